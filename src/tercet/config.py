@@ -1,0 +1,53 @@
+"""The names and the few constants that every room shares, each with its source."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from tercet.errors import InputError
+
+Head = Literal["dense", "sparse", "multi"]
+HEADS: tuple[Head, ...] = get_args(Head)
+
+Mode = Literal["dense", "sparse", "multi", "hybrid"]
+MODES: tuple[Mode, ...] = get_args(Mode)
+
+Role = Literal["passage", "query"]
+ROLES: tuple[Role, ...] = get_args(Role)
+
+MAX_LENGTH = 8192  # tokens, special ones included; M3 paper, section 3.1
+MCLS_RUN = 256  # content tokens per [CLS]; M3 paper, section 3.4
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights of the raw dense, sparse and multi-vector scores in the hybrid sum."""
+
+    dense: float = 1.0
+    sparse: float = 0.3
+    multi: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in HEADS:
+            value = getattr(self, name)
+            if not (0.0 <= value < float("inf")):
+                raise InputError(f"the {name} weight must be a finite number >= 0, got {value}")
+        if self.dense == self.sparse == self.multi == 0.0:
+            raise InputError("at least one of the three weights must be above 0")
+
+    def as_tuple(self) -> tuple[float, float, float]:
+        return (self.dense, self.sparse, self.multi)
+
+
+# M3 paper (arXiv 2402.03216 v4), appendix on hybrid retrieval: MIRACL and MKQA, "all".
+PAPER_WEIGHTS = Weights(1.0, 0.3, 1.0)
+# The same, MLDR, "all": for whole long documents.
+PAPER_WEIGHTS_LONG = Weights(0.15, 0.5, 0.35)
+
+
+def check_heads(heads: tuple[str, ...]) -> tuple[Head, ...]:
+    """Returns the heads in their fixed order; raises InputError on an unknown or empty choice."""
+    unknown = [head for head in heads if head not in HEADS]
+    if unknown or not heads:
+        what = f"unknown head {unknown[0]!r}" if unknown else "no head asked for"
+        raise InputError(f"{what}: choose from {', '.join(HEADS)}")
+    return tuple(head for head in HEADS if head in heads)

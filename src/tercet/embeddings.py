@@ -1,0 +1,219 @@
+"""Embeddings: the three representations of a list of texts, packed, sliceable, saved as plain files.
+
+Knows nothing of models, tokens or indexes. Rows are texts. Shapes: B texts, D dense size,
+V vocabulary, M multi-vector size, sum T the token vectors of all texts together.
+"""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse as sp
+
+from tercet.config import HEADS, Head
+from tercet.errors import InputError, StoreError
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Dense, sparse and multi-vector representations of B texts; a head not asked for is None.
+
+    dense (B, D) float32, unit rows. sparse (B, V) float32 CSR, weights > 0. multi (sum T, M)
+    float16, unit rows, text b owning rows offsets[b]:offsets[b + 1]. lengths (B,) int32 is the
+    number of tokens each text was encoded with, special ones included; truncated (B,) bool marks
+    the texts that were cut to the maximum length. fingerprint names the model.
+    """
+
+    dense: npt.NDArray[np.float32] | None = None
+    sparse: sp.csr_array | None = None
+    multi: npt.NDArray[np.float16] | None = None
+    offsets: npt.NDArray[np.int64] | None = None
+    lengths: npt.NDArray[np.int32] | None = None
+    truncated: npt.NDArray[np.bool_] | None = None
+    fingerprint: str = ""
+
+    def __post_init__(self) -> None:
+        if (self.multi is None) != (self.offsets is None):
+            raise InputError("multi and offsets go together: give both or neither")
+        sizes = {name: size for name, size in self._sizes() if size is not None}
+        if len(set(sizes.values())) > 1:
+            raise InputError(f"representations of different numbers of texts: {sizes}")
+        if not sizes:
+            raise InputError("Embeddings need at least one of dense, sparse and multi")
+        if (
+            self.offsets is not None
+            and self.multi is not None
+            and int(self.offsets[-1]) > self.multi.shape[0]
+        ):
+            raise InputError("offsets point past the end of the multi-vectors")
+
+    def _sizes(self) -> Iterator[tuple[str, int | None]]:
+        yield "dense", None if self.dense is None else int(self.dense.shape[0])
+        yield "sparse", None if self.sparse is None else int(self.sparse.shape[0])
+        yield "multi", None if self.offsets is None else int(self.offsets.shape[0]) - 1
+
+    @property
+    def heads(self) -> tuple[Head, ...]:
+        """The representations present, in the order dense, sparse, multi."""
+        return tuple(head for head in HEADS if getattr(self, head) is not None)
+
+    def __len__(self) -> int:
+        return next(size for _, size in self._sizes() if size is not None)
+
+    def tokens(self, row: int) -> npt.NDArray[np.float16]:
+        """The (T, M) multi-vectors of one text; raises InputError where there are none."""
+        if self.multi is None or self.offsets is None:
+            raise InputError("these Embeddings hold no multi-vectors")
+        return self.multi[int(self.offsets[row]) : int(self.offsets[row + 1])]
+
+    def __getitem__(self, rows: slice | Sequence[int] | npt.NDArray[Any]) -> "Embeddings":
+        """The texts of a slice, a list of row numbers or a boolean mask, in that order."""
+        if isinstance(rows, slice):
+            start, stop, step = rows.indices(len(self))
+            if step == 1:
+                return self._range(start, max(start, stop))
+            rows = np.arange(start, stop, step)
+        picked = np.asarray(rows)
+        if picked.dtype == np.bool_:
+            picked = np.flatnonzero(picked)
+        picked = picked.astype(np.int64).reshape(-1)
+        multi = offsets = None
+        if self.multi is not None and self.offsets is not None:
+            starts, counts = self.offsets[picked], np.diff(self.offsets)[picked]
+            offsets = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
+            shift = np.repeat(starts - offsets[:-1], counts)
+            multi = self.multi[np.arange(int(offsets[-1])) + shift]
+        return replace(
+            self,
+            dense=None if self.dense is None else self.dense[picked],
+            sparse=None if self.sparse is None else self.sparse[picked],
+            multi=multi,
+            offsets=offsets,
+            lengths=None if self.lengths is None else self.lengths[picked],
+            truncated=None if self.truncated is None else self.truncated[picked],
+        )
+
+    def _range(self, start: int, stop: int) -> "Embeddings":
+        multi = offsets = None
+        if self.multi is not None and self.offsets is not None:
+            offsets = self.offsets[start : stop + 1]
+            multi = self.multi[int(offsets[0]) : int(offsets[-1])]
+            offsets = offsets - offsets[0]
+        return replace(
+            self,
+            dense=None if self.dense is None else self.dense[start:stop],
+            sparse=None if self.sparse is None else self.sparse[start:stop],
+            multi=multi,
+            offsets=offsets,
+            lengths=None if self.lengths is None else self.lengths[start:stop],
+            truncated=None if self.truncated is None else self.truncated[start:stop],
+        )
+
+    @staticmethod
+    def concatenate(parts: Iterable["Embeddings"]) -> "Embeddings":
+        """Joins Embeddings of one model and the same heads, in order."""
+        items = list(parts)
+        if not items:
+            raise InputError("nothing to concatenate")
+        first = items[0]
+        if len(items) == 1:
+            return first
+        for item in items[1:]:
+            if item.heads != first.heads:
+                raise InputError(f"cannot join heads {first.heads} with {item.heads}")
+            if item.fingerprint != first.fingerprint:
+                raise InputError(
+                    f"cannot join vectors of two models: {first.fingerprint}, {item.fingerprint}"
+                )
+
+        def join(name: str) -> Any:
+            arrays = [getattr(item, name) for item in items]
+            return None if any(a is None for a in arrays) else np.concatenate(arrays)
+
+        sparse = offsets = None
+        if first.sparse is not None:
+            sparse = sp.csr_array(sp.vstack([item.sparse for item in items], format="csr"))
+        if first.offsets is not None:
+            counts = np.concatenate([np.diff(item.offsets) for item in items])  # type: ignore[arg-type]
+            offsets = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
+        return replace(
+            first,
+            dense=join("dense"),
+            sparse=sparse,
+            multi=join("multi"),
+            offsets=offsets,
+            lengths=join("lengths"),
+            truncated=join("truncated"),
+        )
+
+    def save(self, folder: str | Path) -> None:
+        """Writes one .npy per array and embeddings.json; the folder appears whole or not at all."""
+        target = Path(folder)
+        if target.exists():
+            raise InputError(f"{target} exists already: remove it or choose another folder")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        try:
+            for name, array in self._arrays().items():
+                with open(scratch / f"{name}.npy", "wb") as file:
+                    np.save(file, array)
+                    file.flush()
+                    os.fsync(file.fileno())
+            facts = {
+                "format": FORMAT,
+                "texts": len(self),
+                "heads": list(self.heads),
+                "vocabulary": None if self.sparse is None else int(self.sparse.shape[1]),
+                "fingerprint": self.fingerprint,
+            }
+            (scratch / "embeddings.json").write_text(json.dumps(facts, indent=1) + "\n")
+            os.rename(scratch, target)
+        except BaseException:
+            shutil.rmtree(scratch, ignore_errors=True)
+            raise
+
+    def _arrays(self) -> dict[str, npt.NDArray[Any]]:
+        arrays: dict[str, Any] = {
+            "dense": self.dense,
+            "multi": self.multi,
+            "offsets": self.offsets,
+            "lengths": self.lengths,
+            "truncated": self.truncated,
+        }
+        if self.sparse is not None:
+            arrays["sparse_data"] = self.sparse.data
+            arrays["sparse_indices"] = self.sparse.indices
+            arrays["sparse_indptr"] = self.sparse.indptr
+        return {name: array for name, array in arrays.items() if array is not None}
+
+    @staticmethod
+    def load(folder: str | Path) -> "Embeddings":
+        """Opens a saved folder, arrays memory-mapped; raises StoreError where it is not whole."""
+        source = Path(folder)
+        try:
+            facts = json.loads((source / "embeddings.json").read_text())
+            if facts["format"] != FORMAT:
+                raise StoreError(f"{source}: format {facts['format']}, this Tercet reads {FORMAT}")
+            arrays = {
+                path.stem: np.load(path, mmap_mode="r", allow_pickle=False)
+                for path in source.glob("*.npy")
+            }
+            sparse = None
+            if "sparse" in facts["heads"]:
+                parts = tuple(arrays.pop(f"sparse_{n}") for n in ("data", "indices", "indptr"))
+                sparse = sp.csr_array(parts, shape=(facts["texts"], facts["vocabulary"]))
+            loaded = Embeddings(sparse=sparse, fingerprint=facts["fingerprint"], **arrays)
+        except (OSError, ValueError, KeyError, TypeError, InputError) as error:
+            raise StoreError(f"{source} is not a whole folder of embeddings: {error}") from error
+        if list(loaded.heads) != facts["heads"] or len(loaded) != facts["texts"]:
+            raise StoreError(f"{source}: the arrays do not match embeddings.json; encode again")
+        return loaded

@@ -1,0 +1,62 @@
+"""The plain records that travel between rooms: documents in, chunks between, hits out.
+
+Knows nothing of tokens, models, indexes or files.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+Scalar = str | int | float | bool
+Payload = Mapping[str, Scalar]
+
+
+@dataclass(frozen=True)
+class Document:
+    """A text to be indexed, under an id that stays the same when its text changes."""
+
+    id: str
+    text: str
+    title: str = ""
+    source: str = ""  # where it was read from: a path, or a path with "#line"
+    language: str | None = None
+    metadata: Payload = field(default_factory=dict)  # what `--filter key=value` sees
+
+
+@dataclass(frozen=True)
+class Span:
+    """A chunk of a document: characters [start, end) of its text."""
+
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class IndexHit:
+    """A stored row that answers a query, with the raw (unweighted) parts of its score.
+
+    A part is None where the index stores no such representation or the query had none; a
+    sparse part of 0.0 means that no token was shared.
+    """
+
+    id: int
+    score: float
+    dense: float | None = None
+    sparse: float | None = None
+    multi: float | None = None
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A document (or one chunk of it) that answers a query."""
+
+    id: str  # the document's id
+    score: float
+    dense: float | None
+    sparse: float | None
+    multi: float | None
+    text: str  # the chunk's text
+    span: Span  # where the chunk stands in the document's text
+    title: str = ""
+    source: str = ""
+    language: str | None = None
+    metadata: Payload = field(default_factory=dict)
