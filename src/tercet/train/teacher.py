@@ -1,0 +1,100 @@
+"""Vectors of an outside teacher for the English texts of the training rows, computed once.
+
+A small dense teacher carries semantics that a small corpus cannot teach; a text's translations
+should land where the teacher puts the English side. Needs the extra `tercet[teacher]`.
+"""
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from tercet.data.rows import pair_of, read_rows
+from tercet.data.split import text_key
+from tercet.errors import InputError, MissingExtraError
+
+
+@dataclass(frozen=True)
+class TeacherVectors:
+    """Unit vectors (N, D) float16 of N texts, found by text_key in the sorted keys (N,)."""
+
+    keys: npt.NDArray[np.int64]
+    vectors: npt.NDArray[np.float16]
+
+    def rows(self, keys: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Row number of each key, -1 where the teacher has not seen the text."""
+        at = np.searchsorted(self.keys, keys).clip(max=max(0, len(self.keys) - 1))
+        return np.where(self.keys[at] == keys, at, -1)
+
+    def save(self, path: Path) -> None:
+        """Writes one .npz under a temporary name, then renames."""
+        scratch = path.with_name(f".{path.name}.part")
+        with open(scratch, "wb") as file:
+            np.savez(file, keys=self.keys, vectors=self.vectors)
+        scratch.replace(path)
+
+    @staticmethod
+    def join(parts: "Sequence[TeacherVectors]") -> "TeacherVectors":
+        """The vectors of several files, each key once."""
+        keys = np.concatenate([part.keys for part in parts])
+        unique, first = np.unique(keys, return_index=True)
+        return TeacherVectors(unique, np.concatenate([part.vectors for part in parts])[first])
+
+    @staticmethod
+    def load(path: Path) -> "TeacherVectors":
+        """Reads what save() wrote; raises InputError where the file is not that."""
+        try:
+            with np.load(path, allow_pickle=False) as data:
+                return TeacherVectors(data["keys"], data["vectors"])
+        except (OSError, ValueError, KeyError) as error:
+            raise InputError(
+                f"{path}: not a file of teacher vectors: {error}"
+            ) from error
+
+
+def english_texts(files: Iterable[Path]) -> Iterator[str]:
+    """Every text of the training rows that is English by its row's language tag."""
+    for path in files:
+        for number, row in enumerate(read_rows(path), 1):
+            if "query" not in row:
+                continue
+            query, positives = pair_of(row, f"{path}:{number}")
+            side = str(row.get("lang", "")).rpartition("-")
+            if side[2] == "en":
+                yield from positives
+                if not side[0]:
+                    yield query
+
+
+def teach(files: Sequence[Path], model: str, target: Path, *, max_length: int = 64) -> int:
+    """Encodes every English text once with a sentence-transformers model; returns their number."""
+    try:
+        from sentence_transformers import SentenceTransformer
+    except ImportError as error:
+        raise MissingExtraError(
+            "a teacher needs `pip install tercet[teacher]`"
+        ) from error
+    texts = {text_key(text): text for text in english_texts(files)}
+    if not texts:
+        raise InputError(f"no English text, by its language tag, in {[str(path) for path in files]}")
+    teacher = SentenceTransformer(
+        model, device="cpu", model_kwargs={"dtype": "bfloat16"}
+    )
+    teacher.max_seq_length = max_length
+    keys = sorted(texts)
+    start = time.monotonic()
+    vectors = teacher.encode(
+        [texts[key] for key in keys],
+        batch_size=64,
+        convert_to_tensor=True,
+        normalize_embeddings=True,
+        show_progress_bar=True,
+    )
+    TeacherVectors(
+        np.array(keys, dtype=np.int64), vectors.float().numpy().astype(np.float16)
+    ).save(target)
+    print(f"{len(keys)} texts in {time.monotonic() - start:.0f} s")
+    return len(keys)
