@@ -65,7 +65,8 @@ class M3Model(nn.Module):
         self.backbone = Backbone(config)
         self.sparse = SparseHead(config.hidden) if sparse else None
         self.multi = MultiHead(config.hidden, multi) if multi else None
-        weightless = torch.zeros(config.vocabulary, dtype=torch.bool)
+        # on the CPU even where the parameters are made on the meta device, to be filled later
+        weightless = torch.zeros(config.vocabulary, dtype=torch.bool, device="cpu")
         weightless[list(weightless_ids)] = True
         self.register_buffer("weightless", weightless, persistent=False)
 
@@ -105,9 +106,7 @@ class M3Model(nn.Module):
         if len(inputs.cls) == len(inputs.layout.lengths):
             return dense_vectors(states, inputs.layout.firsts)
         ends = inputs.layout.offsets[1:].to(torch.int64)
-        owner = torch.searchsorted(
-            ends, inputs.cls, right=True
-        )  # (C,) text of each [CLS]
+        owner = torch.searchsorted(ends, inputs.cls, right=True)  # (C,) text of each [CLS]
         sums = states.new_zeros(len(ends), states.shape[1], dtype=torch.float32)
         sums = sums.index_add(0, owner, states[inputs.cls].float())
         # the sum has the direction of the mean

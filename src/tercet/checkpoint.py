@@ -1,0 +1,356 @@
+"""Reads and writes checkpoints in the reference layout: an XLM-RoBERTa folder plus two heads.
+
+Read: config.json; model.safetensors, shards with an index, or pytorch_model.bin; sparse_linear and
+colbert_linear as .pt or .safetensors; tokenizer.json or sentencepiece.bpe.model; our own
+tercet.json where there is one. Knows nothing of texts, batches or training. No pickle is trusted.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from tercet.backbone import BackboneConfig, from_published, to_published
+from tercet.config import MAX_LENGTH, Role, Weights
+from tercet.errors import InputError, ModelError
+from tercet.hub import fetch
+from tercet.model import M3Model
+from tercet.tensorfiles import TensorFiles, read_head, weight_files
+from tercet.tokens import CLS, EOS, MASK, PAD, UNK, Tokenizer
+
+FORMAT = 1  # of tercet.json
+SPARSE, MULTI = "sparse_linear", "colbert_linear"  # the reference's names of the two head files
+_SAMPLE, _STRIDE, _SMALL = 4096, 1 << 18, 1 << 26  # bytes; how large files are fingerprinted
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What tercet.json says of a model; the defaults are those of a foreign model without one."""
+
+    weights: Weights | None = None  # of the hybrid sum, tuned on dev sets; None: the paper's
+    query_prefix: str = ""
+    passage_prefix: str = ""
+    training: Mapping[str, Any] = field(default_factory=dict)  # facts for people, JSON values
+
+    def prefix(self, role: Role) -> str:
+        """What is put before a text of this role."""
+        return self.query_prefix if role == "query" else self.passage_prefix
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model as read: ready to run in eval mode, with what belongs to it.
+
+    fingerprint names the weights, tokenizer and prefixes; it does not depend on where the folder
+    lies nor on the dtype that the model was loaded in.
+    """
+
+    model: M3Model
+    tokenizer: Tokenizer
+    settings: Settings
+    fingerprint: str
+    folder: Path
+
+
+def read_checkpoint(
+    source: str | Path,
+    *,
+    revision: str | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+) -> Checkpoint:
+    """Loads a folder or a hub id, tensor by tensor into dtype.
+
+    Raises ModelError naming the file and what is wrong with it, InputError for a revision of a
+    folder.
+    """
+    folder = fetch(source, revision)
+    config = _read_config(folder / "config.json")
+    tokenizer, tokenizer_file = _read_tokenizer(folder)
+    if tokenizer.vocabulary > config.vocabulary:
+        raise ModelError(
+            f"{tokenizer_file} has {tokenizer.vocabulary} ids, but config.json says"
+            f" vocab_size {config.vocabulary}: they are not of one model"
+        )
+    settings = _read_settings(folder / "tercet.json")
+    files = weight_files(folder)
+    tensors = TensorFiles(files)
+    sparse = read_head(folder, SPARSE, config.hidden, tensors)
+    multi = read_head(folder, MULTI, config.hidden, tensors)
+    if sparse is not None and sparse.tensors["weight"].shape[0] != 1:
+        raise ModelError(
+            f"{sparse.file}: weight is {tuple(sparse.tensors['weight'].shape)}, the sparse head"
+            f" needs (1, {config.hidden})"
+        )
+    with torch.device("meta"):
+        model = M3Model(
+            config,
+            tokenizer.weightless_ids.tolist(),
+            sparse=sparse is not None,
+            multi=None if multi is None else multi.tensors["weight"].shape[0],
+        )
+    expected = to_published(model.backbone.state_dict(), config.layers)
+    tensors.check({name: tuple(tensor.shape) for name, tensor in expected.items()})
+    state = from_published(tensors.reader(dtype, device), config.layers)
+    model.backbone.load_state_dict(state, assign=True)
+    for head, found in ((model.sparse, sparse), (model.multi, multi)):
+        if head is not None and found is not None:
+            parts = {name: t.to(device, dtype) for name, t in found.tensors.items()}
+            head.load_state_dict(parts, assign=True)
+    model.to(device)
+    head_files = {found.file for found in (sparse, multi) if found is not None}
+    fingerprint = _fingerprint(
+        config, settings, [*files, *sorted(head_files - set(files)), tokenizer_file]
+    )
+    return Checkpoint(model.eval(), tokenizer, settings, fingerprint, folder)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ModelError(f"{path.parent} has no {path.name}: not a checkpoint folder") from error
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: cannot be read as JSON: {error}") from error
+    if not isinstance(facts, dict):
+        raise ModelError(f"{path}: holds a {type(facts).__name__}, not a JSON object")
+    return facts
+
+
+def _read_config(path: Path) -> BackboneConfig:
+    facts = _read_json(path)
+    fixed = {
+        "model_type": "xlm-roberta",
+        "hidden_act": "gelu",
+        "position_embedding_type": "absolute",
+    }
+    for name, only in fixed.items():
+        got = facts.get(name, None if name == "model_type" else only)
+        if got != only:
+            raise ModelError(f"{path}: {name} is {got!r}; Tercet reads {only!r} only")
+    names = {
+        "vocabulary": "vocab_size",
+        "hidden": "hidden_size",
+        "layers": "num_hidden_layers",
+        "heads": "num_attention_heads",
+        "feed_forward": "intermediate_size",
+        "positions": "max_position_embeddings",
+    }
+    sizes: dict[str, Any] = {ours: facts.get(theirs) for ours, theirs in names.items()}
+    sizes["pad_id"] = facts.get("pad_token_id", 1)
+    for ours, size in sizes.items():
+        if not isinstance(size, int) or isinstance(size, bool):
+            theirs = names.get(ours, "pad_token_id")
+            raise ModelError(f"{path}: {theirs} must be a whole number, got {size!r}")
+    floats = {"norm_eps": "layer_norm_eps", "dropout": "hidden_dropout_prob"}
+    defaults = BackboneConfig()
+    for ours, theirs in floats.items():
+        sizes[ours] = facts.get(theirs, getattr(defaults, ours))
+        if not isinstance(sizes[ours], int | float):
+            raise ModelError(f"{path}: {theirs} must be a number, got {sizes[ours]!r}")
+    try:
+        return BackboneConfig(**sizes)
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error
+
+
+def _read_tokenizer(folder: Path) -> tuple[Tokenizer, Path]:
+    path = folder / "tokenizer.json"
+    if path.exists():
+        return Tokenizer.from_file(path), path
+    pieces = folder / "sentencepiece.bpe.model"
+    if not pieces.exists():
+        raise ModelError(f"{folder} has neither tokenizer.json nor sentencepiece.bpe.model")
+    from tercet.sentencepiece import read_sentencepiece
+
+    return Tokenizer(read_sentencepiece(pieces)), pieces
+
+
+def _read_settings(path: Path) -> Settings:
+    if not path.exists():
+        return Settings()
+    facts = _read_json(path)
+    version = facts.pop("format", None)
+    if version != FORMAT:
+        raise ModelError(f"{path}: format {version!r}, this Tercet reads {FORMAT}")
+    kinds = {"weights": dict, "query_prefix": str, "passage_prefix": str, "training": dict}
+    for name, value in facts.items():
+        if name not in kinds:
+            raise ModelError(f"{path}: unknown setting {name!r}; known: {', '.join(kinds)}")
+        if not isinstance(value, kinds[name]) and not (name == "weights" and value is None):
+            raise ModelError(f"{path}: {name} is a {type(value).__name__}")
+    try:
+        if facts.get("weights") is not None:
+            facts["weights"] = Weights(**facts["weights"])
+    except (TypeError, InputError) as error:
+        raise ModelError(f"{path}: weights: {error}") from error
+    return Settings(**facts)
+
+
+def _fingerprint(config: BackboneConfig, settings: Settings, files: list[Path]) -> str:
+    """Hashes sizes, prefixes and file contents; of files over 64 MB, 4 KB of every 256 KB."""
+    facts = asdict(config) | {"prefixes": [settings.query_prefix, settings.passage_prefix]}
+    del facts["dropout"]  # of training only
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    for path in files:
+        size = path.stat().st_size
+        digest.update(f"\n{path.name} {size}\n".encode())
+        with open(path, "rb") as file:
+            if size <= _SMALL:
+                digest.update(file.read())
+                continue
+            for start in range(0, size, _STRIDE):
+                file.seek(start)
+                digest.update(file.read(_SAMPLE))
+    return digest.hexdigest()[:32]
+
+
+def write_checkpoint(
+    folder: str | Path,
+    model: M3Model,
+    tokenizer: Tokenizer,
+    *,
+    settings: Settings | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    """Writes the reference layout, weights stored in dtype; the folder appears whole or not at all.
+
+    FlagEmbedding, transformers and sentence-transformers load it. Raises InputError where the
+    folder exists already.
+    """
+    target = Path(folder)
+    if target.exists():
+        raise InputError(f"{target} exists already: remove it or choose another folder")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        _write_weights(scratch, model, dtype)
+        _write_tokenizer(scratch, tokenizer, min(model.backbone.config.max_length, MAX_LENGTH))
+        documents = _documents(model, settings or Settings())
+        for name, facts in documents.items():
+            _write_json(scratch / name, facts)
+        for path in scratch.rglob("*"):
+            if path.is_file():
+                with open(path, "rb") as file:
+                    os.fsync(file.fileno())
+        scratch.chmod(0o755)
+        os.rename(scratch, target)
+    except BaseException:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
+
+
+def _write_weights(folder: Path, model: M3Model, dtype: torch.dtype) -> None:
+    def stored(tensor: Tensor) -> Tensor:
+        return tensor.detach().to("cpu", dtype).contiguous()
+
+    state = to_published(model.backbone.state_dict(), model.backbone.config.layers)
+    tensors = {name: stored(tensor).clone() for name, tensor in state.items()}
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    for name, head in ((SPARSE, model.sparse), (MULTI, model.multi)):
+        if head is not None:
+            # torch.save is what the reference reads; it and we load it with weights_only=True
+            parts = {key: stored(tensor).clone() for key, tensor in head.state_dict().items()}
+            torch.save(parts, folder / f"{name}.pt")
+
+
+def _write_tokenizer(folder: Path, tokenizer: Tokenizer, max_length: int) -> None:
+    from tokenizers import Tokenizer as Backend
+    from tokenizers.processors import TemplateProcessing
+
+    backend = Backend.from_str(tokenizer.backend.to_str())
+    if backend.encode("").ids != [tokenizer.cls_id, tokenizer.eos_id]:
+        backend.post_processor = TemplateProcessing(
+            single=[CLS, "$A", EOS],
+            pair=[CLS, "$A", EOS, EOS, "$B", EOS],
+            special_tokens=[(CLS, tokenizer.cls_id), (EOS, tokenizer.eos_id)],
+        )
+    backend.save(str(folder / "tokenizer.json"), pretty=False)
+    special = {
+        "bos_token": CLS,
+        "cls_token": CLS,
+        "eos_token": EOS,
+        "sep_token": EOS,
+        "pad_token": PAD,
+        "unk_token": UNK,
+    }
+    if tokenizer.backend.token_to_id(MASK) is not None:
+        special["mask_token"] = MASK
+    _write_json(folder / "special_tokens_map.json", special)
+    facts = {
+        # the class that takes tokenizer.json as it is, in transformers 4 and 5
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": max_length,
+        "model_input_names": ["input_ids", "attention_mask"],
+        "padding_side": "right",
+        "clean_up_tokenization_spaces": False,
+    }
+    _write_json(folder / "tokenizer_config.json", facts | special)
+
+
+def _documents(model: M3Model, settings: Settings) -> dict[str, Any]:
+    """The JSON files that follow from the model's sizes and settings, by path in the folder."""
+    config = model.backbone.config
+    module = "sentence_transformers.models."
+    return {
+        "config.json": {
+            "architectures": ["XLMRobertaModel"],
+            "model_type": "xlm-roberta",
+            "vocab_size": config.vocabulary,
+            "hidden_size": config.hidden,
+            "num_hidden_layers": config.layers,
+            "num_attention_heads": config.heads,
+            "intermediate_size": config.feed_forward,
+            "max_position_embeddings": config.positions,
+            "type_vocab_size": 1,
+            "pad_token_id": config.pad_id,
+            "bos_token_id": 0,
+            "eos_token_id": 2,
+            "hidden_act": "gelu",
+            "layer_norm_eps": config.norm_eps,
+            "hidden_dropout_prob": config.dropout,
+            "attention_probs_dropout_prob": config.dropout,
+            "position_embedding_type": "absolute",
+            "initializer_range": 0.02,
+            # what others compute in by default, whatever the stored dtype
+            "torch_dtype": "float32",
+        },
+        "modules.json": [
+            {"idx": 0, "name": "0", "path": "", "type": module + "Transformer"},
+            {"idx": 1, "name": "1", "path": "1_Pooling", "type": module + "Pooling"},
+            {"idx": 2, "name": "2", "path": "2_Normalize", "type": module + "Normalize"},
+        ],
+        "sentence_bert_config.json": {
+            "max_seq_length": min(config.max_length, MAX_LENGTH),
+            "do_lower_case": False,
+        },
+        "config_sentence_transformers.json": {
+            "prompts": {"query": settings.query_prefix, "document": settings.passage_prefix},
+            "default_prompt_name": None,
+            "similarity_fn_name": "cosine",
+        },
+        "1_Pooling/config.json": {
+            "word_embedding_dimension": config.hidden,
+            "pooling_mode_cls_token": True,
+            "pooling_mode_mean_tokens": False,
+            "pooling_mode_max_tokens": False,
+            "pooling_mode_mean_sqrt_len_tokens": False,
+        },
+        "2_Normalize/config.json": {},
+        "tercet.json": {"format": FORMAT} | asdict(settings),
+    }
+
+
+def _write_json(path: Path, facts: Any) -> None:
+    path.parent.mkdir(exist_ok=True)
+    text = json.dumps(facts, indent=2, ensure_ascii=False, allow_nan=False)
+    path.write_text(text + "\n", encoding="utf-8")

@@ -1,0 +1,91 @@
+"""Fixtures for every test: a tiny tokenizer and a tiny random checkpoint, made here from a seed."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no network in tests, whatever is asked
+
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
+from tokenizers import Tokenizer as Backend
+
+from tercet.backbone import BackboneConfig
+from tercet.checkpoint import Checkpoint, Settings, read_checkpoint, write_checkpoint
+from tercet.config import Weights
+from tercet.model import M3Model
+from tercet.tokens import Tokenizer
+
+WORDS = """
+the of and to in is was for on that by as it with river mountain city water light history music
+science people world language year house garden school night star sea ship bread stone fire
+winter summer tree bird horse book letter number king queen doctor law market road bridge
+el la de que y en los del las una por con es un se su río ciudad agua luz historia mundo año casa
+der die und in den von zu das mit sich des auf für ist im dem nicht ein Wasser Haus Stadt Buch
+""".split()
+CHARACTERS = (
+    "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,;:!?'\"()-_<>/"
+    "áéíóúñüäößαβγδεжзийклмнопрст水山河光史語世界日本人一二三四五तलबकनمنالكتب가나다라한국"
+)
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Tokenizer:
+    """A Unigram tokenizer with the ids and the pipeline of XLM-RoBERTa, 300 pieces or so."""
+    pieces = [(piece, 0.0) for piece in ("<s>", "<pad>", "</s>", "<unk>")]
+    words = list(dict.fromkeys(WORDS))
+    pieces += [(f"▁{word}", -4.0 - 0.01 * rank) for rank, word in enumerate(words)]
+    pieces += [("▁", -6.0)]
+    pieces += [(c, -9.0 - 0.01 * rank) for rank, c in enumerate(dict.fromkeys(CHARACTERS))]
+    pieces += [("<mask>", 0.0)]
+    backend = Backend(models.Unigram(pieces, unk_id=3))
+    backend.normalizer = normalizers.Sequence(
+        [normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")]
+    )
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()]
+    )
+    backend.decoder = decoders.Metaspace()
+    backend.add_special_tokens([AddedToken(t, normalized=False) for t, _ in pieces[:4]])
+    backend.add_special_tokens([AddedToken("<mask>", lstrip=True, normalized=False)])
+    return Tokenizer(backend)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tokenizer: Tokenizer) -> M3Model:
+    """Two layers of 32, 2 heads, multi-vectors of 16, positions for 510 tokens; seeded."""
+    config = BackboneConfig(
+        vocabulary=tokenizer.vocabulary,
+        hidden=32,
+        layers=2,
+        heads=2,
+        feed_forward=64,
+        positions=512,
+    )
+    torch.manual_seed(0)
+    model = M3Model(config, tokenizer.weightless_ids.tolist(), multi=16)
+    with torch.no_grad():  # so large that different texts differ by far more than rounding
+        for name, parameter in model.named_parameters():
+            if "norm" not in name:
+                parameter.normal_(0.0, 0.2)
+    return model.eval()
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(
+    tmp_path_factory: pytest.TempPathFactory, tiny_model: M3Model, tokenizer: Tokenizer
+) -> Path:
+    """The folder of the tiny model, written in float32; never change it, copy it."""
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    settings = Settings(weights=Weights(1.0, 0.5, 0.8), query_prefix="the ", training={"steps": 0})
+    write_checkpoint(folder, tiny_model, tokenizer, settings=settings)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_checkpoint: Path) -> Checkpoint:
+    """The tiny checkpoint as read."""
+    return read_checkpoint(tiny_checkpoint)

@@ -1,0 +1,247 @@
+"""Checkpoints: what is written is read again the same, in every layout; what is broken is named."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from tercet.checkpoint import Checkpoint, Settings, read_checkpoint, write_checkpoint
+from tercet.config import Weights
+from tercet.errors import InputError, ModelError
+from tercet.model import Inputs, M3Model
+from tercet.tokens import Tokenizer
+
+TEXTS = ["the river and the mountain", "", "la ciudad de agua, 水山河", "<s> history </s> <mask>"]
+
+
+def outputs(checkpoint: Checkpoint, heads: tuple[str, ...] = ("dense", "sparse", "multi")):
+    batch = Inputs.of(checkpoint.tokenizer.encode(TEXTS))
+    with torch.inference_mode():
+        return checkpoint.model(batch, heads)
+
+
+def assert_same(left, right, tolerance: float = 1e-6) -> None:
+    for name in ("dense", "weights", "multi"):
+        torch.testing.assert_close(
+            getattr(left, name), getattr(right, name), rtol=0.0, atol=tolerance
+        )
+
+
+@pytest.fixture
+def folder(tiny_checkpoint: Path, tmp_path: Path) -> Path:
+    """A copy that a test may change."""
+    return Path(shutil.copytree(tiny_checkpoint, tmp_path / "model"))
+
+
+def test_written_is_read_the_same(tiny: Checkpoint, tiny_model: M3Model) -> None:
+    for (name, want), got in zip(
+        tiny_model.state_dict().items(), tiny.model.state_dict().values(), strict=True
+    ):
+        assert torch.equal(want, got), name
+    assert tiny.model.heads == ("dense", "sparse", "multi")
+    assert not tiny.model.training
+    assert tiny.settings == Settings(Weights(1.0, 0.5, 0.8), "the ", "", {"steps": 0})
+    dense = outputs(tiny).dense
+    assert (dense[0] - dense[2]).abs().max() > 0.01  # else the tests below would be vacuous
+
+
+@pytest.mark.parametrize("prefix", ["roberta.", "model.", "model.roberta."])
+def test_prefixes(folder: Path, tiny: Checkpoint, prefix: str) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    renamed = {prefix + name: tensor for name, tensor in tensors.items()}
+    save_file(renamed | {"lm_head.bias": torch.zeros(3)}, folder / "model.safetensors")
+    assert_same(outputs(read_checkpoint(folder)), outputs(tiny))
+
+
+def test_pytorch_bin(folder: Path, tiny: Checkpoint) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    torch.save(tensors, folder / "pytorch_model.bin")
+    assert_same(outputs(read_checkpoint(folder)), outputs(tiny))
+    torch.save(tensors, folder / "pytorch_model.bin", _use_new_zipfile_serialization=False)
+    assert_same(outputs(read_checkpoint(folder)), outputs(tiny))
+
+
+def test_shards(folder: Path, tiny: Checkpoint) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    names = sorted(tensors)
+    index = {}
+    for number, part in enumerate((names[::2], names[1::2]), start=1):
+        shard = f"model-{number:05}-of-00002.safetensors"
+        save_file({name: tensors[name] for name in part}, folder / shard)
+        index |= dict.fromkeys(part, shard)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
+    assert_same(outputs(read_checkpoint(folder)), outputs(tiny))
+    (folder / "model-00002-of-00002.safetensors").unlink()
+    with pytest.raises(ModelError, match="model-00002-of-00002"):
+        read_checkpoint(folder)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_stored_dtypes(
+    tmp_path: Path, tiny: Checkpoint, tiny_model: M3Model, tokenizer: Tokenizer, dtype: torch.dtype
+) -> None:
+    write_checkpoint(tmp_path / "other", tiny_model, tokenizer, dtype=dtype)
+    read = read_checkpoint(tmp_path / "other")
+    assert {p.dtype for p in read.model.parameters()} == {torch.float32}
+    assert_same(outputs(read), outputs(tiny), 1e-6 if dtype == torch.float64 else 0.1)
+
+
+def test_heads_as_safetensors_or_inside_the_model(folder: Path, tiny: Checkpoint) -> None:
+    inside = load_file(folder / "model.safetensors")
+    for name in ("sparse_linear", "colbert_linear"):
+        head = torch.load(folder / f"{name}.pt", weights_only=True)
+        (folder / f"{name}.pt").unlink()
+        save_file(head, folder / f"{name}.safetensors")
+        inside |= {f"{name}.{key}": tensor for key, tensor in head.items()}
+    assert_same(outputs(read_checkpoint(folder)), outputs(tiny))
+    for name in ("sparse_linear", "colbert_linear"):
+        (folder / f"{name}.safetensors").unlink()
+    save_file(inside, folder / "model.safetensors")
+    assert_same(outputs(read_checkpoint(folder)), outputs(tiny))
+
+
+def test_a_missing_head_is_disabled_and_asking_is_the_error(folder: Path) -> None:
+    (folder / "colbert_linear.pt").unlink()
+    read = read_checkpoint(folder)
+    assert read.model.heads == ("dense", "sparse")
+    assert outputs(read, ("dense", "sparse")).multi is None
+    with pytest.raises(ModelError, match="no multi head"):
+        outputs(read)
+
+
+def test_foreign_models_have_default_settings(folder: Path) -> None:
+    (folder / "tercet.json").unlink()
+    assert read_checkpoint(folder).settings == Settings()
+
+
+def test_fingerprint(
+    folder: Path, tiny: Checkpoint, tiny_model: M3Model, tokenizer: Tokenizer
+) -> None:
+    assert read_checkpoint(folder, dtype=torch.bfloat16).fingerprint == tiny.fingerprint
+    facts = json.loads((folder / "tercet.json").read_text())
+    facts["weights"]["dense"] = 2.0  # of the scores, not of the vectors
+    (folder / "tercet.json").write_text(json.dumps(facts))
+    assert read_checkpoint(folder).fingerprint == tiny.fingerprint
+    facts["passage_prefix"] = "la "
+    (folder / "tercet.json").write_text(json.dumps(facts))
+    assert read_checkpoint(folder).fingerprint != tiny.fingerprint
+    (folder / "tercet.json").unlink()
+    head = torch.load(folder / "sparse_linear.pt", weights_only=True)
+    before = read_checkpoint(folder).fingerprint
+    torch.save(head | {"bias": head["bias"] + 1e-3}, folder / "sparse_linear.pt")
+    assert read_checkpoint(folder).fingerprint != before
+
+
+def change(path: Path, **facts: object) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | facts))
+
+
+def truncate(path: Path, share: float = 0.6) -> None:
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+
+
+def drop_tensor(path: Path, name: str) -> None:
+    tensors = load_file(path)
+    del tensors[name]
+    save_file(tensors, path)
+
+
+def to_bin(folder: Path) -> Path:
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    return folder / "pytorch_model.bin"
+
+
+NORM = "encoder.layer.1.output.LayerNorm.weight"
+BREAKS = {
+    "model.safetensors: corrupt": lambda f: truncate(f / "model.safetensors"),
+    "corrupt or truncated safetensors": lambda f: (f / "model.safetensors").write_bytes(b"{}"),
+    "pytorch_model.bin": lambda f: truncate(to_bin(f)),
+    "is corrupt, or holds more": lambda f: torch.save({"a": Path("x")}, to_bin(f)),
+    "no state dict": lambda f: torch.save([torch.zeros(3)], to_bin(f)),
+    f"no tensor '{NORM}'": lambda f: drop_tensor(f / "model.safetensors", NORM),
+    "config.json: model_type is 'bert'": lambda f: change(f / "config.json", model_type="bert"),
+    "config.json: hidden_act": lambda f: change(f / "config.json", hidden_act="relu"),
+    "hidden_size must be a whole number": lambda f: change(f / "config.json", hidden_size="32"),
+    "not a multiple": lambda f: change(f / "config.json", num_attention_heads=5),
+    r"is \(64, 32\), but config.json says \(48, 32\)": lambda f: change(
+        f / "config.json", intermediate_size=48
+    ),
+    "config.json: cannot be read as JSON": lambda f: truncate(f / "config.json"),
+    "has no config.json": lambda f: (f / "config.json").unlink(),
+    "has no weights": lambda f: (f / "model.safetensors").unlink(),
+    "neither tokenizer.json": lambda f: (f / "tokenizer.json").unlink(),
+    "not a tokenizer.json": lambda f: truncate(f / "tokenizer.json"),
+    "not of one model": lambda f: change(f / "config.json", vocab_size=40),
+    "sparse_linear.pt: weight is": lambda f: torch.save(
+        {"weight": torch.zeros(2, 32), "bias": torch.zeros(2)}, f / "sparse_linear.pt"
+    ),
+    r"colbert_linear.pt: weight is \(16, 31\)": lambda f: torch.save(
+        {"weight": torch.zeros(16, 31), "bias": torch.zeros(16)}, f / "colbert_linear.pt"
+    ),
+    "colbert_linear.pt: bias is": lambda f: torch.save(
+        {"weight": torch.zeros(16, 32), "bias": torch.zeros(4)}, f / "colbert_linear.pt"
+    ),
+    "a head is a weight and a bias": lambda f: torch.save(
+        {"weight": torch.zeros(16, 32)}, f / "colbert_linear.pt"
+    ),
+    "colbert_linear.pt: corrupt": lambda f: truncate(f / "colbert_linear.pt"),
+    "tercet.json: format 99": lambda f: change(f / "tercet.json", format=99),
+    "unknown setting 'prefix'": lambda f: change(f / "tercet.json", prefix="x"),
+    "tercet.json: weights": lambda f: change(f / "tercet.json", weights={"dense": -1}),
+}
+
+
+@pytest.mark.parametrize("words", BREAKS)
+def test_what_is_broken_is_named(folder: Path, words: str) -> None:
+    BREAKS[words](folder)
+    with pytest.raises(ModelError, match=words):
+        read_checkpoint(folder)
+
+
+def test_sources_that_are_no_model(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no such folder"):
+        read_checkpoint(tmp_path / "absent")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ModelError, match="is a file"):
+        read_checkpoint(tmp_path / "file")
+    with pytest.raises(ModelError, match="nobody/nothing: no such folder here"):
+        read_checkpoint("nobody/nothing")  # the tests run offline
+    with pytest.raises(InputError, match="revision"):
+        read_checkpoint(tmp_path, revision="main")
+
+
+def test_writing_is_whole_or_not_at_all(
+    tmp_path: Path, tiny_model: M3Model, tokenizer: Tokenizer
+) -> None:
+    bad = Settings(training={"loss": float("nan")})
+    with pytest.raises(ValueError, match="JSON"):
+        write_checkpoint(tmp_path / "out", tiny_model, tokenizer, settings=bad)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "out").mkdir()
+    with pytest.raises(InputError, match="exists already"):
+        write_checkpoint(tmp_path / "out", tiny_model, tokenizer)
+
+
+def test_transformers_reads_what_we_write(tiny_checkpoint: Path, tiny: Checkpoint) -> None:
+    transformers = pytest.importorskip("transformers")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_checkpoint)
+    assert tokenizer.cls_token == "<s>"
+    assert tokenizer.mask_token == "<mask>"
+    model = transformers.AutoModel.from_pretrained(tiny_checkpoint, add_pooling_layer=False).eval()
+    ours = tiny.tokenizer.encode(TEXTS)
+    result = outputs(tiny)
+    for row, text in enumerate(TEXTS):
+        inputs = tokenizer(text, return_tensors="pt")
+        want = ours.ids[ours.offsets[row] : ours.offsets[row + 1]]
+        assert inputs["input_ids"][0].tolist() == want.tolist()
+        with torch.inference_mode():
+            states = model(**inputs).last_hidden_state[0]
+        torch.testing.assert_close(
+            torch.nn.functional.normalize(states[0], dim=-1), result.dense[row], rtol=0, atol=1e-5
+        )
