@@ -16,6 +16,7 @@ from tercet.checkpoint import Checkpoint, Settings, read_checkpoint, write_check
 from tercet.config import Weights
 from tercet.model import M3Model
 from tercet.tokens import Tokenizer
+from tests.offline import block
 
 WORDS = """
 the of and to in is was for on that by as it with river mountain city water light history music
@@ -30,6 +31,7 @@ CHARACTERS = (
 )
 
 torch.set_num_threads(1)
+block()
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,86 @@
+# Every target sets itself up: a checkout needs only make and Python 3.11 or later.
+#
+#   make test     lint, types, import rules, tests, and the built wheel in a clean environment
+#   make demo     index examples/docs and ask ten questions
+#   make slow     the tests left out of `make test`
+#   make format   what ruff can mend by itself
+#   make peers    the environment of the libraries we are measured against
+#   make clean    remove everything made here
+#
+# PYTHON=python3.12 chooses the interpreter; PIP_ARGS is passed to every `pip install`, as in
+# PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu" for a small CPU-only torch.
+
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	&& echo $$python && break; done)
+PIP_ARGS ?=
+PIP = -m pip --disable-pip-version-check install --quiet -c constraints.txt $(PIP_ARGS)
+RUN = .venv/bin/python
+CHECKED = src tests benchmarks examples tools
+
+.PHONY: test lint types contracts unit slow wheel demo format peers clean
+.DELETE_ON_ERROR:
+
+test: lint types contracts unit wheel
+	@echo "make test: all passed"
+
+# A stamp for each environment, made anew when the project's dependencies may have changed.
+.venv/run.stamp: pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "make: no Python 3.11 or later found; set PYTHON=" >&2; exit 1; }
+	test -x $(RUN) || $(PYTHON) -m venv .venv
+	$(RUN) $(PIP) --upgrade "pip>=25.1"
+	$(RUN) $(PIP) --editable .
+	@touch $@
+
+.venv/dev.stamp: .venv/run.stamp
+	$(RUN) $(PIP) --group dev
+	@touch $@
+
+.venv-wheel/run.stamp: pyproject.toml constraints.txt
+	rm -rf .venv-wheel
+	$(PYTHON) -m venv .venv-wheel
+	.venv-wheel/bin/python $(PIP) --upgrade "pip>=25.1"
+	.venv-wheel/bin/python $(PIP) .
+	@touch $@
+
+.venv-peers/run.stamp: benchmarks/requirements-peers.txt constraints.txt
+	test -x .venv-peers/bin/python || $(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python $(PIP) -r benchmarks/requirements-peers.txt
+	@touch $@
+
+lint: .venv/dev.stamp
+	$(RUN) -m ruff check $(CHECKED)
+	$(RUN) -m ruff format --check $(CHECKED)
+
+types: .venv/dev.stamp
+	$(RUN) -m mypy $(CHECKED)
+
+contracts: .venv/dev.stamp
+	.venv/bin/lint-imports
+
+unit: .venv/dev.stamp
+	$(RUN) -m pytest -q -m "not slow"
+
+slow: .venv/dev.stamp
+	$(RUN) -m pytest -q -m slow
+
+# The wheel is installed alone, with its dependencies only, where the checkout cannot be seen.
+wheel: .venv/dev.stamp .venv-wheel/run.stamp
+	rm -rf build/wheel
+	$(RUN) -m pip --disable-pip-version-check wheel --quiet --no-deps --wheel-dir build/wheel .
+	.venv-wheel/bin/python $(PIP) --no-deps --force-reinstall build/wheel/tercet-*.whl
+	$(RUN) tools/smoke.py .venv-wheel/bin
+
+demo: .venv/run.stamp
+	$(RUN) examples/demo.py
+
+format: .venv/dev.stamp
+	$(RUN) -m ruff check --fix $(CHECKED)
+	$(RUN) -m ruff format $(CHECKED)
+
+peers: .venv-peers/run.stamp
+
+clean:
+	rm -rf .venv .venv-wheel .venv-peers build dist .mypy_cache .ruff_cache .pytest_cache \
+		.import_linter_cache .hypothesis
+	find src tests benchmarks examples tools -name __pycache__ -type d -prune -exec rm -rf {} +
