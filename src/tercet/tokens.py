@@ -39,6 +39,32 @@ class TokenBatch:
         """(B,) tokens per text, special ones included."""
         return np.diff(self.offsets)
 
+    @staticmethod
+    def join(parts: "Sequence[TokenBatch]") -> "TokenBatch":
+        """The texts of several batches, in order."""
+        shifts = np.cumsum([0, *(int(part.offsets[-1]) for part in parts)])
+        shifted = list(zip(parts, shifts.tolist(), strict=False))
+        return TokenBatch(
+            ids=np.concatenate([part.ids for part in parts]),
+            offsets=np.concatenate([[0], *(part.offsets[1:] + shift for part, shift in shifted)]),
+            cls=np.concatenate([part.cls + shift for part, shift in shifted]),
+            truncated=np.concatenate([part.truncated for part in parts]),
+        )
+
+    def take(self, rows: npt.NDArray[np.int64]) -> "TokenBatch":
+        """These texts, in this order."""
+        counts = self.lengths[rows]
+        offsets = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
+        source = np.arange(int(offsets[-1])) + np.repeat(self.offsets[rows] - offsets[:-1], counts)
+        is_cls = np.zeros(len(self.ids), dtype=np.bool_)
+        is_cls[self.cls] = True
+        return TokenBatch(
+            ids=self.ids[source],
+            offsets=offsets,
+            cls=np.flatnonzero(is_cls[source]),
+            truncated=self.truncated[rows],
+        )
+
 
 class Tokenizer:
     """XLM-RoBERTa tokenisation: [CLS] text </s>, at most max_length tokens in all."""
@@ -63,17 +89,13 @@ class Tokenizer:
             return Tokenizer(Backend.from_str(text))
         except ModelError:
             raise
-        except (
-            Exception
-        ) as error:  # tokenizers raises bare Exception for malformed JSON
+        except Exception as error:  # tokenizers raises bare Exception for malformed JSON
             raise ModelError(f"{path}: not a tokenizer.json: {error}") from error
 
     def _special(self, token: str) -> int:
         found = self.backend.token_to_id(token)
         if found is None:
-            raise ModelError(
-                f"the tokenizer has no {token}: not of the XLM-RoBERTa family"
-            )
+            raise ModelError(f"the tokenizer has no {token}: not of the XLM-RoBERTa family")
         return int(found)
 
     @property
@@ -84,16 +106,12 @@ class Tokenizer:
     @property
     def weightless_ids(self) -> npt.NDArray[np.int64]:
         """Ids that never weigh in the sparse head: cls, eos, pad, unk (method.md, heads)."""
-        return np.array(
-            [self.cls_id, self.eos_id, self.pad_id, self.unk_id], dtype=np.int64
-        )
+        return np.array([self.cls_id, self.eos_id, self.pad_id, self.unk_id], dtype=np.int64)
 
     def contents(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text without special tokens; lone surrogates become U+FFFD."""
         try:
-            encodings = self.backend.encode_batch_fast(
-                list(texts), add_special_tokens=False
-            )
+            encodings = self.backend.encode_batch_fast(list(texts), add_special_tokens=False)
         except (TypeError, UnicodeEncodeError):
             clean = [sanitise(text, number) for number, text in enumerate(texts)]
             encodings = self.backend.encode_batch_fast(clean, add_special_tokens=False)
@@ -118,13 +136,9 @@ class Tokenizer:
     ) -> TokenBatch:
         """Puts [CLS] and </s> around contents, cut so that all tokens number at most max_length."""
         if max_length < 3:
-            raise InputError(
-                f"max_length counts [CLS] and </s>: at least 3, got {max_length}"
-            )
+            raise InputError(f"max_length counts [CLS] and </s>: at least 3, got {max_length}")
         if mcls is not None and mcls < 1:
-            raise InputError(
-                f"mcls is the number of tokens per [CLS], at least 1, got {mcls}"
-            )
+            raise InputError(f"mcls is the number of tokens per [CLS], at least 1, got {mcls}")
         run = mcls or max_length
         room = max_length - 1  # for [CLS]s and content, </s> apart
         limit = room - -(-room // (run + 1))

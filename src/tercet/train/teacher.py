@@ -4,7 +4,6 @@ A small dense teacher carries semantics that a small corpus cannot teach; a text
 should land where the teacher puts the English side. Needs the extra `tercet[teacher]`.
 """
 
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,9 +49,7 @@ class TeacherVectors:
             with np.load(path, allow_pickle=False) as data:
                 return TeacherVectors(data["keys"], data["vectors"])
         except (OSError, ValueError, KeyError) as error:
-            raise InputError(
-                f"{path}: not a file of teacher vectors: {error}"
-            ) from error
+            raise InputError(f"{path}: not a file of teacher vectors: {error}") from error
 
 
 def english_texts(files: Iterable[Path]) -> Iterator[str]:
@@ -74,18 +71,15 @@ def teach(files: Sequence[Path], model: str, target: Path, *, max_length: int = 
     try:
         from sentence_transformers import SentenceTransformer
     except ImportError as error:
-        raise MissingExtraError(
-            "a teacher needs `pip install tercet[teacher]`"
-        ) from error
+        raise MissingExtraError("a teacher needs `pip install tercet[teacher]`") from error
     texts = {text_key(text): text for text in english_texts(files)}
     if not texts:
-        raise InputError(f"no English text, by its language tag, in {[str(path) for path in files]}")
-    teacher = SentenceTransformer(
-        model, device="cpu", model_kwargs={"dtype": "bfloat16"}
-    )
+        raise InputError(
+            f"no English text, by its language tag, in {[str(path) for path in files]}"
+        )
+    teacher = SentenceTransformer(model, device="cpu", model_kwargs={"dtype": "bfloat16"})
     teacher.max_seq_length = max_length
     keys = sorted(texts)
-    start = time.monotonic()
     vectors = teacher.encode(
         [texts[key] for key in keys],
         batch_size=64,
@@ -93,8 +87,7 @@ def teach(files: Sequence[Path], model: str, target: Path, *, max_length: int = 
         normalize_embeddings=True,
         show_progress_bar=True,
     )
-    TeacherVectors(
-        np.array(keys, dtype=np.int64), vectors.float().numpy().astype(np.float16)
-    ).save(target)
-    print(f"{len(keys)} texts in {time.monotonic() - start:.0f} s")
+    TeacherVectors(np.array(keys, dtype=np.int64), vectors.float().numpy().astype(np.float16)).save(
+        target
+    )
     return len(keys)

@@ -1,0 +1,103 @@
+"""Quick checks on held-out pairs while training: nDCG@10 of each head over all dev passages.
+
+Knows nothing of indexes or of the evaluation suites; what it measures chooses settings.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from tercet.config import HEADS, Head, Weights
+from tercet.embeddings import Embeddings
+from tercet.scores import Scores, dense_scores, lexical_scores, maxsim_scores, weighted_sum
+from tercet.train.pairs import Pairs, Rows
+
+Encode = Callable[[Rows], Embeddings]  # places in the store -> their embeddings
+
+
+@dataclass(frozen=True)
+class DevSet:
+    """Q questions and the P passages that all of them search."""
+
+    name: str
+    queries: Rows  # (Q,) places in the store
+    passages: Rows  # (P,) places in the store, different
+    relevant: Rows  # (Q,) column of each question's passage
+
+
+def dev_sets(pairs: Pairs, *, most: int = 1500, seed: int = 0) -> list[DevSet]:
+    """One set per kind of dev rows: questions and titles (one language), parallel text."""
+    generator = np.random.default_rng(seed)
+    short = pairs.lengths()[pairs.passage] <= 250  # whole long documents are not for a quick check
+    kinds: dict[str, list[int]] = {}
+    for row in np.flatnonzero(short).tolist():
+        stem = pairs.sources[int(pairs.source[row])].partition("/")[0]
+        kinds.setdefault(stem, []).append(row)
+    out = []
+    for name, found in sorted(kinds.items()):
+        rows = np.sort(generator.permutation(np.array(found))[:most])
+        passages, relevant = np.unique(pairs.passage[rows], return_inverse=True)
+        out.append(DevSet(name, pairs.query[rows], passages, relevant))
+    return out
+
+
+def ndcg_at_10(scores: Scores, relevant: Rows) -> float:
+    """Mean nDCG@10 with one relevant passage a query: 1 / log2(1 + rank), ties against us."""
+    own = scores[np.arange(len(relevant)), relevant]
+    ranks = (scores >= own[:, None]).sum(1)
+    return float(np.where(ranks <= 10, 1 / np.log2(1 + ranks), 0.0).mean())
+
+
+def head_scores(queries: Embeddings, passages: Embeddings) -> dict[Head, Scores]:
+    """The raw score matrix (Q, P) of every head that both sides have."""
+    functions = {"dense": dense_scores, "sparse": lexical_scores, "multi": maxsim_scores}
+    both = [head for head in HEADS if head in queries.heads and head in passages.heads]
+    return {head: functions[head](queries, passages) for head in both}
+
+
+def check(
+    sets: list[DevSet], encode: Encode, weights: Weights | None = None
+) -> dict[str, dict[str, float]]:
+    """nDCG@10 in percent of every head (and of the weighted sum) on every set."""
+    report = {}
+    for dev in sets:
+        parts = head_scores(encode(dev.queries), encode(dev.passages))
+        found: dict[str, float] = {
+            head: round(100 * ndcg_at_10(scores, dev.relevant), 1) for head, scores in parts.items()
+        }
+        if weights is not None and len(parts) > 1:
+            total = weighted_sum(parts, weights)
+            found["all"] = round(100 * ndcg_at_10(total, dev.relevant), 1)
+        report[dev.name] = found
+    return report
+
+
+def dense_only(vectors: torch.Tensor) -> Embeddings:
+    """Embeddings of dense vectors alone."""
+    dense: npt.NDArray[np.float32] = vectors.float().numpy()
+    return Embeddings(dense=dense)
+
+
+def tune_weights(
+    sets: list[DevSet],
+    encode: Encode,
+    *,
+    grid: tuple[float, ...] = (0.0, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0),
+) -> tuple[Weights, dict[str, float]]:
+    """The weights (dense fixed at 1) whose sum has the best mean nDCG@10 over the dev sets."""
+    scored = [(dev, head_scores(encode(dev.queries), encode(dev.passages))) for dev in sets]
+    best, best_found, best_mean = Weights(), {}, -1.0
+    for sparse in grid:
+        for multi in grid:
+            weights = Weights(1.0, sparse, multi)
+            found = {
+                dev.name: 100 * ndcg_at_10(weighted_sum(parts, weights), dev.relevant)
+                for dev, parts in scored
+            }
+            mean = sum(found.values()) / len(found)
+            if mean > best_mean:
+                best, best_found, best_mean = weights, found, mean
+    return best, best_found
