@@ -52,7 +52,7 @@ def _unit(rows: Any) -> Any:
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-@pytest.fixture(params=["exact", "edge"])
+@pytest.fixture(scope="module", params=["exact", "edge"])
 def backend(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

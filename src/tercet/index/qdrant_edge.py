@@ -11,7 +11,6 @@ searches (milliseconds) and while it optimises (minutes for 200,000 rows).
 """
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -45,6 +44,7 @@ class QdrantEdgeIndex(StoredIndex):
         """Opens the index; raises StoreError where it is damaged or in use."""
         super().__init__(path, spec)
         self._folder = path / "engine"
+        self._made = path / "engine-made"  # exists when the folder is a whole engine
         self._mark = path / "engine-behind"  # exists while rows and engine may differ on disk
         self._shard: Any = None
         try:
@@ -56,22 +56,30 @@ class QdrantEdgeIndex(StoredIndex):
             raise
 
     def _open(self) -> None:
-        if not self._folder.exists():
-            scratch = self.path / "engine.new"
-            if scratch.exists():
-                shutil.rmtree(scratch)
-            scratch.mkdir()
-            self._run(lambda: _create(scratch, self.spec))
-            self._mark.touch()
-            os.replace(scratch, self._folder)
-            fsync_folder(self.path)
-        self._shard = self._run(lambda: edge.EdgeShard.load(str(self._folder)))
+        if self._folder.exists() and self._made.exists():
+            self._shard = self._run(lambda: edge.EdgeShard.load(str(self._folder)))
+        else:
+            self._make()
         if self._mark.exists() or self._count() != len(self):
             self._repair()
 
+    def _make(self) -> None:
+        """Makes an empty engine where there is none, or only half of one."""
+        if self._folder.exists():
+            shutil.rmtree(self._folder)
+        self._folder.mkdir()
+        self._shard = self._run(
+            lambda: edge.EdgeShard.create(str(self._folder), _config(self.spec))
+        )
+        keyword = edge.PayloadSchemaType.Keyword
+        self._update(edge.UpdateOperation.create_field_index("tags", keyword))
+        self._run(self._shard.flush)
+        self._made.touch()
+        fsync_folder(self.path)
+
     def _repair(self) -> None:
         """Makes the engine hold the living rows and nothing else, then makes that durable."""
-        self._before_change()
+        self._changing()
         held = self._serials()
         living = np.flatnonzero(self._store.live)
         serials = self._store.serials[living]
@@ -99,7 +107,8 @@ class QdrantEdgeIndex(StoredIndex):
 
     # What StoredIndex calls.
 
-    def _before_change(self) -> None:
+    def _changing(self) -> None:
+        super()._changing()
         if not self._mark.exists():
             self._mark.touch()
             fsync_folder(self.path)
@@ -211,22 +220,17 @@ class QdrantEdgeIndex(StoredIndex):
             ) from error
 
 
-def _create(folder: Path, spec: IndexSpec) -> None:
+def _config(spec: IndexSpec) -> Any:
     dense = edge.EdgeVectorParams(
         spec.dense or 1, edge.Distance.Dot, datatype=edge.VectorStorageDatatype.Float16
     )
-    config = edge.EdgeConfig(
+    return edge.EdgeConfig(
         vectors={"dense": dense} if spec.dense else None,
         sparse_vectors={"sparse": edge.EdgeSparseVectorParams()} if spec.vocabulary else None,
         hnsw_config=edge.HnswIndexConfig(
             m=HNSW_M, ef_construct=HNSW_EF_CONSTRUCT, full_scan_threshold=FULL_SCAN_KB
         ),
     )
-    shard = edge.EdgeShard.create(str(folder), config)
-    keyword = edge.PayloadSchemaType.Keyword
-    shard.update(edge.UpdateOperation.create_field_index("tags", keyword))
-    shard.flush()
-    shard.close()
 
 
 def _sparse(rows: sp.csr_array, row: int) -> Any:

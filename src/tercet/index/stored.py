@@ -36,6 +36,7 @@ class StoredIndex:
         self._store = RowStore(path, spec)
         self._turn = threading.RLock()
         self._closed = False
+        self._changed = False  # since the last flush
 
     # What a backend adds.
 
@@ -45,8 +46,9 @@ class StoredIndex:
         """For each query the union of the `count` best rows of each leg, in any order."""
         raise NotImplementedError
 
-    def _before_change(self) -> None:
+    def _changing(self) -> None:
         """Called before rows come or go."""
+        self._changed = True
 
     def _added(self, positions: Positions) -> None:
         """Called with new rows that do not count yet; raising refuses the batch."""
@@ -72,14 +74,14 @@ class StoredIndex:
         with self._turn:
             self._check_open()
             if len(batch.ids):
-                self._before_change()
+                self._changing()
                 self._removed(self._store.append(batch, self._added))
 
     def delete(self, ids: Ids) -> int:
         wanted = check_ids(ids)
         with self._turn:
             self._check_open()
-            self._before_change()
+            self._changing()
             serials = self._store.remove(wanted)
             self._removed(serials)
             return len(serials)
@@ -134,9 +136,11 @@ class StoredIndex:
     def flush(self) -> None:
         with self._turn:
             self._check_open()
-            self._before_commit()
-            self._store.commit()
-            self._after_commit()
+            if self._changed:
+                self._before_commit()
+                self._store.commit()
+                self._after_commit()
+                self._changed = False
 
     def optimize(self) -> None:
         with self._turn:
