@@ -117,9 +117,8 @@ class Group:
             self.slots = seen.flatten().nonzero().squeeze(1)
             self.mask = seen[:, None, None, :]
 
-    def attend(self, qkv: Tensor, heads: int) -> Tensor:
-        """Attention of the group's texts: (N, 3H) of the whole batch -> (tokens of group, H)."""
-        part = qkv[self.start : self.stop]
+    def attend(self, part: Tensor, heads: int) -> Tensor:
+        """Attention of the group's texts: (tokens of group, 3H) -> (tokens of group, H)."""
         if self.slots is not None:
             padded = part.new_zeros(self.texts * self.longest, part.shape[1])
             part = padded.index_copy(0, self.slots, part)
@@ -140,7 +139,9 @@ def attention(qkv: Tensor, layout: Layout, heads: int) -> Tensor:
         longest = layout.longest
         out = varlen_attn(q, k, v, layout.offsets, layout.offsets, longest, longest)
         return out.reshape(qkv.shape[0], -1)  # type: ignore[union-attr]
-    outs = [group.attend(qkv, heads) for group in layout.groups]
+    # split, not slices: the gradient of a split is one concatenation
+    parts = qkv.split([group.stop - group.start for group in layout.groups])
+    outs = [group.attend(part, heads) for group, part in zip(layout.groups, parts, strict=True)]
     return outs[0] if len(outs) == 1 else torch.cat(outs)
 
 
