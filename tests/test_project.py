@@ -32,7 +32,7 @@ def entry(path: Path) -> str:
 
 def test_the_map_names_every_file_once_and_none_else() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    section = re.search(r"^## Map of `src/tercet`\n(.*?)(^## |\Z)", readme, re.DOTALL | re.MULTILINE)
+    section = re.search(r"(?ms)^## Map of `src/tercet`\n(.*?)(^## |\Z)", readme)
     assert section is not None
     lines = re.findall(r"^ *(\S+) {2,}\S.*$", section[1], re.MULTILINE)
     files = {
