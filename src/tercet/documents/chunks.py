@@ -1,0 +1,117 @@
+"""Documents to chunks: spans of at most so many tokens, on paragraph and sentence borders.
+
+Works on characters and a token count; knows nothing of models, vectors or indexes.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from semantic_text_splitter import TextSplitter
+from tokenizers import Tokenizer
+
+from tercet.config import MAX_LENGTH
+from tercet.errors import InputError
+from tercet.records import Span
+
+SPECIAL = 2  # [CLS] and </s>, which every encoded text has
+SHORTEST = 16  # tokens; below that a title leaves no room for text
+# The splitter's time grows with the square of a text without breaks, so it is given windows. The
+# last chunk of a window is cut again as the first of the next: windows do not show in the result.
+WINDOW, WINDOW_PER_TOKEN = 1 << 15, 16  # characters
+
+
+@dataclass(frozen=True)
+class Chunking:
+    """How documents are cut."""
+
+    chunk: int = 512  # tokens of a chunk, title and special tokens included; 0: no cutting
+    overlap: int = 64  # tokens that neighbours share at most
+    late: bool = False  # late chunking: a chunk's vectors come from a pass over its surroundings
+
+    def __post_init__(self) -> None:
+        if self.chunk and not SHORTEST <= self.chunk <= MAX_LENGTH:
+            raise InputError(
+                f"chunk is {self.chunk} tokens: give 0 (whole documents) or {SHORTEST} to "
+                f"{MAX_LENGTH}"
+            )
+        if self.overlap < 0 or (self.chunk and 2 * self.overlap > self.chunk):
+            raise InputError(
+                f"overlap is {self.overlap} tokens: give 0 to {self.chunk // 2}, half of a chunk"
+            )
+        if self.late and not self.chunk:
+            raise InputError("late chunking needs chunks: give a chunk size above 0")
+
+
+class Chunker:
+    """Cuts texts as a Chunking says, counting with the model's tokenizer."""
+
+    def __init__(self, tokenizer: Tokenizer, chunking: Chunking) -> None:
+        if tokenizer.truncation is not None:
+            raise InputError("the tokenizer truncates, so it cannot count: call no_truncation()")
+        self.chunking = chunking
+        self._tokenizer = tokenizer
+        self._title_room = chunking.chunk // 4 if chunking.chunk else MAX_LENGTH // 16
+
+    def count(self, text: str) -> int:
+        """Tokens of a text, special ones left out."""
+        return len(self._tokenizer.encode_batch_fast([text], add_special_tokens=False)[0])
+
+    def heading(self, title: str) -> str:
+        """What stands before a chunk: the title and a line break, or nothing.
+
+        A title longer than a quarter of a chunk is cut there. Title + newline + text: M3 paper.
+        """
+        if not title:
+            return ""
+        offsets = self._tokenizer.encode(title, add_special_tokens=False).offsets
+        if len(offsets) > self._title_room:
+            title = title[: offsets[self._title_room - 1][1]].rstrip()
+        return f"{title}\n"
+
+    def spans(self, text: str, title: str = "") -> list[Span]:
+        """The chunks of a text, in order, without white space at their ends, (start, end) pairs.
+
+        Every chunk with its heading and the special tokens has at most `chunk` tokens. Between
+        them only white space is left out. One span over everything where chunk is 0.
+        """
+        stripped = text.strip()
+        start = text.find(stripped)
+        whole = Span(start, start + len(stripped))
+        if not self.chunking.chunk or not stripped:
+            return [whole]
+        room = self.chunking.chunk - SPECIAL
+        if title:
+            room -= self.count(self.heading(title))
+        if len(stripped) <= 8 * room and self.count(stripped) <= room:
+            return [whole]
+        splitter = TextSplitter.from_callback(self.count, room, self.chunking.overlap)
+        return list(self._windows(splitter, text))
+
+    def _windows(self, splitter: TextSplitter, text: str) -> Iterator[Span]:
+        size = max(WINDOW, WINDOW_PER_TOKEN * self.chunking.chunk)
+        start = 0
+        while start < len(text):
+            stop = min(len(text), start + size)
+            found = splitter.chunk_indices(text[start:stop])
+            again = stop < len(text) and len(found) > 1
+            for offset, chunk in found[: -1 if again else None]:
+                yield Span(start + offset, start + offset + len(chunk))
+            start = start + found[-1][0] if again else stop
+
+    def passes(self, text: str, title: str, spans: Sequence[Span]) -> list[list[Span]]:
+        """For late chunking: runs of neighbouring spans that one pass of 8,192 tokens can hold.
+
+        A pass reads the heading and the text from its first span's start to its last one's end.
+        """
+        room = MAX_LENGTH - SPECIAL - (self.count(self.heading(title)) if title else 0)
+        runs: list[list[Span]] = []
+        used = 0
+        for span in spans:
+            # Spans overlap, so the sum of their tokens is never below what the pass will read.
+            tokens = self.count(text[span.start : span.end])
+            if not runs or used + tokens > room:
+                runs.append([])
+                used = 0
+            runs[-1].append(span)
+            used += tokens
+        return runs
