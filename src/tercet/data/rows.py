@@ -39,9 +39,7 @@ def read_rows(path: Path) -> Iterator[Row]:
                     continue
                 row = json.loads(line)
                 if not isinstance(row, dict):
-                    raise InputError(
-                        f"{path}:{number}: expected a JSON object, got {line[:40]!r}"
-                    )
+                    raise InputError(f"{path}:{number}: expected a JSON object, got {line[:40]!r}")
                 yield row
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
@@ -52,9 +50,7 @@ def read_rows(path: Path) -> Iterator[Row]:
         OSError,
         lzma.LZMAError,
     ) as error:
-        raise InputError(
-            f"{path}:{number}: not readable as JSON lines: {error}"
-        ) from error
+        raise InputError(f"{path}:{number}: not readable as JSON lines: {error}") from error
 
 
 def pair_of(row: Row, where: str) -> tuple[str, list[str]]:
@@ -98,9 +94,7 @@ def write_rows(path: Path, rows: Iterable[Row]) -> int:
         # mtime 0 and no name in the header: the same rows give the same bytes.
         with (
             os.fdopen(handle, "wb") as raw,
-            gzip.GzipFile(
-                filename="", mode="wb", fileobj=raw, compresslevel=3, mtime=0
-            ) as packed,
+            gzip.GzipFile(filename="", mode="wb", fileobj=raw, compresslevel=3, mtime=0) as packed,
             io.TextIOWrapper(packed, encoding="utf-8") as file,
         ):
             for count, row in enumerate(rows, 1):

@@ -60,14 +60,12 @@ def group_keys(keyed: Iterable[list[int]]) -> list[int]:
     sets = UnionFind()
     for keys in rows:
         # the key itself is among its partners
-        joined = [key for key in keys if len(partners[key]) <= COMMON_PARTNERS + 1]
+        joined = [key for key in keys if len(partners[key]) <= COMMON_PARTNERS]
         for key in joined[1:]:
             sets.join(joined[0], key)
     out = []
     for keys in rows:
-        own = next(
-            (key for key in keys if len(partners[key]) <= COMMON_PARTNERS + 1), None
-        )
+        own = next((key for key in keys if len(partners[key]) <= COMMON_PARTNERS), None)
         # nothing but headings: the row stands for itself
         out.append(sets.find(own) if own is not None else hash_of_keys(keys))
     return out
@@ -81,9 +79,7 @@ def hash_of_keys(keys: list[int]) -> int:
 
 def is_held_out(group: int, share: float) -> bool:
     """Whether a group belongs to the dev side: a function of its id alone."""
-    digest = hashlib.blake2b(
-        b"tercet-dev" + group.to_bytes(8, "big"), digest_size=8
-    ).digest()
+    digest = hashlib.blake2b(b"tercet-dev" + group.to_bytes(8, "big"), digest_size=8).digest()
     return int.from_bytes(digest, "big") < share * 2**64
 
 
@@ -137,7 +133,5 @@ def split(source: Path, target: Path, *, share: float = SHARE) -> SplitReport:
                 for row, group in zip(read_rows(path), own, strict=True)
                 if held[int(group)] is wanted
             )
-            totals[stem_of(path)] = write_rows(
-                target / side / f"{stem_of(path)}.jsonl.gz", rows
-            )
+            totals[stem_of(path)] = write_rows(target / side / f"{stem_of(path)}.jsonl.gz", rows)
     return report
