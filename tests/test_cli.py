@@ -1,0 +1,534 @@
+"""The command line: every command does its work, and what goes wrong is a sentence and a code."""
+
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import pytest
+
+from tercet.cli import run, tercet
+from tercet.cli.meter import Meter
+from tercet.embeddings import Embeddings
+from tercet.encoder import Encoder
+
+DOCS = {
+    "river.md": "# The river\n\nThe water of the river and the sea.",
+    "night.txt": "A star in the winter night, light on the mountain.",
+    "casa.txt": "La casa de la ciudad y el agua.",
+    "rows.jsonl": '{"id": "bread", "text": "bread and fire", "kind": "food", "year": 2024}\n'
+    '{"id": "horse", "text": "the horse of the king", "kind": "animal", "year": 1999}\n',
+}
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command line did."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """The one JSON line of the output."""
+        return json.loads(self.out)
+
+    @property
+    def lines(self) -> list[Any]:
+        """The JSON lines of the output."""
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+Cli = Callable[..., Result]
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Cli:
+    """Runs a command line in this process."""
+
+    def call(*arguments: object, stdin: bytes = b"") -> Result:
+        capsys.readouterr()
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        code = run([str(argument) for argument in arguments])
+        return Result(code, *capsys.readouterr())
+
+    return call
+
+
+def one_sentence(result: Result) -> str:
+    """The complaint of a failed command: one line, no traceback."""
+    assert result.err.startswith("tercet: "), result.err
+    assert result.err.count("\n") == 1, result.err
+    assert "Traceback" not in result.err
+    return result.err
+
+
+@pytest.fixture
+def docs(tmp_path: Path) -> Path:
+    """A folder of a few documents."""
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    for name, text in DOCS.items():
+        (folder / name).write_text(text)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> Path:
+    """An index of DOCS that tests only read."""
+    folder = tmp_path_factory.mktemp("cli")
+    (folder / "docs").mkdir()
+    for name, text in DOCS.items():
+        (folder / "docs" / name).write_text(text)
+    arguments = ["index", str(folder / "docs"), "--to", str(folder / "index")]
+    assert run([*arguments, "--model", str(tiny_checkpoint), "--backend", "exact"]) == 0
+    return folder / "index"
+
+
+# help
+
+
+def commands(command: click.Command, path: str = "tercet") -> Iterator[tuple[str, click.Command]]:
+    """A command and all below it."""
+    yield path, command
+    if isinstance(command, click.Group):
+        for name, child in command.commands.items():
+            yield from commands(child, f"{path} {name}")
+
+
+@pytest.mark.parametrize(("path", "command"), list(commands(tercet)))
+def test_every_command_and_option_has_help(path: str, command: click.Command, cli: Cli) -> None:
+    assert command.help
+    assert f"  {path} " in command.help, "give examples"
+    for parameter in command.params:
+        if isinstance(parameter, click.Option):
+            assert parameter.help, f"{path} {parameter.opts[0]} has no help"
+    shown = cli(*path.split()[1:], "--help")
+    assert shown.code == 0
+    assert shown.out.startswith(f"Usage: {path}")
+    if command is not tercet:
+        short = command.get_short_help_str(70)
+        assert not short.endswith("..."), "the first sentence of the help is too long for a list"
+
+
+def test_help_is_quick() -> None:
+    script = "import sys, tercet.cli; print(*{name.split('.')[0] for name in sys.modules})"
+    loaded = subprocess.run(
+        [sys.executable, "-c", script], check=True, capture_output=True, text=True
+    ).stdout.split()
+    assert "click" in loaded
+    assert not {"torch", "numpy", "scipy", "tokenizers", "rich", "qdrant_edge"} & set(loaded)
+
+
+def test_choices_and_defaults_are_those_of_the_library(cli: Cli) -> None:
+    from tercet.cli.index import BACKENDS, DTYPES
+    from tercet.documents.chunks import Chunking
+    from tercet.index import base
+
+    assert (BACKENDS, DTYPES) == (base.BACKENDS, base.DTYPES)
+    shown = " ".join(cli("index", "--help").out.split())
+    assert f"[default: {Chunking().chunk}]" in shown
+    assert f"[default: {Chunking().overlap}," in shown
+    assert f"[default: {base.DEFAULT_CANDIDATES}]" in " ".join(cli("search", "--help").out.split())
+
+
+# wrong usage
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["serch"], "no such command 'serch'"),
+        (["index", "--to", "x"], "missing argument 'PATH...'"),
+        (["index", "docs"], "missing option '--to'"),
+        (["index", "docs", "--to", "x", "--colour"], "no such option '--colour'"),
+        (["index", "docs", "--to", "x", "--chunk", "5"], "chunk is 5 tokens"),
+        (["index", "docs", "--to", "x", "--overlap", "400"], "overlap is 400 tokens"),
+        (["index", "docs", "--to", "x", "--chunk", "0", "--late-chunking"], "needs chunks"),
+        (["index", "docs", "--to", "x", "--heads", "dense,thick"], "unknown head 'thick'"),
+        (["index", "docs", "--to", "x", "--heads", ","], "no head asked for"),
+        (["index", "docs", "--to", "x", "--dtype", "float64"], "'float64' is not one of"),
+        (["search", "--index", "x", "--weights", "1,2", "q"], "not three numbers"),
+        (["search", "--index", "x", "--weights", "1,nan,1", "q"], "must be a finite number"),
+        (["search", "--index", "x", "--weights", "0,0,0", "q"], "above 0"),
+        (["search", "--index", "x", "--filter", "kind", "q"], "key=value"),
+        (["search", "--index", "x", "-k", "0", "q"], "not in the range"),
+        (["search", "--index", "x", "--mode", "best", "q"], "'best' is not one of"),
+        (["encode", "texts.doc", "--out", "x"], "ends in .txt or .jsonl"),
+        (["encode", "texts.txt", "--out", "x", "--max-length", "2"], "not in the range"),
+        (["data", "split", "rows", "--to", "x", "--share", "1"], "not in the range"),
+    ],
+)
+def test_wrong_usage_is_code_2_and_a_sentence(cli: Cli, arguments: list[str], says: str) -> None:
+    result = cli(*arguments)
+    assert result.code == 2
+    assert says in one_sentence(result)
+    assert "--help`)" in result.err
+
+
+def test_no_command_shows_the_help(cli: Cli) -> None:
+    result = cli()
+    assert result.code == 2
+    assert "Commands:" in result.err
+
+
+# index and search
+
+
+def test_index_follows_the_files(cli: Cli, docs: Path, tiny_checkpoint: Path) -> None:
+    to = docs.parent / "index"
+    first = cli("index", docs, "--to", to, "--model", tiny_checkpoint, "--json")
+    assert (first.code, first.err) == (0, "")
+    assert first.json["added"] == first.json["documents"] == 5
+    (docs / "night.txt").write_text("Another night without a star.")
+    (docs / "casa.txt").unlink()
+    (docs / "bad.txt").write_bytes(b"not \xff text")
+    second = cli("index", docs, "--to", to, "--json")
+    assert second.code == 1
+    assert "bad.txt" in one_sentence(second)
+    report = second.json
+    assert (report["added"], report["updated"], report["removed"]) == (0, 1, 1)
+    assert (report["unchanged"], report["documents"]) == (3, 4)
+    assert [problem["failed"] for problem in report["skipped"]] == [True]
+    words = cli("index", docs, "--to", to)
+    assert words.code == 1
+    assert "4 documents; 0 added, 0 updated" in words.out
+
+
+def test_an_empty_document_is_named_and_no_failure(
+    cli: Cli, docs: Path, tiny_checkpoint: Path
+) -> None:
+    (docs / "empty.txt").write_text(" \n")
+    result = cli("index", docs, "--to", docs.parent / "i", "--model", tiny_checkpoint)
+    assert result.code == 0
+    assert "empty.txt" in one_sentence(result)
+
+
+def test_settings_are_those_asked_for(cli: Cli, docs: Path, tiny_checkpoint: Path) -> None:
+    to = docs.parent / "index"
+    options: list[object] = ["--heads", "dense,sparse", "--dtype", "int8", "--backend", "exact"]
+    options += ["--chunk", "32", "--overlap", "4", "--late-chunking", "--model", tiny_checkpoint]
+    assert cli("index", docs, "--to", to, *options).code == 0
+    settings = cli("info", to, "--json").json["settings"]
+    assert settings == {
+        "backend": "exact",
+        "heads": ["dense", "sparse"],
+        "dtype": "int8",
+        "chunk": 32,
+        "overlap": 4,
+        "late_chunking": True,
+    }
+    refused = cli("index", docs, "--to", to, "--chunk", 64)
+    assert refused.code == 1
+    assert "chunk = 32" in one_sentence(refused)
+    again = cli("index", "--rebuild", "--to", to, "--dtype", "float16", "--json")
+    assert (again.code, again.json["documents"]) == (0, 5)
+    assert cli("info", to, "--json").json["settings"]["dtype"] == "float16"
+
+
+def test_search_prints_every_part(cli: Cli, made: Path) -> None:
+    result = cli("search", "--index", made, "water of the river", "-k", 3, "--json")
+    assert (result.code, result.err) == (0, "")
+    assert result.json["query"] == "water of the river"
+    hits = result.json["hits"]
+    assert len(hits) == 3
+    scores = [hit["score"] for hit in hits]
+    assert scores == sorted(scores, reverse=True)
+    for hit in hits:  # the weights of the tiny model
+        whole = 1.0 * hit["dense"] + 0.5 * hit["sparse"] + 0.8 * hit["multi"]
+        assert hit["score"] == pytest.approx(whole, abs=1e-4)
+    words = cli("search", "--index", made, "water of the river", "-k", 3)
+    for rank, hit in enumerate(hits, 1):
+        assert f"{rank:2}. {hit['score']:.3f}  (dense {hit['dense']:.3f}, " in words.out
+
+
+def test_weights_and_mode_count(cli: Cli, made: Path) -> None:
+    ask = ["search", "--index", made, "the horse", "--json", "-k", 5]
+    dense = cli(*ask, "--mode", "dense").json["hits"]
+    alone = cli(*ask, "--weights", "1,0,0", "--candidates", 0).json["hits"]
+    assert [hit["id"] for hit in dense] == [hit["id"] for hit in alone]
+    assert [hit["score"] for hit in alone] == pytest.approx([hit["dense"] for hit in alone])
+
+
+def test_filters(cli: Cli, made: Path) -> None:
+    ask = ["search", "--index", made, "the horse", "--json"]
+
+    def found(*filters: str) -> set[str]:
+        options = [part for given in filters for part in ("--filter", given)]
+        return {hit["metadata"].get("kind", "") for hit in cli(*ask, *options).json["hits"]}
+
+    assert found() == {"", "food", "animal"}
+    assert found("kind=food") == {"food"}
+    assert found("year=1999") == {"animal"}
+    assert found("year=1999", "year=2024") == {"food", "animal"}
+    assert found("year=1999", "kind=food") == set()
+
+
+def test_questions_from_stdin(cli: Cli, made: Path) -> None:
+    questions = [f"the {word} of the house" for word in ("river", "star", "king")]
+    piped = cli(
+        "search", "--index", made, "--json", stdin="\n\n".join(questions).encode() + b"\n"
+    ).lines
+    given = cli("search", "--index", made, "--json", *questions).lines
+    assert [line["query"] for line in piped] == questions
+    assert [[h["id"] for h in line["hits"]] for line in piped] == [
+        [h["id"] for h in line["hits"]] for line in given
+    ]
+    bad = cli("search", "--index", made, stdin=b"good\nb\xffd\n")
+    assert bad.code == 1
+    assert "line 2 of stdin is not UTF-8" in one_sentence(bad)
+
+
+def test_what_cannot_be_shown_is_escaped(cli: Cli, made: Path) -> None:
+    result = cli("search", "--index", made, "the \udcff river", "--json")
+    assert result.code == 0
+    assert result.json["query"] == "the \udcff river"
+
+
+# failures
+
+
+def test_failures_are_code_1_and_a_sentence(
+    cli: Cli, made: Path, docs: Path, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    broken = Path(shutil.copytree(tiny_checkpoint, tmp_path / "broken"))
+    weights = broken / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    texts = tmp_path / "texts.txt"
+    texts.write_bytes(b"one\nb\xffd\n")
+    cases = [
+        (["search", "--index", tmp_path / "none", "q"], "holds no collection"),
+        (["search", "--index", made, " "], "is empty"),
+        (["index", docs, "--to", docs], "holds no collection but other files"),
+        (["index", docs, "--to", tmp_path / "a", "--model", tmp_path / "none"], "no such folder"),
+        (["index", docs, "--to", tmp_path / "b", "--model", broken], "model.safetensors"),
+        (["encode", tmp_path / "none.txt", "--out", tmp_path / "c"], "none.txt: No such file"),
+        (["encode", texts, "--out", tmp_path / "d", "--model", tiny_checkpoint], "texts.txt:2"),
+        (["encode", texts, "--out", empty, "--model", tiny_checkpoint], "exists already"),
+        (["info", tmp_path / "none"], "no such folder"),
+        (["data", "split", empty, "--to", tmp_path / "e"], "no .jsonl"),
+    ]
+    for arguments, says in cases:
+        result = cli(*arguments)
+        assert result.code == 1, (arguments, result)
+        assert says in one_sentence(result), arguments
+    assert not (tmp_path / "d").exists()
+
+
+def test_nothing_to_read_is_told(cli: Cli, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    result = cli("index", tmp_path / "docs", "--to", tmp_path / "i", "--model", tiny_checkpoint)
+    assert result.code == 1
+    assert "no file that can be read" in one_sentence(result)
+
+
+def test_another_model_is_refused(
+    cli: Cli, docs: Path, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    other = Path(shutil.copytree(tiny_checkpoint, tmp_path / "other"))
+    facts = json.loads((other / "tercet.json").read_text())
+    (other / "tercet.json").write_text(json.dumps({**facts, "query_prefix": "other: "}))
+    to = tmp_path / "index"
+    assert cli("index", docs, "--to", to, "--model", tiny_checkpoint).code == 0
+    refused = cli("search", "--index", to, "--model", other, "river")
+    assert refused.code == 1
+    assert "vectors of another model" in one_sentence(refused)
+    assert cli("index", "--to", to, "--model", other, "--rebuild").code == 0
+    assert cli("search", "--index", to, "--model", other, "river").code == 0
+
+
+# encode, info, data
+
+
+def test_encode_writes_what_the_encoder_gives(
+    cli: Cli, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    texts = ["the river", "", "la casa de la ciudad", "水山河" * 30]
+    (tmp_path / "texts.txt").write_text("\ufeff" + "\r\n".join(texts), newline="")
+    result = cli(
+        "encode", tmp_path / "texts.txt", "--out", tmp_path / "vectors", "--max-length", 20,
+        "--model", tiny_checkpoint, "--json",
+    )  # fmt: skip
+    assert result.code == 0
+    assert "1 of 4 texts were cut to 20 tokens" in one_sentence(result)
+    want = Encoder.load(tiny_checkpoint).encode(texts, max_length=20)
+    got = Embeddings.load(tmp_path / "vectors")
+    assert got.dense is not None
+    assert want.dense is not None
+    np.testing.assert_allclose(got.dense, want.dense, atol=1e-5)
+    np.testing.assert_array_equal(got.offsets, want.offsets)
+    assert got.sparse is not None
+    assert want.sparse is not None
+    np.testing.assert_allclose(got.sparse.toarray(), want.sparse.toarray(), atol=1e-5)
+    assert result.json["tokens"] == int(np.sum(want.lengths))
+    facts = cli("info", tmp_path / "vectors", "--json").json
+    assert (facts["kind"], facts["texts"], facts["truncated"]) == ("embeddings", 4, 1)
+    assert facts["model"]["fingerprint"] == want.fingerprint
+
+
+def test_encode_puts_the_title_first(cli: Cli, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    rows = [{"title": "The sea", "text": "a ship"}, {"text": "a ship"}]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    options = ["--heads", "dense", "--role", "query", "--model", tiny_checkpoint]
+    assert cli("encode", tmp_path / "rows.jsonl", "--out", tmp_path / "v", *options).code == 0
+    encoder = Encoder.load(tiny_checkpoint)
+    want = encoder.encode(["The sea\na ship", "a ship"], heads=("dense",), role="query")
+    got = Embeddings.load(tmp_path / "v")
+    assert got.heads == ("dense",)
+    assert got.dense is not None
+    assert want.dense is not None
+    np.testing.assert_allclose(got.dense, want.dense, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("{", "rows.jsonl:2: not JSON"),
+        ("[" * 100_000, "rows.jsonl:2: not JSON"),
+        ("", "rows.jsonl:2: not JSON"),
+        ('{"txt": ""}', "rows.jsonl:2: give an object"),
+        ('{"text": "a", "title": 3}', "rows.jsonl:2: 'title' is a int"),
+    ],
+)
+def test_a_bad_row_is_named(
+    cli: Cli, tiny_checkpoint: Path, tmp_path: Path, line: str, says: str
+) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"text": "a"}\n' + line + "\n")
+    out = tmp_path / "v"
+    result = cli("encode", tmp_path / "rows.jsonl", "--out", out, "--model", tiny_checkpoint)
+    assert result.code == 1
+    assert says in one_sentence(result)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["rows.jsonl"]
+
+
+def test_info(cli: Cli, made: Path, tiny_checkpoint: Path) -> None:
+    model = cli("info", tiny_checkpoint, "--json").json
+    assert (model["kind"], model["heads"]) == ("model", ["dense", "sparse", "multi"])
+    assert model["weights"] == {"dense": 1.0, "sparse": 0.5, "multi": 0.8}
+    index = cli("info", made, "--json").json
+    assert (index["kind"], index["documents"]) == ("index", 5)
+    assert index["model"]["fingerprint"] == model["fingerprint"]
+    words = cli("info", made)
+    assert words.code == 0
+    assert model["fingerprint"] in words.out
+
+
+def test_data_split(cli: Cli, tmp_path: Path) -> None:
+    rows = [{"query": f"question {n}", "pos": [f"answer {n}"]} for n in range(200)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    split = cli(
+        "data", "split", tmp_path / "rows.jsonl", "--to", tmp_path / "s", "--share", 0.3, "--json"
+    )
+    assert split.code == 0
+    train, dev = split.json["train"]["rows"], split.json["dev"]["rows"]
+    assert train + dev == 200
+    assert 20 < dev < 100
+
+
+# a process of its own
+
+
+def popen(*arguments: object, **options: Any) -> "subprocess.Popen[str]":
+    """Starts a command line in another process."""
+    command = [sys.executable, "-c", "from tercet.cli import main; main()", *map(str, arguments)]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, **options)
+
+
+def test_ctrl_c_and_the_lock(cli: Cli, made: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(made, tmp_path / "index"))
+    with popen("search", "--index", copy, "--json", stdin=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write("the river\n" * 64)  # as many as are encoded together
+        process.stdin.flush()
+        assert json.loads(process.stdout.readline())["query"] == "the river"
+        second = cli("search", "--index", copy, "river")
+        process.send_signal(signal.SIGINT)
+        _, complaint = process.communicate(timeout=60)
+    assert second.code == 1
+    assert str(process.pid) in one_sentence(second)
+    assert process.returncode == 130
+    assert complaint.strip() == "tercet: interrupted"
+
+
+def test_a_reader_that_goes_is_no_error(made: Path, tmp_path: Path) -> None:
+    questions = tmp_path / "questions.txt"
+    questions.write_text("the river of the king\n" * 300)
+    with (
+        questions.open() as stdin,
+        popen("search", "--index", made, "--json", stdin=stdin) as process,
+    ):
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline()
+        process.stdout.close()
+        complaint = process.stderr.read()
+    assert complaint == ""
+    assert process.returncode == 1
+
+
+def test_a_full_disk_is_a_sentence(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")  # a limit on the size of files stands for the disk
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+
+    (tmp_path / "texts.txt").write_text("the river and the sea\n" * 3000)
+    out = tmp_path / "vectors"
+    arguments = ["encode", tmp_path / "texts.txt", "--out", out, "--model", tiny_checkpoint]
+    with popen(*arguments, preexec_fn=limit) as process:
+        _, complaint = process.communicate()
+    assert process.returncode == 1
+    assert complaint.startswith("tercet: ")
+    assert complaint.count("\n") == 1
+    assert "File too large" in complaint
+    assert os.listdir(tmp_path) == ["texts.txt"]
+
+
+# progress
+
+
+class Terminal(io.StringIO):
+    """Says that it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def work(meter: Meter) -> None:
+    meter.show(0, 10)
+    meter.note("tercet: skipped [x]: for a reason")
+    meter.show(5, 10, count=5000, unit="tokens")
+
+
+def test_a_terminal_sees_throughput(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
+    with Meter("encoding") as meter:
+        work(meter)
+    shown = terminal.getvalue()
+    assert "encoding" in shown
+    assert "50%" in shown
+    assert "tokens/s" in shown
+    assert "tercet: skipped [x]: for a reason" in shown
+
+
+def test_a_pipe_sees_no_bar(capsys: pytest.CaptureFixture[str]) -> None:
+    with Meter("encoding") as meter:
+        work(meter)
+    assert capsys.readouterr().err == "tercet: skipped [x]: for a reason\n"
