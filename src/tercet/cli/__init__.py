@@ -6,6 +6,7 @@ that `tercet --help` is quick.
 """
 
 import io
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -47,6 +48,7 @@ for command in (index, search, encode, info, data, train):
 
 def main() -> None:
     """The entry point of the `tercet` command."""
+    logging.getLogger("tercet").setLevel(logging.ERROR)  # commands tell what they see themselves
     sys.exit(run(sys.argv[1:]))
 
 
