@@ -41,7 +41,8 @@ print("ok")
 
 COMPAT = """
 from tercet.compat import BGEM3FlagModel
-out = BGEM3FlagModel().encode(["a cat"], return_sparse=True, return_colbert_vecs=True)
+from tercet.encoder import BUNDLED
+out = BGEM3FlagModel(str(BUNDLED)).encode(["a cat"], return_sparse=True, return_colbert_vecs=True)
 assert set(out) == {"dense_vecs", "lexical_weights", "colbert_vecs"}, set(out)
 print("ok")
 """
