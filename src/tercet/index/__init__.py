@@ -52,17 +52,20 @@ def create_index(
     )
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise StoreError(f"{target} exists and is not empty: open it, or choose another folder")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
-        scratch.chmod(0o755)
-        RowStore.create(scratch, spec)
-        write_json(scratch / "index.json", spec.to_json())
-        os.replace(scratch, target)  # the index is there whole or not at all
-    except BaseException:
-        shutil.rmtree(scratch, ignore_errors=True)
-        raise
-    fsync_folder(target.parent)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        try:
+            scratch.chmod(0o755)
+            RowStore.create(scratch, spec)
+            write_json(scratch / "index.json", spec.to_json())
+            os.replace(scratch, target)  # the index is there whole or not at all
+        except BaseException:
+            shutil.rmtree(scratch, ignore_errors=True)
+            raise
+        fsync_folder(target.parent)
+    except OSError as error:
+        raise StoreError(f"cannot make an index in {target}: {error.strerror}") from error
     return open_index(target)
 
 

@@ -129,6 +129,15 @@ def write_json(path: Path, value: Any) -> None:
     fsync_folder(path.parent)
 
 
+def touch(path: Path) -> None:
+    """Makes an empty file, durably; raises StoreError where the disk is full."""
+    try:
+        path.touch()
+        fsync_folder(path.parent)
+    except OSError as error:
+        raise StoreError(f"{path}: cannot write ({error.strerror})") from error
+
+
 def fsync_folder(folder: Path) -> None:
     """Makes the names in a folder durable (Windows cannot, and does it by itself)."""
     if sys.platform != "win32":

@@ -24,7 +24,7 @@ from tercet.config import Head
 from tercet.embeddings import Embeddings
 from tercet.errors import StoreError
 from tercet.index.base import IndexSpec
-from tercet.index.files import fsync_folder
+from tercet.index.files import touch
 from tercet.index.store import Positions
 from tercet.index.stored import Choices, Serials, StoredIndex
 from tercet.records import Scalar
@@ -74,8 +74,7 @@ class QdrantEdgeIndex(StoredIndex):
         keyword = edge.PayloadSchemaType.Keyword
         self._update(edge.UpdateOperation.create_field_index("tags", keyword))
         self._run(self._shard.flush)
-        self._made.touch()
-        fsync_folder(self.path)
+        touch(self._made)
 
     def _repair(self) -> None:
         """Makes the engine hold the living rows and nothing else, then makes that durable."""
@@ -110,8 +109,7 @@ class QdrantEdgeIndex(StoredIndex):
     def _changing(self) -> None:
         super()._changing()
         if not self._mark.exists():
-            self._mark.touch()
-            fsync_folder(self.path)
+            touch(self._mark)
 
     def _added(self, positions: Positions) -> None:
         for first in range(0, len(positions), POINTS_AT_ONCE):
@@ -230,6 +228,7 @@ def _config(spec: IndexSpec) -> Any:
         hnsw_config=edge.HnswIndexConfig(
             m=HNSW_M, ef_construct=HNSW_EF_CONSTRUCT, full_scan_threshold=FULL_SCAN_KB
         ),
+        optimizers=edge.EdgeOptimizersConfig(indexing_threshold=FULL_SCAN_KB),
     )
 
 

@@ -22,7 +22,7 @@ from tercet.records import IndexHit
 from tercet.scores import maxsim_packed
 
 ROWS_AT_ONCE = 4096  # of dense and sparse: a few MB
-TOKENS_AT_ONCE = 1 << 13  # of multi: float32 copies of them stay in a core's cache
+TOKENS_AT_ONCE = 1 << 12  # of multi: a float32 copy of them stays in a core's cache
 ROWS_PER_TASK = 64  # fewer are not worth a second thread
 
 Parts = dict[Head, Floats]

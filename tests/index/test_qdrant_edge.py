@@ -1,0 +1,237 @@
+"""The traps of the embedded engine, each sprung: what the contract suite cannot see."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import qdrant_edge as edge
+
+from tercet.embeddings import Embeddings
+from tercet.errors import InputError, StoreError
+from tercet.index import Index, create_index, open_index
+from tercet.index import qdrant_edge as adapter
+
+from .conftest import DIMS, MODEL, killed, make_embeddings
+
+ROWS = make_embeddings(60, seed=1, empty_sparse=(4,))
+QUERIES = make_embeddings(5, seed=5)
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Any:
+    with create_index(tmp_path / "index", "edge", dims=DIMS, fingerprint=MODEL) as index:
+        yield index
+
+
+def exhaustive(index: Index, **how: Any) -> Any:
+    return index.search(QUERIES, k=20, candidates=None, **how)
+
+
+def full(index: Index, **how: Any) -> Any:
+    return index.search(QUERIES, k=20, candidates=10_000, **how)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "int8"])
+def test_the_graph_serves_candidates_and_never_scores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: Any
+) -> None:
+    monkeypatch.setattr(adapter, "FULL_SCAN_KB", 1)  # a graph even for these few rows
+    rows = make_embeddings(1500, seed=2)
+    path = tmp_path / "index"
+    with create_index(path, dims=DIMS, fingerprint=MODEL, dtype=dtype) as index:
+        index.add(range(1500), rows, [{"tenth": n % 10} for n in range(1500)])
+        index.optimize()
+        graphs = list(path.glob("engine/segments/*/vector_index-dense/graph.bin"))
+        assert graphs, "no graph was built: this test would see nothing"
+        for filter in (None, {"tenth": 3}):
+            best = index.search(QUERIES, candidates=None, filter=filter)
+            found = index.search(QUERIES, candidates=100, filter=filter)
+            true = {(q, h.id): h for q, hits in enumerate(best) for h in hits}
+            same = [(q, h) for q, hits in enumerate(found) for h in hits if (q, h.id) in true]
+            assert len(same) >= 0.9 * len(true)
+            for q, hit in same:  # the engine's own scores would be off by 1e-3 and more
+                for part in ("dense", "sparse", "multi", "score"):
+                    wanted = getattr(true[q, hit.id], part)
+                    assert getattr(hit, part) == pytest.approx(wanted, abs=2e-6)
+            if filter:
+                assert {h.id % 10 for hits in found for h in hits} == {3}
+
+
+def test_multi_vectors_beyond_the_engines_limit(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    sizes = [8191, 3]
+    dims = {"dense": 4, "multi": 160}
+    multi = rng.standard_normal((sum(sizes), 160)).astype(np.float32)
+    multi /= np.linalg.norm(multi, axis=1, keepdims=True)
+    assert sizes[0] * 160 > 1_048_576
+    rows = Embeddings(
+        dense=np.eye(2, 4, dtype=np.float32),
+        multi=multi.astype(np.float16),
+        offsets=np.array([0, sizes[0], sum(sizes)]),
+    )
+    path = tmp_path / "index"
+    with create_index(path, heads=("dense", "multi"), dims=dims, fingerprint="") as index:
+        index.add([1, 2], rows)
+        hit = index.search(rows[[0]], k=1)[0][0]
+        assert hit.id == 1
+        assert hit.multi == pytest.approx(1.0, abs=2e-3)
+
+
+def test_no_empty_sparse_vector_reaches_the_engine(
+    index: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    real = edge.SparseVector
+
+    def counted(terms: Any, weights: Any) -> Any:
+        sizes.append(len(terms))
+        return real(terms, weights)
+
+    monkeypatch.setattr(edge, "SparseVector", counted)
+    index.add(range(60), ROWS)
+    index.search(make_embeddings(3, seed=9, empty_sparse=(0,)))
+    assert len(sizes) == 59 + 2
+    assert min(sizes) > 0
+
+
+def test_a_refused_batch_leaves_nothing_behind(
+    index: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adapter, "POINTS_AT_ONCE", 10)
+    index.add(range(30), ROWS[:30])
+    index.flush()
+    before = exhaustive(index)
+    real, calls = index._shard.update, []
+
+    class Failing:
+        def update(self, operation: Any) -> None:
+            calls.append(operation)
+            if len(calls) == 2:
+                raise Exception("disk on fire")  # the engine raises nothing better
+            real(operation)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(shard, name)
+
+    shard = index._shard
+    index._shard = Failing()
+    with pytest.raises(StoreError, match="disk on fire"):
+        index.add(range(20, 50), ROWS[30:])
+    index._shard = shard
+    assert len(calls) == 2
+    assert index._count() == 40, "the engine kept half of the batch, as it does"
+    assert index.ids().tolist() == list(range(30))
+    assert exhaustive(index) == full(index) == before
+    with open_index(killed(index, tmp_path / "left")) as again:
+        assert again._count() == 30  # type: ignore[attr-defined]
+        assert exhaustive(again) == full(again) == before
+    index.optimize()
+    assert index._count() == 30
+    index.add(range(30, 60), ROWS[30:])
+    assert full(index) == exhaustive(index)
+    assert len(index) == 60
+
+
+def test_a_bad_batch_never_reaches_the_engine(index: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    index.add([1, 2, 3], ROWS[:3])
+    monkeypatch.setattr(index, "_update", lambda operation: pytest.fail("it reached the engine"))
+    bad = make_embeddings(3, dense=np.full((3, DIMS["dense"]), np.nan, np.float32))
+    with pytest.raises(InputError):
+        index.add([4, 5, 6], bad)
+
+
+def test_a_lost_engine_is_made_anew(index: Any) -> None:
+    index.add(range(60), ROWS, [{"n": n} for n in range(60)])
+    index.delete([5])
+    expected = exhaustive(index)
+    path = index.path
+    index.close()
+    shutil.rmtree(path / "engine")
+    with open_index(path) as again:
+        assert full(again) == expected
+        assert full(again, filter={"n": [3, 4]}) == exhaustive(again, filter={"n": [3, 4]})
+    (path / "engine-made").unlink()  # as if making it had been cut off
+    (path / "engine" / "edge_config.json").unlink()
+    with open_index(path) as again:
+        assert full(again) == expected
+
+
+def test_an_engine_that_is_behind_or_ahead_is_made_good(index: Any, tmp_path: Path) -> None:
+    index.add(range(20), ROWS[:20])
+    index.flush()
+    early = killed(index, tmp_path / "early")
+    index.delete(range(10))
+    index.add(range(20, 60), ROWS[20:])
+    index.flush()
+    late = killed(index, tmp_path / "late")
+    expected: dict[Path, Any] = {}
+    for folder in (early, late):
+        with open_index(folder) as whole:
+            expected[folder] = exhaustive(whole)
+    for rows, engine in ((early, late), (late, early)):
+        mixed = tmp_path / f"rows-of-{rows.name}"
+        shutil.copytree(rows, mixed, ignore=shutil.ignore_patterns("engine"))
+        shutil.copytree(engine / "engine", mixed / "engine")
+        with open_index(mixed) as again:
+            assert full(again) == expected[rows]
+
+
+def test_a_damaged_engine_is_an_error_with_the_way_out(index: Any) -> None:
+    index.add(range(60), ROWS)
+    expected = exhaustive(index)
+    path = index.path
+    index.close()
+    (path / "engine" / "edge_config.json").write_text("{")
+    with pytest.raises(StoreError, match=r"the engine failed .* delete that folder"):
+        open_index(path)
+    shutil.rmtree(path / "engine")
+    with open_index(path) as again:
+        assert full(again) == expected
+
+
+def test_a_foreign_owner_of_the_engine_is_refused(index: Any, tmp_path: Path) -> None:
+    path = index.path
+    index.close()
+    shard = edge.EdgeShard.load(str(path / "engine"))
+    with pytest.raises(StoreError, match="the engine failed"):
+        open_index(path)
+    shard.close()
+    open_index(path).close()
+
+
+def test_flush_asks_for_durable_rows_after_a_durable_engine(
+    index: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+    shard = index._shard
+
+    class Watched:
+        def flush(self) -> None:
+            order.append("engine")
+            shard.flush()
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(shard, name)
+
+    real: Callable[[int], None] = os.fsync
+
+    def fsync(file: int) -> None:
+        order.append("rows")
+        real(file)
+
+    index.add(range(60), ROWS)
+    assert (index.path / "engine-behind").exists()
+    index._shard = Watched()
+    monkeypatch.setattr(os, "fsync", fsync)
+    index.flush()
+    assert order[0] == "engine"
+    assert order.count("rows") > 10
+    assert not (index.path / "engine-behind").exists()
+    order.clear()
+    index.flush()
+    assert order == [], "nothing changed, so nothing is written"
+    index._shard = shard
