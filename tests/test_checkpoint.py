@@ -69,7 +69,7 @@ def test_shards(folder: Path, tiny: Checkpoint) -> None:
     tensors = load_file(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()
     names = sorted(tensors)
-    index = {}
+    index: dict[str, str] = {}
     for number, part in enumerate((names[::2], names[1::2]), start=1):
         shard = f"model-{number:05}-of-00002.safetensors"
         save_file({name: tensors[name] for name in part}, folder / shard)

@@ -5,6 +5,7 @@ of the batch, B texts, H hidden, M multi-vector size. Source: method.md, "One pa
 representations" (M3 paper, section 3.2).
 """
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -12,6 +13,13 @@ from torch import Tensor, nn
 def dense_vectors(states: Tensor, firsts: Tensor) -> Tensor:
     """e = norm(H[0]): the states of each text's [CLS], (N, H) and (B,) -> (B, H) float32."""
     return F.normalize(states[firsts].float(), dim=-1)
+
+
+def mean_vectors(states: Tensor, positions: Tensor, owners: Tensor, rows: int) -> Tensor:
+    """norm of the mean of some states: (N, H), (K,) positions and the row of each -> (rows, H)."""
+    sums = states.new_zeros(rows, states.shape[1], dtype=torch.float32)
+    sums = sums.index_add(0, owners, states[positions].float())
+    return F.normalize(sums, dim=-1)  # the sum has the direction of the mean
 
 
 class SparseHead(nn.Linear):

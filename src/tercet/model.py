@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tercet.backbone import Backbone, BackboneConfig, Layout
+from tercet.backbone import PADDING, Backbone, BackboneConfig, Layout
 from tercet.config import Head
 from tercet.errors import ModelError
-from tercet.heads import MultiHead, SparseHead, dense_vectors
+from tercet.heads import MultiHead, SparseHead, dense_vectors, mean_vectors
 from tercet.tokens import TokenBatch
 
 
@@ -27,11 +27,13 @@ class Inputs:
     cls: Tensor
 
     @staticmethod
-    def of(batch: TokenBatch, device: torch.device | str = "cpu") -> "Inputs":
-        """Moves a token batch to a device."""
+    def of(
+        batch: TokenBatch, device: torch.device | str = "cpu", *, padding: float = PADDING
+    ) -> "Inputs":
+        """Moves a token batch to a device; padding as in `Layout`."""
         ids = torch.from_numpy(batch.ids.astype(np.int64)).to(device)
         cls = torch.from_numpy(batch.cls).to(device)
-        return Inputs(ids, Layout(batch.lengths.tolist(), device), cls)
+        return Inputs(ids, Layout(batch.lengths.tolist(), device, padding=padding), cls)
 
 
 @dataclass(frozen=True)
@@ -82,13 +84,20 @@ class M3Model(nn.Module):
 
     def forward(self, inputs: Inputs, heads: Sequence[Head]) -> Outputs:
         """One trunk pass and the asked heads; raises ModelError for a head that is not there."""
+        self.check(heads)
+        return self.represent(self.backbone(inputs.ids, inputs.layout), inputs, heads)
+
+    def check(self, heads: Sequence[Head]) -> None:
+        """Raises ModelError for a head that is not there."""
         absent = [head for head in heads if head not in self.heads]
         if absent:
             raise ModelError(
                 f"this model has no {absent[0]} head: ask for {', '.join(self.heads)} only, or load"
                 " a checkpoint with its sparse_linear and colbert_linear files"
             )
-        states = self.backbone(inputs.ids, inputs.layout)
+
+    def represent(self, states: Tensor, inputs: Inputs, heads: Sequence[Head]) -> Outputs:
+        """The asked heads on the trunk's last states, (N, H)."""
         kept = torch.ones_like(inputs.ids, dtype=torch.bool)
         kept[inputs.cls] = False
         weights = multi = None
@@ -106,8 +115,5 @@ class M3Model(nn.Module):
         if len(inputs.cls) == len(inputs.layout.lengths):
             return dense_vectors(states, inputs.layout.firsts)
         ends = inputs.layout.offsets[1:].to(torch.int64)
-        owner = torch.searchsorted(ends, inputs.cls, right=True)  # (C,) text of each [CLS]
-        sums = states.new_zeros(len(ends), states.shape[1], dtype=torch.float32)
-        sums = sums.index_add(0, owner, states[inputs.cls].float())
-        # the sum has the direction of the mean
-        return torch.nn.functional.normalize(sums, dim=-1)
+        owners = torch.searchsorted(ends, inputs.cls, right=True)  # (C,) text of each [CLS]
+        return mean_vectors(states, inputs.cls, owners, len(ends))

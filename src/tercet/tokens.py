@@ -3,7 +3,7 @@
 Wraps a `tokenizers.Tokenizer` of the XLM-RoBERTa family. Knows nothing of models or batches.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,10 @@ from tercet.config import MAX_LENGTH
 from tercet.errors import InputError, ModelError
 
 CLS, PAD, EOS, UNK, MASK = "<s>", "<pad>", "</s>", "<unk>", "<mask>"
+
+READ = 8  # characters per token that are read at first of a text that may be cut
+MARGIN = 64  # tokens by which what was read must go on behind a cut
+BLOCK = 1 << 20  # characters tokenised at once
 
 
 @dataclass(frozen=True)
@@ -108,14 +112,49 @@ class Tokenizer:
         """Ids that never weigh in the sparse head: cls, eos, pad, unk (method.md, heads)."""
         return np.array([self.cls_id, self.eos_id, self.pad_id, self.unk_id], dtype=np.int64)
 
-    def contents(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of each text without special tokens; lone surrogates become U+FFFD."""
+    def contents(self, texts: Sequence[str], *, limit: int | None = None) -> list[list[int]]:
+        """Ids of each text without special tokens; lone surrogates become U+FFFD.
+
+        Where limit is given, at most so many ids, and no more of a text is read than they need.
+        """
+        for number, text in enumerate(texts):
+            if not isinstance(text, str):
+                raise InputError(f"text {number} is a {type(text).__name__}, not a string")
+        if limit is None:
+            return self._ids(texts)
+        room = READ * limit
+        found = self._ids([text[:room] for text in texts])
+        for number, text in enumerate(texts):
+            size = room
+            # the last few ids before a cut may not be those of the whole text
+            while len(text) > size and len(found[number]) < limit + MARGIN:
+                size *= 4
+                found[number] = self._ids([text[:size]])[0]
+            del found[number][limit:]
+        return found
+
+    def _ids(self, texts: Sequence[str]) -> list[list[int]]:
         try:
             encodings = self.backend.encode_batch_fast(list(texts), add_special_tokens=False)
         except (TypeError, UnicodeEncodeError):
-            clean = [sanitise(text, number) for number, text in enumerate(texts)]
+            clean = [sanitise(text) for text in texts]
             encodings = self.backend.encode_batch_fast(clean, add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
+
+    def places(self, text: str) -> tuple[list[int], npt.NDArray[np.int64]]:
+        """Ids of a text without special tokens, and the characters [start, end) of each, (T, 2)."""
+        encoding = self.backend.encode(sanitise(text), add_special_tokens=False)
+        return encoding.ids, np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)
+
+    def room(self, max_length: int, mcls: int | None = None) -> int:
+        """How many ids of content fit in max_length tokens; raises InputError on a bad length."""
+        if max_length < 3:
+            raise InputError(f"max_length counts [CLS] and </s>: at least 3, got {max_length}")
+        if mcls is None:
+            return max_length - 2
+        if mcls < 1:
+            raise InputError(f"mcls is the number of tokens per [CLS], at least 1, got {mcls}")
+        return max_length - 1 - -(-(max_length - 1) // (mcls + 1))
 
     def encode(
         self,
@@ -125,7 +164,12 @@ class Tokenizer:
         mcls: int | None = None,
     ) -> TokenBatch:
         """Tokenises B texts; raises InputError on a text that is no string or a bad length."""
-        return self.frame(self.contents(texts), max_length=max_length, mcls=mcls)
+        limit = self.room(max_length, mcls) + 1  # one more shows that there was more
+        blocks = [
+            self.frame(self.contents(block, limit=limit), max_length=max_length, mcls=mcls)
+            for block in _blocks(texts, READ * limit)
+        ]
+        return blocks[0] if len(blocks) == 1 else TokenBatch.join(blocks)
 
     def frame(
         self,
@@ -134,36 +178,43 @@ class Tokenizer:
         max_length: int,
         mcls: int | None = None,
     ) -> TokenBatch:
-        """Puts [CLS] and </s> around contents, cut so that all tokens number at most max_length."""
-        if max_length < 3:
-            raise InputError(f"max_length counts [CLS] and </s>: at least 3, got {max_length}")
-        if mcls is not None and mcls < 1:
-            raise InputError(f"mcls is the number of tokens per [CLS], at least 1, got {mcls}")
+        """Puts [CLS] and </s> around contents, cut so that all tokens number at most max_length.
+
+        With mcls, one [CLS] before every run of so many tokens.
+        """
+        limit = self.room(max_length, mcls)
         run = mcls or max_length
-        room = max_length - 1  # for [CLS]s and content, </s> apart
-        limit = room - -(-room // (run + 1))
-        pieces: list[npt.NDArray[np.int32]] = []
-        cls: list[npt.NDArray[np.int64]] = []
-        offsets = np.zeros(len(contents) + 1, dtype=np.int64)
-        truncated = np.zeros(len(contents), dtype=np.bool_)
-        for number, content in enumerate(contents):
-            truncated[number] = len(content) > limit
-            ids = np.array(content[:limit], dtype=np.int32)
-            starts = np.arange(0, max(1, len(ids)), run)
-            framed = np.insert(ids, starts, self.cls_id)
-            pieces += [framed, np.array([self.eos_id], dtype=np.int32)]
-            cls.append(offsets[number] + starts + np.arange(len(starts)))
-            offsets[number + 1] = offsets[number] + len(framed) + 1
+        ids: list[int] = []
+        cls: list[int] = []
+        offsets = [0]
+        for content in contents:
+            size = min(len(content), limit)
+            for start in range(0, max(1, size), run):
+                cls.append(len(ids))
+                ids.append(self.cls_id)
+                ids += content[start : min(start + run, size)]
+            ids.append(self.eos_id)
+            offsets.append(len(ids))
         return TokenBatch(
-            ids=np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.int32),
-            offsets=offsets,
-            cls=np.concatenate(cls) if cls else np.zeros(0, dtype=np.int64),
-            truncated=truncated,
+            ids=np.array(ids, dtype=np.int32),
+            offsets=np.array(offsets, dtype=np.int64),
+            cls=np.array(cls, dtype=np.int64),
+            truncated=np.array([len(content) > limit for content in contents], dtype=np.bool_),
         )
 
 
-def sanitise(text: str, number: int = 0) -> str:
-    """Replaces lone surrogates by U+FFFD; raises InputError where the text is no string."""
-    if not isinstance(text, str):
-        raise InputError(f"text {number} is a {type(text).__name__}, not a string")
+def _blocks(texts: Sequence[str], longest: int) -> Iterator[Sequence[str]]:
+    """The texts in blocks of bounded size: a token being made takes far more than a kept one."""
+    first = size = 0
+    for number, text in enumerate(texts):
+        size += min(longest, len(text)) if isinstance(text, str) else 0
+        if size > BLOCK:
+            yield texts[first : number + 1]
+            first, size = number + 1, 0
+    if first < len(texts) or not texts:
+        yield texts[first:]
+
+
+def sanitise(text: str) -> str:
+    """Replaces lone surrogates, which no tokenizer takes, by U+FFFD."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -1,0 +1,162 @@
+"""Embeddings: slicing, joining and saving keep every row whole."""
+
+import json
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tercet.embeddings import Embeddings
+from tercet.errors import InputError, StoreError
+
+ROWS, DENSE, VOCABULARY, MULTI = 7, 5, 50, 3
+
+
+def make(seed: int = 0, rows: int = ROWS, **changes: Any) -> Any:
+    draw = np.random.default_rng(seed)
+    counts = draw.integers(1, 6, rows)
+    offsets = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
+    sparse: Any = sp.random_array((rows, VOCABULARY), density=0.2, rng=draw, format="csr")
+    parts: dict[str, Any] = {
+        "dense": draw.normal(size=(rows, DENSE)).astype(np.float32),
+        "sparse": sp.csr_array(sparse.astype(np.float32)),
+        "multi": draw.normal(size=(int(offsets[-1]), MULTI)).astype(np.float16),
+        "offsets": offsets,
+        "lengths": (counts + 1).astype(np.int32),
+        "truncated": draw.integers(0, 2, rows).astype(bool),
+        "fingerprint": "f",
+    }
+    return Embeddings(**(parts | changes))
+
+
+def assert_same(left: Any, right: Any) -> None:
+    assert left.heads == right.heads
+    assert left.fingerprint == right.fingerprint
+    for name in ("dense", "multi", "offsets", "lengths", "truncated"):
+        np.testing.assert_array_equal(getattr(left, name), getattr(right, name))
+    if left.sparse is not None:
+        assert left.sparse.shape == right.sparse.shape
+        np.testing.assert_array_equal(left.sparse.toarray(), right.sparse.toarray())
+
+
+@given(
+    st.one_of(
+        st.slices(ROWS),
+        st.lists(st.integers(0, ROWS - 1), max_size=9),
+        st.lists(st.booleans(), min_size=ROWS, max_size=ROWS).map(np.array),
+    )
+)
+@settings(max_examples=100, deadline=None)
+def test_slices_hold_the_rows_asked_for(rows: Any) -> None:
+    whole = make()
+    picked = whole[rows]
+    numbers = np.arange(ROWS)[np.array(rows, dtype=int) if isinstance(rows, list) else rows]
+    assert len(picked) == len(numbers)
+    for place, number in enumerate(numbers.tolist()):
+        np.testing.assert_array_equal(picked.dense[place], whole.dense[number])
+        np.testing.assert_array_equal(picked.tokens(place), whole.tokens(number))
+        np.testing.assert_array_equal(
+            picked.sparse[[place]].toarray(), whole.sparse[[number]].toarray()
+        )
+        assert picked.lengths[place] == whole.lengths[number]
+        assert picked.truncated[place] == whole.truncated[number]
+
+
+@given(st.lists(st.integers(0, ROWS), max_size=4).map(sorted))
+@settings(max_examples=30, deadline=None)
+def test_parts_join_to_the_whole(cuts: list[int]) -> None:
+    whole = make()
+    bounds = [0, *cuts, ROWS]
+    parts = [whole[a:b] for a, b in pairwise(bounds)]
+    assert_same(Embeddings.concatenate(parts), whole)
+
+
+@pytest.mark.parametrize("without", [(), ("sparse",), ("multi", "offsets"), ("dense",)])
+def test_saved_is_loaded_the_same(tmp_path: Path, without: tuple[str, ...]) -> None:
+    absent: dict[str, Any] = dict.fromkeys(without)
+    whole = make(**absent)
+    whole.save(tmp_path / "out")
+    loaded: Any = Embeddings.load(tmp_path / "out")
+    assert_same(loaded, whole)
+    if "dense" not in without:
+        assert isinstance(loaded.dense, np.memmap)
+    assert_same(loaded[2:5], whole[2:5])
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_no_rows(tmp_path: Path) -> None:
+    none = make()[[]]
+    assert len(none) == 0
+    none.save(tmp_path / "none")
+    assert_same(Embeddings.load(tmp_path / "none"), none)
+
+
+def drop(name: str) -> Callable[[Path], object]:
+    return lambda folder: (folder / name).unlink()
+
+
+def facts(**changes: object) -> Callable[[Path], object]:
+    def change(folder: Path) -> None:
+        path = folder / "embeddings.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+    return change
+
+
+def truncate(folder: Path) -> None:
+    path = folder / "multi.npy"
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (drop("embeddings.json"), "not a whole folder"),
+        (drop("dense.npy"), "do not match"),
+        (drop("offsets.npy"), "go together"),
+        (drop("sparse_data.npy"), "not a whole folder"),
+        (truncate, "not a whole folder"),
+        (facts(format=9), "format 9, this Tercet reads 1"),
+        (facts(texts=3), "folder of embeddings|do not match"),
+        (lambda folder: (folder / "embeddings.json").write_text("{"), "not a whole folder"),
+    ],
+)
+def test_damage_is_said_in_words(
+    tmp_path: Path, damage: Callable[[Path], object], words: str
+) -> None:
+    make().save(tmp_path / "out")
+    damage(tmp_path / "out")
+    with pytest.raises(StoreError, match=words):
+        Embeddings.load(tmp_path / "out")
+
+
+def test_what_does_not_belong_together() -> None:
+    with pytest.raises(InputError, match="go together"):
+        make(offsets=None)
+    with pytest.raises(InputError, match="different numbers of texts"):
+        make(dense=np.zeros((2, DENSE), dtype=np.float32))
+    with pytest.raises(InputError, match="at least one"):
+        Embeddings()
+    with pytest.raises(InputError, match="past the end"):
+        make(multi=np.zeros((2, MULTI), dtype=np.float16))
+    with pytest.raises(InputError, match="nothing to concatenate"):
+        Embeddings.concatenate([])
+    with pytest.raises(InputError, match="two models"):
+        Embeddings.concatenate([make(), make(fingerprint="g")])
+    with pytest.raises(InputError, match="cannot join heads"):
+        Embeddings.concatenate([make(), make(sparse=None)])
+    with pytest.raises(InputError, match="no multi-vectors"):
+        make(multi=None, offsets=None).tokens(0)
+
+
+def test_a_folder_that_exists_is_not_written_over(tmp_path: Path) -> None:
+    (tmp_path / "kept").write_text("mine")
+    with pytest.raises(InputError, match="exists already"):
+        make().save(tmp_path)
+    assert (tmp_path / "kept").read_text() == "mine"

@@ -1,0 +1,409 @@
+"""The encoder: what else is in a batch never matters, order is kept, cuts are counted."""
+
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tercet.checkpoint import Settings, write_checkpoint
+from tercet.config import PAPER_WEIGHTS, Weights
+from tercet.embeddings import Embeddings
+from tercet.encoder import Encoder
+from tercet.errors import InputError, ModelError
+from tercet.model import M3Model
+from tercet.tokens import Tokenizer
+
+TEXTS = [
+    "the river and the mountain",
+    "",
+    "science and history of the old world, " * 12,
+    "la ciudad de agua",
+    "水山河光史語世界日本人",
+    "<s> history </s> <mask> the the the",
+    "das Wasser und die Stadt mit dem Buch",
+    "  \t\n ",
+    "the river and the mountain",
+    "star sea ship bread stone fire winter summer tree bird horse",
+]
+BFLOAT16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+@pytest.fixture(scope="module")
+def encoder(tiny_checkpoint: Path) -> Any:
+    return Encoder.load(tiny_checkpoint, dtype="float32", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def whole(encoder: Any) -> Any:
+    return encoder.encode(TEXTS)
+
+
+def assert_close(left: Any, right: Any, tolerance: float = 1e-5) -> None:
+    assert left.heads == right.heads
+    assert len(left) == len(right)
+    if left.dense is not None:
+        np.testing.assert_allclose(left.dense, right.dense, rtol=0, atol=tolerance)
+    if left.sparse is not None:
+        np.testing.assert_allclose(
+            left.sparse.toarray(), right.sparse.toarray(), rtol=tolerance, atol=tolerance
+        )
+    if left.multi is not None:
+        np.testing.assert_array_equal(left.offsets, right.offsets)
+        # float16 keeps three digits
+        np.testing.assert_allclose(
+            left.multi.astype(np.float32), right.multi.astype(np.float32), rtol=0, atol=1e-3
+        )
+    np.testing.assert_array_equal(left.lengths, right.lengths)
+    np.testing.assert_array_equal(left.truncated, right.truncated)
+
+
+def test_shapes_and_types(encoder: Any, whole: Any) -> None:
+    assert encoder.heads == whole.heads == ("dense", "sparse", "multi")
+    assert encoder.dims == {"dense": 32, "vocabulary": encoder.tokenizer.vocabulary, "multi": 16}
+    assert encoder.weights == Weights(1.0, 0.5, 0.8)
+    assert whole.dense.dtype == np.float32
+    assert whole.dense.shape == (len(TEXTS), 32)
+    assert whole.multi.dtype == np.float16
+    assert whole.multi.shape[1] == 16
+    assert whole.sparse.dtype == np.float32
+    assert whole.sparse.shape == (len(TEXTS), encoder.tokenizer.vocabulary)
+    assert whole.fingerprint == encoder.fingerprint
+    np.testing.assert_allclose(np.linalg.norm(whole.dense, axis=1), 1.0, atol=1e-5)
+    np.testing.assert_allclose(
+        np.linalg.norm(whole.multi.astype(np.float32), axis=1), 1.0, atol=2e-3
+    )
+    # [CLS] is left out, </s> is kept
+    np.testing.assert_array_equal(np.diff(whole.offsets), whole.lengths - 1)
+
+
+def test_the_tests_below_are_not_vacuous(whole: Any) -> None:
+    apart = np.abs(whole.dense[:, None] - whole.dense[None]).max(-1)
+    different = [
+        (i, j) for i in range(len(TEXTS)) for j in range(i) if TEXTS[i].strip() != TEXTS[j].strip()
+    ]
+    assert min(apart[i, j] for i, j in different) > 1e-3
+    assert whole.sparse.nnz > 30
+
+
+def test_batch_mates_do_not_matter(encoder: Any, whole: Any) -> None:
+    alone = Embeddings.concatenate([encoder.encode([text]) for text in TEXTS])
+    assert_close(whole, alone)
+    assert_close(whole, encoder.encode(TEXTS, token_budget=1))
+    assert_close(whole, encoder.encode(TEXTS, token_budget=40))
+    backwards = encoder.encode(TEXTS[::-1])
+    assert_close(whole, backwards[::-1])
+
+
+def test_equal_texts_get_equal_vectors(whole: Any) -> None:
+    assert_close(whole[[0]], whole[[8]], 1e-6)
+
+
+@pytest.mark.skipif(not BFLOAT16, reason="this CPU has no bfloat16 products")
+def test_bfloat16(tiny_checkpoint: Path, whole: Any) -> None:
+    encoder: Any = Encoder.load(tiny_checkpoint, dtype="bfloat16", device="cpu")
+    assert encoder.fingerprint == whole.fingerprint
+    together = encoder.encode(TEXTS)
+    assert (np.sum(together.dense * whole.dense, axis=1) > 0.999).all()
+    tokens = np.sum(together.multi.astype(np.float32) * whole.multi.astype(np.float32), axis=1)
+    assert tokens.min() > 0.99
+    for row, text in enumerate(TEXTS):
+        alone = encoder.encode([text])
+        assert float(alone.dense[0] @ together.dense[row]) >= 0.9999
+
+
+def test_default_dtype_follows_the_machine(tiny_checkpoint: Path) -> None:
+    fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    encoder: Any = Encoder.load(tiny_checkpoint, device="cpu")
+    assert encoder.dtype == (torch.bfloat16 if fast else torch.float32)
+
+
+def test_heads_are_what_was_asked(encoder: Any, whole: Any) -> None:
+    only = encoder.encode(TEXTS, heads=("sparse",))
+    assert only.heads == ("sparse",)
+    np.testing.assert_allclose(only.sparse.toarray(), whole.sparse.toarray(), atol=1e-6)
+    assert encoder.encode(TEXTS, heads=("multi", "dense")).heads == ("dense", "multi")
+
+
+def test_sparse_rows_hold_the_largest_weight_of_each_id(
+    tiny_model: M3Model, tokenizer: Tokenizer, whole: Any
+) -> None:
+    from tercet.model import Inputs
+
+    for row, text in enumerate(TEXTS):
+        batch = tokenizer.encode([text])
+        with torch.inference_mode():
+            weights = tiny_model(Inputs.of(batch), ("sparse",)).weights
+        want: dict[int, float] = {}
+        for token, weight in zip(batch.ids.tolist(), weights.tolist(), strict=True):
+            if weight > 0 and token not in tokenizer.weightless_ids:
+                want[token] = max(want.get(token, 0.0), weight)
+        start, end = whole.sparse.indptr[row : row + 2]
+        got = dict(
+            zip(
+                whole.sparse.indices[start:end].tolist(),
+                whole.sparse.data[start:end].tolist(),
+                strict=True,
+            )
+        )
+        assert got == pytest.approx(want, abs=1e-5)
+        assert (whole.sparse.data[start:end] > 0).all()
+
+
+def test_empty_text_has_a_vector_one_token_and_no_weight(encoder: Any) -> None:
+    empty = encoder.encode(["", " \n\t ", "\u200b"[:0]])
+    for row in range(3):
+        assert np.linalg.norm(empty.dense[row]) == pytest.approx(1.0, abs=1e-5)
+        assert len(empty.tokens(row)) == 1
+        assert empty.sparse.indptr[row + 1] == empty.sparse.indptr[row]
+    assert empty.lengths.tolist() == [2, 2, 2]
+
+
+def test_nothing_gives_nothing(encoder: Any) -> None:
+    none = encoder.encode([])
+    assert len(none) == 0
+    assert none.heads == ("dense", "sparse", "multi")
+    assert none.multi.shape == (0, 16)
+    assert len(encoder.encode_spans([], [])) == 0
+    assert len(encoder.encode_spans(["the river"], [[]])) == 0
+
+
+def test_strange_texts(encoder: Any) -> None:
+    strange = ["\ud800 half", "nul \0 inside", "\U0001f600" * 50, "a" * 20_000, "\n" * 5000 + "the"]
+    rows = encoder.encode(strange)
+    assert np.isfinite(rows.dense).all()
+    assert rows.lengths.max() <= encoder.max_length
+    replaced = encoder.encode(["\ufffd half"])
+    np.testing.assert_allclose(rows.dense[0], replaced.dense[0], atol=1e-6)
+
+
+def test_cuts_are_counted_and_logged_once(encoder: Any, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, logger="tercet"):
+        cut = encoder.encode(TEXTS, max_length=12)
+    assert cut.lengths.max() == 12
+    full = encoder.encode(TEXTS)
+    np.testing.assert_array_equal(cut.truncated, full.lengths > 12)
+    assert cut.truncated.any()
+    assert not cut.truncated.all()
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{int(cut.truncated.sum())} of {len(TEXTS)} texts were cut: they have more than 12 tokens"
+    ]
+
+
+def test_what_a_model_has_no_positions_for_is_cut(encoder: Any) -> None:
+    long = encoder.encode(["the river " * 5000])
+    assert encoder.max_length == 510
+    assert long.lengths.tolist() == [510]
+    assert long.truncated.tolist() == [True]
+
+
+def test_role_chooses_the_prefix(encoder: Any) -> None:
+    query = encoder.encode(["river"], role="query")
+    assert_close(query, encoder.encode(["the river"]))
+    passage = encoder.encode(["river"])
+    assert np.abs(query.dense - passage.dense).max() > 1e-3
+
+
+def test_progress_ends_at_the_total(encoder: Any) -> None:
+    seen: list[tuple[int, int]] = []
+    rows = encoder.encode(TEXTS, token_budget=30, progress=lambda *pair: seen.append(pair))
+    total = int(rows.lengths.sum())
+    assert len(seen) > 3
+    assert [done for done, _ in seen] == sorted({done for done, _ in seen})
+    assert {of for _, of in seen} == {total}
+    assert seen[-1] == (total, total)
+
+
+def test_stream_is_encode_in_shards(encoder: Any, whole: Any) -> None:
+    taken = []
+
+    def texts() -> Iterator[str]:
+        for text in TEXTS:
+            taken.append(text)
+            yield text
+
+    shards = encoder.stream(texts(), shard=3)
+    first = next(shards)
+    assert len(taken) <= 4  # no more is read than a shard needs
+    parts = [first, *shards]
+    assert [len(part) for part in parts] == [3, 3, 3, 1]
+    assert_close(Embeddings.concatenate(parts), whole)
+    assert list(encoder.stream([])) == []
+
+
+def test_stream_closes_shards_of_long_texts(encoder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tercet.encoder.SHARD_CHARACTERS", 100)
+    parts = list(encoder.stream(["the river " * 6, "sea " * 12, "star", "ship"]))
+    assert [len(part) for part in parts] == [2, 2]
+
+
+def test_mcls_averages_the_states_of_every_cls(encoder: Any) -> None:
+    text = "the river and the mountain of the old world with science and history"
+    plain, mcls = encoder.encode([text]), encoder.encode([text], mcls=4)
+    content = int(plain.lengths[0]) - 2
+    inserted = -(-content // 4)
+    assert inserted > 2
+    assert int(mcls.lengths[0]) == content + 1 + inserted
+    assert len(mcls.tokens(0)) == len(plain.tokens(0))  # every [CLS] left out
+    assert np.abs(mcls.dense - plain.dense).max() > 1e-3
+    # one [CLS] for as many tokens as there are is the plain encoding
+    assert_close(encoder.encode([text], mcls=512), plain)
+
+
+def test_multi_pool_keeps_about_one_vector_for_so_many(encoder: Any, whole: Any) -> None:
+    assert_close(encoder.encode(TEXTS, multi_pool=1), whole)
+    pooled = encoder.encode(TEXTS, multi_pool=3)
+    counts, want = np.diff(pooled.offsets), -(-np.diff(whole.offsets) // 3)
+    assert (counts >= 1).all()
+    assert (counts <= want).all()
+    assert counts.sum() > 0.8 * want.sum()
+    np.testing.assert_allclose(
+        np.linalg.norm(pooled.multi.astype(np.float32), axis=1), 1.0, atol=2e-3
+    )
+    np.testing.assert_allclose(pooled.dense, whole.dense, atol=1e-6)
+
+
+def test_sparse_top_keeps_the_largest(encoder: Any, whole: Any) -> None:
+    top = encoder.encode(TEXTS, sparse_top=3)
+    for row in range(len(TEXTS)):
+        full = np.sort(whole.sparse[[row]].data)[::-1][:3]
+        np.testing.assert_allclose(np.sort(top.sparse[[row]].data)[::-1], full, atol=1e-6)
+
+
+SPANNED = "the river and the mountain of the old world with science and history"
+
+
+def spans_of(text: str, words: int) -> list[tuple[int, int]]:
+    starts = [0, *(i + 1 for i, c in enumerate(text) if c == " ")]
+    ends = [*(i for i, c in enumerate(text) if c == " "), len(text)]
+    return [(starts[i], ends[min(i + words, len(ends)) - 1]) for i in range(0, len(starts), words)]
+
+
+def test_spans_are_pooled_from_one_pass(
+    encoder: Any, tiny_model: M3Model, tokenizer: Tokenizer
+) -> None:
+    from tercet.model import Inputs
+
+    spans = spans_of(SPANNED, 4)
+    rows = encoder.encode_spans([SPANNED, "sea", SPANNED], [spans, [(0, 3)], []])
+    assert len(rows) == len(spans) + 1
+    batch = tokenizer.encode([SPANNED])
+    ids, places = tokenizer.places(SPANNED)
+    with torch.inference_mode():
+        inputs = Inputs.of(batch)
+        states = tiny_model.backbone(inputs.ids, inputs.layout)
+        outputs: Any = tiny_model.represent(states, inputs, ("sparse", "multi"))
+    seen: list[int] = []
+    for row, (start, end) in enumerate(spans):
+        mine = [n for n, (a, b) in enumerate(places) if a >= start and b <= end]
+        seen += mine
+        assert rows.lengths[row] == len(mine) == len(rows.tokens(row))
+        index = torch.tensor(mine) + 1
+        mean = torch.nn.functional.normalize(states[index].mean(0), dim=-1)
+        np.testing.assert_allclose(rows.dense[row], mean.numpy(), atol=1e-5)
+        np.testing.assert_allclose(
+            rows.tokens(row).astype(np.float32), outputs.multi[index].numpy(), atol=1e-3
+        )
+        weights = {ids[n]: 0.0 for n in mine}
+        for n in mine:
+            weights[ids[n]] = max(weights[ids[n]], float(outputs.weights[n + 1]))
+        got = rows.sparse[[row]].toarray()[0]
+        for token, weight in weights.items():
+            assert got[token] == pytest.approx(weight, abs=1e-5)
+    assert seen == list(range(len(ids)))  # every token in one span
+
+
+def test_spans_over_everything_have_its_tokens(encoder: Any) -> None:
+    rows = encoder.encode_spans([SPANNED], [[(0, len(SPANNED))]])
+    plain = encoder.encode([SPANNED])
+    np.testing.assert_allclose(rows.sparse.toarray(), plain.sparse.toarray(), atol=1e-5)
+    np.testing.assert_array_equal(rows.multi, plain.multi[:-1])  # all but </s>
+
+
+def test_spans_without_tokens_and_behind_the_cut(encoder: Any) -> None:
+    text = "the river " * 30
+    rows = encoder.encode_spans([text], [[(0, 9), (5, 5), (200, 290)]], max_length=10)
+    assert rows.truncated.tolist() == [False, False, True]
+    assert rows.lengths.tolist() == [2, 0, 0]
+    for row in (1, 2):
+        assert len(rows.tokens(row)) == 1
+        assert rows.sparse[[row]].nnz == 0
+        assert np.linalg.norm(rows.dense[row]) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_spans_count_in_the_text_without_its_prefix(encoder: Any) -> None:
+    with_prefix = encoder.encode_spans(["river sea"], [[(0, 5), (6, 9)]], role="query")
+    spelled_out = encoder.encode_spans(["the river sea"], [[(4, 9), (10, 13)]])
+    assert_close(with_prefix, spelled_out)
+
+
+BAD: dict[str, Callable[[Any], Any]] = {
+    "a list of texts": lambda e: e.encode("one string"),
+    "text 1 is a int": lambda e: e.encode(["a", 1]),
+    "unknown head 'colbert'": lambda e: e.encode(["a"], heads=("colbert",)),
+    "no head asked for": lambda e: e.encode(["a"], heads=()),
+    "unknown role": lambda e: e.encode(["a"], role="document"),
+    "max_length": lambda e: e.encode(["a"], max_length=2),
+    "mcls": lambda e: e.encode(["a"], mcls=0),
+    "multi_pool": lambda e: e.encode(["a"], multi_pool=0),
+    "sparse_top": lambda e: e.encode(["a"], sparse_top=0),
+    "budget": lambda e: e.encode(["a"], token_budget=0),
+    "shard": lambda e: next(e.stream(["a"], shard=0)),
+    "stream takes texts": lambda e: next(e.stream("abc")),
+    "2 texts, but spans of 1": lambda e: e.encode_spans(["a", "b"], [[]]),
+    "0 <= start <= end": lambda e: e.encode_spans(["abc"], [[(2, 1)]]),
+}
+
+
+@pytest.mark.parametrize("words", BAD)
+def test_bad_input_is_said_in_words(encoder: Any, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        BAD[words](encoder)
+
+
+def test_a_lacking_head_is_the_error(
+    tmp_path: Path, tiny_model: M3Model, tokenizer: Tokenizer
+) -> None:
+    bare = M3Model(tiny_model.backbone.config, tokenizer.weightless_ids.tolist(), sparse=False)
+    write_checkpoint(tmp_path / "bare", bare, tokenizer, settings=Settings())
+    encoder: Any = Encoder.load(tmp_path / "bare", device="cpu")
+    assert encoder.heads == ("dense",)
+    assert encoder.weights == PAPER_WEIGHTS
+    assert "multi" not in encoder.dims
+    assert encoder.encode(["the sea"], heads=encoder.heads).heads == ("dense",)
+    with pytest.raises(ModelError, match="no sparse head"):
+        encoder.encode(["the sea"])
+
+
+@pytest.mark.parametrize("device", ["nonsense", "cuda:99"])
+def test_bad_devices(tiny_checkpoint: Path, device: str) -> None:
+    with pytest.raises(InputError, match="is not there"):
+        Encoder.load(tiny_checkpoint, device=device)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "nonsense", torch.float64, "float16"])
+def test_bad_dtypes(tiny_checkpoint: Path, dtype: str | torch.dtype) -> None:
+    with pytest.raises(InputError, match="choose float32 or bfloat16"):
+        Encoder.load(tiny_checkpoint, dtype=dtype, device="cpu")
+
+
+def test_source_is_absolute(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tiny_checkpoint.parent)
+    assert Encoder.load("tiny", device="cpu").source == str(tiny_checkpoint.resolve())
+
+
+def test_long_texts_are_cut_where_the_whole_text_would_be(
+    encoder: Any, tokenizer: Tokenizer
+) -> None:
+    generator = np.random.default_rng(0)
+    words = ["river", "mountain", "水山", "ab", "history", "    ", "\n\n\n"]
+    text: str = " ".join(generator.choice(words, 4000).tolist())
+    spaces = " " * 9000 + text
+    whole = tokenizer.contents([text])
+    for one in (text, spaces):
+        cut = tokenizer.encode([one], max_length=100)
+        assert cut.ids[1:-1].tolist() == whole[0][:98]
+        assert cut.truncated.tolist() == [True]
