@@ -1,6 +1,8 @@
 """Fixtures for every test: a tiny tokenizer and a tiny random checkpoint, made here from a seed."""
 
 import os
+import tempfile
+from collections.abc import Iterator
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no network in tests, whatever is asked
 
@@ -91,3 +93,14 @@ def tiny_checkpoint(
 def tiny(tiny_checkpoint: Path) -> Checkpoint:
     """The tiny checkpoint as read."""
     return read_checkpoint(tiny_checkpoint)
+
+
+@pytest.fixture
+def memory(tmp_path: Path) -> Iterator[Path]:
+    """A folder in memory where there is one: for tests that sync to disk a hundred times."""
+    shared = Path("/dev/shm")
+    if not os.access(shared, os.W_OK):
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(dir=shared) as folder:
+        yield Path(folder)

@@ -107,9 +107,9 @@ def test_ten_megabytes_take_time_in_proportion() -> None:
     assert chunker().spans("a." + " " * 3_000_000 + "b. " * 40)[0] == Span(0, 2)
 
 
-def test_passes_hold_every_span_once_within_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tercet.documents.chunks.MAX_LENGTH", 100)
-    cutter, text, title = chunker(late=True), prose(300), "The title"
+def test_passes_hold_every_span_once_within_the_limit() -> None:
+    cutter = Chunker(WORDS, Chunking(32, 8, True), max_length=132)
+    text, title = prose(300), "The title"
     spans = cutter.spans(text, title)
     runs = cutter.passes(text, title, spans)
     assert [span for run in runs for span in run] == spans

@@ -86,6 +86,8 @@ def test_prepare_cleans_and_names_what_is_empty() -> None:
         Document("\ud800", "x"),
         Document("a", 3),  # type: ignore[arg-type]
         Document("a", "x", metadata={"k": [1]}),  # type: ignore[dict-item]
+        Document("a", "x", metadata={" ": 1}),
+        Document("a", "x", metadata={3: 1}),  # type: ignore[dict-item]
     ],
 )
 def test_prepare_refuses_what_cannot_be_stored(document: Document) -> None:

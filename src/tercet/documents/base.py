@@ -120,6 +120,8 @@ def prepare(document: Document) -> Document | Problem:
     metadata: dict[str, Scalar] = {}
     for key, value in document.metadata.items():
         kept = scalar(value)
+        if not isinstance(key, str) or not clean_line(key):
+            raise InputError(f"document {document.id!r}: metadata key {key!r} is no text")
         if kept is None:
             raise InputError(
                 f"document {document.id!r}: metadata {key!r} is a {type(value).__name__}; it must "

@@ -14,6 +14,7 @@ from tercet.errors import InputError
 from tercet.records import Span
 
 SPECIAL = 2  # [CLS] and </s>, which every encoded text has
+PREFIX = 32  # tokens that a late pass leaves free for what a model wants before a passage
 SHORTEST = 16  # tokens; below that a title leaves no room for text
 # The splitter's time grows with the square of a text without breaks, so it is given windows. The
 # last chunk of a window is cut again as the first of the next: windows do not show in the result.
@@ -45,12 +46,16 @@ class Chunking:
 class Chunker:
     """Cuts texts as a Chunking says, counting with the model's tokenizer."""
 
-    def __init__(self, tokenizer: Tokenizer, chunking: Chunking) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, chunking: Chunking, max_length: int = MAX_LENGTH
+    ) -> None:
+        """max_length is the most tokens that the model reads at once."""
         if tokenizer.truncation is not None:
             raise InputError("the tokenizer truncates, so it cannot count: call no_truncation()")
         self.chunking = chunking
         self._tokenizer = tokenizer
-        self._title_room = chunking.chunk // 4 if chunking.chunk else MAX_LENGTH // 16
+        self._max_length = min(max_length, MAX_LENGTH)
+        self._title_room = (chunking.chunk or self._max_length // 4) // 4
 
     def count(self, text: str) -> int:
         """Tokens of a text, special ones left out."""
@@ -99,11 +104,12 @@ class Chunker:
             start = start + found[-1][0] if again else stop
 
     def passes(self, text: str, title: str, spans: Sequence[Span]) -> list[list[Span]]:
-        """For late chunking: runs of neighbouring spans that one pass of 8,192 tokens can hold.
+        """For late chunking: runs of neighbouring spans that one pass of the model can hold.
 
         A pass reads the heading and the text from its first span's start to its last one's end.
         """
-        room = MAX_LENGTH - SPECIAL - (self.count(self.heading(title)) if title else 0)
+        room = self._max_length - SPECIAL - PREFIX
+        room -= self.count(self.heading(title)) if title else 0
         runs: list[list[Span]] = []
         used = 0
         for span in spans:

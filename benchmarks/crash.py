@@ -1,0 +1,261 @@
+"""Kills a process that indexes, again and again, and checks that nothing it reported is lost.
+
+A child adds, updates and deletes documents without end and says what was reported to it; it is
+killed (SIGKILL) at a random moment, opening and recovery included. Then the collection is opened
+and compared with what was said: everything reported as added is there, in that version or a later
+one, and is found by search; everything reported as removed is gone; the index holds the rows of
+the documents that are there and nothing else. Prints a summary as JSON; exits 1 on any difference.
+
+    python benchmarks/crash.py                        50 kills, the bundled model
+    python benchmarks/crash.py --encoder hashed       no model: minutes less, more steps per kill
+"""
+
+import argparse
+import json
+import multiprocessing
+import random
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import count
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from hashed import HashedEncoder
+
+from tercet import ingest
+from tercet.collection import Collection
+from tercet.ingest import Change, Encodes
+from tercet.records import Document
+
+# Children are forked from a process that has imported everything and done nothing.
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(["hashed", "tercet.collection"])
+WORDS = "river mountain water light history music science people bread stone winter bird".split()
+BATCH = 1 << 14  # bytes
+SOON = 0.5  # s after opening begins: a third of the kills, so that recovery is hit too
+ASKED = 25  # documents that are searched for after a kill; all of them at the end
+
+
+def encoder_of(name: str) -> Encodes | None:
+    """hashed, bundled (None: the collection loads it), or a folder or hub id."""
+    if name == "hashed":
+        return HashedEncoder()
+    if name == "bundled":
+        return None
+    from tercet.encoder import Encoder
+
+    return Encoder.load(name)
+
+
+def document(number: int, version: int) -> Document:
+    """A document of 20 to 150 words that no other number or version has."""
+    draw = random.Random(f"{number} {version}")
+    words = [draw.choice(WORDS) for _ in range(draw.choice([20, 40, 150]))]
+    text = f"Number {number} of {version}. {' '.join(words)}."
+    return Document(f"d{number}", text, metadata={"version": version})
+
+
+def leaving(documents: int, version: int) -> list[str]:
+    """The documents that are deleted at the end of a version: one in twenty."""
+    return [f"d{number}" for number in range(documents) if number % 20 == version % 20]
+
+
+def work(arguments: argparse.Namespace, path: Path, start: int, pipe: Connection) -> None:
+    """The child: changes the collection until it is killed, and says what was reported."""
+
+    def say(kind: str, id: str = "", version: int = 0) -> None:
+        pipe.send((kind, id, version))  # written at once: it outlives the child
+
+    ingest.BATCH_BYTES = BATCH  # so that a few seconds see many batches
+    encoder = encoder_of(arguments.encoder)
+    say("opening")
+    with Collection.open(path, encoder) as collection:
+        for version in count(start):
+            say("version", version=version)
+
+            def report(change: Change, version: int = version) -> None:
+                say(change.kind, change.id, version)
+
+            numbers = list(range(arguments.documents))
+            random.Random(version).shuffle(numbers)
+            collection.add((document(number, version) for number in numbers), report=report)
+            ids = leaving(arguments.documents, version)
+            for id in ids:
+                say("leaving", id, version)
+            collection.delete(ids)
+            for id in ids:
+                say("removed", id, version)
+
+
+@dataclass
+class Said:
+    """What the children said, all together."""
+
+    version: int = 0  # the last one begun
+    there: dict[str, int] = field(default_factory=dict)  # id -> the last version reported
+    gone: dict[str, int] = field(default_factory=dict)
+    unsure: dict[str, int] = field(default_factory=dict)  # a deletion began, its end was not told
+    reported: int = 0
+
+    def hear(self, kind: str, id: str, version: int) -> None:
+        """Takes a line of a child."""
+        if kind == "version":
+            self.version = version
+        if kind not in ("added", "updated", "leaving", "removed"):
+            return
+        self.reported += kind in ("added", "updated")
+        for state in (self.there, self.gone, self.unsure):
+            state.pop(id, None)
+        state = {"leaving": self.unsure, "removed": self.gone}.get(kind, self.there)
+        state[id] = version
+
+
+@dataclass
+class Faults:
+    """What should all be empty."""
+
+    lost: list[str] = field(default_factory=list)
+    phantoms: list[str] = field(default_factory=list)
+    not_found: list[str] = field(default_factory=list)
+
+
+def check(collection: Collection, said: Said, faults: Faults, asked: int | None) -> None:
+    """Compares the collection with what was said; searches for some documents (None: for all)."""
+    hits = collection.search(["any"], k=10**6, mode="dense", candidates=None)[0]
+    stored = {hit.id: int(hit.metadata["version"]) for hit in hits}
+    if len(stored) != len(hits) or len(stored) != len(collection):
+        faults.phantoms.append(f"{len(collection)} documents, {len(hits)} hits")
+    for id, version in said.there.items():
+        if stored.get(id, -1) < version:
+            faults.lost.append(f"{id}: reported in version {version}, is {stored.get(id)}")
+    for id, version in said.gone.items():
+        if id in stored and stored[id] <= version:  # a later one was added, but not reported yet
+            faults.phantoms.append(f"{id}: removed in version {version}, is {stored[id]}")
+    for id, version in stored.items():
+        if version > said.version:
+            faults.phantoms.append(f"{id}: version {version} was never added")
+    rows = [row for _, row in _rows(collection)]
+    if not np.array_equal(np.sort(collection.index.ids()), np.array(sorted(rows), np.uint64)):
+        faults.phantoms.append("the index does not hold the rows of the documents")
+    ids = sorted(stored)
+    if asked is not None:
+        ids = random.Random(said.reported).sample(ids, min(asked, len(ids)))
+    for id in ids:
+        expected = document(int(id[1:]), stored[id])
+        found = collection.search([expected.text[:200]], k=10)[0]
+        if not any(hit.id == id and hit.text in expected.text for hit in found):
+            faults.not_found.append(f"{id} in version {stored[id]}")
+
+
+def _rows(collection: Collection) -> Iterator[tuple[str, int]]:
+    """(document id, row of the index) of all chunks, read from the documents' own record."""
+    import sqlite3
+
+    db = sqlite3.connect(f"file:{collection.path / 'documents.sqlite'}?mode=ro", uri=True)
+    try:
+        yield from db.execute("SELECT id, row FROM chunks JOIN documents ON document = key")
+    finally:
+        db.close()
+
+
+def kill_once(arguments: argparse.Namespace, path: Path, draw: random.Random, said: Said) -> None:
+    """Starts a child, kills it at a random moment, hears what it said."""
+    ears, mouth = SERVER.Pipe(duplex=False)
+    child = SERVER.Process(target=work, args=(arguments, path, said.version, mouth))
+    child.start()
+    mouth.close()
+    soon = draw.random() < 1 / 3
+    delay = draw.uniform(0, SOON if soon else arguments.span)
+    begun = threading.Event()
+    lines: list[tuple[str, str, int]] = []
+
+    def listen() -> None:  # all the time: a full pipe would stop the child in its report
+        try:
+            while True:
+                lines.append(ears.recv())
+                if soon or lines[-1][0] in ("added", "updated"):
+                    begun.set()
+        except (EOFError, OSError):  # what was cut off half-way was not reported
+            begun.set()
+
+    listener = threading.Thread(target=listen)
+    listener.start()
+    begun.wait()
+    time.sleep(delay)
+    ended = not child.is_alive()
+    child.kill()
+    child.join()
+    listener.join()
+    for line in lines:
+        said.hear(*line)
+    if ended:
+        raise SystemExit("a child ended by itself: see its message above")
+
+
+def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Kills, checks, and the summary."""
+    draw, said, faults = random.Random(arguments.seed), Said(), Faults()
+    encoder = encoder_of(arguments.encoder)
+    path = arguments.folder / "collection"
+    Collection.open(path, encoder, chunk=64, backend=arguments.backend).close()
+    started, kills, checks = time.monotonic(), 0, 0
+    for number in range(arguments.kills):
+        kill_once(arguments, path, draw, said)
+        kills += 1
+        if number % 2 or number == arguments.kills - 1:  # else the next child has to recover
+            with Collection.open(path, encoder) as collection:
+                asked = ASKED if number < arguments.kills - 1 else arguments.ask
+                check(collection, said, faults, asked)
+                encoder = collection.encoder
+            checks += 1
+            print(f"kill {number + 1}: {said.reported} reported", file=sys.stderr)
+    return {
+        "kills": kills,
+        "checks": checks,
+        "encoder": arguments.encoder,
+        "backend": arguments.backend,
+        "documents": arguments.documents,
+        "versions": said.version + 1,
+        "reported": said.reported,
+        "lost": len(faults.lost),
+        "phantoms": len(faults.phantoms),
+        "not_found": len(faults.not_found),
+        "examples": [*faults.lost[:5], *faults.phantoms[:5], *faults.not_found[:5]],
+        "seconds": round(time.monotonic() - started, 1),
+    }
+
+
+def parse(options: list[str] | None = None) -> argparse.Namespace:
+    """The options, by default those of the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--documents", type=int, default=1000)
+    parser.add_argument("--encoder", default="bundled", help="bundled, hashed, a folder or hub id")
+    parser.add_argument("--backend", choices=("edge", "exact"), default="edge")
+    parser.add_argument(
+        "--span", type=float, default=3.0, help="s from a report to a kill, at most"
+    )
+    parser.add_argument("--ask", type=int, help="documents searched for at the end; default: all")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--folder", type=Path, help="where; default: a temporary folder")
+    return parser.parse_args(options)
+
+
+def main() -> int:
+    """Runs and prints the summary."""
+    arguments = parse()
+    with tempfile.TemporaryDirectory() as folder:
+        arguments.folder = arguments.folder or Path(folder)
+        summary = run(arguments)
+    print(json.dumps(summary, indent=1))
+    return int(bool(summary["lost"] or summary["phantoms"] or summary["not_found"]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

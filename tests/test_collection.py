@@ -1,0 +1,427 @@
+import dataclasses
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hashed import HashedEncoder
+
+from tercet.collection import Collection
+from tercet.config import MODES, Weights
+from tercet.encoder import Encoder
+from tercet.errors import InputError, StoreError
+from tercet.ingest import Change, Progress
+from tercet.records import Document, Span
+from tercet.scores import dense_scores, lexical_scores, maxsim_scores
+
+BACKENDS = ("exact", "edge")
+CORPUS = [
+    Document("bread", "Bread is baked from flour and water.", "Baking", language="en"),
+    Document("river", "The river carries cold water to the sea.", metadata={"kind": "nature"}),
+    Document("moon", "The moon turns around the earth.", metadata={"kind": "sky", "year": 1969}),
+]
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def encoder() -> HashedEncoder:
+    return HashedEncoder()
+
+
+def long_text(sentences: int, about: str) -> str:
+    return " ".join(f"Sentence {number} says more about {about}." for number in range(sentences))
+
+
+def test_added_documents_are_found_also_by_another_process(
+    memory: Path, encoder: HashedEncoder, backend: str
+) -> None:
+    with Collection.open(memory / "c", encoder, backend=backend) as collection:  # type: ignore[arg-type]
+        report = collection.add(CORPUS)
+        assert (report.added, report.updated, report.chunks, len(collection)) == (3, 0, 3, 3)
+    with Collection.open(memory / "c", encoder) as collection:
+        for mode in MODES:
+            answers = collection.search(["cold river sea", "flour for bread"], k=2, mode=mode)
+            assert [hits[0].id for hits in answers] == ["river", "bread"], mode
+        hit = collection.search(["flour"], k=1)[0][0]
+        assert (hit.text, hit.title) == (CORPUS[0].text, "Baking")
+        assert (hit.span, hit.language) == (Span(0, len(CORPUS[0].text)), "en")
+        weights = encoder.weights
+        parts = (hit.dense, hit.sparse, hit.multi)
+        assert None not in parts
+        total = sum(w * p for w, p in zip(weights.as_tuple(), parts, strict=True) if p is not None)
+        assert hit.score == pytest.approx(total, abs=1e-4)
+
+
+def test_title_and_text_are_encoded_together(memory: Path, encoder: HashedEncoder) -> None:
+    with Collection.open(memory, encoder, backend="exact") as collection:
+        collection.add(CORPUS)
+    assert encoder.texts == ["Baking\n" + CORPUS[0].text, CORPUS[1].text, CORPUS[2].text]
+
+
+def test_unchanged_documents_are_not_encoded_again(memory: Path, encoder: HashedEncoder) -> None:
+    with Collection.open(memory, encoder, backend="exact") as collection:
+        collection.add(CORPUS)
+        encoder.texts.clear()
+        changed = dataclasses.replace(CORPUS[1], text="The lake lies still.")
+        report = collection.add([CORPUS[0], changed, CORPUS[2]])
+        assert (report.added, report.updated, report.unchanged) == (0, 1, 2)
+        assert encoder.texts == [changed.text]
+        assert len(collection) == 3
+        assert collection.search(["lake"], k=1)[0][0].id == "river"
+        assert all(hit.text != CORPUS[1].text for hit in collection.search(["river"])[0])
+
+
+def test_a_document_given_twice_is_there_once_as_given_last(
+    memory: Path, encoder: HashedEncoder
+) -> None:
+    with Collection.open(memory, encoder, backend="exact") as collection:
+        report = collection.add([Document("a", "first"), Document("a", "second")])
+        assert (report.added, report.updated, len(collection)) == (1, 1, 1)
+        assert [hit.text for hit in collection.search(["second"])[0]] == ["second"]
+
+
+def test_deleted_documents_are_gone(memory: Path, encoder: HashedEncoder, backend: str) -> None:
+    with Collection.open(memory, encoder, backend=backend) as collection:  # type: ignore[arg-type]
+        collection.add(CORPUS)
+        assert collection.delete(["river", "nobody"]) == 1
+        assert "river" not in collection
+        assert len(collection.index) == len(collection) == 2
+        assert {hit.id for hit in collection.search(["cold river"])[0]} == {"bread", "moon"}
+
+
+def test_the_best_chunk_stands_for_its_document(memory: Path, encoder: HashedEncoder) -> None:
+    many = [Document(f"d{n}", long_text(60, "rivers") + f" Only mark{n}.") for n in range(4)]
+    with Collection.open(memory, encoder, backend="exact", chunk=32, overlap=4) as collection:
+        collection.add([*many, *CORPUS])
+        hits = collection.search(["more about rivers"], k=6)[0]
+        assert len({hit.id for hit in hits}) == len(hits) == 6  # beyond the chunks of four
+        chunks = collection.search(["more about rivers"], k=6, chunks=True)[0]
+        assert len({hit.id for hit in chunks}) < 6
+        assert hits[0] == chunks[0]
+        scores = [hit.score for hit in hits]
+        assert scores == sorted(scores, reverse=True)
+        found = collection.search(["mark2"], k=1)[0][0]
+        assert found.id == "d2"
+        assert found.text == many[2].text[found.span.start : found.span.end]
+        assert found.text.endswith("Only mark2.")
+
+
+def test_every_document_comes_where_k_is_large(memory: Path, encoder: HashedEncoder) -> None:
+    with Collection.open(memory, encoder, backend="exact", chunk=16, overlap=0) as collection:
+        collection.add([Document("long", long_text(300, "rivers")), *CORPUS])
+        for mode in ("dense", "multi", "hybrid"):
+            hits = collection.search(["rivers"], k=50, mode=mode, candidates=1)[0]
+            assert {hit.id for hit in hits} == {"long", "bread", "river", "moon"}
+
+
+def test_filters_see_metadata_and_language(memory: Path, encoder: HashedEncoder) -> None:
+    with Collection.open(memory, encoder, backend="exact") as collection:
+        collection.add(CORPUS)
+        for wanted, ids in (
+            ({"kind": "sky"}, {"moon"}),
+            ({"kind": ["sky", "nature"]}, {"moon", "river"}),
+            ({"language": "en"}, {"bread"}),
+            ({"year": 1969, "kind": "sky"}, {"moon"}),
+            ({"year": 1970}, set()),
+        ):
+            hits = collection.search(["water"], filter=wanted)[0]  # type: ignore[arg-type]
+            assert {hit.id for hit in hits} == ids
+
+
+def test_weights_decide_the_sum(memory: Path, encoder: HashedEncoder) -> None:
+    with Collection.open(memory, encoder, backend="exact") as collection:
+        collection.add(CORPUS)
+        (hit,) = collection.search(["moon"], k=1, weights=Weights(0, 1, 0))[0]
+        assert hit.score == hit.sparse
+
+
+def test_what_cannot_be_asked_is_refused(memory: Path, encoder: HashedEncoder) -> None:
+    with Collection.open(memory, encoder, backend="exact") as collection:
+        assert collection.search(["anything"]) == [[]]
+        assert collection.search([]) == []
+        for wrong in ({"k": 0}, {"mode": "best"}, {"queries": [" "]}, {"queries": "text"}):
+            with pytest.raises(InputError):
+                collection.search(**{"queries": ["x"], **wrong})  # type: ignore[arg-type]
+        with pytest.raises(InputError, match="list of ids"):
+            collection.delete("bread")
+        with pytest.raises(InputError, match="of one kind"):
+            collection.add([CORPUS[0], "a.txt"])
+        with pytest.raises(InputError, match="of one kind"):
+            collection.add(["a.txt", CORPUS[0]])
+
+
+def test_strange_texts_are_stored_and_found(memory: Path, encoder: HashedEncoder) -> None:
+    texts = ["lone \ud800 surrogate", "nul \0 character", "x" * 100_000, "\u200bmark\u200b", "…!"]
+    with Collection.open(memory, encoder, backend="exact") as collection:
+        report = collection.add([Document(f"d{n}", text) for n, text in enumerate(texts)])
+        assert report.added == len(texts)
+        assert collection.search(["lone surrogate"], k=1)[0][0].text == "lone \ufffd surrogate"
+        assert collection.add([Document("d0", texts[0])]).unchanged == 1
+        empty = collection.add([Document("e", " \0 ", source="e.txt")])
+        assert [(problem.source, problem.failed) for problem in empty.skipped] == [("e.txt", False)]
+        with pytest.raises(InputError, match="document"):
+            collection.add([Document("e", None)])  # type: ignore[arg-type]
+
+
+def test_a_long_text_comes_in_bounded_pieces(
+    memory: Path, encoder: HashedEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = []
+    encode = encoder.encode
+    monkeypatch.setattr(
+        encoder,
+        "encode",
+        lambda texts, **options: (
+            sizes.append(sum(map(len, texts))) or encode(texts, **options)  # type: ignore[func-returns-value]
+        ),
+    )
+    with Collection.open(memory, encoder, backend="exact", heads=["sparse"]) as collection:
+        text = long_text(9000, "rivers") + " At the end a zebra."
+        report = collection.add([Document("long", text)])
+        assert report.chunks > 100
+        assert max(sizes) < 300_000 < sum(sizes)
+        hits = collection.search(["zebra"], k=1, mode="sparse")[0]
+        assert hits[0].text.endswith("zebra.")
+
+
+def test_whole_documents_are_one_row_and_truncation_is_told(
+    memory: Path, encoder: HashedEncoder
+) -> None:
+    told: list[Change] = []
+    with Collection.open(memory, encoder, backend="exact", chunk=0) as collection:
+        documents = [Document("long", "word " * 9000), Document("fits", "word " * 8000)]
+        report = collection.add(documents, report=told.append)
+    assert (report.chunks, report.truncated) == (2, 1)
+    assert [change.id for change in told if change.kind == "truncated"] == ["long"]
+
+
+@pytest.mark.parametrize("sentences", [4, 3000])
+def test_late_chunks_are_rows_of_a_pass_over_their_surroundings(
+    memory: Path, encoder: HashedEncoder, sentences: int
+) -> None:
+    text = long_text(sentences, "rivers") + " Only here stands mark."
+    with Collection.open(
+        memory, encoder, backend="exact", chunk=32, overlap=4, late_chunking=True
+    ) as collection:
+        report = collection.add([Document("a", text, "A title")])
+        assert report.truncated == 0
+        assert (report.chunks > 500) == (sentences > 500)
+        assert len(encoder.texts) == (1 if sentences < 1000 else 3)
+        assert all(passed.startswith("A title\nSentence") for passed in encoder.texts)
+        hit = collection.search(["mark"], k=1)[0][0]
+        assert hit.text.endswith("Only here stands mark.")
+        assert hit.text == text[hit.span.start : hit.span.end]
+        assert hit.sparse == 1.0  # the row is that of the chunk, not of its neighbour
+        first = collection.search(["sentence 0"], k=1)[0][0]
+        assert first.text.startswith("Sentence 0 ")
+        assert first.sparse == 2.0
+
+
+def test_progress_grows_to_the_end(memory: Path, encoder: HashedEncoder) -> None:
+    seen: list[Progress] = []
+    for name in ("a", "b"):
+        (memory / f"{name}.txt").write_text(long_text(4000, name))
+    with Collection.open(memory / "c", encoder, backend="exact") as collection:
+        collection.add([memory / "a.txt", memory / "b.txt"], progress=seen.append)
+    sizes = sum((memory / f"{name}.txt").stat().st_size for name in ("a", "b"))
+    assert {state.total for state in seen} == {sizes}
+    assert seen[-1].done == sizes
+    assert seen[-1].documents == 2
+    assert len(seen) > 4
+    for before, after in pairwise(seen):
+        assert before.done <= after.done
+        assert before.tokens <= after.tokens
+
+
+def test_info_tells_what_is_there(memory: Path, encoder: HashedEncoder) -> None:
+    with Collection.open(memory, encoder, backend="exact", heads=["sparse", "dense"]) as made:
+        made.add(CORPUS)
+        info = made.info()
+    assert (info.documents, info.chunks) == (3, 3)
+    assert info.settings.heads == ("dense", "sparse")
+    assert info.settings.fingerprint == encoder.fingerprint
+    assert {"dense", "sparse", "documents"} <= set(info.bytes)
+    assert min(info.bytes[name] for name in ("dense", "sparse", "documents")) > 0
+
+
+def test_options_are_fixed_when_it_is_made(memory: Path, encoder: HashedEncoder) -> None:
+    path = memory / "c"
+    with pytest.raises(InputError, match="chunk"):
+        Collection.open(path, encoder, chunk=3)
+    with pytest.raises(InputError, match="no sparse head"):
+        Collection.open(path, HashedEncoder(heads=("dense",)), heads=["sparse"])
+    for wrong in ({"heads": ["multi"]}, {"backend": "x"}, {"dtype": "float8"}, {"heads": ["x"]}):
+        with pytest.raises(InputError):
+            Collection.open(path, encoder, **wrong)
+    assert not (path / "documents.sqlite").exists()
+    Collection.open(path, encoder, backend="exact", chunk=64).close()
+    with Collection.open(path, encoder, chunk=64) as collection:
+        assert collection.settings.overlap == 8
+    with pytest.raises(InputError, match="chunk = 64, not 128"):
+        Collection.open(path, encoder, chunk=128)
+
+
+def test_another_models_vectors_are_refused_until_rebuilt(
+    memory: Path, encoder: HashedEncoder, backend: str
+) -> None:
+    with Collection.open(memory, encoder, backend=backend) as collection:  # type: ignore[arg-type]
+        collection.add(CORPUS)
+    other = HashedEncoder(seed=1)
+    with pytest.raises(StoreError, match="another model"):
+        Collection.open(memory, other)
+    with Collection.open(memory, other, rebuild=True, heads=["sparse"]) as collection:
+        assert collection.settings.fingerprint == other.fingerprint
+        assert collection.search(["moon"], k=1, mode="sparse")[0][0].id == "moon"
+        collection.add([Document("new", "something new")])
+    with Collection.open(memory, other) as collection:
+        assert collection.settings.heads == ("sparse",)
+        assert len(collection.index) == 4
+    assert len(list(memory.glob("index-*"))) == 1
+
+
+def test_a_damaged_index_is_named_and_made_again(memory: Path, encoder: HashedEncoder) -> None:
+    with Collection.open(memory, encoder, backend="exact") as collection:
+        collection.add(CORPUS)
+    (memory / "index-000001" / "manifest.json").write_text("{")
+    with pytest.raises(StoreError, match="rebuild=True"):
+        Collection.open(memory, encoder)
+    with Collection.open(memory, encoder, rebuild=True) as collection:
+        assert collection.search(["moon"], k=1)[0][0].id == "moon"
+
+
+def test_a_failed_rebuild_changes_nothing(
+    memory: Path, encoder: HashedEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Collection.open(memory, encoder, backend="exact") as collection:
+        collection.add(CORPUS)
+        with monkeypatch.context() as patch:
+            patch.setattr(encoder, "encode", lambda *_, **__: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                collection.rebuild()
+        assert collection.search(["moon"], k=1)[0][0].id == "moon"
+        assert len(list(memory.glob("index-*"))) == 1
+
+
+def test_where_there_is_none_and_none_may_be_made(memory: Path, encoder: HashedEncoder) -> None:
+    with pytest.raises(StoreError, match="holds no collection"):
+        Collection.open(memory / "c", encoder, create=False)
+    assert not (memory / "c").exists()
+    (memory / "notes.txt").write_text("mine")
+    with pytest.raises(StoreError, match=r"notes\.txt"):
+        Collection.open(memory, encoder)
+    with pytest.raises(StoreError, match="is a file"):
+        Collection.open(memory / "notes.txt", encoder)
+
+
+def test_a_second_owner_is_told_the_first_ones_pid(memory: Path, encoder: HashedEncoder) -> None:
+    Collection.open(memory, encoder, backend="exact").close()
+    code = (
+        "import sys; from pathlib import Path; from tercet.index.files import Lock\n"
+        "lock = Lock(Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", code, str(memory)]
+    owner = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert owner.stdout is not None
+    assert owner.stdout.readline() == b"held\n"
+    with pytest.raises(StoreError, match=f"process {owner.pid}"):
+        Collection.open(memory, encoder)
+    owner.kill()
+    owner.communicate()
+    assert (memory / "lock").read_text().strip() == str(owner.pid)  # stale, and no lock
+    Collection.open(memory, encoder).close()
+
+
+def test_a_closed_collection_says_so(memory: Path, encoder: HashedEncoder) -> None:
+    collection = Collection.open(memory, encoder, backend="exact")
+    collection.close()
+    collection.close()
+    for call in (
+        lambda: len(collection),
+        lambda: collection.search(["x"]),
+        lambda: collection.add([]),
+        collection.info,
+        collection.rebuild,
+    ):
+        with pytest.raises(StoreError, match="closed"):
+            call()
+
+
+def test_search_needs_no_order_of_documents(memory: Path, encoder: HashedEncoder) -> None:
+    texts = [long_text(3, f"topic{n} and topic{n + 1}") for n in range(12)]
+    documents = [Document(f"d{n}", text) for n, text in enumerate(texts)]
+    found = []
+    for name, order in (("a", documents), ("b", documents[::-1])):
+        with Collection.open(memory / name, encoder, backend="exact") as collection:
+            for document in order:
+                collection.add([document])
+            hits = collection.search(["topic4 topic7"], k=4)[0]
+            found.append((np.array([hit.score for hit in hits]), {hit.id for hit in hits}))
+    assert np.allclose(found[0][0], found[1][0], atol=1e-4)
+    assert found[0][1] == found[1][1]
+
+
+# With a real model
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_real_model_is_recorded_loaded_again_and_finds_its_own_texts(
+    memory: Path, tiny_checkpoint: Path, backend: str, late: bool
+) -> None:
+    encoder = Encoder.load(tiny_checkpoint, dtype="float32")
+    places = ["city", "river", "garden", "mountain", "bridge"]
+    documents = [
+        Document(place, " ".join(f"The {place} of the {other} in winter." for other in places * 4))
+        for place in places
+    ]
+    with Collection.open(
+        memory / "c",
+        encoder,
+        backend=backend,  # type: ignore[arg-type]
+        chunk=64,
+        late_chunking=late,
+    ) as collection:
+        report = collection.add(documents)
+        assert report.truncated == 0
+        assert report.chunks > 2 * len(documents)
+    question = "the garden of the city"
+    asked = encoder.encode([question], role="query")
+    with Collection.open(memory / "c") as collection:  # loads the model that it was made with
+        assert collection.search([question], k=1)[0]
+        assert collection.encoder.source == str(tiny_checkpoint)
+    with Collection.open(memory / "c", encoder) as collection:
+        hits = collection.search([question], k=99, chunks=True, candidates=None)[0]
+    assert len(hits) == report.chunks
+    for document in documents:
+        mine = [hit for hit in hits if hit.id == document.id]
+        spans = [(hit.span.start, hit.span.end) for hit in mine]
+        if late:  # such a document fits in one pass
+            rows = encoder.encode_spans([document.text], [spans])
+        else:
+            rows = encoder.encode([document.text[start:end] for start, end in spans])
+        for part, name in (
+            (dense_scores(asked, rows), "dense"),
+            (lexical_scores(asked, rows), "sparse"),
+            (maxsim_scores(asked, rows), "multi"),
+        ):
+            assert [getattr(hit, name) for hit in mine] == pytest.approx(part[0], abs=3e-3), name
+    with pytest.raises(InputError, match="reads 510"):
+        Collection.open(memory / "d", encoder, chunk=511)
+
+
+def test_chunks_of_a_real_tokenizer_are_never_truncated(
+    memory: Path, tiny_checkpoint: Path
+) -> None:
+    encoder = Encoder.load(tiny_checkpoint, dtype="float32")
+    title = "The history of the long bridge " * 20
+    text = "水山 the river; " * 400 + "\n\n" + "x" * 3000 + " word" * 500 + " 🙂" * 300
+    with Collection.open(memory, encoder, backend="exact") as collection:
+        assert collection.settings.chunk == 510  # as much as this model reads
+        report = collection.add([Document("a", text, title)])
+        assert report.chunks > 8
+        assert report.truncated == 0
