@@ -1,0 +1,221 @@
+"""Speed and memory of the encoder on CPU, beside its peers, on the same texts in one run.
+
+Every contender loads the same checkpoint in a process of its own and gives all three
+representations of texts of 100 to 500 tokens. First each one's own settings are tried (batch size,
+token budget) and its best is kept; then the contenders take turns, round after round, so that a
+noisy machine hurts all alike. Ratios are medians of the rounds' ratios. "products" is the bound:
+bare matrix products of the trunk's shapes, without attention, norms, heads or text.
+
+    python benchmarks/encode_speed.py --model .work/reference-full --json out.json
+    python benchmarks/encode_speed.py --model .work/reference-small --quick
+
+bge-m3-lite takes part where its backbone has been written: `--lite DIR`, see lite_onnx.py.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from parity_texts import WORDS
+from tokenizers import Tokenizer
+
+ROOT = Path(__file__).resolve().parent.parent
+HERE = Path(__file__).resolve().parent
+QUERY = "Who repaired the bridge after the flood?"
+SHORTEST, LONGEST = 100, 500  # tokens, special ones included
+
+OURS = ("tercet", "tercet fp32")
+BOUNDS = ("products", "products fp32")
+PEERS = ("FlagEmbedding", "transformers bf16", "bge-m3-lite", "bge-m3-lite int8")
+LITE_FILES = {"bge-m3-lite": "model.onnx", "bge-m3-lite int8": "model_int8.onnx"}
+
+
+def make_texts(tokenizer: Tokenizer, count: int) -> tuple[list[str], list[int]]:
+    """Texts of words in thirty languages with lengths spread evenly, and their token counts."""
+    sizes = {w: len(tokenizer.encode(w, add_special_tokens=False).ids) for w in WORDS}
+    stream = np.random.default_rng(7)
+    texts, counts = [], []
+    for goal in stream.permutation(np.linspace(SHORTEST, LONGEST, count).astype(int)):
+        words, tokens = [], 2
+        while tokens < goal:
+            word = WORDS[int(stream.integers(len(WORDS)))]
+            words.append(word)
+            tokens += sizes[word]
+        texts.append(" ".join(words))
+        counts.append(tokens)
+    return texts, counts
+
+
+def machine(threads: int) -> dict[str, Any]:
+    """What the figures depend on: processor, its bfloat16 instructions, cores, library versions."""
+    import torch
+
+    facts: dict[str, Any] = {"cpu": platform.processor() or platform.machine(), "flags": []}
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        lines = [line.split(":", 1) for line in info.read_text().splitlines() if ":" in line]
+        fields = {name.strip(): value.strip() for name, value in lines}
+        facts["cpu"] = fields.get("model name", facts["cpu"])
+        wanted = ("amx_bf16", "amx_int8", "avx512_bf16", "avx512_vnni", "avx512f", "avx2")
+        flags = fields.get("flags", "").split()
+        facts["flags"] = [name for name in wanted if name in flags]
+    facts |= {"cores": os.cpu_count(), "threads": threads, "torch": torch.__version__}
+    return facts | {"python": platform.python_version(), "load": os.getloadavg()}
+
+
+class Worker:
+    """A contender's process."""
+
+    def __init__(self, name: str, python: Path, job: Path, threads: int) -> None:
+        self.name = name
+        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  # closed with the worker
+        env = os.environ | {"OMP_NUM_THREADS": str(threads), "BGE_M3_LITE_THREADS": str(threads)}
+        self.process = subprocess.Popen(
+            [str(python), str(HERE / "speed_workers.py"), name, str(job)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.errors,
+            text=True,
+            env=env,
+        )
+        facts = self._read()
+        self.settings, self.load = facts["settings"], facts["load"]
+        self.best: Any = self.settings[0]
+
+    def _read(self) -> dict[str, Any]:
+        line = self.process.stdout.readline() if self.process.stdout else ""
+        if not line:
+            self.errors.seek(0)
+            sys.exit(f"{self.name} failed:\n{self.errors.read()[-3000:]}")
+        return dict(json.loads(line))
+
+    def ask(self, do: str, setting: Any = None, texts: int = 0) -> dict[str, Any]:
+        assert self.process.stdin is not None
+        command = {"do": do, "setting": setting, "texts": texts}
+        self.process.stdin.write(json.dumps(command) + "\n")
+        self.process.stdin.flush()
+        return self._read()
+
+    def tune(self, texts: int) -> dict[str, float]:
+        """Tries every setting once on some of the texts and keeps the fastest."""
+        if len(self.settings) == 1:
+            return {}
+        seconds = {s: self.ask("encode", s, texts)["seconds"] for s in self.settings}
+        self.best = min(self.settings, key=lambda s: seconds[s])
+        return {str(s): value for s, value in seconds.items()}
+
+    def close(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait()
+        self.errors.close()
+
+
+def contenders(args: argparse.Namespace) -> Iterator[tuple[str, Path]]:
+    """Names and the Python each one runs in."""
+    lite = [name for name, file in LITE_FILES.items() if args.lite and (args.lite / file).exists()]
+    for name in (*OURS, *BOUNDS, *PEERS):
+        if args.only and name not in args.only:
+            continue
+        if name in LITE_FILES and name not in lite:
+            continue
+        yield name, args.peers if name in PEERS else Path(sys.executable)
+
+
+def measure(args: argparse.Namespace, job: dict[str, Any]) -> dict[str, Any]:
+    """Runs everything; tokens/s of every round, query seconds and peak MB by contender."""
+    tokens, some = sum(job["counts"]), min(len(job["texts"]), args.tuning_texts)
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch) / "job.json"
+        file.write_text(json.dumps(job), encoding="utf-8")
+        workers, results = [], {}
+        for name, python in contenders(args):
+            worker = Worker(name, python, file, args.threads)
+            workers.append(worker)
+            tried = worker.tune(some)
+            results[name] = {"rounds": [], "load_s": worker.load, "tried_s": tried}
+            results[name]["setting"] = worker.best
+            print(f"{name}: loaded in {worker.load:.1f} s, best setting {worker.best}", flush=True)
+        loads = []
+        for number in range(args.rounds):
+            loads.append(os.getloadavg()[0])
+            for worker in workers:
+                seconds = worker.ask("encode", worker.best, len(job["texts"]))["seconds"]
+                results[worker.name]["rounds"].append(tokens / seconds)
+                rate = tokens / seconds
+                print(f"round {number + 1}: {worker.name} {rate:.0f} tokens/s", flush=True)
+        for worker in workers:
+            setting = 1 if worker.name == "FlagEmbedding" else worker.best
+            if worker.name not in BOUNDS:
+                results[worker.name]["query_s"] = worker.ask("query", setting)["seconds"]
+            results[worker.name]["peak_mb"] = worker.ask("peak")["peak"]
+            worker.close()
+    for facts in results.values():
+        facts["tokens_per_s"] = statistics.median(facts["rounds"])
+        if "tercet" in results:
+            pairs = zip(results["tercet"]["rounds"], facts["rounds"], strict=True)
+            facts["tercet_ratio"] = statistics.median(ours / theirs for ours, theirs in pairs)
+    return {"contenders": results, "load_by_round": loads}
+
+
+def table(results: dict[str, Any]) -> None:
+    print(f"\n{'':<20}{'tokens/s':>10}{'tercet is':>11}{'query ms':>10}{'peak MB':>9}  setting")
+    for name, facts in results.items():
+        ratio = f"{facts['tercet_ratio']:.2f}x" if "tercet_ratio" in facts else ""
+        query = f"{1000 * facts['query_s']:.1f}" if "query_s" in facts else ""
+        rate, peak = f"{facts['tokens_per_s']:.0f}", f"{facts['peak_mb']:.0f}"
+        print(f"{name:<20}{rate:>10}{ratio:>11}{query:>10}{peak:>9}  {facts['setting']}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", type=Path, required=True, help="folder of a checkpoint")
+    parser.add_argument("--peers", type=Path, default=ROOT / ".venv-peers/bin/python")
+    parser.add_argument("--lite", type=Path, help="folder that lite_onnx.py wrote")
+    parser.add_argument("--dtype", default="bfloat16", help="of the contender tercet")
+    parser.add_argument("--texts", type=int, default=64)
+    parser.add_argument("--tuning-texts", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--only", nargs="+", help="names of contenders")
+    parser.add_argument("--quick", action="store_true", help="8 texts, 1 round")
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    args = parser.parse_args()
+    if args.quick:
+        args.texts, args.tuning_texts, args.rounds = 8, 4, 1
+    if any(python == args.peers for _, python in contenders(args)) and not args.peers.exists():
+        sys.exit(f"{args.peers} does not exist: run `make peers` first, or choose with --only")
+    tokenizer = Tokenizer.from_file(str(args.model / "tokenizer.json"))
+    texts, counts = make_texts(tokenizer, args.texts)
+    job = {
+        "model": str(args.model),
+        "texts": texts,
+        "counts": counts,
+        "query": QUERY,
+        "threads": args.threads,
+        "dtype": args.dtype,
+        "backbones": {n: str(args.lite / f) for n, f in LITE_FILES.items()} if args.lite else {},
+    }
+    facts = {"model": args.model.name, "texts": len(texts), "tokens": sum(counts)}
+    facts |= {"machine": machine(args.threads), "began": time.strftime("%Y-%m-%d %H:%M")}
+    print(json.dumps(facts))
+    facts |= measure(args, job)
+    table(facts["contenders"])
+    if args.json:
+        args.json.write_text(json.dumps(facts, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,226 @@
+"""One contender of encode_speed.py in a process of its own: loads, then encodes when it is told to.
+
+Runs in Tercet's environment for our own contenders and in the peers' for the others. Reads one
+JSON command a line on standard input and answers one JSON line: {"do": "encode" | "query" |
+"peak", "setting": ..., "texts": how many}. Imports a library only for its own contender.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+QUERIES = 15  # repetitions of the single short query; the median counts
+
+
+class Contender(Protocol):
+    """Something that turns texts into all three representations."""
+
+    settings: Sequence[Any]  # what to try before measuring, e.g. batch sizes
+
+    def encode(self, texts: list[str], setting: Any) -> None: ...
+
+
+class Tercet:
+    """Our encoder, all heads, its own batching."""
+
+    settings: Sequence[Any] = (None,)
+
+    def __init__(self, model: Path, dtype: str) -> None:
+        import torch
+
+        from tercet.encoder import Encoder
+
+        self.encoder = Encoder.load(model, device="cpu", dtype=getattr(torch, dtype))
+
+    def encode(self, texts: list[str], setting: Any) -> None:
+        self.encoder.encode(texts, heads=("dense", "sparse", "multi"))
+
+
+class FlagEmbedding:
+    """BGEM3FlagModel on CPU, float32 (its half precision is turned into float32 there)."""
+
+    settings: Sequence[Any] = (1, 2, 4, 8, 16)
+
+    def __init__(self, model: Path) -> None:
+        import torch
+        from FlagEmbedding import BGEM3FlagModel
+
+        head = torch.load(model / "colbert_linear.pt", map_location="cpu", weights_only=True)
+        self.flag = BGEM3FlagModel(
+            str(model), use_fp16=False, devices=["cpu"], colbert_dim=head["weight"].shape[0]
+        )
+
+    def encode(self, texts: list[str], setting: Any) -> None:
+        self.flag.encode(
+            texts,
+            batch_size=setting,
+            max_length=8192,
+            return_dense=True,
+            return_sparse=True,
+            return_colbert_vecs=True,
+        )
+
+
+class Transformers:
+    """AutoModel in bfloat16 on length-sorted batches of a token budget, with the three heads."""
+
+    settings: Sequence[Any] = (1024, 2048, 4096, 8192)
+
+    def __init__(self, model: Path) -> None:
+        import torch
+        from transformers import AutoModel, AutoTokenizer
+
+        self.torch = torch
+        self.tokenizer = AutoTokenizer.from_pretrained(model)
+        self.trunk = AutoModel.from_pretrained(model, dtype=torch.bfloat16).eval()
+        heads = {}
+        for name in ("sparse_linear", "colbert_linear"):
+            state = torch.load(model / f"{name}.pt", map_location="cpu", weights_only=True)
+            out, into = state["weight"].shape
+            heads[name] = torch.nn.Linear(into, out).bfloat16()
+            heads[name].load_state_dict(state)
+        self.sparse, self.multi = heads["sparse_linear"], heads["colbert_linear"]
+
+    def encode(self, texts: list[str], setting: Any) -> None:
+        torch, functional = self.torch, self.torch.nn.functional
+        ids = self.tokenizer(texts, truncation=True, max_length=8192)["input_ids"]
+        order = sorted(range(len(ids)), key=lambda i: -len(ids[i]))
+        kept: list[Any] = []
+        with torch.inference_mode():
+            while order:
+                size = max(1, setting // len(ids[order[0]]))
+                rows, order = order[:size], order[size:]
+                batch = self.tokenizer.pad(
+                    {"input_ids": [ids[i] for i in rows]}, return_tensors="pt"
+                )
+                states = self.trunk(**batch).last_hidden_state
+                seen = batch["attention_mask"].bool()
+                dense = functional.normalize(states[:, 0].float(), dim=-1).numpy()
+                packed = states[seen]
+                weights = functional.relu(self.sparse(packed)).float().squeeze(-1).numpy()
+                multi = functional.normalize(self.multi(packed).float(), dim=-1)
+                kept.append((dense, weights, multi.half().numpy()))
+
+
+class Lite:
+    """bge-m3-lite on the ONNX backbone that lite_onnx.py wrote from the same checkpoint."""
+
+    settings: Sequence[Any] = (1, 4, 12)  # 12 is its default
+
+    def __init__(self, model: Path, backbone: Path) -> None:
+        from peers import load_lite
+
+        self.lite = load_lite(str(model), str(backbone))
+
+    def encode(self, texts: list[str], setting: Any) -> None:
+        self.lite.encode(texts, batch_size=setting, return_sparse=True, return_colbert_vecs=True)
+
+
+class Products:
+    """Nothing but the matrix products of the trunk's layers, on as many tokens as the texts have.
+
+    Each layer has weights of its own, as in the model. Attention, norms, tokenisation and heads
+    are left out, so this is a bound that an encoder cannot reach.
+    """
+
+    settings: Sequence[Any] = (1024, 2048, 4096, 8192)
+
+    def __init__(self, model: Path, dtype: str, counts: list[int]) -> None:
+        import torch
+
+        self.torch, self.counts = torch, counts
+        config = json.loads((model / "config.json").read_text())
+        h, f = config["hidden_size"], config["intermediate_size"]
+        self.dtype = getattr(torch, dtype)
+        self.hidden = h
+        self.layers = [
+            [torch.randn(out, into).to(self.dtype) / into**0.5 for out, into in sizes]
+            for sizes in [[(3 * h, h), (h, h), (f, h), (h, f)]] * config["num_hidden_layers"]
+        ]
+
+    def encode(self, texts: list[str], setting: Any) -> None:
+        linear = self.torch.nn.functional.linear
+        left = sum(self.counts[: len(texts)])
+        with self.torch.inference_mode():
+            while left > 0:
+                x = self.torch.randn(min(left, setting), self.hidden).to(self.dtype)
+                left -= setting
+                for qkv, out, up, down in self.layers:
+                    linear(x, qkv)
+                    linear(x, out)
+                    linear(linear(x, up), down)
+
+
+def build(name: str, job: dict[str, Any]) -> Contender:
+    model = Path(job["model"])
+    if name in ("tercet", "tercet fp32"):
+        return Tercet(model, "float32" if name.endswith("fp32") else job["dtype"])
+    if name in ("products", "products fp32"):
+        return Products(model, "float32" if name.endswith("fp32") else "bfloat16", job["counts"])
+    if name == "FlagEmbedding":
+        return FlagEmbedding(model)
+    if name == "transformers bf16":
+        return Transformers(model)
+    return Lite(model, Path(job["backbones"][name]))
+
+
+def peak_mb() -> float:
+    """Peak resident memory in MB, load included; of this program alone, not of who started it."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(x for x in status.read_text().splitlines() if x.startswith("VmHWM"))
+        return int(line.split()[1]) / 1024
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("contender")
+    parser.add_argument("job", type=Path, help="JSON: model, texts, query, counts, threads")
+    args = parser.parse_args()
+    job = json.loads(args.job.read_text(encoding="utf-8"))
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever a library prints goes to standard error
+
+    def answer(**facts: Any) -> None:
+        print(json.dumps(facts), file=answers, flush=True)
+
+    if "lite" not in args.contender:
+        import torch
+
+        torch.set_num_threads(job["threads"])
+    begin = time.perf_counter()
+    contender = build(args.contender, job)
+    loaded = time.perf_counter() - begin
+    contender.encode(job["texts"][:2], contender.settings[0])  # first calls pay for set-up
+    answer(settings=list(contender.settings), load=loaded)
+    for line in sys.stdin:
+        command = json.loads(line)
+        if command["do"] == "peak":
+            answer(peak=peak_mb())
+            continue
+        times = []
+        if command["do"] == "query":
+            for _ in range(QUERIES):
+                begin = time.perf_counter()
+                contender.encode([job["query"]], command["setting"])
+                times.append(time.perf_counter() - begin)
+        else:
+            texts = job["texts"][: command["texts"]]
+            begin = time.perf_counter()
+            contender.encode(texts, command["setting"])
+            times.append(time.perf_counter() - begin)
+        answer(seconds=statistics.median(times))
+
+
+if __name__ == "__main__":
+    main()

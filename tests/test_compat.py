@@ -1,0 +1,301 @@
+"""BGEM3FlagModel beside what FlagEmbedding's own class returned on the same checkpoint."""
+
+import inspect
+import json
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from make_golden import CLASS_JOB
+from make_reference import SMALL, digests, write_reference
+
+from tercet.compat import BGEM3FlagModel
+from tercet.errors import InputError, ModelError
+
+GOLDEN = Path(__file__).parent / "golden" / "flag_class.npz"
+TEXTS: list[str] = CLASS_JOB["texts"]
+EVERY: dict[str, Any] = {"return_dense": True, "return_sparse": True, "return_colbert_vecs": True}
+
+
+@pytest.fixture(scope="module")
+def golden() -> dict[str, np.ndarray]:
+    with np.load(GOLDEN, allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
+@pytest.fixture(scope="module")
+def facts(golden: dict[str, np.ndarray]) -> dict[str, Any]:
+    return dict(json.loads(str(golden["facts"])))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    found = tmp_path_factory.mktemp("compat") / "reference"
+    write_reference(found, SMALL)
+    return found
+
+
+@pytest.fixture(scope="module")
+def flag(folder: Path) -> BGEM3FlagModel:
+    return BGEM3FlagModel(str(folder), devices="cpu")
+
+
+@pytest.fixture(scope="module")
+def encoded(flag: BGEM3FlagModel) -> dict[str, Any]:
+    return flag.encode(TEXTS, **EVERY)
+
+
+def test_the_stored_results_belong_to_this_checkpoint_and_these_texts(
+    golden: dict[str, np.ndarray],
+) -> None:
+    stored = json.loads(str(golden["provenance"]))
+    vocabulary = 459  # of the small tokenizer; a wrong one changes the digest
+    now = digests(type(SMALL)(**{**vars(SMALL), "vocabulary": vocabulary}), TEXTS)
+    assert {name: stored[name] for name in now} == now, "run benchmarks/make_golden.py again"
+
+
+def test_dense_vectors_are_equal_and_cut_to_512_tokens(
+    golden: dict[str, np.ndarray], encoded: dict[str, Any]
+) -> None:
+    assert encoded["dense_vecs"].dtype == np.float32
+    np.testing.assert_allclose(encoded["dense_vecs"], golden["dense"], atol=1e-5)
+    assert max(len(vectors) for vectors in encoded["colbert_vecs"]) == 511
+
+
+def test_token_vectors_are_equal_in_float32(
+    golden: dict[str, np.ndarray], encoded: dict[str, Any]
+) -> None:
+    counts = [len(vectors) for vectors in encoded["colbert_vecs"]]
+    assert counts == np.diff(golden["offsets"]).tolist()
+    found = np.concatenate(encoded["colbert_vecs"])
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, golden["multi"], atol=1e-5)
+
+
+def test_lexical_weights_are_equal_and_keyed_by_id_string(
+    golden: dict[str, np.ndarray], encoded: dict[str, Any]
+) -> None:
+    rows = encoded["lexical_weights"]
+    for number, row in enumerate(rows):
+        start, stop = golden["sparse_indptr"][number : number + 2]
+        keys = [str(id) for id in golden["sparse_indices"][start:stop]]
+        assert sorted(row, key=int) == keys
+        found = np.array([row[key] for key in keys])
+        np.testing.assert_allclose(found, golden["sparse_data"][start:stop], atol=1e-5)
+    assert rows[0].copy()["-1"] == 0  # as in a defaultdict(int)
+
+
+def test_only_dense_by_default(flag: BGEM3FlagModel, facts: dict[str, Any]) -> None:
+    out = flag.encode(TEXTS[:2])
+    assert [name for name, value in out.items() if value is not None] == facts["default"]
+    assert set(out) == {"dense_vecs", "lexical_weights", "colbert_vecs"}
+
+
+def test_a_string_gives_single_results(
+    flag: BGEM3FlagModel, facts: dict[str, Any], encoded: dict[str, Any]
+) -> None:
+    one = flag.encode(TEXTS[0], **EVERY)
+    assert list(one["dense_vecs"].shape) == facts["shape of one"]
+    np.testing.assert_allclose(one["dense_vecs"], encoded["dense_vecs"][0], atol=1e-6)
+    assert one["lexical_weights"].keys() == encoded["lexical_weights"][0].keys()
+    np.testing.assert_allclose(one["colbert_vecs"], encoded["colbert_vecs"][0], atol=1e-6)
+
+
+def test_batch_size_changes_nothing(flag: BGEM3FlagModel, encoded: dict[str, Any]) -> None:
+    alone = flag.encode(TEXTS, batch_size=1, **EVERY)
+    np.testing.assert_allclose(alone["dense_vecs"], encoded["dense_vecs"], atol=1e-6)
+    with pytest.raises(InputError, match="budget"):
+        flag.encode(TEXTS, batch_size=0)
+
+
+@pytest.mark.parametrize(("label", "weights"), [("", None), (" weighted", CLASS_JOB["weights"])])
+def test_scores_are_equal_to_theirs_at_batch_size_1(
+    flag: BGEM3FlagModel, golden: dict[str, np.ndarray], label: str, weights: list[float] | None
+) -> None:
+    pairs = [(TEXTS[0], text) for text in TEXTS]
+    scores = flag.compute_score(pairs, weights_for_different_modes=weights)
+    assert isinstance(scores, dict)
+    theirs = {name: golden[f"score{label} {name}"] for name in scores}
+    assert list(scores) == ["colbert", "sparse", "dense", "sparse+dense", "colbert+sparse+dense"]
+    assert theirs["sparse"].max() > 1
+    for name, values in scores.items():
+        assert all(type(value) is float for value in values)
+        np.testing.assert_allclose(values, theirs[name], rtol=1e-5, atol=1e-5, err_msg=name)
+
+
+def test_one_pair_gives_floats(flag: BGEM3FlagModel, facts: dict[str, Any]) -> None:
+    scores = flag.compute_score((TEXTS[0], TEXTS[1]))
+    assert isinstance(scores, dict)
+    assert scores == pytest.approx(facts["scores of one"], rel=1e-5)
+
+
+def test_scores_of_nothing_and_of_no_weight(flag: BGEM3FlagModel) -> None:
+    assert flag.compute_score([]) == []
+    scores = flag.compute_score([(TEXTS[0], TEXTS[1])], weights_for_different_modes=[0, 0, 1])
+    assert isinstance(scores, dict)
+    assert np.isnan(scores["sparse+dense"][0])
+    assert scores["colbert+sparse+dense"] == scores["colbert"]
+
+
+def test_what_is_in_the_batch_does_not_change_a_score(flag: BGEM3FlagModel) -> None:
+    alone = flag.compute_score((TEXTS[1], TEXTS[2]))
+    among = flag.compute_score([(TEXTS[1], TEXTS[2]), (TEXTS[0], TEXTS[-1]), ("", "")])
+    assert isinstance(alone, dict)
+    assert isinstance(among, dict)
+    for name, value in alone.items():
+        assert among[name][0] == pytest.approx(value, abs=1e-6)
+
+
+def test_lexical_matching(
+    flag: BGEM3FlagModel, golden: dict[str, np.ndarray], encoded: dict[str, Any]
+) -> None:
+    rows = encoded["lexical_weights"]
+    matrix = flag.compute_lexical_matching_score(rows, rows[:4])
+    assert isinstance(matrix, np.ndarray)
+    np.testing.assert_allclose(matrix, golden["lexical"][:, :4], rtol=1e-5, atol=1e-5)
+    one = flag.compute_lexical_matching_score(rows[0], rows[1])
+    assert one == pytest.approx(golden["lexical"][0, 1], rel=1e-5)
+    with pytest.raises(InputError, match="two lists"):
+        flag.compute_lexical_matching_score(rows[0], rows)
+
+
+def test_colbert_score(
+    flag: BGEM3FlagModel, golden: dict[str, np.ndarray], encoded: dict[str, Any]
+) -> None:
+    vectors = encoded["colbert_vecs"]
+    scores = [flag.colbert_score(vectors[0], other) for other in vectors]
+    assert isinstance(scores[0], torch.Tensor)
+    assert scores[0].shape == ()
+    np.testing.assert_allclose([float(s) for s in scores], golden["colbert"], atol=1e-5)
+
+
+def test_ids_to_tokens(
+    flag: BGEM3FlagModel, facts: dict[str, Any], encoded: dict[str, Any]
+) -> None:
+    several = flag.convert_id_to_token(encoded["lexical_weights"])
+    assert isinstance(several, list)
+    assert [list(row) for row in several] == [list(row) for row in facts["tokens"]]
+    for row, theirs in zip(several, facts["tokens"], strict=True):
+        assert row == pytest.approx(theirs, rel=1e-4, abs=1e-5)
+    one = flag.convert_id_to_token(encoded["lexical_weights"][0])
+    assert one == pytest.approx(facts["tokens of one"], rel=1e-4)
+
+
+def test_instructions(folder: Path, golden: dict[str, np.ndarray]) -> None:
+    told = BGEM3FlagModel(
+        str(folder),
+        devices=["cpu"],
+        query_instruction_for_retrieval=CLASS_JOB["instruction"],
+        query_instruction_format=CLASS_JOB["format"],
+    )
+    query = told.encode_queries(TEXTS[0])["dense_vecs"]
+    passage = told.encode_corpus(TEXTS[0])["dense_vecs"]
+    np.testing.assert_allclose(query, golden["instructed"], atol=1e-5)
+    np.testing.assert_allclose(passage, golden["instructed corpus"], atol=1e-5)
+    assert np.abs(query - passage).max() > 1e-3
+    named = told.encode(TEXTS[0], instruction=CLASS_JOB["instruction"], instruction_format="{}{}")
+    np.testing.assert_allclose(named["dense_vecs"], query, atol=1e-6)
+
+
+def test_truncated_dimensions(folder: Path, golden: dict[str, np.ndarray]) -> None:
+    size = CLASS_JOB["truncate_dim"]
+    short = BGEM3FlagModel(str(folder), devices="cpu", truncate_dim=size)
+    out = short.encode(TEXTS, return_colbert_vecs=True)
+    np.testing.assert_allclose(out["dense_vecs"], golden["truncated"], atol=1e-5)
+    np.testing.assert_allclose(out["colbert_vecs"][0], golden["truncated multi"], atol=1e-5)
+
+
+def test_no_texts(flag: BGEM3FlagModel) -> None:
+    out = flag.encode([], **EVERY)
+    assert out["dense_vecs"].shape == (0, 64)
+    assert out["lexical_weights"] == []
+    assert out["colbert_vecs"] == []
+
+
+def test_cut_texts_are_reported(flag: BGEM3FlagModel, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, logger="tercet"):
+        flag.encode(TEXTS, max_length=4000)
+        assert "cut" not in caplog.text
+        flag.encode(TEXTS)
+    assert "1 of 9 texts were cut" in caplog.text
+
+
+def test_bfloat16_where_asked(folder: Path, encoded: dict[str, Any]) -> None:
+    half = BGEM3FlagModel(str(folder), devices="cpu", use_bf16=True)
+    cosines = (half.encode(TEXTS)["dense_vecs"] * encoded["dense_vecs"]).sum(1)
+    assert 0.999 <= cosines.min() < 1 - 1e-7
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"normalize_embeddings": False}, "always normalised"),
+        ({"pooling_method": "mean"}, "pools by 'cls'"),
+        ({"cache_dir": "somewhere"}, "HF_HUB_CACHE"),
+        ({"colbert_dim": 7}, "checkpoint's is 48"),
+        ({"truncate_dim": 0}, "at least 1"),
+        ({"devices": ["cpu", "cuda:0"]}, "one device"),
+    ],
+)
+def test_options_that_cannot_be_followed_are_refused(
+    folder: Path, options: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(InputError, match=words):
+        BGEM3FlagModel(str(folder), **({"devices": "cpu"} | options))
+
+
+def test_bad_calls_are_refused(flag: BGEM3FlagModel) -> None:
+    with pytest.raises(InputError, match="all False"):
+        flag.encode(TEXTS, return_dense=False)
+    with pytest.raises(InputError, match="text 1 is a int"):
+        flag.encode(["a", 1])  # type: ignore[list-item]
+    with pytest.raises(InputError, match="pairs"):
+        flag.compute_score([["a", "b", "c"]])
+    with pytest.raises(InputError, match="three weights"):
+        flag.compute_score([("a", "b")], weights_for_different_modes=[1, 1])
+    with pytest.raises(TypeError, match="unknown"):
+        flag.encode(TEXTS, unknown=1)  # type: ignore[call-arg]
+
+
+def test_a_missing_head_is_an_error(folder: Path, tmp_path: Path) -> None:
+    headless = tmp_path / "headless"
+    shutil.copytree(folder, headless)
+    (headless / "sparse_linear.pt").unlink()
+    flag = BGEM3FlagModel(str(headless), devices="cpu")
+    assert flag.encode(TEXTS[0])["dense_vecs"].shape == (64,)
+    with pytest.raises(ModelError, match="sparse"):
+        flag.encode(TEXTS[0], return_sparse=True)
+
+
+def test_arguments_have_their_names_order_and_defaults() -> None:
+    arguments = inspect.signature(BGEM3FlagModel).parameters
+    positional = {
+        name: argument.default
+        for name, argument in arguments.items()
+        if argument.kind is argument.POSITIONAL_OR_KEYWORD
+    }
+    # FlagEmbedding 1.4.2, inference/embedder/encoder_only/m3.py
+    assert list(positional.items()) == [
+        ("model_name_or_path", inspect.Parameter.empty),
+        ("normalize_embeddings", True),
+        ("use_fp16", True),
+        ("use_bf16", False),
+        ("query_instruction_for_retrieval", None),
+        ("query_instruction_format", "{}{}"),
+        ("devices", None),
+        ("pooling_method", "cls"),
+        ("trust_remote_code", False),
+        ("cache_dir", None),
+        ("colbert_dim", -1),
+        ("batch_size", 256),
+        ("query_max_length", 512),
+        ("passage_max_length", 512),
+        ("return_dense", True),
+        ("return_sparse", False),
+        ("return_colbert_vecs", False),
+        ("truncate_dim", None),
+    ]
