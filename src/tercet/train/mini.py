@@ -60,7 +60,7 @@ class MiniConfig:
     )
     unified: UnifiedConfig = field(
         default_factory=lambda: UnifiedConfig(
-            minutes=32, steps=10_000, batch=256, lr=1e-3, passage_tokens=160, report_every=25
+            minutes=30, steps=10_000, batch=256, lr=1e-3, passage_tokens=112, report_every=25
         )
     )
 

@@ -48,8 +48,10 @@ class Pairs:
 
     def batch(self, places: Rows, tokenizer: Tokenizer, max_length: int) -> TokenBatch:
         """The texts at these places, framed by [CLS] and </s>."""
-        contents = [self.ids[self.offsets[at] : self.offsets[at + 1]] for at in places.tolist()]
-        return tokenizer.frame(contents, max_length=max_length)  # type: ignore[arg-type]
+        contents = [
+            self.ids[self.offsets[at] : self.offsets[at + 1]].tolist() for at in places.tolist()
+        ]
+        return tokenizer.frame(contents, max_length=max_length)
 
     @staticmethod
     def load(files: Sequence[Path], tokenizer: Tokenizer, *, max_tokens: int = 256) -> "Pairs":

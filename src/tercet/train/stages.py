@@ -257,7 +257,7 @@ def train_unified(
     table = [{"params": [words], "share": config.embedding_lr / config.lr, "weight_decay": 0.0}]
     parameters = decayed + plain + (table if config.embedding_lr > 0 else [])
     optimiser = torch.optim.AdamW(parameters, lr=config.lr, betas=(0.9, 0.98), fused=True)
-    schedule, sums, tokens, step = Schedule(config), dict[str, float](), 0, 0
+    schedule, seen, tokens, step = Schedule(config), dict[str, list[float]](), 0, 0
     began = time.monotonic()
     model.train()
     while (progress := schedule.progress(step)) < 1.0:
@@ -303,16 +303,16 @@ def train_unified(
         facts |= {"loss": float(loss.detach()), "whole": float(whole.detach())}
         facts |= {"norm": float(norm), **sparsity(outputs)}
         for name, value in facts.items():
-            sums[name] = sums.get(name, 0.0) + value
+            seen.setdefault(name, []).append(value)
         if step % config.report_every == 0:
-            means = {name: round(v / config.report_every, 4) for name, v in sums.items()}
+            means = {name: round(float(np.mean(values)), 4) for name, values in seen.items()}
             speed = round(tokens / (time.monotonic() - began))
             log(
                 {"stage": "unified", "step": step, "done": round(progress, 3)}
                 | means
                 | {"tokens_per_s": speed}
             )
-            sums.clear()
+            seen.clear()
             if every is not None:
                 every(step)
                 model.train()
