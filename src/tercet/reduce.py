@@ -5,13 +5,13 @@ V vocabulary, M multi-vector size.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
-from tercet.batching import Rows, inverse
+from tercet.batching import Rows
 from tercet.config import Head
 from tercet.embeddings import Embeddings
 
@@ -22,31 +22,38 @@ Vectors = npt.NDArray[np.float32]
 RUN = 512
 
 
+@dataclass(frozen=True)
+class Weighted:
+    """Sparse rows as they are collected: counts (B,) of each row, then ids and weights, packed."""
+
+    counts: Ints
+    ids: npt.NDArray[np.int32]
+    weights: Vectors
+
+
 def max_by_id(
     owners: Ints, ids: Ints, weights: Vectors, shape: tuple[int, int], *, top: int | None = None
-) -> sp.csr_array:
-    """(N,) weights of tokens -> (B, V) CSR with the largest weight of each id in each text.
+) -> Weighted:
+    """(N,) weights of tokens -> the largest weight of each id in each text, ids increasing.
 
-    owners (N,) is each token's text. Weights of 0 and below are left out. With top, only so many
-    of the largest weights of a text stay.
+    owners (N,) is each token's text; shape is (B, V). Weights of 0 and below are left out. With
+    top, only so many of the largest weights of a text stay.
     """
     found = np.flatnonzero(weights > 0)
     keys = owners[found].astype(np.int64) * shape[1] + ids[found]
     order = np.argsort(keys, kind="stable")
-    keys, weights = keys[order], weights[found][order]
-    starts = np.flatnonzero(np.diff(keys, prepend=-1))
+    keys, weights = keys[order], weights[found[order]]
+    starts = np.flatnonzero(np.concatenate(([True], keys[1:] != keys[:-1]))[: len(keys)])
     best = np.maximum.reduceat(weights, starts) if len(starts) else weights
-    keys = keys[starts]
+    rows, kept = np.divmod(keys[starts], shape[1])
     if top is not None:
-        ranked = np.lexsort((-best, keys // shape[1]))
-        rows = keys[ranked] // shape[1]
-        rank = np.arange(len(rows)) - np.searchsorted(rows, rows)
-        kept = np.sort(ranked[rank < top])
-        keys, best = keys[kept], best[kept]
-    indptr = np.searchsorted(keys, np.arange(shape[0] + 1, dtype=np.int64) * shape[1])
-    indices = (keys % shape[1]).astype(np.int32)
-    matrix = (best.astype(np.float32), indices, indptr.astype(np.int32))
-    return sp.csr_array(matrix, shape=shape)
+        ranked = np.lexsort((-best, rows))
+        rank = np.arange(len(rows)) - np.searchsorted(rows, rows)  # the same with rows[ranked]
+        stay = np.sort(ranked[rank < top])
+        rows, kept, best = rows[stay], kept[stay], best[stay]
+    return Weighted(
+        np.bincount(rows, minlength=shape[0]), kept.astype(np.int32), best.astype(np.float32)
+    )
 
 
 def pool_tokens(vectors: Vectors, factor: int) -> Vectors:
@@ -93,7 +100,7 @@ class RowCollector:
         self._dims, self._heads, self._count = dims, heads, count
         self._pool, self._top = multi_pool or 1, sparse_top
         self._dense = np.empty((count if "dense" in heads else 0, dims["dense"]), dtype=np.float32)
-        self._sparse: list[tuple[Rows, sp.csr_array]] = []
+        self._sparse: list[tuple[Rows, Weighted]] = []
         self._multi: list[tuple[Rows, npt.NDArray[np.float16]]] = []
         self._counts = np.zeros(count, dtype=np.int64)  # vectors of each row
 
@@ -129,20 +136,25 @@ class RowCollector:
     ) -> Embeddings:
         """All rows, in order; what was collected is used up."""
         multi = offsets = None
-        sparse: Any = None
+        sparse: sp.csr_array | None = None
         if "multi" in self._heads:
             offsets = np.concatenate(([0], np.cumsum(self._counts)))
             multi = np.empty((int(offsets[-1]), self._dims["multi"]), dtype=np.float16)
             while self._multi:  # each part is let go, so that they are not all held twice
                 rows, vectors = self._multi.pop()
-                counts = self._counts[rows]
-                shift = offsets[rows] - (np.cumsum(counts) - counts)
-                multi[np.arange(len(vectors)) + np.repeat(shift, counts)] = vectors
+                multi[_places(offsets, rows, self._counts[rows])] = vectors
         if "sparse" in self._heads:
-            empty = sp.csr_array((0, self._dims["vocabulary"]), dtype=np.float32)
-            stacked = sp.vstack([empty, *(part for _, part in self._sparse)], format="csr")
-            order = [rows for rows, _ in self._sparse] or [np.zeros(0, dtype=np.int64)]
-            sparse = sp.csr_array(stacked)[inverse(np.concatenate(order))]
+            counts = np.zeros(self._count, dtype=np.int64)
+            for rows, part in self._sparse:
+                counts[rows] = part.counts
+            indptr = np.concatenate(([0], np.cumsum(counts)))
+            ids = np.empty(int(indptr[-1]), dtype=np.int32)
+            weights = np.empty(int(indptr[-1]), dtype=np.float32)
+            for rows, part in self._sparse:
+                places = _places(indptr, rows, part.counts)
+                ids[places], weights[places] = part.ids, part.weights
+            shape = (self._count, self._dims["vocabulary"])
+            sparse = sp.csr_array((weights, ids, indptr), shape=shape)
         return Embeddings(
             dense=self._dense if "dense" in self._heads else None,
             sparse=sparse,
@@ -152,3 +164,10 @@ class RowCollector:
             truncated=truncated,
             fingerprint=fingerprint,
         )
+
+
+def _places(starts: Ints, rows: Rows, counts: Ints) -> Rows:
+    """Where the packed parts of these rows belong: row r's from starts[r] on, counts of them."""
+    before = np.cumsum(counts) - counts
+    out: Rows = np.arange(int(counts.sum())) + np.repeat(starts[rows] - before, counts)
+    return out
