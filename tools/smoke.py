@@ -26,8 +26,7 @@ from importlib.resources import files
 from pathlib import Path
 import tercet
 assert "site-packages" in tercet.__file__, tercet.__file__
-from tercet.collection import Collection
-from tercet.encoder import Encoder
+from tercet import Collection, Encoder
 from tercet.scores import dense_scores
 encoder = Encoder.load()
 vectors = encoder.encode(["a cat", "eine Katze"])

@@ -1,4 +1,4 @@
-"""Embeddings: the three representations of a list of texts, packed, sliceable, saved as plain files.
+"""Three representations of a list of texts in one object: packed, sliceable, saved as plain files.
 
 Knows nothing of models, tokens or indexes. Rows are texts. Shapes: B texts, D dense size,
 V vocabulary, M multi-vector size, sum T the token vectors of all texts together.
@@ -141,9 +141,11 @@ class Embeddings:
 
         sparse = offsets = None
         if first.sparse is not None:
-            sparse = sp.csr_array(sp.vstack([item.sparse for item in items], format="csr"))
+            rows: Any = [item.sparse for item in items]
+            sparse = sp.csr_array(sp.vstack(rows, format="csr"))
         if first.offsets is not None:
-            counts = np.concatenate([np.diff(item.offsets) for item in items])  # type: ignore[arg-type]
+            ends: Any = [item.offsets for item in items]
+            counts = np.concatenate([np.diff(end) for end in ends])
             offsets = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
         return replace(
             first,

@@ -113,10 +113,10 @@ def test_a_trunk_starts_where_its_bag_stopped(pairs: Pairs, tokenizer: Tokenizer
     assert (expected @ expected.T).min() < 0.9  # or all vectors would be alike
 
 
-def bag_encoder(bag: Bag, pairs: Pairs, tokenizer: Tokenizer):  # type: ignore[no-untyped-def]
+def bag_encoder(bag: Bag, pairs: Pairs, tokenizer: Tokenizer):
     from tercet.train.dev import dense_only
 
-    def encode(places):  # type: ignore[no-untyped-def]
+    def encode(places):
         with torch.inference_mode():
             return dense_only(bag(padded(pairs, places, tokenizer, 64)))
 

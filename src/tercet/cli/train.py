@@ -49,7 +49,7 @@ def mini(
     teachers: tuple[Path, ...],
     bag_minutes: float | None,
     minutes: float | None,
-    **sizes: int | None,
+    **sizes: Any,
 ) -> None:
     """Train a small model from nothing, as the bundled one was.
 

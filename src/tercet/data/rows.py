@@ -1,4 +1,4 @@
-"""Training rows: {"query", "pos", "neg", ...} as JSON lines, read and written with file and line in every error.
+"""Training rows, {"query", "pos", "neg", ...} as JSON lines: read and written, errors with lines.
 
 Knows nothing of tokens or models. Plain, .gz and .xz files.
 """
@@ -45,6 +45,7 @@ def read_rows(path: Path) -> Iterator[Row]:
         raise InputError(f"{path}: no such file") from error
     except (
         json.JSONDecodeError,
+        RecursionError,
         UnicodeDecodeError,
         EOFError,
         OSError,
@@ -97,7 +98,8 @@ def write_rows(path: Path, rows: Iterable[Row]) -> int:
             gzip.GzipFile(filename="", mode="wb", fileobj=raw, compresslevel=3, mtime=0) as packed,
             io.TextIOWrapper(packed, encoding="utf-8") as file,
         ):
-            for count, row in enumerate(rows, 1):
+            for row in rows:
+                count += 1
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
         os.replace(scratch, path)
     except BaseException:

@@ -1,1 +1,1 @@
-
+"""Pairs to batches to losses to checkpoints; never sees an index or a collection."""
