@@ -72,6 +72,7 @@ wheel: .venv/dev.stamp .venv-wheel/run.stamp
 	$(RUN) tools/smoke.py .venv-wheel/bin
 
 demo: .venv/run.stamp
+	rm -rf build/demo-index  # one of an older bundled model would be refused
 	$(RUN) examples/demo.py
 
 format: .venv/dev.stamp
