@@ -143,14 +143,16 @@ def check(collection: Collection, said: Said, faults: Faults, asked: int | None)
     rows = [row for _, row in _rows(collection)]
     if not np.array_equal(np.sort(collection.index.ids()), np.array(sorted(rows), np.uint64)):
         faults.phantoms.append("the index does not hold the rows of the documents")
-    ids = sorted(stored)
+    asking = sorted(hits, key=lambda hit: hit.id)
     if asked is not None:
-        ids = random.Random(said.reported).sample(ids, min(asked, len(ids)))
-    for id in ids:
-        expected = document(int(id[1:]), stored[id])
-        found = collection.search([expected.text[:200]], k=10)[0]
-        if not any(hit.id == id and hit.text in expected.text for hit in found):
-            faults.not_found.append(f"{id} in version {stored[id]}")
+        asking = random.Random(said.reported).sample(asking, min(asked, len(asking)))
+    for hit in asking:
+        expected = document(int(hit.id[1:]), stored[hit.id])
+        if hit.text not in expected.text:
+            faults.phantoms.append(f"{hit.id}: has the text of another version")
+        found = collection.search([hit.text], k=10)[0]
+        if hit.id not in [other.id for other in found]:
+            faults.not_found.append(f"{hit.id} in version {stored[hit.id]}")
 
 
 def _rows(collection: Collection) -> Iterator[tuple[str, int]]:

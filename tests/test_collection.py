@@ -275,7 +275,12 @@ def test_another_models_vectors_are_refused_until_rebuilt(
     other = HashedEncoder(seed=1)
     with pytest.raises(StoreError, match="another model"):
         Collection.open(memory, other)
-    with Collection.open(memory, other, rebuild=True, heads=["sparse"]) as collection:
+    seen: list[Progress] = []
+    with Collection.open(
+        memory, other, rebuild=True, heads=["sparse"], progress=seen.append
+    ) as collection:
+        assert (seen[-1].done, seen[-1].total) == (3, 3)
+        assert len(other.texts) == 3  # each once
         assert collection.settings.fingerprint == other.fingerprint
         assert collection.search(["moon"], k=1, mode="sparse")[0][0].id == "moon"
         collection.add([Document("new", "something new")])

@@ -89,7 +89,7 @@ def check(folder: Path, told: Told, encoder: HashedEncoder, leaving: set[str]) -
         assert not told.gone & ids
         rows = collection._store.rows(DONE)
         assert np.array_equal(np.sort(collection.index.ids()), rows)
-        assert collection._store.counts()[2] == 0
+        assert not collection._store.moving()
     return ids
 
 
@@ -268,6 +268,24 @@ def test_a_folder_that_cannot_be_written_is_named(
     monkeypatch.setattr(Path, "mkdir", full)
     with pytest.raises(StoreError, match="No space left"):
         Collection.open(memory / "c", HashedEncoder())
+
+
+def test_the_engine_is_not_let_near_a_full_disk(
+    memory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder, told = HashedEncoder(), Told()
+    usage = shutil.disk_usage(memory)
+    with Collection.open(memory, encoder, backend="edge") as collection:
+        collection.add(corpus("old", range(3)), report=told)
+        with monkeypatch.context() as patch:
+            patch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=9 << 20))
+            with pytest.raises(StoreError, match="full but for 9 MB"):
+                collection.add(corpus("new", range(5)), report=told)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=9 << 20))
+        with pytest.raises(StoreError, match="full but for 9 MB"):
+            Collection.open(memory, encoder)
+    check(memory, told, encoder, set())
 
 
 # Damage

@@ -10,7 +10,7 @@ nothing of formats, tokens or engines.
 
 import shutil
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from itertools import chain
@@ -19,13 +19,13 @@ from types import TracebackType
 from typing import Any, Self
 
 from tercet.config import Mode, Weights, check_heads
-from tercet.documents.base import prepare
+from tercet.documents.base import clean, prepare
 from tercet.documents.chunks import Chunker
 from tercet.errors import InputError, StoreError
 from tercet.index import create_index, open_index
 from tercet.index.base import DEFAULT_CANDIDATES, Backend, Dtype, Filter, Index
 from tercet.index.files import Lock
-from tercet.ingest import AddReport, Change, Encodes, Ingest, Progress
+from tercet.ingest import AddReport, Encodes, Ingest, OnChange, OnProgress
 from tercet.query import best_hits, check_questions
 from tercet.records import Document, Hit
 from tercet.scan import add_files
@@ -65,7 +65,7 @@ class Collection:
         chunk: int | None = None,
         overlap: int | None = None,
         late_chunking: bool | None = None,
-        progress: Callable[[Progress], None] | None = None,
+        progress: OnProgress = None,
     ) -> "Collection":
         """Opens the collection in a folder, or makes one there.
 
@@ -114,7 +114,8 @@ class Collection:
                 if encoder is not None:
                     settings.check_model(path, encoder)
                 collection._open_index()
-                collection._ingest(progress=progress).recover()
+                if store.moving() or store.counts()[1] != len(collection.index):
+                    collection._ingest(progress=progress).recover()
             undo.pop_all()
         return collection
 
@@ -155,7 +156,7 @@ class Collection:
             for other in self.path.glob(pattern):
                 if other != folder:
                     shutil.rmtree(other)
-        empty = self._store.counts() == (0, 0, 0)
+        empty = self._store.counts() == (0, 0) and not self._store.moving()
         if empty and not (folder / "index.json").exists():
             shutil.rmtree(folder, ignore_errors=True)
             self._index = self._new_index(folder)
@@ -180,20 +181,14 @@ class Collection:
         except OSError as error:
             raise StoreError(f"{folder} cannot be made: {error.strerror}") from error
 
-    def _ingest(
-        self,
-        *,
-        report: Callable[[Change], None] | None = None,
-        progress: Callable[[Progress], None] | None = None,
-    ) -> Ingest:
-        return Ingest(
-            self._store,
-            self.index,
-            lambda: self.encoder,
-            self._chunker,
-            report=report,
-            progress=progress,
-        )
+    def _ingest(self, report: OnChange = None, progress: OnProgress = None) -> Ingest:
+        parts = (self._store, self.index, lambda: self.encoder, self._chunker)
+        return Ingest(*parts, report=report, progress=progress)
+
+    def _recover(self, progress: OnProgress = None) -> None:
+        """Finishes what was left undone, by a dead process or by a failure of this one."""
+        if self._store.moving():
+            self._ingest(progress=progress).recover()
 
     # changing
 
@@ -201,8 +196,8 @@ class Collection:
         self,
         items: str | Path | Iterable[str | Path | Document],
         *,
-        report: Callable[[Change], None] | None = None,
-        progress: Callable[[Progress], None] | None = None,
+        report: OnChange = None,
+        progress: OnProgress = None,
     ) -> AddReport:
         """Adds or replaces documents: files and folders by their paths, or Documents.
 
@@ -213,8 +208,8 @@ class Collection:
         given: Iterator[Any] = iter((items,) if isinstance(items, str | Path) else items)
         first = next(given, None)
         with self._turn:
-            ingest = self._ingest(report=report, progress=progress)
-            ingest.recover()
+            self._recover(progress)
+            ingest = self._ingest(report, progress)
             if first is None:
                 return ingest.result
             both = chain((first,), given)
@@ -247,11 +242,12 @@ class Collection:
         if isinstance(ids, str):
             raise InputError(f"delete takes a list of ids: give [{ids!r}]")
         with self._turn:
-            ingest = self._ingest()
-            ingest.recover()
-            return len(ingest.remove(list(ids)))
+            # An id that cannot be stored is not there.
+            wanted = [id for id in ids if clean(id) == id]
+            self._recover()
+            return len(self._ingest().remove(wanted))
 
-    def rebuild(self, *, progress: Callable[[Progress], None] | None = None) -> None:
+    def rebuild(self, *, progress: OnProgress = None) -> None:
         """Encodes every document anew into a new index, which then takes the old one's place.
 
         Until that moment the old one stays; a failure or a death before it changes nothing.
@@ -273,6 +269,7 @@ class Collection:
             old, self._index = self._index, index
             try:
                 ingest = self._ingest(progress=progress)
+                ingest.total = store.counts()[1]
                 keys = sorted(store.keys(DONE) + store.keys(PENDING))
                 for first in range(0, len(keys), REBUILD_DOCUMENTS):
                     ingest.write_rows(keys[first : first + REBUILD_DOCUMENTS])
@@ -290,7 +287,7 @@ class Collection:
             if old is not None:
                 old.close()
             shutil.rmtree(self.path / previous, ignore_errors=True)
-            self._ingest().recover()
+            self._recover()
 
     # asking
 
@@ -336,12 +333,12 @@ class Collection:
 
     def __contains__(self, id: str) -> bool:
         with self._turn:
-            return self._store.known(id) is not None
+            return clean(id) == id and self._store.known(id) is not None
 
     def info(self) -> CollectionInfo:
         """What the collection is and holds."""
         with self._turn:
-            documents, chunks, _ = self._store.counts()
+            documents, chunks = self._store.counts()
             files = self.path.glob(f"{DOCUMENTS}*")  # SQLite's log is part of it
             sizes = {**self.index.sizes(), "documents": sum(f.stat().st_size for f in files)}
             return CollectionInfo(str(self.path), documents, chunks, self.settings, sizes)

@@ -66,11 +66,14 @@ class Encodes(Protocol):
         """One row per (text, span), from one pass over each text."""
 
 
+Kind = Literal["added", "updated", "removed", "truncated", "skipped"]
+
+
 @dataclass(frozen=True)
 class Change:
     """Something that happened to a document, durable when it is reported."""
 
-    kind: Literal["added", "updated", "removed", "truncated", "skipped"]
+    kind: Kind
     id: str  # of what was skipped: the file, or file:line
     reason: str = ""
 
@@ -79,10 +82,14 @@ class Change:
 class Progress:
     """How far a long call is."""
 
-    done: int  # bytes of text
+    done: int  # bytes of text; chunks where recorded documents are encoded again
     total: int | None  # None where it cannot be known beforehand
     documents: int  # looked at and done
     tokens: int  # encoded
+
+
+OnChange = Callable[[Change], None] | None
+OnProgress = Callable[[Progress], None] | None
 
 
 @dataclass
@@ -122,8 +129,8 @@ class Ingest:
         encoder: Callable[[], Encodes],
         chunker: Callable[[], Chunker],
         *,
-        report: Callable[[Change], None] | None = None,
-        progress: Callable[[Progress], None] | None = None,
+        report: OnChange = None,
+        progress: OnProgress = None,
     ) -> None:
         self.store, self.index, self.result = store, index, AddReport()
         self._encoder, self._chunker = encoder, chunker  # loaded only where something is new
@@ -144,9 +151,9 @@ class Ingest:
         """Takes a prepared document, new or not; what changed is done after the next `commit`."""
         if document.id in self._incoming:
             self.commit()  # given twice: the later one replaces the earlier one
-        number = None
         if file is not None:
-            number, self._unread[file.number] = file.number, file
+            self._unread[file.number] = file
+        number = None if file is None else file.number
         known = self.store.known(document.id)
         digest = content_hash(document)
         if known is not None and known.hash == digest:
@@ -198,17 +205,11 @@ class Ingest:
 
     def _show(self, size: int = 0, tokens: int = 0) -> None:
         if self._progress is not None:
-            done = self._done + size
-            done = done if self.total is None else min(done, self.total)
-            state = Progress(done, self.total, self._documents, self._tokens + tokens)
-            self._progress(state)
+            done, total = self._done + size, self.total
+            done = done if total is None else min(done, total)
+            self._progress(Progress(done, total, self._documents, self._tokens + tokens))
 
-    def _tell(
-        self,
-        kind: Literal["added", "updated", "removed", "truncated", "skipped"],
-        id: str,
-        reason: str = "",
-    ) -> None:
+    def _tell(self, kind: Kind, id: str, reason: str = "") -> None:
         if self._report is not None:
             self._report(Change(kind, id, reason))
 
@@ -244,12 +245,10 @@ class Ingest:
         for item in incoming:
             id = item.document.id
             self.result.chunks += len(item.spans)
-            if id in self._updates:
-                self.result.updated += 1
-                self._tell("updated", id)
-            else:
-                self.result.added += 1
-                self._tell("added", id)
+            new = id not in self._updates
+            self.result.added += new
+            self.result.updated += not new
+            self._tell("added" if new else "updated", id)
         for id in truncated:
             self.result.truncated += 1
             self._tell("truncated", id, "longer than the model reads: its end is not indexed")
@@ -278,13 +277,17 @@ class Ingest:
         self.clean_up()
         return left
 
-    def remove_file(self, file: FileRecord) -> None:
-        """Removes a file's record and its documents; they go with the next `clean_up`."""
-        self.store.forget_sights(file.number)
+    def remove_files(self, files: Sequence[FileRecord]) -> None:
+        """Removes files' records and their documents."""
+        if not files:
+            return
+        left: list[str] = []
         with self.store.transaction():
-            left = self.store.leave(self.store.unseen(file.number))
-            self.store.forget_file(file.number)
+            for file in files:
+                left += self.store.leave(self.store.unseen(file.number))
+                self.store.forget_file(file.number)
         self._count_removed(left)
+        self.clean_up()
 
     def _count_removed(self, ids: Sequence[str]) -> None:
         for id in ids:
@@ -301,14 +304,11 @@ class Ingest:
                 self.store.forget(keys)
 
     def recover(self) -> None:
-        """Finishes what a dead process left undone, so that store and index agree again.
+        """Finishes what a dead process or a failure left undone; store and index agree again.
 
         Pending documents become done, leaving ones go, rows of no document go out of the index,
         documents whose rows are not in the index are encoded again.
         """
-        _, chunks, moving = self.store.counts()
-        if not moving and len(self.index) == chunks:
-            return
         self.clean_up()
         present = self.index.ids()
         pending, done = self.store.rows(PENDING), self.store.rows(DONE)
@@ -318,19 +318,20 @@ class Ingest:
         with self.store.transaction():
             self.store.demote(self.store.owners(np.setdiff1d(done, present)))
         keys = self.store.keys(PENDING)
-        self.write_rows(self.store.owners(np.setdiff1d(self.store.rows(PENDING), present)))
+        missing = np.setdiff1d(self.store.rows(PENDING), present)
+        self.write_rows(self.store.owners(missing))
         self.index.flush()
         with self.store.transaction():
             self.store.promote(keys)
         self.clean_up()
 
     def write_rows(self, keys: Sequence[int], *, limit: int | None = None) -> list[str]:
-        """Encodes recorded documents into the index; the ids of those that were truncated."""
+        """Encodes recorded documents of `limit` bytes; gives the ids of truncated ones."""
         truncated: dict[str, None] = {}
         for piece in self._pieces(keys):
             # Chunks overlap and repeat the title, so they have more bytes than their documents.
-            shown = piece.before if limit is None else min(limit, piece.before)
-            room = piece.size if limit is None else min(limit - shown, piece.size)
+            shown = 0 if limit is None else min(limit, piece.before)
+            room = len(piece.rows) if limit is None else min(limit - shown, piece.size)
             got = 0
 
             def show(tokens: int, of: int, shown: int = shown, room: int = room) -> None:
@@ -341,6 +342,8 @@ class Ingest:
             vectors = self._encode(piece, show)
             self._tokens += got
             self.index.add(piece.rows, vectors, piece.payloads)
+            if limit is None:
+                self.advance(len(piece.rows))
             if vectors.truncated is not None:
                 cut = np.flatnonzero(vectors.truncated)
                 truncated.update(dict.fromkeys(piece.ids[place] for place in cut))

@@ -130,11 +130,11 @@ def is_gone(path: str) -> bool:
 
 def _remove_gone(ingest: Ingest, paths: Sequence[str | Path], seen: set[str]) -> None:
     roots = [label_of(os.path.abspath(path)) for path in paths if os.path.isdir(path)]
-    for record in list(ingest.store.files()):
-        if record.path in seen or not any(
-            record.path.startswith(root.rstrip("/") + "/") for root in roots
-        ):
-            continue
-        if is_gone(record.path):
-            ingest.remove_file(record)
-    ingest.clean_up()
+    roots = [root.rstrip("/") + "/" for root in roots]
+    gone = []
+    for record in ingest.store.files():
+        under = record.path not in seen and any(record.path.startswith(root) for root in roots)
+        if under and is_gone(record.path):
+            ingest.store.forget_sights(record.number)
+            gone.append(record)
+    ingest.remove_files(gone)

@@ -22,6 +22,12 @@ from tercet.sqlite import connect, in_words, new_database
 
 FORMAT = 1
 PENDING, DONE, LEAVING = 0, 1, 2
+# SQLite uses a partial index only where its condition stands in the query as it was written.
+_STATES = {
+    PENDING: "state != 1 AND state = 0",
+    DONE: "state = 1",
+    LEAVING: "state != 1 AND state = 2",
+}
 _MANY = 500  # SQLite's limit on "?" in a statement was 999 for long
 
 _SCHEMA = """
@@ -233,7 +239,7 @@ class Store:
 
     def keys(self, state: int) -> list[int]:
         """The keys of all documents in a state, in the order they came."""
-        rows = self._rows("SELECT key FROM documents WHERE state = ? ORDER BY key", (state,))
+        rows = self._rows(f"SELECT key FROM documents WHERE {_STATES[state]} ORDER BY key")
         return [key for (key,) in rows]
 
     def put_pending(self, incoming: Iterable[Incoming]) -> list[int]:
@@ -342,8 +348,8 @@ class Store:
     def rows(self, state: int) -> npt.NDArray[np.uint64]:
         """The row numbers of the chunks of all documents in a state, ascending."""
         found = self._rows(
-            "SELECT row FROM chunks JOIN documents ON document = key WHERE state = ? ORDER BY row",
-            (state,),
+            "SELECT row FROM chunks JOIN documents ON document = key "
+            f"WHERE {_STATES[state]} ORDER BY row"
         )
         return np.array([row for (row,) in found], dtype=np.uint64)
 
@@ -361,11 +367,14 @@ class Store:
             )
         return sorted(found)
 
-    def counts(self) -> tuple[int, int, int]:
-        """(done documents, all chunks, documents that are pending or leaving)."""
+    def moving(self) -> bool:
+        """Whether there are documents on their way in or out."""
+        return bool(self._one("SELECT EXISTS (SELECT 1 FROM documents WHERE state != 1)"))
+
+    def counts(self) -> tuple[int, int]:
+        """(done documents, chunks of all documents)"""
         done = self._one("SELECT count(*) FROM documents WHERE state = 1")
-        moving = self._one("SELECT count(*) FROM documents WHERE state != 1")
-        return int(done), int(self._one("SELECT count(*) FROM chunks")), int(moving)
+        return int(done), int(self._one("SELECT count(*) FROM chunks"))
 
     def _document(self, fields: Sequence[Any]) -> Document:
         id, text, title, source, language, metadata = fields

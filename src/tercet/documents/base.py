@@ -47,6 +47,8 @@ _INTEGERS = range(-(1 << 63), 1 << 63)  # what an index payload can hold
 
 def clean(text: str) -> str:
     """The text with one kind of line break, NULs as spaces and lone surrogates as U+FFFD."""
+    if text.isascii() and text.isprintable():
+        return text  # most short ones
     return _SURROGATES.sub("\ufffd", _BREAKS.sub("\n", text).replace("\0", " "))
 
 

@@ -4,6 +4,7 @@ Turns markup into plain text with paragraphs apart; knows nothing of chunks or i
 """
 
 import codecs
+import logging
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -228,6 +229,8 @@ def read_pdf(path: Path, label: str) -> Read:
         from pypdf.errors import PyPdfError
     except ModuleNotFoundError as error:
         raise MissingExtraError("reading PDF needs pypdf: pip install 'tercet[pdf]'") from error
+    # It logs what it mends; without a handler Python would print that among our own messages.
+    logging.getLogger("pypdf").addHandler(logging.NullHandler())
     # Damaged files make pypdf fail in any of these ways besides its own.
     damage = (PyPdfError, ValueError, TypeError, KeyError, IndexError, AttributeError)
     try:

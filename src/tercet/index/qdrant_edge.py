@@ -33,6 +33,9 @@ HNSW_M = 16  # edges per node; the engine's default
 HNSW_EF_CONSTRUCT = 100  # the engine's default
 FULL_SCAN_KB = 10_000  # below this much dense data a scan is as quick as the graph
 POINTS_AT_ONCE = 1000  # in one update
+# The engine maps its files, so on a full disk the process would die of SIGBUS instead of being
+# told; opening a small one takes up to 20 MB (measured), an update a few more.
+FREE_BYTES = 64 << 20
 
 T = TypeVar("T")
 
@@ -56,6 +59,7 @@ class QdrantEdgeIndex(StoredIndex):
             raise
 
     def _open(self) -> None:
+        self._check_room()
         if self._folder.exists() and self._made.exists():
             self._shard = self._run(lambda: edge.EdgeShard.load(str(self._folder)))
         else:
@@ -146,6 +150,7 @@ class QdrantEdgeIndex(StoredIndex):
             super().optimize()
             if self._count() != len(self):
                 self._repair()  # after a batch that the engine refused half-way
+            self._check_room(sum(self._engine_sizes().values()))  # it makes a copy as it goes
             self._run(self._shard.optimize)
             self._run(self._shard.flush)
 
@@ -197,21 +202,38 @@ class QdrantEdgeIndex(StoredIndex):
     def sizes(self) -> dict[str, int]:
         with self._turn:
             sizes = super().sizes()
-            for file in self._folder.rglob("*"):
-                if file.is_file():
-                    parts = "/".join(file.relative_to(self._folder).parts)
-                    head = next((h for h in ("dense", "sparse") if f"-{h}/" in parts), "other")
-                    sizes[head] += _allocated(file)
+            for head, size in self._engine_sizes().items():
+                sizes[head] += size
             return sizes
 
+    def _engine_sizes(self) -> dict[str, int]:
+        sizes = dict.fromkeys((*self.spec.heads, "other"), 0)
+        for file in self._folder.rglob("*"):
+            if file.is_file():
+                parts = "/".join(file.relative_to(self._folder).parts)
+                head = next((h for h in self.spec.heads if f"-{h}/" in parts), "other")
+                sizes[head] += _allocated(file)
+        return sizes
+
+    def _check_room(self, more: int = 0) -> None:
+        free, needed = shutil.disk_usage(self.path).free, FREE_BYTES + more
+        if free < needed:
+            raise StoreError(
+                f"{self.path}: the disk is full but for {free >> 20} MB, the engine needs "
+                f"{needed >> 20}: make room; what was flushed is whole"
+            )
+
     def _update(self, operation: Any) -> None:
+        self._check_room()
         self._run(lambda: self._shard.update(operation))
 
     def _run(self, call: Callable[[], T]) -> T:
-        """Calls the engine, which raises bare Exception for whatever went wrong."""
+        """Calls the engine, which raises bare Exception for whatever went wrong, or panics."""
         try:
             return call()
-        except Exception as error:
+        except BaseException as error:
+            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+                raise  # an interrupt, not the engine
             raise StoreError(
                 f"{self._folder}: the engine failed ({error}); if this happens again, delete that "
                 "folder: it is made anew from the rows beside it when the index is opened"
