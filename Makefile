@@ -56,7 +56,7 @@ types: .venv/dev.stamp
 	$(RUN) -m mypy $(CHECKED)
 
 contracts: .venv/dev.stamp
-	.venv/bin/lint-imports
+	.venv/bin/lint-imports --no-logo
 
 unit: .venv/dev.stamp
 	$(RUN) -m pytest -q -m "not slow"
