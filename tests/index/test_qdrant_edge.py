@@ -185,9 +185,15 @@ def test_a_damaged_engine_is_an_error_with_the_way_out(index: Any) -> None:
     expected = exhaustive(index)
     path = index.path
     index.close()
-    (path / "engine" / "edge_config.json").write_text("{")
-    with pytest.raises(StoreError, match=r"the engine failed .* delete that folder"):
-        open_index(path)
+    status = next(path.glob("engine/segments/*/vector_storage-dense/vectors/status.dat"))
+    config = path / "engine" / "edge_config.json"
+    for file in (config, status):  # the first is an exception in the engine, the second a panic
+        kept = file.read_bytes()
+        file.write_bytes(kept[: len(kept) // 2])
+        with pytest.raises(StoreError, match=r"the engine failed .* delete that folder"):
+            open_index(path)
+        file.write_bytes(kept)
+    config.write_text("{")
     shutil.rmtree(path / "engine")
     with open_index(path) as again:
         assert full(again) == expected
