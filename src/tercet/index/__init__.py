@@ -59,6 +59,8 @@ def create_index(
             scratch.chmod(0o755)
             RowStore.create(scratch, spec)
             write_json(scratch / "index.json", spec.to_json())
+            if target.exists():
+                target.rmdir()  # empty, and Windows would not replace it
             os.replace(scratch, target)  # the index is there whole or not at all
         except BaseException:
             shutil.rmtree(scratch, ignore_errors=True)
