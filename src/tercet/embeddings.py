@@ -178,6 +178,7 @@ class Embeddings:
                 "fingerprint": self.fingerprint,
             }
             (scratch / "embeddings.json").write_text(json.dumps(facts, indent=1) + "\n")
+            scratch.chmod(0o755)
             os.rename(scratch, target)
         except BaseException:
             shutil.rmtree(scratch, ignore_errors=True)

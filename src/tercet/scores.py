@@ -5,6 +5,8 @@ tensors padded with a mask (training), and packed Embeddings (search). Shapes: Q
 P passages, S query tokens, T passage tokens, D dense size, V vocabulary, M multi-vector size.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -13,6 +15,8 @@ from torch import Tensor
 from tercet.config import HEADS, Head, Weights
 from tercet.embeddings import Embeddings
 from tercet.errors import InputError
+
+TOKENS, QUERY_TOKENS = 1 << 13, 1 << 9  # of a block of `maxsim_scores`: 16 MB of similarities
 
 Scores = npt.NDArray[np.float32]
 
@@ -47,13 +51,49 @@ def lexical_scores(queries: Embeddings, passages: Embeddings) -> Scores:
 
 
 def maxsim_scores(queries: Embeddings, passages: Embeddings) -> Scores:
-    """MaxSim of packed multi-vectors, (Q, P) float32: no padding exists, so none can win."""
-    if queries.multi is None or passages.multi is None:
+    """MaxSim of packed multi-vectors, (Q, P) float32.
+
+    Passages of similar length are worked on together, shorter ones filled up with their own first
+    vector, which cannot change a maximum. Raises InputError where a side has no multi-vectors or
+    a text no vector.
+    """
+    if queries.multi is None or queries.offsets is None:
         raise InputError("MaxSim needs multi-vectors on both sides")
+    if passages.multi is None or passages.offsets is None:
+        raise InputError("MaxSim needs multi-vectors on both sides")
+    asked, counts = np.diff(queries.offsets), np.diff(passages.offsets)
+    if (len(asked) and asked.min() < 1) or (len(counts) and counts.min() < 1):
+        raise InputError("MaxSim needs at least one vector of every text")
     out = np.empty((len(queries), len(passages)), dtype=np.float32)
-    for row in range(len(queries)):
-        out[row] = maxsim_packed(queries.tokens(row), passages.multi, passages.offsets)
+    order = np.argsort(counts, kind="stable")
+    first = 0
+    while first < len(order):
+        room = np.searchsorted(
+            counts[order[first:]] * np.arange(1, len(order) - first + 1), TOKENS, side="right"
+        )
+        some = order[first : first + max(1, int(room))]
+        longest = int(counts[some[-1]])
+        within = np.arange(longest) < counts[some][:, None]  # (n, T)
+        places = passages.offsets[some][:, None] + np.where(within, np.arange(longest), 0)
+        block = torch.from_numpy(passages.multi[places.ravel()]).float()  # (n * T, M)
+        for start, stop in _runs(queries.offsets, QUERY_TOKENS):
+            tokens = queries.multi[int(queries.offsets[start]) : int(queries.offsets[stop])]
+            similarity = torch.from_numpy(np.array(tokens)).float() @ block.T
+            best = similarity.view(len(tokens), len(some), longest).amax(-1).numpy()
+            sums = np.add.reduceat(best, queries.offsets[start:stop] - queries.offsets[start])
+            out[start:stop, some] = sums / asked[start:stop, None]
+        first += len(some)
     return out
+
+
+def _runs(offsets: npt.NDArray[np.int64], size: int) -> Iterator[tuple[int, int]]:
+    """First and last + 1 of neighbouring texts with about `size` vectors together."""
+    first = 0
+    while first < len(offsets) - 1:
+        after = int(np.searchsorted(offsets, offsets[first] + size, side="right")) - 1
+        last = max(first + 1, after)
+        yield first, last
+        first = last
 
 
 def maxsim_packed(
