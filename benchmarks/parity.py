@@ -36,6 +36,7 @@ from tercet.model import Inputs
 
 ABSOLUTE, RELATIVE, SPARSE = 1e-5, 1e-4, 1e-4  # tolerances in float32
 COSINE_DENSE, COSINE_TOKEN = 0.999, 0.99  # floors in bfloat16
+LONG = 2000  # tokens; longer texts are left out of the round trip
 APART = 100  # different texts differ by this many tolerances
 
 Floats = npt.NDArray[np.float32]
@@ -76,14 +77,14 @@ class Numbers:
             return Numbers(arrays["dense"], sparse, multi, offsets)
 
 
-def ours(encoder: Encoder, texts: list[str], *, exact: bool = True) -> Numbers:
+def ours(encoder: Encoder, texts: list[str], max_length: int, *, exact: bool = True) -> Numbers:
     """All texts in one call, so batched with each other; exact multi-vectors before float16."""
-    got = encoder.encode(texts, max_length=MAX_LENGTH)
+    got = encoder.encode(texts, max_length=max_length)
     if got.multi is None:
         raise AssertionError("multi-vectors were asked for")
     multi = got.multi.astype(np.float32)
     if exact:
-        stored, multi = multi, multi_before_rounding(encoder, texts)
+        stored, multi = multi, multi_before_rounding(encoder, texts, max_length)
         if np.abs(stored - multi).max() > 2**-10:
             sys.exit("the stored multi-vectors are not the model's, rounded to float16")
     return Numbers(dense_of(got), got.sparse, multi, got.offsets)
@@ -95,12 +96,12 @@ def dense_of(embeddings: Embeddings) -> Floats:
     return embeddings.dense
 
 
-def multi_before_rounding(encoder: Encoder, texts: list[str]) -> Floats:
+def multi_before_rounding(encoder: Encoder, texts: list[str], max_length: int) -> Floats:
     """(sum T, M) float32, text by text: Embeddings hold float16, too coarse for the tolerance."""
     parts = []
     with torch.inference_mode():
         for text in texts:
-            batch = encoder.tokenizer.encode([text], max_length=MAX_LENGTH)
+            batch = encoder.tokenizer.encode([text], max_length=max_length)
             out = encoder.model(Inputs.of(batch), ("multi",))
             parts.append(out.multi[out.kept].numpy())
     return np.concatenate(parts)
@@ -209,6 +210,7 @@ def main() -> None:
     parser.add_argument("--peers", type=Path, default=ROOT / ".venv-peers/bin/python")
     parser.add_argument("--work", type=Path, default=ROOT / ".work")
     parser.add_argument("--json", type=Path, help="write the report here")
+    parser.add_argument("--max-length", type=int, default=MAX_LENGTH, help="cut texts to this")
     parser.add_argument("--threads", type=int, help="torch threads, for both sides")
     parser.add_argument("--no-round-trip", action="store_true", help="skip our writer's folder")
     args = parser.parse_args()
@@ -229,30 +231,32 @@ def main() -> None:
 
     named = cases()
     texts = [case.text for case in named]
-    job = {"texts": texts, "max_length": MAX_LENGTH, "colbert_dim": shape.multi}
+    job = {"texts": texts, "max_length": args.max_length, "colbert_dim": shape.multi}
     theirs_file = run_peer(args.peers, "FlagEmbedding", model, job, work)
 
     encoder = Encoder.load(model, device="cpu", dtype=torch.float32)
     vocabulary = encoder.dims["vocabulary"]
     theirs = Numbers.load(theirs_file, vocabulary)
-    exact = ours(encoder, texts)
-    tokens = encoder.tokenizer.encode(texts, max_length=MAX_LENGTH)
+    exact = ours(encoder, texts, args.max_length)
+    tokens = encoder.tokenizer.encode(texts, max_length=args.max_length)
     ids = [part.tolist() for part in np.split(tokens.ids, tokens.offsets[1:-1])]
     checks = check_apart(theirs, ids, named)
     checks += compare("fp32", exact, theirs, named)
     del encoder
-    half = ours(Encoder.load(model, device="cpu", dtype=torch.bfloat16), texts, exact=False)
+    encoder = Encoder.load(model, device="cpu", dtype=torch.bfloat16)
+    half = ours(encoder, texts, args.max_length, exact=False)
+    del encoder
     checks += compare_cosines("bf16", half, theirs, named)
 
     if not args.no_round_trip:
-        short = [i for i, part in enumerate(ids) if len(part) < MAX_LENGTH]
+        short = [i for i, part in enumerate(ids) if len(part) < min(args.max_length, LONG)]
         some = [named[i] for i in short]
         written = work / "written"
         checkpoint = read_checkpoint(model)
         write_checkpoint(written, checkpoint.model, checkpoint.tokenizer)
         del checkpoint
         base = Encoder.load(written, device="cpu", dtype=torch.float32)
-        again = ours(base, [case.text for case in some])
+        again = ours(base, [case.text for case in some], args.max_length)
         del base
         for library in ("FlagEmbedding", "transformers", "sentence-transformers"):
             part = job | {"texts": [case.text for case in some]}
