@@ -130,7 +130,8 @@ class Group:
             padded = part.new_zeros(self.texts * self.longest, part.shape[1])
             part = padded.index_copy(0, self.slots, part)
         split = part.view(self.texts, self.longest, 3, heads, -1).permute(2, 0, 3, 1, 4)
-        if self.mask is None and part.dtype == torch.bfloat16 and not torch.is_grad_enabled():
+        plain = self.mask is None and not torch.is_grad_enabled()
+        if plain and part.dtype == torch.bfloat16 and part.device.type == "cpu":
             out = attend_in_blocks(split)
         else:
             q, k, v = split.unbind(0)
