@@ -132,7 +132,7 @@ class Encoder:
                     outputs = replace(outputs, multi=outputs.multi[outputs.kept])
             owners = np.repeat(np.arange(len(some)), batch.lengths)
             kept = np.delete(owners, batch.cls)
-            _add(rows, some, outputs, ids=batch.ids, owners=owners, multi_owners=kept)
+            collect(rows, some, outputs, ids=batch.ids, owners=owners, multi_owners=kept)
             done += len(batch.ids)
             if progress is not None:
                 progress(done, len(tokens.ids))
@@ -213,7 +213,7 @@ class Encoder:
                     multi=None if outputs.multi is None else outputs.multi[at],
                 )
             ids = batch.ids[counted]
-            _add(rows, mine, outputs, ids=ids, owners=owners, multi_owners=owners)
+            collect(rows, mine, outputs, ids=ids, owners=owners, multi_owners=owners)
             done += len(batch.ids)
             if progress is not None:
                 progress(done, len(found.tokens.ids))
@@ -320,7 +320,7 @@ class _Spans:
         return mine, np.repeat(np.arange(len(mine)), counts), pooled, counted
 
 
-def _add(
+def collect(
     rows: RowCollector,
     numbers: Rows,
     outputs: Outputs,
