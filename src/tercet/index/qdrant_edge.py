@@ -31,6 +31,9 @@ from tercet.records import Scalar
 
 HNSW_M = 16  # edges per node; the engine's default
 HNSW_EF_CONSTRUCT = 100  # the engine's default
+# Nodes kept in view for each one asked for: of the 300 nearest of 40,000 rows the graph finds 82%
+# with 1 and 92% with 2, in 1.0 and 1.7 ms (measured on bags of trained token vectors).
+HNSW_EF = 2
 FULL_SCAN_KB = 10_000  # below this much dense data a scan is as quick as the graph
 POINTS_AT_ONCE = 1000  # in one update
 # The engine maps its files, so on a full disk the process would die of SIGBUS instead of being
@@ -183,7 +186,7 @@ class QdrantEdgeIndex(StoredIndex):
         if leg == "dense":
             assert queries.dense is not None
             query = edge.Query.Nearest(queries.dense[row].astype(np.float32), using="dense")
-            params = edge.SearchParams(hnsw_ef=limit)
+            params = edge.SearchParams(hnsw_ef=HNSW_EF * limit)
         else:
             assert queries.sparse is not None
             if queries.sparse.indptr[row + 1] == queries.sparse.indptr[row]:
