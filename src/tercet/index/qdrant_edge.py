@@ -185,7 +185,7 @@ class QdrantEdgeIndex(StoredIndex):
         """The engine's request for one leg of one query; None where the leg is empty."""
         if leg == "dense":
             assert queries.dense is not None
-            query = edge.Query.Nearest(queries.dense[row].astype(np.float32), using="dense")
+            query = edge.Query.Nearest(queries.dense[row].tolist(), using="dense")
             params = edge.SearchParams(hnsw_ef=HNSW_EF * limit)
         else:
             assert queries.sparse is not None
