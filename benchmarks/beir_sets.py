@@ -7,7 +7,7 @@ queries without a relevant passage do not count. Knows nothing of models or repr
 import gzip
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +28,17 @@ class Dataset:
     passages: list[str]
     queries: list[str]
     gains: list[dict[str, int]]  # one per query: passage id -> gain, those above 0
+
+    def sample(self, count: int) -> "Dataset":
+        """The same passages, and at most so many queries, drawn the same every time."""
+        if len(self.queries) <= count:
+            return self
+        drawn = np.sort(np.random.default_rng(0).permutation(len(self.queries))[:count])
+        return replace(
+            self,
+            queries=[self.queries[place] for place in drawn],
+            gains=[self.gains[place] for place in drawn],
+        )
 
 
 def read_rows(folder: Path, stem: str) -> Iterator[dict[str, str]]:

@@ -150,6 +150,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--all-sets", action="store_true", help="every folder with test judgements")
     parser.add_argument("--model", help="folder or hub id (default: the bundled model)")
     parser.add_argument("--max-length", type=int, default=512, help="tokens (default: 512)")
+    parser.add_argument("--queries", type=int, help="a sample of so many a set (default: all)")
     parser.add_argument("--bm25-only", action="store_true", help="the baseline, without a model")
     parser.add_argument("--json", type=Path, help="write the figures here, too")
     return parser.parse_args()
@@ -163,6 +164,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     if not folders:
         raise InputError(f"{options.data} holds no folder with qrels/test.tsv")
     datasets = [read_dataset(folder) for folder in folders]  # a wrong name fails at once
+    if options.queries is not None:
+        datasets = [data.sample(max(1, options.queries)) for data in datasets]
     encoder, model = None, None
     if not options.bm25_only:
         from tercet.encoder import Encoder
@@ -178,7 +181,9 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     sets = {}
     for data in datasets:
         print(f"{data.name} ...", file=sys.stderr, flush=True)
-        sets[data.name] = evaluate(data, encoder, options.max_length)
+        facts = sets[data.name] = evaluate(data, encoder, options.max_length)
+        found = (f"{column} {100 * value:.1f}" for column, value in facts["ndcg@10"].items())
+        print(f"{data.name}: {', '.join(found)}", file=sys.stderr, flush=True)
     return {"sets": sets, "model": model, "machine": machine()}
 
 
