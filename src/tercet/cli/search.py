@@ -51,7 +51,7 @@ AT_ONCE = 64  # questions from a pipe that are encoded together
     type=click.IntRange(min=0),
     metavar="N",
     help="Chunks that dense and sparse each bring to be scored; 0 scores every chunk.  "
-    "[default: 300]",
+    "[default: 200]",
 )
 @click.option(
     "--filter",
