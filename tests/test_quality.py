@@ -126,6 +126,7 @@ def test_every_column_is_measured_and_shown(folder: Path, tiny_checkpoint: Path)
             all_sets=True,
             model=str(tiny_checkpoint),
             max_length=64,
+            queries=None,
             bm25_only=False,
         )
     )
