@@ -381,7 +381,7 @@ def _device(wanted: str | torch.device | None) -> torch.device:
 
 def _dtype(wanted: str | torch.dtype | None, device: torch.device) -> torch.dtype:
     if wanted is None:
-        fast = device.type == "cuda" or (device.type == "cpu" and _multiplies_bfloat16())
+        fast = device.type == "cuda" or (device.type == "cpu" and multiplies_bfloat16())
         return torch.bfloat16 if fast else torch.float32
     dtype = getattr(torch, wanted, None) if isinstance(wanted, str) else wanted
     if dtype in (torch.float32, torch.bfloat16) or (
@@ -391,7 +391,7 @@ def _dtype(wanted: str | torch.dtype | None, device: torch.device) -> torch.dtyp
     raise InputError(f"dtype {wanted!r}: choose float32 or bfloat16 (on a GPU also float16)")
 
 
-def _multiplies_bfloat16() -> bool:
+def multiplies_bfloat16() -> bool:
     """Whether this CPU has instructions for bfloat16 products: AMX or AVX512-BF16."""
     return any(
         check() for check in (torch.cpu._is_amx_tile_supported, torch.cpu._is_avx512_bf16_supported)

@@ -20,6 +20,7 @@ from tercet.backbone import BackboneConfig
 from tercet.checkpoint import Settings, write_checkpoint
 from tercet.data.rows import files_of, read_rows
 from tercet.data.split import text_key, texts_of
+from tercet.encoder import multiplies_bfloat16
 from tercet.errors import InputError
 from tercet.model import M3Model
 from tercet.tokens import Tokenizer
@@ -171,7 +172,15 @@ def train_mini(
     grow(bag, trunk, model, seed=settings.seed, cls_id=pruned.cls_id)
     start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     began = time.monotonic()
-    steps = train_unified(model, pairs, pruned, settings.unified, teacher=teacher, log=log)
+    steps = train_unified(
+        model,
+        pairs,
+        pruned,
+        settings.unified,
+        teacher=teacher,
+        log=log,
+        autocast=multiplies_bfloat16(),
+    )
     blend(model, start, settings.trained_share)
     encode = model_encoder(model, held_out, pruned)
     weights, found = tune_weights(sets, encode)
