@@ -1,11 +1,10 @@
-"""Scores: packed and padded forms agree with the formulas, and padding can never win."""
+"""Scores agree with the formulas, and padding can never win."""
 
 from typing import Any
 
 import numpy as np
 import pytest
 import scipy.sparse as sp
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,7 +14,6 @@ from tercet.errors import InputError
 from tercet.scores import (
     dense_scores,
     lexical_scores,
-    maxsim,
     maxsim_packed,
     maxsim_scores,
     weighted_sum,
@@ -63,30 +61,18 @@ def test_each_score_is_its_formula() -> None:
 def test_blocks_do_not_show(counts: list[int], block: int) -> None:
     passages = make(2, counts)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tercet.scores.MAXSIM_BLOCK", block)
+        patch.setattr("tercet.scores.TOKENS", block)
         got = maxsim_scores(QUERIES, passages)
     np.testing.assert_allclose(got, by_formula(QUERIES, passages), rtol=1e-4, atol=1e-5)
 
 
-def padded(rows: Any, longest: int, fill: float) -> tuple[torch.Tensor, torch.Tensor]:
-    out = torch.full((len(rows), longest, 4), fill)
-    mask = torch.zeros(len(rows), longest, dtype=torch.bool)
-    for row in range(len(rows)):
-        vectors = torch.from_numpy(rows.tokens(row).astype(np.float32))
-        out[row, : len(vectors)], mask[row, : len(vectors)] = vectors, True
-    return out, mask
-
-
-@pytest.mark.parametrize("fill", [0.0, 1e4, -1e4])
-def test_padding_never_wins(fill: float) -> None:
+def test_padding_never_wins() -> None:
     negative = make(1, [7, 1, 3, 30])
     negative.multi[:] = -np.abs(negative.multi)  # so that a zero vector would win
     positive = make(0, [2, 5, 1])
     positive.multi[:] = np.abs(positive.multi)
     want = by_formula(positive, negative)
     assert (want < 0).all()
-    got = maxsim(*padded(positive, 8, fill), *padded(negative, 40, fill))
-    np.testing.assert_allclose(got.numpy(), want, rtol=1e-3)
     np.testing.assert_allclose(maxsim_scores(positive, negative), want, rtol=1e-3)
 
 

@@ -1,8 +1,8 @@
 """Scores of queries against passages, computed once for training, search and evaluation alike.
 
-Takes representations, never texts or models. Sums run in float32. Two forms: differentiable
-tensors padded with a mask (training), and packed Embeddings (search). Shapes: Q queries,
-P passages, S query tokens, T passage tokens, D dense size, V vocabulary, M multi-vector size.
+Takes representations, never texts or models. Sums run in float32. `tercet.train.interaction` gives
+the same scores with gradients. Shapes: Q queries, P passages, S query tokens, T passage tokens,
+D dense size, V vocabulary, M multi-vector size.
 """
 
 from collections.abc import Iterator
@@ -10,7 +10,6 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from tercet.config import HEADS, Head, Weights
 from tercet.embeddings import Embeddings
@@ -19,21 +18,9 @@ from tercet.errors import InputError
 TOKENS, QUERY_TOKENS = 1 << 13, 1 << 9  # of a block of `maxsim_scores`: 16 MB of similarities
 
 Scores = npt.NDArray[np.float32]
+Places = npt.NDArray[np.int64]
 
 MAXSIM_BLOCK = 1 << 20  # passage numbers converted at once: 4 MB, which caches hold
-
-
-def maxsim(queries: Tensor, query_mask: Tensor, passages: Tensor, passage_mask: Tensor) -> Tensor:
-    """MaxSim of every query with every passage, (Q, S, M) x (P, T, M) -> (Q, P) float32.
-
-    (1 / |q|) sum_i max_j <E_q[i], E_p[j]>. Padding is filled with the dtype's minimum before the
-    maximum, so it can never win; query padding weighs nothing. Masks are (Q, S) and (P, T) bool.
-    """
-    similarity = torch.einsum("qsm,ptm->qpst", queries, passages).float()
-    floor = torch.finfo(similarity.dtype).min
-    best = similarity.masked_fill(~passage_mask[None, :, None, :], floor).amax(-1)  # (Q, P, S)
-    best = best * query_mask[:, None, :]
-    return best.sum(-1) / query_mask.sum(-1).clamp(min=1)[:, None]
 
 
 def dense_scores(queries: Embeddings, passages: Embeddings) -> Scores:
@@ -53,8 +40,7 @@ def lexical_scores(queries: Embeddings, passages: Embeddings) -> Scores:
 def maxsim_scores(queries: Embeddings, passages: Embeddings) -> Scores:
     """MaxSim of packed multi-vectors, (Q, P) float32.
 
-    Passages of similar length are worked on together, shorter ones filled up with their own first
-    vector, which cannot change a maximum. Raises InputError where a side has no multi-vectors or
+    Raises InputError where a side has no multi-vectors or
     a text no vector.
     """
     if queries.multi is None or queries.offsets is None:
@@ -65,28 +51,35 @@ def maxsim_scores(queries: Embeddings, passages: Embeddings) -> Scores:
     if (len(asked) and asked.min() < 1) or (len(counts) and counts.min() < 1):
         raise InputError("MaxSim needs at least one vector of every text")
     out = np.empty((len(queries), len(passages)), dtype=np.float32)
-    order = np.argsort(counts, kind="stable")
-    first = 0
-    while first < len(order):
-        room = np.searchsorted(
-            counts[order[first:]] * np.arange(1, len(order) - first + 1), TOKENS, side="right"
-        )
-        some = order[first : first + max(1, int(room))]
-        longest = int(counts[some[-1]])
-        within = np.arange(longest) < counts[some][:, None]  # (n, T)
-        places = passages.offsets[some][:, None] + np.where(within, np.arange(longest), 0)
+    for some, places in passage_blocks(passages.offsets[:-1], counts, TOKENS):
         block = torch.from_numpy(passages.multi[places.ravel()]).float()  # (n * T, M)
         for start, stop in _runs(queries.offsets, QUERY_TOKENS):
             tokens = queries.multi[int(queries.offsets[start]) : int(queries.offsets[stop])]
             similarity = torch.from_numpy(np.array(tokens)).float() @ block.T
-            best = similarity.view(len(tokens), len(some), longest).amax(-1).numpy()
+            best = similarity.view(len(tokens), *places.shape).amax(-1).numpy()
             sums = np.add.reduceat(best, queries.offsets[start:stop] - queries.offsets[start])
             out[start:stop, some] = sums / asked[start:stop, None]
-        first += len(some)
     return out
 
 
-def _runs(offsets: npt.NDArray[np.int64], size: int) -> Iterator[tuple[int, int]]:
+def passage_blocks(starts: Places, counts: Places, tokens: int) -> Iterator[tuple[Places, Places]]:
+    """Passages of similar length, about so many tokens at once: their numbers (n,), places (n, T).
+
+    starts and counts (P,) say where each one's vectors lie; a shorter one repeats its own first
+    vector up to T, which cannot change a maximum.
+    """
+    order = np.argsort(counts, kind="stable")
+    first = 0
+    while first < len(order):
+        padded = counts[order[first:]] * np.arange(1, len(order) - first + 1)
+        room = int(np.searchsorted(padded, tokens, side="right"))
+        some = order[first : first + max(1, room)]
+        longest = np.arange(counts[some[-1]])
+        yield some, starts[some][:, None] + np.where(longest < counts[some][:, None], longest, 0)
+        first += len(some)
+
+
+def _runs(offsets: Places, size: int) -> Iterator[tuple[int, int]]:
     """First and last + 1 of neighbouring texts with about `size` vectors together."""
     first = 0
     while first < len(offsets) - 1:

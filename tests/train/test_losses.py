@@ -1,80 +1,208 @@
-"""Losses against their formulas, and what masks and in-batch lexical vectors must keep."""
+"""Losses against their formulas, and what masks, teachers and several devices must keep."""
+
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from tercet.config import Head
 from tercet.errors import InputError
 from tercet.train.losses import (
+    Columns,
     LossConfig,
     competitors,
+    contrast,
     distillation,
+    flops,
     info_nce,
-    lexical,
+    log_shares,
     unified,
 )
 
 TAU = 0.1
+COUNT = 6
 
 
-def matrices(count: int = 6) -> dict[Head, torch.Tensor]:
+def matrices(columns: int = COUNT) -> dict[Head, list[Tensor]]:
     generator = torch.Generator().manual_seed(0)
     heads: tuple[Head, ...] = ("dense", "sparse", "multi")
-    return {head: torch.rand(count, count, generator=generator) for head in heads}
+    return {head: [torch.rand(COUNT, columns, generator=generator)] for head in heads}
+
+
+def square(mask: Tensor | None = None) -> Columns:
+    own = torch.eye(COUNT, dtype=torch.bool)
+    mask = torch.ones_like(own) if mask is None else mask
+    return Columns(torch.arange(COUNT), mask, own, None, COUNT)
+
+
+def with_negatives(teacher: Tensor | None = None) -> Columns:
+    """Each query has its positive and one negative: columns 2q and 2q + 1."""
+    own = torch.repeat_interleave(torch.eye(COUNT, dtype=torch.bool), 2, dim=1)
+    known = None if teacher is None else teacher[None, :].expand(COUNT, -1)
+    return Columns(torch.arange(COUNT) * 2, torch.ones_like(own), own, known, COUNT)
+
+
+def nce(scores: Tensor, columns: Columns) -> Tensor:
+    return info_nce(log_shares(scores, columns.mask, TAU), columns)
+
+
+def soft(scores: Tensor, teacher: Tensor, columns: Columns) -> Tensor:
+    target = log_shares(teacher, columns.mask, TAU).exp()
+    return distillation(log_shares(scores, columns.mask, TAU), target, columns)
+
+
+def both(scores: Tensor, columns: Columns, config: LossConfig) -> Tensor:
+    return contrast(scores, log_shares(scores, columns.mask, TAU), columns, config)
 
 
 def test_info_nce_is_its_formula_over_the_columns_that_compete() -> None:
-    scores = matrices()["dense"]
+    scores = matrices()["dense"][0]
     groups = torch.tensor([1, 1, 2, 3, 4, 5])  # rows 0 and 1 are one group
-    own = torch.arange(6)
-    mask = competitors(groups, groups, own)
+    own = torch.eye(COUNT, dtype=torch.bool)
+    columns = square(competitors(groups[:, None], groups[:, None], own))
     expected = []
-    for row in range(6):
-        columns = [c for c in range(6) if c == row or groups[c] != groups[row]]
-        exps = torch.exp(scores[row, columns] / TAU)
+    for row in range(COUNT):
+        kept = [c for c in range(COUNT) if c == row or groups[c] != groups[row]]
+        exps = torch.exp(scores[row, kept] / TAU)
         expected.append(-torch.log(torch.exp(scores[row, row] / TAU) / exps.sum()))
-    assert torch.allclose(info_nce(scores, own, mask, TAU), torch.stack(expected).mean())
+    assert torch.allclose(nce(scores, columns), torch.stack(expected).mean())
     changed = scores.clone()
     changed[0, 1] = 99.0  # a member of the same group is no negative
-    assert torch.equal(info_nce(changed, own, mask, TAU), info_nce(scores, own, mask, TAU))
+    assert torch.equal(nce(changed, columns), nce(scores, columns))
+
+
+def test_any_common_mark_takes_a_column_out_but_never_the_own_one() -> None:
+    asked = torch.tensor([[1, 10], [2, 20]])
+    passages = torch.tensor([[1, 10], [2, 10], [3, 30]])
+    own = torch.tensor([[True, False, False], [False, True, False]])
+    assert competitors(asked, passages, own).tolist() == [[True, False, True], [True, True, True]]
+    assert torch.equal(competitors(asked, passages, own, in_batch=False), own)
 
 
 def test_the_unified_loss_is_the_papers_sum() -> None:
-    scores, own = matrices(), torch.arange(6)
-    mask = torch.ones(6, 6, dtype=torch.bool)
-    config = LossConfig(temperature=TAU)
-    inter = scores["dense"] + 0.3 * scores["sparse"] + scores["multi"]
-    each = {head: info_nce(matrix, own, mask, TAU) for head, matrix in scores.items()}
-    warm = each["dense"] + 0.1 * each["sparse"] + each["multi"] + info_nce(inter, own, mask, TAU)
-    soft = {head: distillation(matrix, inter, mask, TAU) for head, matrix in scores.items()}
-    both = (warm / 4 + (soft["dense"] + 0.1 * soft["sparse"] + soft["multi"]) / 3) / 2
-    assert torch.allclose(unified(scores, own, mask, config, distil=False)[0], warm / 4)
-    assert torch.allclose(unified(scores, own, mask, config, distil=True)[0], both)
+    scores, columns, config = matrices(), square(), LossConfig(temperature=TAU)
+    plain = {head: some[0] for head, some in scores.items()}
+    inter = plain["dense"] + 0.3 * plain["sparse"] + plain["multi"]
+    each = {head: nce(matrix, columns) for head, matrix in plain.items()}
+    warm = each["dense"] + 0.1 * each["sparse"] + each["multi"] + nce(inter, columns)
+    taught = {head: soft(matrix, inter, columns) for head, matrix in plain.items()}
+    distilled = (taught["dense"] + 0.1 * taught["sparse"] + taught["multi"]) / 3
+    assert torch.allclose(unified(scores, columns, config, distil=False)[0], warm / 4)
+    assert torch.allclose(
+        unified(scores, columns, config, distil=True)[0], (warm / 4 + distilled) / 2
+    )
+
+
+def test_one_head_alone_is_its_info_nce() -> None:
+    scores, columns = matrices(), square()
+    loss, facts = unified(
+        {"dense": scores["dense"]}, columns, LossConfig(temperature=TAU), distil=False
+    )
+    assert torch.equal(loss, nce(scores["dense"][0], columns))
+    assert set(facts) == {"dense"}
+
+
+def test_leading_sizes_are_averaged_into_their_head_alone() -> None:
+    scores, columns, config = matrices(), square(), LossConfig(temperature=TAU)
+    smaller = torch.rand(COUNT, COUNT, generator=torch.Generator().manual_seed(9))
+    whole, before = unified(scores, columns, config, distil=False)
+    more, after = unified(
+        {**scores, "dense": [*scores["dense"], smaller]}, columns, config, distil=False
+    )
+    added = nce(smaller, columns)
+    assert torch.allclose(after["dense"], (before["dense"] + added) / 2)
+    assert torch.allclose(more - whole, (after["dense"] - before["dense"]) / 4, atol=1e-6)
+    assert torch.equal(after["inter"], before["inter"])
 
 
 def test_distillation_is_least_where_student_equals_teacher_and_has_no_teacher_gradient() -> None:
-    scores = matrices()["dense"].requires_grad_()
-    teacher = matrices()["multi"].requires_grad_()
-    mask = torch.ones(6, 6, dtype=torch.bool)
-    distillation(scores, teacher, mask, TAU).backward()
+    scores = matrices()["dense"][0].requires_grad_()
+    teacher = matrices()["multi"][0].requires_grad_()
+    soft(scores, teacher, square()).backward()
     assert teacher.grad is None
     assert scores.grad is not None
     assert scores.grad.abs().max() > 0
-    same = distillation(teacher, teacher, mask, TAU)
-    assert same < distillation(scores, teacher, mask, TAU)
+    same = soft(teacher, teacher, square())
+    assert same < soft(scores, teacher, square())
 
 
-def test_in_batch_lexical_vectors_keep_the_max_of_each_id_and_its_gradient() -> None:
-    weights = torch.tensor([0.5, 2.0, 1.0, 0.25, 3.0], requires_grad=True)
-    ids = torch.tensor([7, 7, 9, 9, 7])
-    owners = torch.tensor([0, 0, 0, 1, 1])
-    vectors = lexical(weights, ids, owners, 3)
-    assert vectors.tolist() == [[2.0, 1.0], [3.0, 0.25], [0.0, 0.0]]
-    (vectors[0] @ vectors[1]).backward()
-    assert weights.grad is not None
-    assert weights.grad.tolist() == [0.0, 3.0, 0.25, 1.0, 2.0]
+def test_outside_scores_add_the_references_kl_div() -> None:
+    teacher = torch.rand(2 * COUNT, generator=torch.Generator().manual_seed(1))
+    scores = matrices(2 * COUNT)["dense"][0]
+    columns, config = with_negatives(teacher), LossConfig(temperature=TAU)
+    expected = torch.zeros(())
+    for row in range(COUNT):
+        some = slice(2 * row, 2 * row + 2)
+        target = torch.softmax(teacher[some], 0)
+        expected = expected - (target * torch.log_softmax(scores[row, some] / TAU, 0)).sum()
+    added = both(scores, columns, config) - nce(scores, columns)
+    assert torch.allclose(added, expected / COUNT, atol=1e-5)
 
 
-def test_a_temperature_of_nothing_is_refused() -> None:
-    with pytest.raises(InputError, match="temperature"):
-        LossConfig(temperature=0.0)
+def test_m3_kd_takes_the_place_of_info_nce_as_in_the_reference() -> None:
+    teacher = torch.rand(2 * COUNT, generator=torch.Generator().manual_seed(1))
+    scores = matrices(2 * COUNT)["dense"][0]
+    config = LossConfig(temperature=TAU, teacher="m3_kd")
+    targets = torch.softmax(teacher.view(COUNT, 2), 1)
+    labels, mask = torch.arange(COUNT) * 2, torch.zeros_like(scores)
+    expected = torch.zeros(())
+    for turn in range(2):  # FlagEmbedding's loop, in our words
+        losses = torch.nn.functional.cross_entropy(
+            scores / TAU + mask, labels + turn, reduction="none"
+        )
+        expected = expected + (targets[:, turn] * losses).mean()
+        mask[torch.arange(COUNT), labels + turn] = torch.finfo(torch.float32).min
+    assert torch.allclose(both(scores, with_negatives(teacher), config), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("teacher", ["kl_div", "m3_kd"])
+def test_a_query_without_outside_scores_keeps_its_info_nce(teacher: Any) -> None:
+    known = torch.full((2 * COUNT,), float("nan"))
+    known[:2] = torch.tensor([0.9, 0.1])  # of the first query alone
+    scores = matrices(2 * COUNT)["dense"][0].requires_grad_()
+    config = LossConfig(temperature=TAU, teacher=teacher)
+    taught = torch.autograd.grad(both(scores, with_negatives(known), config), scores)[0]
+    plain = torch.autograd.grad(nce(scores, with_negatives()), scores)[0]
+    assert torch.allclose(taught[1:], plain[1:], atol=1e-6)
+    assert not torch.allclose(taught[0], plain[0], atol=1e-3)
+
+
+def test_losses_of_two_halves_add_up() -> None:
+    scores, whole, config = matrices(), square(), LossConfig(temperature=TAU)
+    loss, _ = unified(scores, whole, config, distil=True)
+    total = torch.zeros(())
+    for half in (slice(0, 4), slice(4, 6)):
+        part = Columns(whole.positives[half], whole.mask[half], whole.own[half], None, COUNT)
+        some = {head: [matrix[half] for matrix in found] for head, found in scores.items()}
+        total = total + unified(some, part, config, distil=True)[0]
+    assert torch.allclose(total, loss, atol=1e-6)
+
+
+def test_flops_is_the_sum_of_squared_mean_weights() -> None:
+    weights, ids = torch.tensor([1.0, 3.0, 2.0]), torch.tensor([5, 5, 8])
+    assert float(flops(weights, ids, 2)) == pytest.approx((4 / 2) ** 2 + (2 / 2) ** 2)
+
+
+def test_the_start_of_distillation() -> None:
+    assert LossConfig().start(400) == 100
+    assert LossConfig().start(100_000) == 6000
+    assert LossConfig(distil_from=7).start(8) == 7
+    assert LossConfig(distillation=False, distil_from=9).start(8) == 8
+    with pytest.raises(InputError, match="distil_from = 8, but the run has 8 steps"):
+        LossConfig(distil_from=8).start(8)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("temperature", 0.0, "temperature"),
+        ("teacher", "bert", "kl_div, m3_kd"),
+        ("flops", -1.0, "flops"),
+        ("dense_sizes", (0,), "sizes"),
+    ],
+)
+def test_what_is_no_loss(field: str, value: Any, said: str) -> None:
+    changed: dict[str, Any] = {field: value}
+    with pytest.raises(InputError, match=said):
+        LossConfig(**changed)

@@ -1,4 +1,4 @@
-"""The command line: `tercet index`, `search`, `encode`, `info`, `data` and `train`.
+"""The command line: `tercet index`, `search`, `encode`, `info`, `data`, `train`, `mine` and so on.
 
 A door: reads arguments, calls the library, prints. What goes wrong on purpose is one sentence on
 stderr; anything else is a defect and shows itself. Commands import what is heavy when they run, so
@@ -17,8 +17,11 @@ from tercet.cli.data import data
 from tercet.cli.encode import encode
 from tercet.cli.index import index
 from tercet.cli.info import info
+from tercet.cli.init import init
+from tercet.cli.mine import mine
 from tercet.cli.search import search
 from tercet.cli.train import train
+from tercet.cli.trim import trim
 from tercet.errors import TercetError
 
 FAILED, WRONG_USAGE = 1, 2
@@ -42,7 +45,7 @@ def tercet() -> None:
     """
 
 
-for command in (index, search, encode, info, data, train):
+for command in (index, search, encode, info, data, init, trim, train, mine):
     tercet.add_command(command)
 
 

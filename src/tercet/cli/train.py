@@ -1,107 +1,217 @@
-"""`tercet train`: checkpoints from rows."""
+"""`tercet train`: a stage of training, from a recipe or a TOML file."""
 
 import json
+import time
+from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-_PATH = click.Path(path_type=Path)
+from tercet.cli.meter import Meter
+from tercet.cli.options import emit, json_option
+
+if TYPE_CHECKING:
+    from tercet.mining import Answers
+    from tercet.train.config import TrainConfig
+    from tercet.train.plan import Plan
+
+STOPPED = 143  # 128 + SIGTERM, as shells have it
 
 
-@click.group()
-def train() -> None:
-    """Train models.
-
-    \b
-    Examples:
-      tercet data split rows --to split
-      tercet train mini split --tokenizer tokenizer.json --work work --to my-mini
-    """
-
-
-@train.command()
-@click.argument("source", type=_PATH)
-@click.option("--tokenizer", required=True, type=_PATH, help="XLM-RoBERTa tokenizer.json to prune.")
-@click.option("--to", "target", required=True, type=_PATH, help="Folder of the new model.")
-@click.option("--work", required=True, type=_PATH, help="Folder for what can be reused: the bag.")
+@click.command()
+@click.argument("recipe", metavar="RECIPE")
 @click.option(
-    "--teacher",
-    "teachers",
+    "--set",
+    "settings",
     multiple=True,
-    type=_PATH,
-    help="Vectors made by `tercet train teach`; may be repeated.",
+    metavar="NAME=VALUE",
+    help="Set a field of the recipe, as in batch.rows=64; may be repeated.",
 )
 @click.option(
-    "--bag-minutes", type=click.FloatRange(0, min_open=True), help="Length of the first stage."
+    "--rows",
+    multiple=True,
+    metavar="FILES",
+    help="Training rows, instead of the recipe's data.sources: one source for each use, its files"
+    " separated by commas.",
 )
-@click.option(
-    "--minutes", type=click.FloatRange(0, min_open=True), help="Length of the second stage."
-)
-@click.option("--vocabulary", type=click.IntRange(1), help="Most ids to keep.")
-@click.option("--layers", type=click.IntRange(1), help="Layers of the trunk.")
-@click.option("--seed", type=int, help="Seed of the start and of the batches.")
-def mini(
-    source: Path,
-    tokenizer: Path,
-    target: Path,
-    work: Path,
-    teachers: tuple[Path, ...],
-    bag_minutes: float | None,
-    minutes: float | None,
-    **sizes: Any,
-) -> None:
-    """Train a small model from nothing, as the bundled one was.
+@click.option("--dev", multiple=True, metavar="FILE", help="Held-out rows; may be repeated.")
+@click.option("--model", metavar="MODEL", help="Folder or hub id to start from.")
+@click.option("--to", metavar="DIR", help="Folder of the run.")
+@click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
+@click.option("--resume", is_flag=True, help="Go on from the newest checkpoint in --to.")
+@click.option("--show", "show_config", is_flag=True, help="Print the whole config and stop.")
+@json_option
+def train(
+    recipe: str,
+    settings: tuple[str, ...],
+    rows: tuple[str, ...],
+    dev: tuple[str, ...],
+    model: str | None,
+    to: str | None,
+    dry_run: bool,
+    resume: bool,
+    show_config: bool,
+    as_json: bool,
+) -> int | None:
+    """Run one stage of training.
 
-    SOURCE holds train/ and dev/ as `tercet data split` writes them. Prunes the vocabulary, trains
-    the token embeddings as a bag, then all heads of a small trunk, chooses the weights of the
-    hybrid sum on dev, and writes a checkpoint in the reference layout. One JSON line per report.
+    RECIPE is retromae, contrastive, unified or mini, or a TOML file with the same fields. Several
+    devices: start it with torchrun. SIGTERM saves a checkpoint and ends with exit code 143.
 
     \b
     Examples:
-      tercet train mini split --tokenizer tokenizer.json --work work --to my-mini
-      tercet train mini split --tokenizer tokenizer.json --work work --to quick \\
-        --bag-minutes 2 --minutes 4
+      tercet train unified --model BAAI/bge-m3 --rows rows.jsonl.gz --to run --set epochs=2
+      tercet train my-recipe.toml --dry-run
+      tercet train unified --to run --resume
+      torchrun --nproc-per-node 4 -m tercet train my-recipe.toml
     """
-    from dataclasses import replace
+    from tercet.train.config import to_tree
+    from tercet.train.loop import Stopped
+    from tercet.train.run import train as run
 
-    from tercet.train.mini import MiniConfig, train_mini
+    config = _config(recipe, settings, rows, dev, model, to, resumed=resume)
+    if show_config:
+        click.echo(_toml(to_tree(config)))
+        return None
+    if dry_run:
+        _dry_run(config, as_json)
+        return None
+    with Meter(config.stage) as meter:
+        began = time.monotonic()
 
-    config = replace(MiniConfig(), **{name: v for name, v in sizes.items() if v is not None})
-    if bag_minutes is not None:
-        config = replace(config, bag=replace(config.bag, minutes=bag_minutes))
-    if minutes is not None:
-        config = replace(config, unified=replace(config.unified, minutes=minutes))
-    train_mini(
-        source, tokenizer, target, work=work, teachers=list(teachers), config=config, log=_report
+        def show(done: int, total: int, tokens: int) -> None:
+            meter.show(done, total, count=tokens, unit="tokens")
+
+        def log(line: dict[str, Any]) -> None:
+            if as_json:
+                emit(line)
+            else:
+                meter.note(_sentence(line))
+
+        try:
+            with closing(_miner(Path(config.to))) as answers:
+                folder = run(config, resumed=resume, mine=answers, log=log, show=show)
+        except Stopped as stop:
+            meter.note(f"tercet: {stop}")
+            return STOPPED
+    if not as_json:
+        click.echo(f"{folder}: done in {time.monotonic() - began:.0f} s")
+    return None
+
+
+def _config(
+    recipe: str,
+    settings: tuple[str, ...],
+    rows: tuple[str, ...],
+    dev: tuple[str, ...],
+    model: str | None,
+    to: str | None,
+    *,
+    resumed: bool,
+) -> "TrainConfig":
+    from tercet.train import config as configs
+    from tercet.train.recipes import RECIPES
+
+    kept = Path(to) / "config.json" if to else None
+    tree: dict[str, Any]
+    if resumed and kept is not None and kept.is_file():
+        tree = json.loads(kept.read_text())
+        where = str(kept)
+    elif recipe in RECIPES:
+        tree, where = configs.to_tree(RECIPES[recipe]()), recipe
+    else:
+        tree, where = configs.read_tree(Path(recipe)), recipe
+    data = tree.setdefault("data", {})
+    if rows:
+        data["sources"] = [{"files": some.split(",")} for some in rows]
+    if dev:
+        data["dev"] = list(dev)
+    for name, value in (("model", model), ("to", to)):
+        if value is not None:
+            tree[name] = value
+    # steps and epochs exclude each other: setting one takes the recipe's other back
+    for one, other, none in (("steps", "epochs", 0.0), ("epochs", "steps", 0)):
+        if any(setting.partition("=")[0].strip() == one for setting in settings):
+            tree[other] = none
+    return configs.from_tree(tree, settings, where=where)
+
+
+def _miner(run: Path) -> "Answers":
+    """Answers the trainer's requests for negatives in this process."""
+    from tercet.encoder import Encoder
+    from tercet.mining import Answers
+
+    return Answers(run, Encoder.load)
+
+
+def _dry_run(config: "TrainConfig", as_json: bool) -> None:
+    from tercet.train.distributed import World
+    from tercet.train.plan import make_plan
+    from tercet.train.prepare import prepare
+
+    world = World.start(config.device or None)
+    try:
+        plan = make_plan(prepare(config, world))
+    finally:
+        world.stop()
+    if as_json:
+        emit(plan.as_dict())
+    else:
+        click.echo(_plan_text(plan))
+
+
+def _plan_text(plan: "Plan") -> str:
+    width = max(len(group["name"]) for group in plan.groups)
+    lines = [
+        f"{plan.stage}: {plan.rows:,} rows of {plan.texts:,} texts",
+        f"{'group':<{width}} {'rows':>9} {'batch':>7} {'batches':>8} {'tokens/row':>11}",
+    ]
+    lines += [
+        f"{group['name']:<{width}} {group['rows']:>9,} {group['batch']:>7,}"
+        f" {group['batches']:>8,} {group['tokens_per_row']:>11,.1f}"
+        for group in plan.groups
+    ]
+    distil = plan.distillation_from
+    lines += [
+        f"{plan.steps:,} steps, {plan.epochs:g} epochs of {plan.batches_per_epoch:,} batches"
+        + (
+            "" if distil is None or distil >= plan.steps else f"; distillation from step {distil:,}"
+        ),
+        f"padding to the longest text of a batch: {plan.padding:.1%}"
+        f" (batches at random: {plan.padding_at_random:.1%})",
+        f"memory of a device: {plan.weights_mb:,} MB weights, gradients and moments;"
+        f" {plan.activations_mb:,} MB activations"
+        + (
+            f" (sub-batches of {plan.sub_batch_tokens:,} tokens)"
+            if plan.sub_batch_tokens
+            else " (the whole batch at once)"
+        )
+        + f"; {plan.representations_mb:,} MB representations",
+    ]
+    return "\n".join(lines)
+
+
+def _sentence(line: dict[str, Any]) -> str:
+    """A report for people; metrics.jsonl has all of it."""
+    if "warning" in line:
+        return f"step {line['step']}: warning: {line['warning']}"
+    if "dev" in line:
+        at = f"step {line['step']}: " if "step" in line else ""
+        return f"{at}dev {json.dumps(line['dev'])}" + (
+            f", weights {line['weights']}" if "weights" in line else ""
+        )
+    losses = [
+        f"{n.removeprefix('loss_')} {v:.3f}" for n, v in line.items() if n.startswith("loss_")
+    ]
+    return (
+        f"step {line['step']}/{line['of']}: loss {line.get('loss', float('nan')):.4f}"
+        f" ({', '.join(losses)}), norm {line['norm']:.2f}, {line['tokens_per_s']:,} tokens/s,"
+        f" {line['memory_mb']:,} MB"
     )
 
 
-@train.command()
-@click.argument("files", nargs=-1, required=True, type=_PATH)
-@click.option("--model", required=True, help="Folder or name of a sentence-transformers model.")
-@click.option("--to", "target", required=True, type=_PATH, help="File for the vectors (.npz).")
-@click.option(
-    "--max-length",
-    type=click.IntRange(8),
-    default=64,
-    show_default=True,
-    help="Tokens of a text that the teacher reads.",
-)
-def teach(files: tuple[Path, ...], model: str, target: Path, max_length: int) -> None:
-    """Encode the English texts of FILES with an outside teacher, once.
+def _toml(tree: dict[str, Any]) -> str:
+    import tomli_w
 
-    Needs `pip install 'tercet[teacher]'`.
-
-    \b
-    Examples:
-      tercet train teach split/train/qa.jsonl.gz --model all-MiniLM-L6-v2 --to teacher.npz
-    """
-    from tercet.train.teacher import teach as run
-
-    count = run(files, model, target, max_length=max_length)
-    click.echo(f"{target}: vectors of {count} texts")
-
-
-def _report(facts: dict[str, Any]) -> None:
-    click.echo(json.dumps(facts))
+    return tomli_w.dumps(tree).rstrip()

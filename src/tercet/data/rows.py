@@ -1,6 +1,7 @@
-"""Training rows, {"query", "pos", "neg", ...} as JSON lines: read and written, errors with lines.
+"""Training rows, {"query", "pos", "neg", ...}: read from files of several kinds, checked, written.
 
-Knows nothing of tokens or models. Plain, .gz and .xz files.
+JSON lines (plain, .gz, .xz, .zst), Parquet, and folders that Hugging Face datasets saved. Knows
+nothing of tokens or models.
 """
 
 import contextlib
@@ -10,48 +11,139 @@ import json
 import lzma
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
-from tercet.errors import InputError
+from tercet.data.tables import dataset_files, dataset_rows, is_dataset, parquet_rows
+from tercet.errors import InputError, MissingExtraError
 
 Row = dict[str, Any]
-SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.xz")
-
-
-def open_text(path: Path) -> TextIO:
-    """Opens a plain, .gz or .xz file as UTF-8 text."""
-    if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8")
-    if path.suffix == ".xz":
-        return lzma.open(path, "rt", encoding="utf-8")
-    return open(path, encoding="utf-8")
+SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.xz", ".jsonl.zst", ".parquet")
+LARGEST = 3.4028234663852886e38  # float32: scores are kept in it
+_BOM = b"\xef\xbb\xbf"
+_PART = 1 << 16  # bytes of a .zst file unpacked at once
 
 
 def read_rows(path: Path) -> Iterator[Row]:
-    """Yields the objects of a JSON-lines file; raises InputError naming file and line."""
+    """Yields the rows of a file; raises InputError naming file and line."""
+    for _, row in numbered_rows(path):
+        yield row
+
+
+def numbered_rows(
+    path: Path, *, skip: Callable[[InputError], None] | None = None
+) -> Iterator[tuple[int, Row]]:
+    """Yields every row with its line, from 1 and blank lines counted; rows are counted in tables.
+
+    A line that is no JSON object raises InputError naming file and line or, given `skip`, is handed
+    to it and passed over. A file that cannot be read, or ends too soon, raises in any case.
+    """
+    if path.is_dir():
+        yield from dataset_rows(path)
+    elif path.suffix == ".parquet":
+        yield from parquet_rows(path)
+    else:
+        yield from _json_rows(path, skip)
+
+
+def _json_rows(path: Path, skip: Callable[[InputError], None] | None) -> Iterator[tuple[int, Row]]:
     number = 0
     try:
-        with open_text(path) as lines:
-            for number, line in enumerate(lines, 1):
-                if not line.strip():
-                    continue
-                row = json.loads(line)
-                if not isinstance(row, dict):
-                    raise InputError(f"{path}:{number}: expected a JSON object, got {line[:40]!r}")
-                yield row
+        with _open(path) as lines:
+            for number, raw in enumerate(lines, 1):
+                try:
+                    row = _parse(raw.removeprefix(_BOM) if number == 1 else raw)
+                except (ValueError, RecursionError) as error:
+                    problem = InputError(f"{path}:{number}: {_reason(error)}")
+                    if skip is None:
+                        raise problem from error
+                    skip(problem)
+                else:
+                    if row is not None:
+                        yield number, row
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
-    except (
-        json.JSONDecodeError,
-        RecursionError,
-        UnicodeDecodeError,
-        EOFError,
-        OSError,
-        lzma.LZMAError,
-    ) as error:
-        raise InputError(f"{path}:{number}: not readable as JSON lines: {error}") from error
+    except (EOFError, OSError, zlib.error, lzma.LZMAError) as error:
+        raise InputError(f"{path}:{number + 1}: not readable as JSON lines: {error}") from error
+
+
+def _parse(raw: bytes) -> Row | None:
+    """The object in a line, None for a blank one; raises ValueError or RecursionError."""
+    line = raw.decode()
+    if not line.strip():
+        return None
+    row = json.loads(line)
+    if not isinstance(row, dict):
+        raise ValueError(f"expected a JSON object, got {line[:40]!r}")
+    return row
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        return f"byte 0x{error.object[error.start]:02x} is not UTF-8; convert the file to UTF-8"
+    if isinstance(error, json.JSONDecodeError):  # which counts lines from the start of this one
+        return f"not readable as JSON lines: {error.msg} at column {error.colno}"
+    return f"not readable as JSON lines: {error}"
+
+
+def _open(path: Path) -> io.BufferedIOBase:
+    """Opens a plain, .gz, .xz or .zst file for its unpacked bytes."""
+    if path.suffix == ".gz":
+        return gzip.open(path)
+    if path.suffix == ".xz":
+        return lzma.open(path)
+    if path.suffix == ".zst":
+        return io.BufferedReader(_Unpacked(path), _PART)
+    return path.open("rb")
+
+
+class _Unpacked(io.RawIOBase):
+    """The bytes in a .zst file, of all its frames; OSError or EOFError where one is not whole."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            import zstandard
+        except ModuleNotFoundError as error:
+            raise MissingExtraError(
+                "reading .zst files needs zstandard: pip install 'tercet[zstd]'"
+            ) from error
+        self._error = zstandard.ZstdError
+        # the largest window: files packed with `zstd --long` are read too
+        self._unpacker = zstandard.ZstdDecompressor(max_window_size=1 << 31)
+        self._file = path.open("rb")
+        self._frame: Any = None  # that is being read
+        self._packed = b""
+        self._ready = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._ready:
+            self._packed = self._packed or self._file.read(_PART)
+            if not self._packed:
+                if self._frame is not None:
+                    raise EOFError("the file ends in the middle of a frame")
+                return 0
+            self._frame = self._frame or self._unpacker.decompressobj()
+            try:
+                self._ready = memoryview(self._frame.decompress(self._packed))
+            except self._error as error:
+                raise OSError(str(error)) from error
+            self._packed = b""
+            if self._frame.eof:
+                self._packed, self._frame = self._frame.unused_data, None
+        size = min(len(buffer), len(self._ready))
+        buffer[:size], self._ready = self._ready[:size], self._ready[size:]
+        return size
+
+    def close(self) -> None:
+        if not self.closed:
+            self._file.close()
+        super().close()
 
 
 def pair_of(row: Row, where: str) -> tuple[str, list[str]]:
@@ -68,22 +160,136 @@ def pair_of(row: Row, where: str) -> tuple[str, list[str]]:
     return query, positives
 
 
+@dataclass(frozen=True)
+class Record:
+    """A row whose fields are right; a raw text has no positives and stands in `query`."""
+
+    query: str
+    pos: tuple[str, ...] = ()
+    neg: tuple[str, ...] = ()
+    pos_scores: tuple[float, ...] | None = None  # of an outside teacher, one for each of pos
+    neg_scores: tuple[float, ...] | None = None
+    prompt: str | None = None  # put before the query; None: the run's prefix
+    lang: str = ""  # a tag, or two of parallel text as in "de-en"
+    source: str = ""
+    group: int | None = None
+
+    @property
+    def raw(self) -> bool:
+        """Whether the row is a text alone."""
+        return not self.pos
+
+
+def check_row(row: Row, where: str) -> Record:
+    """The fields of a row that trains: {"query", "pos"} and more, or {"text"}.
+
+    "neg" may be absent or empty; what has no meaning here is passed over. Raises InputError naming
+    the field, `where` (file and line) before it.
+    """
+    raw = row.get("text") is not None and not any(
+        row.get(name) is not None for name in ("query", "pos", "neg")
+    )
+    query = _string(row, "text" if raw else "query", where)
+    if query is None:
+        raise InputError(f'{where}: \'query\' is missing: a row needs "query" and "pos"')
+    if not query.strip():
+        raise InputError(f"{where}: '{'text' if raw else 'query'}' is empty")
+    pos = () if raw else _strings(row, "pos", where)
+    neg = () if raw else _strings(row, "neg", where)
+    if not raw and not pos:
+        raise InputError(f"{where}: 'pos' is {'missing' if row.get('pos') is None else 'empty'}")
+    group = row.get("group")
+    if group is not None and (
+        isinstance(group, bool) or not isinstance(group, int) or not -(2**63) <= group < 2**63
+    ):
+        raise InputError(f"{where}: 'group' must be a whole number of 64 bits, got {group!r:.40}")
+    return Record(
+        query=query,
+        pos=pos,
+        neg=neg,
+        pos_scores=None if raw else _scores(row, "pos", len(pos), where),
+        neg_scores=None if raw else _scores(row, "neg", len(neg), where),
+        prompt=_string(row, "prompt", where),
+        lang=_string(row, "lang", where) or "",
+        source=_string(row, "source", where) or "",
+        group=group,
+    )
+
+
+def _string(row: Row, name: str, where: str) -> str | None:
+    value = row.get(name)
+    if value is not None and not isinstance(value, str):
+        raise InputError(f"{where}: '{name}' must be a string, not {_kind(value)}")
+    return value
+
+
+def _strings(row: Row, name: str, where: str) -> tuple[str, ...]:
+    value = row.get(name)
+    if value is None:
+        return ()
+    if not isinstance(value, list):
+        raise InputError(f"{where}: '{name}' must be a list of strings, not {_kind(value)}")
+    for number, text in enumerate(value, 1):
+        if not isinstance(text, str):
+            raise InputError(f"{where}: entry {number} of '{name}' is {_kind(text)}, not a string")
+        if not text.strip():
+            raise InputError(f"{where}: entry {number} of '{name}' is empty: leave it out")
+    return tuple(value)
+
+
+def _scores(row: Row, of: str, count: int, where: str) -> tuple[float, ...] | None:
+    name, value = f"{of}_scores", row.get(f"{of}_scores")
+    if value is None:
+        return None
+    if not isinstance(value, list):
+        raise InputError(f"{where}: '{name}' must be a list of numbers, not {_kind(value)}")
+    if len(value) != count:
+        raise InputError(f"{where}: '{name}' has {len(value)} entries, '{of}' has {count}")
+    for number, score in enumerate(value, 1):
+        if isinstance(score, bool) or not isinstance(score, int | float):
+            raise InputError(f"{where}: entry {number} of '{name}' is {_kind(score)}, not a number")
+        if not -LARGEST <= score <= LARGEST:  # nor is NaN
+            raise InputError(f"{where}: entry {number} of '{name}' is not finite: {score!r:.40}")
+    return tuple(float(score) for score in value)
+
+
+def _kind(value: Any) -> str:
+    """What a JSON value is called."""
+    names = {type(None): "null", bool: "true or false", dict: "an object", list: "a list"}
+    names |= {int: "a number", float: "a number", str: "a string"}
+    return names.get(type(value), f"a {type(value).__name__}")
+
+
 def files_of(source: Path) -> list[Path]:
-    """The JSON-lines files of a folder (or the one file given), sorted by name."""
-    if source.is_file():
+    """The files of rows in a folder (or the one given), sorted by name.
+
+    A folder that Hugging Face datasets saved counts as one file.
+    """
+    if source.is_file() or is_dataset(source):
         return [source]
-    found = sorted(path for path in source.glob("*") if path.name.endswith(SUFFIXES))
+    if not source.exists():
+        raise InputError(f"{source}: no such file or folder")
+    found = sorted(
+        path
+        for path in source.glob("*")
+        if is_dataset(path) or (path.name.endswith(SUFFIXES) and path.is_file())
+    )
     if not found:
         raise InputError(f"{source}: no {', '.join(SUFFIXES)} file here")
     return found
 
 
+def parts_of(path: Path) -> list[Path]:
+    """The files on disk that hold the rows of one of `files_of`."""
+    return dataset_files(path) if path.is_dir() else [path]
+
+
 def stem_of(path: Path) -> str:
-    """The file's name without its JSON-lines suffix."""
+    """The file's name without the suffix of its kind."""
     for suffix in SUFFIXES:
         if path.name.endswith(suffix):
             return path.name[: -len(suffix)]
-    return path.stem
+    return path.name if path.is_dir() else path.stem
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> int:
@@ -100,7 +306,7 @@ def write_rows(path: Path, rows: Iterable[Row]) -> int:
         ):
             for row in rows:
                 count += 1
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+                file.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
         os.replace(scratch, path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):

@@ -15,7 +15,15 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from tercet.data.rows import Row, files_of, pair_of, read_rows, stem_of, write_rows
+from tercet.data.rows import (
+    Row,
+    files_of,
+    numbered_rows,
+    pair_of,
+    read_rows,
+    stem_of,
+    write_rows,
+)
 from tercet.errors import InputError
 
 # A text met with more different partners than this is a common heading ("Examples"), not a
@@ -103,18 +111,23 @@ def texts_of(row: Row, where: str) -> list[str]:
 
 
 def split(source: Path, target: Path, *, share: float = SHARE) -> SplitReport:
-    """Writes target/train and target/dev from the JSON-lines files of source, "group" added.
+    """Writes target/train and target/dev from the files of source, "group" added.
 
-    Raises InputError on a row that lacks its fields, naming file and line.
+    Raises InputError on a row that lacks its fields, naming file and line, and on two files whose
+    names differ in the suffix alone.
     """
     if not 0.0 < share < 1.0:
         raise InputError(f"the held-out share must lie between 0 and 1, got {share}")
     files = files_of(source)
+    stems = [stem_of(path) for path in files]
+    for path, stem in zip(files, stems, strict=True):
+        if stems.count(stem) > 1:
+            raise InputError(f"{path}: another file here is named {stem!r} too: rename one of them")
     keyed: list[list[int]] = []
     counts: list[int] = []
     for path in files:
         before = len(keyed)
-        for number, row in enumerate(read_rows(path), 1):
+        for number, row in numbered_rows(path):
             keyed.append([text_key(text) for text in texts_of(row, f"{path}:{number}")])
         counts.append(len(keyed) - before)
     groups: npt.NDArray[np.int64] = np.array(group_keys(keyed), dtype=np.int64)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from tercet.backbone import BackboneConfig, Layer
 from tercet.model import M3Model
-from tercet.train.losses import info_nce
+from tercet.train.losses import log_shares
 
 
 class Bag(nn.Module):
@@ -60,17 +60,20 @@ def bag_loss(
     teacher vectors (K, H)): those rows should land on the teacher's vectors, by cosine and by
     InfoNCE among them.
     """
-    own = torch.arange(len(queries))
     scores = queries @ passages.T
     tau = config.temperature
-    loss = (info_nce(scores, own, mask, tau) + info_nce(scores.T, own, mask.T, tau)) / 2
+    loss = (diagonal_nce(scores, mask, tau) + diagonal_nce(scores.T, mask.T, tau)) / 2
     for vectors, rows, wanted in targets:
         picked = vectors[rows]
         loss = loss + config.teacher_cosine * (1 - (picked * wanted).sum(-1)).mean()
         among = mask[rows][:, rows]
-        places = torch.arange(len(rows))
-        loss = loss + config.teacher_contrast * info_nce(picked @ wanted.T, places, among, tau)
+        loss = loss + config.teacher_contrast * diagonal_nce(picked @ wanted.T, among, tau)
     return loss
+
+
+def diagonal_nce(scores: Tensor, mask: Tensor, temperature: float) -> Tensor:
+    """Mean InfoNCE of a square score matrix whose positives lie on the diagonal."""
+    return -log_shares(scores, mask, temperature).diagonal().mean()
 
 
 @torch.no_grad()

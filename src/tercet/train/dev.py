@@ -3,7 +3,7 @@
 Knows nothing of indexes or of the evaluation suites; what it measures chooses settings.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,10 +12,12 @@ import torch
 
 from tercet.config import HEADS, Head, Weights
 from tercet.embeddings import Embeddings
+from tercet.errors import InputError
 from tercet.scores import Scores, dense_scores, lexical_scores, maxsim_scores, weighted_sum
-from tercet.train.pairs import Pairs, Rows
+from tercet.train.examples import Examples
 
-Encode = Callable[[Rows], Embeddings]  # places in the store -> their embeddings
+Rows = npt.NDArray[np.int64]
+Encode = Callable[[Rows], Embeddings]  # places of texts -> their embeddings
 
 
 @dataclass(frozen=True)
@@ -28,19 +30,33 @@ class DevSet:
     relevant: Rows  # (Q,) column of each question's passage
 
 
-def dev_sets(pairs: Pairs, *, most: int = 500, seed: int = 0) -> list[DevSet]:
-    """One set per kind of dev rows: questions and titles (one language), parallel text."""
-    generator = np.random.default_rng(seed)
-    short = pairs.lengths()[pairs.passage] <= 250  # whole long documents are not for a quick check
-    kinds: dict[str, list[int]] = {}
-    for row in np.flatnonzero(short).tolist():
-        stem = pairs.sources[int(pairs.source[row])].partition("/")[0]
-        kinds.setdefault(stem, []).append(row)
+def dev_sets(
+    examples: Examples, names: Sequence[str], *, most: int = 500, seed: int = 0
+) -> list[DevSet]:
+    """One set per source (file) of held-out rows, by name, of at most so many questions.
+
+    Rows with a passage of more than 250 tokens are left out: whole long documents are not for a
+    quick check. A source of them alone is kept as it is.
+    """
+    lengths = examples.lengths()
+    first = examples.positives.offsets[:-1]
+    has = np.diff(examples.positives.offsets) > 0
     out = []
-    for name, found in sorted(kinds.items()):
-        rows = np.sort(generator.permutation(np.array(found))[:most])
-        passages, relevant = np.unique(pairs.passage[rows], return_inverse=True)
-        out.append(DevSet(name, pairs.query[rows], passages, relevant))
+    for number, name in enumerate(names):
+        rows = np.flatnonzero((examples.source == number) & has)
+        passages = examples.positives.values[first[rows]]
+        short = rows[lengths[passages] <= 250]
+        rows = short if len(short) else rows
+        if not len(rows):
+            continue
+        # a source has its own draw: what other sources are there does not change it
+        draw = np.random.default_rng((seed, len(rows)))
+        rows = np.sort(draw.permutation(rows)[:most])
+        own = examples.positives.values[first[rows]]
+        different, relevant = np.unique(own, return_inverse=True)
+        out.append(DevSet(name, np.asarray(examples.query[rows]), different, relevant))
+    if not out:
+        raise InputError("data.dev: no row with a query and a positive")
     return out
 
 

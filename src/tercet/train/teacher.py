@@ -10,10 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from tercet.data.rows import pair_of, read_rows
 from tercet.data.split import text_key
 from tercet.errors import InputError, MissingExtraError
+from tercet.train.collate import Collated
+from tercet.train.examples import Examples
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,45 @@ class TeacherVectors:
                 return TeacherVectors(data["keys"], data["vectors"])
         except (OSError, ValueError, KeyError) as error:
             raise InputError(f"{path}: not a file of teacher vectors: {error}") from error
+
+
+class Targets:
+    """Where the outside teacher puts the texts of the examples, projected to the model's size."""
+
+    def __init__(self, examples: Examples, vectors: TeacherVectors, size: int) -> None:
+        """Projects onto the `size` strongest directions and normalises again."""
+        raw = torch.from_numpy(vectors.vectors.astype(np.float32))
+        sample = raw[torch.randperm(len(raw), generator=torch.Generator().manual_seed(0))[:50_000]]
+        if size < raw.shape[1]:
+            _, directions = torch.linalg.eigh(sample.T @ sample)
+            raw = raw @ directions[:, -size:]
+        elif size > raw.shape[1]:
+            raise InputError(
+                f"the teacher's vectors have {raw.shape[1]} values, the model's dense head {size}"
+            )
+        self.vectors = F.normalize(raw, dim=-1).half()
+        self.at = vectors.rows(np.asarray(examples.keys))
+        self.parallel = examples.parallel
+
+    def of(self, collated: Collated) -> list[tuple[Tensor, Tensor]]:
+        """(rows known to the teacher, their vectors) of the queries and of the passages.
+
+        A translation should land on its English side, a question on its own vector. Passages that
+        came with a refresh of the negatives are not known.
+        """
+        known = len(self.at)
+        places = collated.passage_places
+        passages = np.where(places < known, self.at[places.clip(max=known - 1)], -1)
+        queries = np.where(
+            self.parallel[collated.rows],
+            passages[collated.positives],
+            self.at[collated.query_places],
+        )
+        return [self._target(queries), self._target(passages)]
+
+    def _target(self, wanted: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        rows = np.flatnonzero(wanted >= 0)
+        return torch.from_numpy(rows), self.vectors[torch.from_numpy(wanted[rows])].float()
 
 
 def english_texts(files: Iterable[Path]) -> Iterator[str]:

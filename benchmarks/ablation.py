@@ -1,0 +1,153 @@
+"""Does a part of the method help? The same data, seeds and steps with it and without it.
+
+    python benchmarks/ablation.py distillation --model START --rows ROWS --dev DEV --work DIR
+    python benchmarks/ablation.py retromae --model START --rows ROWS --raw RAW --dev DEV --work DIR
+
+- distillation: unified training with self-distillation from the first quarter on, and without, for
+  every seed; nDCG@10 of every head on the dev files.
+- retromae: the stage retromae on raw text, then contrastive training of that trunk and of START as
+  it was; their dense nDCG@10. Also the losses of the first stage, at its start and its end.
+
+Runs go on where a killed one stopped; a finished one is not run again.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tercet.train.config import TrainConfig, from_tree
+from tercet.train.run import train
+
+
+def base(options: argparse.Namespace, **changes: Any) -> dict[str, Any]:
+    """What all runs share: short texts, batches of --batch rows, the mini recipe's rates."""
+    tree: dict[str, Any] = {
+        "stage": "unified",
+        "model": str(options.model),
+        "steps": options.steps,
+        "dropout": 0.0,
+        "data": {
+            "sources": [{"files": [str(path)]} for path in options.rows],
+            "dev": [str(path) for path in options.dev],
+            "cache": str(options.work / "cache"),
+            "query_tokens": 48,
+            "passage_tokens": 112,
+            "negatives": 0,
+            "temperature": 0.6,
+        },
+        "batch": {"lengths": [24, 48, 80, 112], "rows": options.batch},
+        "optimiser": {"lr": 1e-3, "embedding_lr": 0.0, "warmup": 0.05, "betas": [0.9, 0.98]},
+        "run": {"report_every": 10, "save_every": 50, "dev_queries": 500},
+    }
+    return {**tree, **changes}
+
+
+def run(config: TrainConfig) -> list[dict[str, Any]]:
+    """Trains, or takes up, or only reads; returns the reports."""
+    folder = Path(config.to)
+    if not (folder / "DONE").exists():
+        begun = any((folder / "checkpoints").glob("step-*"))
+        if not begun and (folder / "config.json").exists():
+            (folder / "config.json").unlink()  # killed before its first checkpoint
+        train(config, resumed=begun, log=lambda line: print(json.dumps(line), flush=True))
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def dev_of(lines: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """The last evaluation of a run, before any weights are tuned: set by head."""
+    found = [line["dev"] for line in lines if "dev" in line and "step" in line][-1]
+    return {name: heads for name, heads in found.items() if isinstance(heads, dict)}
+
+
+def distillation(options: argparse.Namespace) -> dict[str, Any]:
+    """nDCG@10 by set and head, with and without, for every seed."""
+    report: dict[str, Any] = {"on": [], "off": []}
+    for seed in options.seeds:
+        for name in ("on", "off"):
+            tree = base(
+                options,
+                seed=seed,
+                to=str(options.work / f"distil-{name}-{seed}"),
+                loss={"distillation": name == "on"},
+            )
+            report[name].append(dev_of(run(from_tree(tree))))
+    print(f"\n{'set':<22}{'head':<8}{'off':>8}{'on':>8}{'gain':>8}  gains by seed")
+    for dataset in report["on"][0]:
+        for head in report["on"][0][dataset]:
+            on, off = ([x[dataset][head] for x in report[name]] for name in ("on", "off"))
+            gains = [a - b for a, b in zip(on, off, strict=True)]
+            print(
+                f"{dataset:<22}{head:<8}{np.mean(off):>8.1f}{np.mean(on):>8.1f}"
+                f"{np.mean(gains):>+8.2f}  {', '.join(f'{gain:+.1f}' for gain in gains)}"
+            )
+    return report
+
+
+def retromae(options: argparse.Namespace) -> dict[str, Any]:
+    """The first stage's losses, and dense nDCG@10 after it and without it."""
+    tree = base(
+        options,
+        stage="retromae",
+        to=str(options.work / "retromae"),
+        steps=options.raw_steps,
+        batch={"lengths": [64, 128, 256], "tokens": options.raw_tokens},
+        optimiser={"lr": 1e-3, "warmup": 0.05, "betas": [0.9, 0.98]},
+    )
+    tree["data"] = {
+        **tree["data"],
+        "sources": [{"files": [str(path)]} for path in options.raw],
+        "dev": [],
+        "passage_tokens": 256,
+        "shuffle_segments": 0.0,
+    }
+    first = [line for line in run(from_tree(tree)) if "loss_encoder" in line]
+    report: dict[str, Any] = {
+        "encoder": [first[0]["loss_encoder"], first[-1]["loss_encoder"]],
+        "decoder": [first[0]["loss_decoder"], first[-1]["loss_decoder"]],
+    }
+    print(f"losses, first and last report: {report}")
+    starts = {"fresh": str(options.model), "retromae": str(options.work / "retromae" / "model")}
+    for name, start in starts.items():
+        report[name] = []
+        for seed in options.seeds:
+            tree = base(options, stage="contrastive", model=start, seed=seed)
+            tree["to"] = str(options.work / f"contrastive-{name}-{seed}")
+            lines = run(from_tree(tree))
+            losses = [line["loss"] for line in lines if "loss" in line]
+            report[name].append({"dev": dev_of(lines), "loss": [losses[0], losses[-1]]})
+    print(f"\n{'set':<22}{'fresh':>8}{'retromae':>10}{'gain':>8}  gains by seed")
+    for dataset in report["fresh"][0]["dev"]:
+        old, new = ([x["dev"][dataset]["dense"] for x in report[n]] for n in ("fresh", "retromae"))
+        gains = [a - b for a, b in zip(new, old, strict=True)]
+        print(
+            f"{dataset:<22}{np.mean(old):>8.1f}{np.mean(new):>10.1f}{np.mean(gains):>+8.2f}"
+            f"  {', '.join(f'{gain:+.1f}' for gain in gains)}"
+        )
+    return report
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("what", choices=["distillation", "retromae"])
+    parser.add_argument("--model", type=Path, required=True, help="the folder all runs start from")
+    parser.add_argument("--rows", type=Path, nargs="+", required=True, help="training rows")
+    parser.add_argument("--raw", type=Path, nargs="+", default=[], help="raw text")
+    parser.add_argument("--dev", type=Path, nargs="+", required=True, help="held-out rows")
+    parser.add_argument("--work", type=Path, required=True, help="folder of the runs")
+    parser.add_argument("--steps", type=int, default=120)
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--raw-steps", type=int, default=300)
+    parser.add_argument("--raw-tokens", type=int, default=4096)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    options = parser.parse_args()
+    report = {"distillation": distillation, "retromae": retromae}[options.what](options)
+    if options.json:
+        options.json.write_text(json.dumps(report, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

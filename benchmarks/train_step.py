@@ -1,0 +1,257 @@
+"""One training step beside FlagEmbedding's trainer: seconds, and memory above the weights.
+
+    python benchmarks/train_step.py
+    python benchmarks/train_step.py --large      # 8 queries, 8 passages each: ours alone
+
+A trunk of 2 layers of 1,024 with a vocabulary of 250,002, all three heads, unified loss with
+self-distillation, AdamW, float32, random weights and ids. Each side runs in a process of its own
+with a limit on its memory. "Above" is the peak of resident memory in a step less what the process
+held before it, after a small first step: weights, gradients and the optimiser's moments.
+
+Ours runs as `tercet train` would with a budget of --piece tokens at once. FlagEmbedding runs its
+own model class (EncoderOnlyEmbedderM3Model) with the same optimiser, its largest tensor (texts,
+tokens, vocabulary); its sub_batch_size changes nothing there.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+ROOT = Path(__file__).parents[1]
+VOCABULARY, HIDDEN, LAYERS, HEADS, WIDE = 250_002, 1024, 2, 16, 4096
+TAU = 0.02
+
+
+class Peak(threading.Thread):
+    """The most resident memory of this process while it runs."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.most, self.done = 0, False
+
+    def run(self) -> None:
+        while not self.done:
+            self.most = max(self.most, resident())
+            time.sleep(0.005)
+
+
+def resident() -> int:
+    """Bytes of this process in memory."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+def random_ids(texts: int, tokens: int, seed: int) -> torch.Tensor:
+    draw = torch.Generator().manual_seed(seed)
+    ids = torch.randint(4, VOCABULARY - 1, (texts, tokens), generator=draw)
+    ids[:, 0], ids[:, -1] = 0, 2
+    return ids
+
+
+class Ours:
+    """Tercet's two-pass step."""
+
+    def __init__(self, piece: int) -> None:
+        from tercet.backbone import BackboneConfig
+        from tercet.model import M3Model
+
+        torch.manual_seed(0)
+        config = BackboneConfig(layers=LAYERS, positions=514)
+        self.model = M3Model(config, [0, 1, 2, 3], multi=HIDDEN).train()
+        torch.nn.init.normal_(self.model.backbone.words.weight, std=0.02)
+        self.model.backbone.adds_rows = True  # as `tercet train` sets it
+        self.piece = piece
+        self.parameters = list(self.model.parameters())
+
+    def loss(self, queries: int, passages: int, tokens: int) -> None:
+        import numpy as np
+
+        from tercet.config import HEADS as ALL
+        from tercet.tokens import TokenBatch
+        from tercet.train.collate import Collated
+        from tercet.train.distributed import World
+        from tercet.train.losses import LossConfig
+        from tercet.train.objective import Objective
+        from tercet.train.split_batch import Batch, backward
+
+        def batch(texts: int, seed: int) -> TokenBatch:
+            offsets = np.arange(texts + 1) * tokens
+            ids = random_ids(texts, tokens, seed).numpy().astype(np.int32).ravel()
+            return TokenBatch(ids, offsets, offsets[:-1].copy(), np.zeros(texts, dtype=np.bool_))
+
+        count = queries * passages
+        owners = np.repeat(np.arange(queries), passages)
+        collated = Collated(
+            queries=batch(queries, 1),
+            passages=batch(count, 2),
+            positives=np.arange(queries) * passages,
+            owners=owners,
+            query_marks=np.arange(queries)[:, None],
+            passage_marks=owners[:, None],
+            teacher=np.full(count, np.nan, dtype=np.float32),
+            query_places=np.arange(queries),
+            passage_places=np.arange(count),
+            rows=np.arange(queries),
+        )
+        objective = Objective(
+            LossConfig(temperature=TAU), World(torch.device("cpu")), ALL, collated,
+            total=queries, distil=True,
+        )  # fmt: skip
+        sides = [Batch(t, most=self.piece) for t in (collated.queries, collated.passages)]
+        backward(self.model, sides, ALL, objective)
+
+
+class Theirs:
+    """FlagEmbedding's M3 training model."""
+
+    def __init__(self, piece: int) -> None:
+        from FlagEmbedding.finetune.embedder.encoder_only.m3.modeling import (
+            EncoderOnlyEmbedderM3Model,
+        )
+        from transformers import XLMRobertaConfig, XLMRobertaModel
+
+        torch.manual_seed(0)
+        config = XLMRobertaConfig(
+            vocab_size=VOCABULARY, hidden_size=HIDDEN, num_hidden_layers=LAYERS,
+            num_attention_heads=HEADS, intermediate_size=WIDE, max_position_embeddings=514,
+            type_vocab_size=1, pad_token_id=1, bos_token_id=0, eos_token_id=2,
+            attention_probs_dropout_prob=0.0,
+        )  # fmt: skip
+
+        class Ids:
+            cls_token_id, pad_token_id, eos_token_id, unk_token_id = 0, 1, 2, 3
+            padding_side = "right"
+
+        trunk = XLMRobertaModel(config, add_pooling_layer=False)
+        self.model = EncoderOnlyEmbedderM3Model(
+            {
+                "model": trunk,
+                "colbert_linear": torch.nn.Linear(HIDDEN, HIDDEN),
+                "sparse_linear": torch.nn.Linear(HIDDEN, 1),
+            },
+            tokenizer=Ids(),
+            temperature=TAU,
+            normalize_embeddings=True,
+            use_self_distill=True,
+            self_distill_start_step=-1,
+        )
+        self.model.train()
+        self.parameters = list(self.model.parameters())
+
+    def loss(self, queries: int, passages: int, tokens: int) -> None:
+        def features(texts: int, seed: int) -> dict[str, torch.Tensor]:
+            ids = random_ids(texts, tokens, seed)
+            return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+        out = self.model(queries=features(queries, 1), passages=features(queries * passages, 2))
+        out.loss.backward()
+
+
+def work(options: argparse.Namespace) -> None:
+    """Runs steps of one side and prints what they took."""
+    resource.setrlimit(resource.RLIMIT_DATA, (options.limit << 30, options.limit << 30))
+    torch.set_num_threads(options.threads)
+    side = (Ours if options.worker == "tercet" else Theirs)(options.piece)
+    optimiser = torch.optim.AdamW(side.parameters, lr=1e-5, fused=True)
+    for parameter in side.parameters:
+        parameter.grad = torch.zeros_like(parameter)
+
+    def step(queries: int, passages: int, tokens: int) -> None:
+        optimiser.zero_grad(set_to_none=False)
+        side.loss(queries, passages, tokens)
+        torch.nn.utils.clip_grad_norm_(side.parameters, 1.0)
+        optimiser.step()
+
+    step(2, 1, 8)
+    before, seconds, most = resident(), [], 0
+    for _ in range(options.rounds):
+        peak = Peak()
+        peak.start()
+        started = time.perf_counter()
+        step(options.queries, options.passages, options.tokens)
+        seconds.append(time.perf_counter() - started)
+        peak.done = True
+        peak.join()
+        most = max(most, peak.most)
+    print(
+        json.dumps(
+            {
+                "seconds": statistics.median(seconds),
+                "before_mb": before / 1e6,
+                "above_mb": (most - before) / 1e6,
+            }
+        )
+    )
+
+
+def run(name: str, python: str, options: argparse.Namespace) -> dict[str, Any] | None:
+    """One side in its own process; None where it did not fit."""
+    given = {
+        "piece": options.piece, "limit": options.limit, "threads": options.threads,
+        "rounds": options.rounds, "queries": options.queries, "passages": options.passages,
+        "tokens": options.tokens,
+    }  # fmt: skip
+    command = [python, __file__, "--worker", name]
+    for key, value in given.items():
+        command += [f"--{key}", str(value)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        last = done.stderr.strip().splitlines()[-1:] or ["killed"]
+        print(f"{name}: {last[0][:200]}", file=sys.stderr)
+        return None
+    facts: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return facts
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--worker", choices=["tercet", "FlagEmbedding"])
+    parser.add_argument("--peers", default=str(ROOT / ".venv-peers/bin/python"))
+    parser.add_argument("--large", action="store_true", help="8 x 8 x 512, ours alone")
+    parser.add_argument("--queries", type=int, default=4)
+    parser.add_argument("--passages", type=int, default=2)
+    parser.add_argument("--tokens", type=int, default=512)
+    parser.add_argument("--piece", type=int, default=512, help="tokens that ours encodes at once")
+    parser.add_argument("--limit", type=int, default=22, help="GB a process may use")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    options = parser.parse_args()
+    if options.worker:
+        work(options)
+        return
+    if options.large:
+        options.queries = options.passages = 8
+    report: dict[str, Any] = {"tercet": run("tercet", sys.executable, options)}
+    if not options.large:
+        report["FlagEmbedding"] = run("FlagEmbedding", options.peers, options)
+    shape = f"{options.queries} x {options.passages} x {options.tokens}"
+    print(f"{shape} tokens, float32, {options.threads} threads, limit {options.limit} GB")
+    for name, facts in report.items():
+        if facts is None:
+            print(f"{name}: did not fit")
+            continue
+        print(
+            f"{name}: {facts['seconds']:.2f} s, {facts['above_mb']:.0f} MB above"
+            f" {facts['before_mb']:.0f} MB"
+        )
+    ours, theirs = report["tercet"], report.get("FlagEmbedding")
+    if ours and theirs:
+        print(
+            f"time {ours['seconds'] / theirs['seconds']:.2f},"
+            f" memory {ours['above_mb'] / theirs['above_mb']:.3f} of FlagEmbedding's"
+        )
+    if options.json:
+        options.json.write_text(json.dumps(report, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

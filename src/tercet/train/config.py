@@ -1,0 +1,327 @@
+"""What a training run is: one tree of frozen dataclasses, read from TOML, any field set by name.
+
+Knows nothing of models or data; conflicts are refused by the name of the field when the tree is
+built, and an unknown key is an error.
+"""
+
+import dataclasses
+import json
+import tomllib
+import types
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from tercet.config import HEADS, MAX_LENGTH, Head
+from tercet.errors import InputError
+from tercet.train.losses import LossConfig
+
+# Upper bounds of the length groups, in tokens. Source: M3 paper, table 8 (method.md).
+LENGTHS = (500, 1000, 2000, 3000, 4000, 5000, 6000, 7000, 8192)
+STAGES = ("retromae", "contrastive", "unified")
+
+
+@dataclass(frozen=True)
+class SourceConfig:
+    """Rows of one kind: their files, and how they take part."""
+
+    files: tuple[str, ...]  # .jsonl(.gz, .xz, .zst), .parquet, or a Hugging Face datasets folder
+    name: str = ""  # in reports; the first file's name without suffixes if empty
+    weight: float = 1.0  # how often a row is drawn in an epoch
+    heads: tuple[Head, ...] = ()  # trained on it; none named: all, but no sparse for parallel text
+    in_batch_negatives: bool = True  # False: a query meets its own negatives alone
+    by_language: bool = False  # one language in each batch
+
+    def __post_init__(self) -> None:
+        if not self.files:
+            raise InputError("data.sources: a source needs files")
+        if self.weight <= 0:
+            raise InputError(f"data.sources: weight must be above 0, got {self.weight}")
+        _known_heads("data.sources: heads", self.heads)
+
+    @property
+    def label(self) -> str:
+        """The name, or the first file's."""
+        return self.name or Path(self.files[0]).name.partition(".")[0]
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where rows come from and how much of a text is read."""
+
+    sources: tuple[SourceConfig, ...] = ()
+    dev: tuple[str, ...] = ()  # files of held-out rows, for evaluation while training
+    cache: str = ""  # folder of tokenised rows; empty: in the user's cache folder
+    query_tokens: int = 512  # special tokens counted (paper: queries up to 512)
+    passage_tokens: int = MAX_LENGTH  # paper: passages up to 8,192
+    query_prefix: str = ""  # put before every query; M3 has none
+    passage_prefix: str = ""
+    negatives: int = 7  # hard negatives drawn for a query (paper); 0: none
+    shuffle_segments: float = 0.002  # share of passages cut in three and reordered (paper)
+    temperature: float = 1.0  # sources are drawn by rows ** temperature; 1 keeps proportions
+
+    def __post_init__(self) -> None:
+        for name in ("query_tokens", "passage_tokens"):
+            if getattr(self, name) < 3:
+                raise InputError(f"data.{name} counts [CLS] and </s>: at least 3")
+        if self.negatives < 0:
+            raise InputError(f"data.negatives must be at least 0, got {self.negatives}")
+        if not 0 <= self.shuffle_segments <= 1:
+            raise InputError("data.shuffle_segments is a share between 0 and 1")
+
+
+@dataclass(frozen=True)
+class BatchConfig:
+    """Length groups and the rows of a batch in each, over all devices."""
+
+    lengths: tuple[int, ...] = LENGTHS  # upper bounds of a row's longest text
+    sizes: tuple[int, ...] = ()  # rows, one for each length; or
+    rows: int = 0  # the same rows for all; or
+    tokens: int = 0  # a token budget from which the rows of a group follow
+    accumulate: int = 1  # batches of one optimiser step, each with its own negatives
+    sub_batch_tokens: int = 0  # tokens encoded at once; 0: from memory_gb
+    memory_gb: float = 0.0  # for activations, from which sub_batch_tokens follow; 0: no split
+    checkpointing: bool = False  # recompute each layer in the backward pass
+
+    def __post_init__(self) -> None:
+        if not self.lengths or list(self.lengths) != sorted(set(self.lengths)):
+            raise InputError(f"batch.lengths must rise, got {list(self.lengths)}")
+        given = [name for name in ("sizes", "rows", "tokens") if getattr(self, name)]
+        if len(given) != 1:
+            raise InputError(
+                "batch: set exactly one of sizes, rows and tokens"
+                + (f", not {' and '.join(given)}" if given else "")
+            )
+        if self.sizes and len(self.sizes) != len(self.lengths):
+            raise InputError(
+                f"batch.sizes has {len(self.sizes)} entries, batch.lengths {len(self.lengths)}"
+            )
+        if min((*self.sizes, *([self.rows] if self.rows else [])), default=2) < 2:
+            raise InputError("batch: a batch needs at least 2 rows, to be each other's negatives")
+        if self.accumulate < 1:
+            raise InputError(f"batch.accumulate must be at least 1, got {self.accumulate}")
+        if self.sub_batch_tokens < 0 or self.memory_gb < 0:
+            raise InputError("batch.sub_batch_tokens and batch.memory_gb must not be negative")
+
+
+@dataclass(frozen=True)
+class OptimiserConfig:
+    """AdamW and its schedule."""
+
+    lr: float = 1e-5  # paper, fine-tuning
+    embedding_lr: float = -1.0  # of the word embeddings; 0 freezes them, below 0 is lr
+    weight_decay: float = 0.01  # of matrices; norms and biases have none
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    warmup: float = 0.1  # share of the steps
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    clip: float = 1.0  # largest norm of the gradient; 0: none
+
+    def __post_init__(self) -> None:
+        if self.lr <= 0:
+            raise InputError(f"optimiser.lr must be above 0, got {self.lr}")
+        if not 0 <= self.warmup < 1:
+            raise InputError(f"optimiser.warmup is a share below 1, got {self.warmup}")
+        if self.schedule not in ("linear", "cosine", "constant"):
+            raise InputError(
+                f"optimiser.schedule is linear, cosine or constant, got {self.schedule!r}"
+            )
+
+
+@dataclass(frozen=True)
+class RetroConfig:
+    """The masks of RetroMAE (Xiao et al. 2022)."""
+
+    encoder_mask: float = 0.3
+    decoder_mask: float = 0.5
+    positions: int = 8194  # rows that the position table is extended to, where it has fewer
+
+    def __post_init__(self) -> None:
+        for name in ("encoder_mask", "decoder_mask"):
+            if not 0 < getattr(self, name) < 1:
+                raise InputError(f"retromae.{name} lies between 0 and 1")
+
+
+@dataclass(frozen=True)
+class NegativesConfig:
+    """Hard negatives found again while training (ANCE)."""
+
+    every: int = 0  # steps between two refreshes; 0: the files' own negatives
+    by: Literal["self", "other"] = "self"  # mined in this process, or by `tercet mine --follow`
+    number: int = 15  # kept for a query
+    first: int = 2  # the range of ranks from which they are drawn
+    last: int = 200
+    heads: tuple[Head, ...] = ("dense",)  # whose candidates are united
+    limit: float = 0.95  # a negative scores at most so much of the positive's score
+
+    def __post_init__(self) -> None:
+        if self.every < 0 or self.number < 1 or not 1 <= self.first <= self.last:
+            raise InputError("negatives: every >= 0, number >= 1 and 1 <= first <= last")
+        _known_heads("negatives.heads", self.heads)
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """How the run is watched and kept."""
+
+    report_every: int = 10  # steps between two lines of metrics.jsonl
+    evaluate_every: int = 0  # steps between two evaluations on data.dev; 0: at the end alone
+    save_every: int = 500  # steps between two checkpoints
+    keep: int = 2  # checkpoints kept, the newest ones
+    dev_queries: int = 500  # of each dev file
+    tensorboard: bool = False  # needs tercet[tensorboard]
+
+    def __post_init__(self) -> None:
+        for name in ("report_every", "save_every", "keep"):
+            if getattr(self, name) < 1:
+                raise InputError(f"run.{name} must be at least 1")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One stage of training."""
+
+    stage: Literal["retromae", "contrastive", "unified"] = "unified"
+    model: str = ""  # folder or hub id that it starts from; empty: the bundled model
+    to: str = ""  # folder of the run: checkpoints, metrics, and the model at the end
+    steps: int = 0  # optimiser steps; or
+    epochs: float = 0.0  # passes over the rows
+    seed: int = 0
+    device: str = ""  # empty: a GPU where there is one
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # of products; weights are float32
+    compile: bool = False  # torch.compile of the trunk; pays on a GPU with batches of one size
+    threads: int = 0  # of the CPU; 0: torch's choice
+    multi: int = 0  # size of a fresh multi-vector head, where the model lacks one; 0: H
+    dropout: float = -1.0  # of the trunk; below 0: what the checkpoint says
+    teacher: str = ""  # file of an outside teacher's vectors (`tercet data teach`)
+    teacher_weight: float = 1.0  # of the dense head's distance to them
+    blend: float = 1.0  # share of the trained weights in their mean with the start's, at the end
+    data: DataConfig = field(default_factory=DataConfig)
+    batch: BatchConfig = field(default_factory=lambda: BatchConfig(rows=32))
+    loss: LossConfig = field(default_factory=LossConfig)
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    retromae: RetroConfig = field(default_factory=RetroConfig)
+    negatives: NegativesConfig = field(default_factory=NegativesConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+
+    def __post_init__(self) -> None:
+        if self.stage not in STAGES:
+            raise InputError(f"stage is one of {', '.join(STAGES)}, got {self.stage!r}")
+        if (self.steps > 0) == (self.epochs > 0):
+            raise InputError("set either steps or epochs, above 0")
+        if self.dtype not in ("auto", "float32", "bfloat16"):
+            raise InputError(f"dtype is auto, float32 or bfloat16, got {self.dtype!r}")
+        if not 0 < self.blend <= 1:
+            raise InputError(f"blend is a share above 0 and at most 1, got {self.blend}")
+        if self.negatives.every and self.stage != "unified":
+            raise InputError(f"negatives.every: the stage {self.stage} has no hard negatives")
+        if self.steps:
+            self.loss.start(self.steps)
+
+
+def _known_heads(where: str, heads: Sequence[str]) -> None:
+    unknown = [head for head in heads if head not in HEADS]
+    if unknown:
+        raise InputError(f"{where}: {unknown[0]!r} is none of {', '.join(HEADS)}")
+
+
+def read_tree(path: Path) -> dict[str, Any]:
+    """The fields of a TOML file, for `from_tree`; raises InputError naming the file."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file, and no recipe of that name") from error
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"{path}: not readable as TOML: {error}") from error
+
+
+def from_tree(
+    tree: Mapping[str, Any], settings: Sequence[str] = (), *, where: str = "config"
+) -> TrainConfig:
+    """Builds a config from nested mappings, with fields set as "a.b=value"."""
+    joined: dict[str, Any] = json.loads(json.dumps(tree))
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        if not equals or not name:
+            raise InputError(f"--set takes name=value, got {setting!r}")
+        put(joined, name.strip().split("."), parse_value(text.strip()), setting)
+    config: TrainConfig = build(TrainConfig, joined, where)
+    return config
+
+
+def parse_value(text: str) -> Any:
+    """A TOML value; what is none is a string."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def put(tree: dict[str, Any], names: Sequence[str], value: Any, setting: str) -> None:
+    """Sets a field of nested mappings; a number picks an entry of a list."""
+    here: Any = tree
+    for name in names[:-1]:
+        if isinstance(here, list):
+            if not name.isdigit() or int(name) >= len(here):
+                raise InputError(f"--set {setting}: no entry {name} (there are {len(here)})")
+            here = here[int(name)]
+        else:
+            here = here.setdefault(name, {})
+        if not isinstance(here, dict | list):
+            raise InputError(f"--set {setting}: {name} has no fields")
+    if isinstance(here, list):
+        raise InputError(f"--set {setting}: name an entry and its field")
+    here[names[-1]] = value
+
+
+def build(kind: Any, value: Any, where: str) -> Any:
+    """A value of a field's type from what TOML has; raises InputError naming the field."""
+    if dataclasses.is_dataclass(kind):
+        if not isinstance(value, Mapping):
+            raise InputError(f"{where}: expected a table, got {value!r}")
+        hints = get_type_hints(kind)
+        unknown = sorted(set(value) - set(hints))
+        if unknown:
+            raise InputError(
+                f"{where}: unknown field {unknown[0]!r} (there are {', '.join(hints)})"
+            )
+        parts = {name: build(hints[name], part, f"{where}: {name}") for name, part in value.items()}
+        try:
+            return kind(**parts)  # type: ignore[operator]
+        except TypeError as error:
+            raise InputError(f"{where}: {error}") from error
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from error
+    origin, options = get_origin(kind), get_args(kind)
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise InputError(f"{where}: expected a list, got {value!r}")
+        if options[-1] is Ellipsis:
+            return tuple(build(options[0], part, where) for part in value)
+        if len(value) != len(options):
+            raise InputError(f"{where}: expected {len(options)} values, got {value!r}")
+        return tuple(build(o, part, where) for o, part in zip(options, value, strict=True))
+    if origin is Literal:
+        if value not in options:
+            named = ", ".join(str(option) for option in options)
+            raise InputError(f"{where}: expected one of {named}, got {value!r}")
+        return value
+    if origin in (Union, types.UnionType):
+        for option in options:
+            try:
+                return build(option, value, where)
+            except InputError:
+                continue
+        raise InputError(f"{where}: {value!r} is not of the right type")
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise InputError(f"{where}: expected {kind.__name__}, got {value!r}")
+    return value
+
+
+def to_tree(config: TrainConfig) -> dict[str, Any]:
+    """Nested mappings and lists of every field: what `from_tree` reads."""
+    tree: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
+    return tree

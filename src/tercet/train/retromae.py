@@ -1,0 +1,308 @@
+"""RetroMAE: a trunk learns to put a whole text into its [CLS] state, and new positions with it.
+
+1. A part of a text's tokens is masked; the trunk encodes the text and predicts them.
+2. Its [CLS] state feeds a one-layer decoder, which rebuilds every token from that state and a
+   random part of the other tokens' embeddings, never the token's own (enhanced decoding).
+
+One language head serves both; it and the decoder are thrown away after training. What is masked
+follows from a seed for every text, never from what else is in the batch or from the device. Knows
+nothing of files or loops. Shapes: B texts, N tokens, T tokens of a group's longest text, H hidden,
+A attention heads, V vocabulary. Source: method.md, "RetroMAE pre-training"; Xiao et al. 2022, arXiv
+2205.12035.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from tercet.backbone import Backbone, BackboneConfig, Group, Layout
+from tercet.errors import ModelError
+from tercet.model import Inputs
+from tercet.train.config import RetroConfig
+from tercet.train.word_loss import blockwise_cross_entropy
+
+INIT = 0.02  # standard deviation of fresh weights: XLM-RoBERTa's initializer_range
+
+# Of the tokens to be predicted, the encoder sees most as <mask>, the rest as another token or as
+# they are: BERT's choice (Devlin et al. 2019, section 3.1), which RetroMAE's code makes too
+# (src/pretrain/data.py masks by transformers' torch_mask_tokens). Single tokens are drawn, not
+# whole words: what a word is, no rule says for all languages.
+AS_MASK, AS_OTHER = 0.8, 0.1
+
+PAIRS = 1 << 22  # (query, key) pairs whose mask exists at once: 16 MB of float32
+
+# Every random number is a mix of a text's seed and these: what for, position, other position.
+_PREDICT, _FATE, _OTHER, _SEE = 1, 2, 3, 4
+_STEP = -1640531527  # 2 ** 32 / golden ratio, as int32: neighbouring places end up far apart
+
+
+def text_seeds(seed: int, step: int, places: npt.NDArray[np.int64]) -> Tensor:
+    """A seed of each text, (B,) int32, from the run's seed, the step and the text's number."""
+    state = np.random.SeedSequence((seed, step)).generate_state(1, np.uint64)[0]
+    with np.errstate(over="ignore"):
+        mixed = places.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + state
+        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    return torch.from_numpy((mixed >> np.uint64(32)).astype(np.uint32).view(np.int32))
+
+
+def mix(x: Tensor) -> Tensor:
+    """Scrambles int32 numbers so that each bit depends on all (the end of MurmurHash3)."""
+    x = (x ^ ((x >> 16) & 0xFFFF)) * -2048144789
+    x = (x ^ ((x >> 13) & 0x7FFFF)) * -1028477387
+    return x ^ ((x >> 16) & 0xFFFF)
+
+
+def draw(seeds: Tensor, purpose: int, places: Tensor) -> Tensor:
+    """Numbers spread evenly over int32 from seeds, a purpose and places that broadcast, int32."""
+    return mix(mix(seeds + purpose) + places.to(torch.int32) * _STEP)
+
+
+def below(share: float) -> int:
+    """The bound under which that share of the drawn numbers lies."""
+    return min(round((share - 0.5) * 2**32), 2**31 - 1)
+
+
+def seen(seeds: Tensor, first: int, rows: int, tokens: int, masked: float) -> Tensor:
+    """Which keys the queries at first, first + 1 ... see: (n, rows, tokens) bool.
+
+    Everyone sees [CLS], which comes first, and each of the others with probability 1 - masked; no
+    one sees itself.
+    """
+    at = torch.arange(first, first + rows, device=seeds.device)
+    keys = torch.arange(tokens, device=seeds.device)
+    own = draw(seeds[:, None], _SEE, at)  # (n, rows)
+    out = mix(own[..., None] + keys.to(torch.int32) * _STEP) >= below(masked)
+    out &= at[:, None] != keys
+    out[..., 0] = True
+    return out
+
+
+# Our names of the language head's tensors to those that stand behind `lm_head.` in a checkpoint.
+_HEAD_NAMES = {
+    "dense.weight": "dense.weight",
+    "dense.bias": "dense.bias",
+    "norm.weight": "layer_norm.weight",
+    "norm.bias": "layer_norm.bias",
+    "bias": "bias",
+}
+
+
+class LanguageHead(nn.Module):
+    """XLM-RoBERTa's: a dense layer, GELU, a norm, then the words' own embeddings and a bias."""
+
+    def __init__(self, config: BackboneConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden, config.hidden)
+        self.norm = nn.LayerNorm(config.hidden, config.norm_eps)
+        self.bias = nn.Parameter(torch.zeros(config.vocabulary))
+
+    def load_published(self, tensors: Mapping[str, Tensor]) -> bool:
+        """Takes the tensors that a checkpoint has under `lm_head.`; False where they are absent.
+
+        Raises ModelError where one is of another size.
+        """
+        if not all(theirs in tensors for theirs in _HEAD_NAMES.values()):
+            return False
+        state = {ours: tensors[theirs] for ours, theirs in _HEAD_NAMES.items()}
+        for name, own in self.state_dict().items():
+            if state[name].shape != own.shape:
+                raise ModelError(
+                    f"the checkpoint's lm_head.{_HEAD_NAMES[name]} is {tuple(state[name].shape)},"
+                    f" its trunk needs {tuple(own.shape)}"
+                )
+        self.load_state_dict(state)
+        return True
+
+    def forward(self, states: Tensor, words: Tensor, targets: Tensor) -> Tensor:
+        """Loss of each token: (n, H) states, (V, H) words, (n,) targets -> (n,) float32."""
+        states = self.norm(F.gelu(self.dense(states)))
+        return blockwise_cross_entropy(states, words, self.bias, targets)
+
+
+class Decoder(nn.Module):
+    """One post-norm transformer layer whose queries do not come from its keys."""
+
+    def __init__(self, config: BackboneConfig, masked: float) -> None:
+        """masked is the share of the other tokens that a position does not see."""
+        super().__init__()
+        self.heads, self.dropout, self.masked = config.heads, config.dropout, masked
+        self.query = nn.Linear(config.hidden, config.hidden)
+        self.key_value = nn.Linear(config.hidden, 2 * config.hidden)
+        self.out = nn.Linear(config.hidden, config.hidden)
+        self.norm1 = nn.LayerNorm(config.hidden, config.norm_eps)
+        self.up = nn.Linear(config.hidden, config.feed_forward)
+        self.down = nn.Linear(config.feed_forward, config.hidden)
+        self.norm2 = nn.LayerNorm(config.hidden, config.norm_eps)
+
+    def forward(self, queries: Tensor, keys: Tensor, layout: Layout, seeds: Tensor) -> Tensor:
+        """(N, H) queries and keys of packed texts, (B,) seeds -> (N, H)."""
+        parts = [group.tokens for group in layout.groups]
+        texts = [group.texts for group in layout.groups]
+        asked = torch.split(self.query(queries), parts)
+        given = torch.split(self.key_value(keys), parts)
+        drawn = torch.split(seeds, texts)
+        mixed = [
+            self._attend(group, q, kv, some)
+            for group, q, kv, some in zip(layout.groups, asked, given, drawn, strict=True)
+        ]
+        x = queries + F.dropout(self.out(torch.cat(mixed)), self.dropout, self.training)
+        x = self.norm1(x)
+        fed = self.down(F.gelu(self.up(x)))
+        out: Tensor = self.norm2(x + F.dropout(fed, self.dropout, self.training))
+        return out
+
+    def _attend(self, group: Group, q: Tensor, kv: Tensor, seeds: Tensor) -> Tensor:
+        """Attention of a group's texts in blocks whose masks are made, used and dropped."""
+        texts, tokens = group.texts, group.longest
+        if group.slots is not None:
+            size = texts * tokens
+            q = q.new_zeros(size, q.shape[1]).index_copy(0, group.slots, q)
+            kv = kv.new_zeros(size, kv.shape[1]).index_copy(0, group.slots, kv)
+        q = q.view(texts, tokens, self.heads, -1).transpose(1, 2)  # (texts, A, T, H / A)
+        k, v = kv.view(texts, tokens, 2, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+        step = max(1, PAIRS // (tokens * tokens))
+        rows = min(tokens, max(1, PAIRS // tokens))
+        done = []
+        for start in range(0, texts, step):
+            some = slice(start, start + step)
+            real = None if group.mask is None else group.mask[some, 0]  # (n, 1, T)
+            blocks = [
+                checkpoint(
+                    self._block,
+                    q[some, :, first : first + rows],
+                    k[some],
+                    v[some],
+                    seeds[some],
+                    first,
+                    real,
+                    use_reentrant=False,
+                    preserve_rng_state=False,  # nothing in it is random but by the seeds
+                )
+                for first in range(0, tokens, rows)
+            ]
+            done.append(torch.cat(blocks, 2))
+        out = torch.cat(done).transpose(1, 2).reshape(texts * tokens, -1)
+        return out if group.slots is None else out[group.slots]
+
+    def _block(
+        self, q: Tensor, k: Tensor, v: Tensor, seeds: Tensor, first: int, real: Tensor | None
+    ) -> Tensor:
+        mask = seen(seeds, first, q.shape[2], k.shape[2], self.masked)
+        if real is not None:
+            mask &= real
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None])
+
+
+@dataclass(frozen=True)
+class TokenLosses:
+    """Sums of losses over tokens, and their numbers: those of sub-batches and devices add up."""
+
+    encoder: Tensor
+    decoder: Tensor
+    encoder_tokens: int
+    decoder_tokens: int
+
+    def __add__(self, other: "TokenLosses") -> "TokenLosses":
+        return TokenLosses(
+            self.encoder + other.encoder,
+            self.decoder + other.decoder,
+            self.encoder_tokens + other.encoder_tokens,
+            self.decoder_tokens + other.decoder_tokens,
+        )
+
+    def mean(self, totals: tuple[int, int] | None = None) -> Tensor:
+        """Encoder's mean plus decoder's, a scalar; totals are the tokens of the whole batch.
+
+        With the totals (`RetroMAE.counts`, summed) the losses and gradients of sub-batches add up
+        to those of the whole.
+        """
+        encoder, decoder = totals or (self.encoder_tokens, self.decoder_tokens)
+        return self.encoder / max(1, encoder) + self.decoder / max(1, decoder)
+
+    def facts(self) -> dict[str, float]:
+        """Both means, detached."""
+        return {
+            "encoder": float(self.encoder.detach()) / max(1, self.encoder_tokens),
+            "decoder": float(self.decoder.detach()) / max(1, self.decoder_tokens),
+        }
+
+
+class RetroMAE(nn.Module):
+    """A trunk with what trains it: the language head and the decoder."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        config: RetroConfig,
+        *,
+        mask_id: int | None,
+        special_ids: Sequence[int],
+        seed: int = 0,
+    ) -> None:
+        """special_ids (cls, eos, pad, unk) are neither masked nor predicted.
+
+        Raises ModelError where the tokenizer has no <mask>.
+        """
+        super().__init__()
+        if mask_id is None:
+            raise ModelError("RetroMAE hides tokens behind <mask>, which this tokenizer lacks")
+        self.backbone, self.config, self.mask_id = backbone, config, mask_id
+        self.head = LanguageHead(backbone.config)
+        self.decoder = Decoder(backbone.config, config.decoder_mask)
+        generator = torch.Generator().manual_seed(seed)
+        for module in (*self.head.modules(), *self.decoder.modules()):
+            if isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=INIT, generator=generator)
+                nn.init.zeros_(module.bias)
+        special = torch.zeros(backbone.config.vocabulary, dtype=torch.bool)
+        special[[*special_ids, mask_id]] = True
+        self.register_buffer("special", special, persistent=False)
+        self.register_buffer("ordinary", (~special).nonzero().squeeze(1), persistent=False)
+
+    def masked(self, inputs: Inputs, seeds: Tensor) -> tuple[Tensor, Tensor]:
+        """Ids as the encoder sees them (N,), and which tokens it must predict (N,) bool."""
+        ids, at = inputs.ids, inputs.layout.positions
+        seeds = seeds[owners(inputs.layout)]
+        wanted = draw(seeds, _PREDICT, at) < below(self.config.encoder_mask)
+        wanted &= ~self.get_buffer("special")[ids]
+        fate = draw(seeds, _FATE, at)
+        ordinary = self.get_buffer("ordinary")
+        other = ordinary[(draw(seeds, _OTHER, at) & 0x7FFFFFFF) % len(ordinary)]
+        changed = torch.where(fate < below(AS_MASK), self.mask_id, other)
+        return torch.where(wanted & (fate < below(AS_MASK + AS_OTHER)), changed, ids), wanted
+
+    def counts(self, inputs: Inputs, seeds: Tensor) -> tuple[int, int]:
+        """The tokens that encoder and decoder must predict, without a pass."""
+        _, wanted = self.masked(inputs, seeds.to(inputs.ids.device))
+        return int(wanted.sum()), int((~self.get_buffer("special")[inputs.ids]).sum())
+
+    def forward(self, inputs: Inputs, seeds: Tensor) -> TokenLosses:
+        """Both losses of B texts; seeds (B,) int32 from `text_seeds`."""
+        ids, layout, trunk = inputs.ids, inputs.layout, self.backbone
+        seeds = seeds.to(ids.device)
+        masked, wanted = self.masked(inputs, seeds)
+        states = trunk(masked, layout)  # 1
+        cls = states[layout.firsts]  # (B, H)
+        embedded = trunk.embed(ids, layout)  # 2
+        keys = embedded.index_copy(0, layout.firsts, cls.to(embedded.dtype))
+        queries = cls[owners(layout)] + trunk.places(trunk.rows(ids, layout))
+        rebuilt = self.decoder(queries, keys, layout, seeds)
+        content = ~self.get_buffer("special")[ids]
+        words = trunk.words.weight
+        encoder = self.head(states[wanted], words, ids[wanted])
+        decoder = self.head(rebuilt[content], words, ids[content])
+        return TokenLosses(encoder.sum(), decoder.sum(), len(encoder), len(decoder))
+
+
+def owners(layout: Layout) -> Tensor:
+    """The text of each token, (N,)."""
+    counts = torch.diff(layout.offsets.long())
+    return torch.repeat_interleave(
+        torch.arange(len(counts), device=counts.device), counts, output_size=layout.tokens
+    )

@@ -1,0 +1,92 @@
+"""The texts of training rows, documents and plain files, one after the other.
+
+Knows nothing of tokens or models.
+"""
+
+import gzip
+import lzma
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from tercet.data.rows import SUFFIXES, files_of, numbered_rows
+from tercet.data.split import text_key
+from tercet.errors import InputError
+
+PLAIN = (".txt", ".txt.gz", ".txt.xz")  # one text a line
+SINGLE, LISTED = ("query", "title", "text"), ("pos", "neg")  # fields of a row that hold texts
+BEGINNING = 800  # characters of each text that the choice of pieces looks at
+
+
+def text_files(given: Sequence[Path]) -> list[Path]:
+    """The files given, with those of rows or of lines in the folders given.
+
+    Raises InputError where there are none.
+    """
+    if not given:
+        raise InputError("no files of text were given")
+    found: list[Path] = []
+    for path in given:
+        lines = sorted(one for one in path.glob("*") if one.name.endswith(PLAIN))
+        found += lines
+        if not lines or any(one.name.endswith(SUFFIXES) for one in path.glob("*")):
+            found += files_of(path)
+    return found
+
+
+def texts_in(files: Iterable[Path]) -> Iterator[str]:
+    """Every text of the files; raises InputError naming file and line where a row has none."""
+    for path in files:
+        if path.name.endswith(PLAIN):
+            yield from _lines(path)
+            continue
+        for number, row in numbered_rows(path):
+            some = list(_fields(row, f"{path}:{number}"))
+            if not some:
+                raise InputError(
+                    f"{path}:{number}: a row needs a text in one of"
+                    f" {', '.join((*SINGLE, *LISTED))}; this has {', '.join(row) or 'nothing'}"
+                )
+            yield from some
+
+
+def beginnings(texts: Iterable[str]) -> Iterator[str]:
+    """The beginning of every different text."""
+    seen: set[int] = set()
+    for text in texts:
+        if (key := text_key(text)) not in seen:
+            seen.add(key)
+            yield text[:BEGINNING]
+
+
+def _fields(row: dict[str, Any], where: str) -> Iterator[str]:
+    for name in (*SINGLE, *LISTED):
+        value = row.get(name)
+        if value is None:
+            continue
+        some = value if name in LISTED and isinstance(value, list) else [value]
+        for text in some:
+            if not isinstance(text, str):
+                raise InputError(f"{where}: {name} holds a {type(text).__name__}, not a text")
+            yield text
+
+
+def _lines(path: Path) -> Iterator[str]:
+    number = 0
+    try:
+        with _open(path) as lines:
+            for line in lines:
+                number += 1
+                if text := line.strip():
+                    yield text
+    except (UnicodeDecodeError, EOFError, OSError, zlib.error, lzma.LZMAError) as error:
+        raise InputError(f"{path}:{number + 1}: not readable as lines of text: {error}") from error
+
+
+def _open(path: Path) -> TextIO:
+    if path.suffix == ".gz":
+        return gzip.open(path, "rt", encoding="utf-8")
+    if path.suffix == ".xz":
+        return lzma.open(path, "rt", encoding="utf-8")
+    return path.open(encoding="utf-8")

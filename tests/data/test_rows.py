@@ -1,0 +1,223 @@
+"""Rows: every kind of file gives the same, and what is wrong is named by file and line."""
+
+import builtins
+import datetime as dt
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tercet.data.rows import Record, check_row, files_of, numbered_rows, read_rows, stem_of
+from tercet.data.split import split
+from tercet.errors import InputError, MissingExtraError
+from tests.kinds import KINDS, TABLES, write_as
+
+ROWS: list[dict[str, Any]] = [
+    {"query": f"question {n} 水", "pos": [f"answer {n}", "é"], "neg": [], "lang": "en", "group": n}
+    | ({"pos_scores": [0.5, -1.25]} if n % 2 else {})
+    for n in range(7)
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_gives_the_same_rows(tmp_path: Path, kind: str) -> None:
+    path = write_as(kind, tmp_path, ROWS)
+    assert list(read_rows(path)) == ROWS
+    assert [number for number, _ in numbered_rows(path)] == [1, 2, 3, 4, 5, 6, 7]
+    assert files_of(tmp_path) == files_of(path) == [path]
+    assert stem_of(path) == "a"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_can_be_split(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "in").mkdir()
+    write_as(kind, tmp_path / "in", ROWS)
+    report = split(tmp_path / "in", tmp_path / "out", share=0.5)
+    sides = [list(read_rows(tmp_path / "out" / side / "a.jsonl.gz")) for side in ("train", "dev")]
+    assert report.train["a"] + report.dev["a"] == len(ROWS)
+    assert sorted(row["query"] for side in sides for row in side) == [r["query"] for r in ROWS]
+
+
+def test_two_files_of_one_name_are_not_split_into_one(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    write_as("jsonl", tmp_path / "in", ROWS[:3])
+    write_as("parquet", tmp_path / "in", ROWS[3:])
+    with pytest.raises(InputError, match=r"a\.jsonl: another file here is named 'a'"):
+        split(tmp_path / "in", tmp_path / "out")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_file_that_was_cut_is_refused(tmp_path: Path, kind: str) -> None:
+    many = [{"query": f"q{n}", "pos": [str(n * 7919 % 1000) * 9]} for n in range(500)]
+    path = write_as(kind, tmp_path, many)
+    part = path
+    if path.is_dir():
+        part = max(path.rglob("data-00001*.arrow"))
+    part.write_bytes(part.read_bytes()[: -part.stat().st_size // 3])
+    with pytest.raises(InputError, match=rf"{part.name}") as caught:
+        list(read_rows(path))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".xz", ".zst", ""])
+def test_what_is_not_packed_so_is_refused(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a.jsonl{suffix}"
+    path.write_bytes(b"\x1f\x8b\x08 this is none of them" * 9)
+    with pytest.raises(InputError, match=r"a\.jsonl.*:1: "):
+        list(read_rows(path))
+
+
+def test_lines_are_counted_as_an_editor_does(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'\xef\xbb\xbf{"a": 1}\r\n\n  \n{"a": 2}\n' + b'{"a": 0}\n' * 3000 + b"\xff\n")
+    rows = numbered_rows(path)
+    assert [next(rows), next(rows)] == [(1, {"a": 1}), (4, {"a": 2})]
+    with pytest.raises(InputError, match=r"a\.jsonl:3005: byte 0xff is not UTF-8"):
+        list(rows)
+
+
+@pytest.mark.parametrize("line", ["{", "[1]", "3", "[" * 100_000, '{"n": 1' + "0" * 5000 + "}"])
+def test_bad_lines_are_passed_over_where_asked(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"a": 1}\n' + line + '\n{"a": 3}\n')
+    problems: list[InputError] = []
+    rows = list(numbered_rows(path, skip=problems.append))
+    assert rows == [(1, {"a": 1}), (3, {"a": 3})]
+    (problem,) = problems
+    assert str(problem).startswith(f"{path}:2: ")
+    with pytest.raises(InputError, match=r"a\.jsonl:2: "):
+        list(read_rows(path))
+
+
+def test_missing_files_and_folders_are_named(tmp_path: Path) -> None:
+    for name in ("a.jsonl", "a.jsonl.zst", "a.parquet"):
+        with pytest.raises(InputError, match=f"{name}: no such file"):
+            list(read_rows(tmp_path / name))
+        with pytest.raises(InputError, match=f"{name}: no such file"):
+            files_of(tmp_path / name)
+    with pytest.raises(InputError, match=r"no \.jsonl.*\.parquet file here"):
+        files_of(tmp_path)
+    with pytest.raises(InputError, match=r"state\.json"):
+        list(read_rows(tmp_path))
+
+
+def test_a_damaged_datasets_folder_is_named(tmp_path: Path) -> None:
+    path = write_as("splits", tmp_path, ROWS)
+    (path / "dataset_dict.json").write_text('{"splits": ["test"]}')
+    with pytest.raises(InputError, match="no split 'train'"):
+        list(read_rows(path))
+    path = write_as("dataset", tmp_path, ROWS, name="b")
+    (path / "data-00001-of-00002.arrow").unlink()
+    with pytest.raises(InputError, match=r"data-00001-of-00002\.arrow: no such file"):
+        list(read_rows(path))
+    for state in ("{", "[]", '{"_data_files": [3]}'):
+        (path / "state.json").write_text(state)
+        with pytest.raises(InputError, match=r"state\.json"):
+            list(read_rows(path))
+
+
+@pytest.mark.parametrize(
+    ("kind", "extra"), [("jsonl.zst", "zstd"), *((k, "parquet") for k in TABLES)]
+)
+def test_a_missing_library_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, extra: str
+) -> None:
+    path = write_as(kind, tmp_path, ROWS)
+    real = builtins.__import__
+
+    def refuse(name: str, *rest: Any) -> Any:
+        if name.partition(".")[0] in ("zstandard", "pyarrow"):
+            raise ModuleNotFoundError(name)
+        return real(name, *rest)
+
+    monkeypatch.setattr(builtins, "__import__", refuse)
+    with pytest.raises(MissingExtraError, match=rf"pip install 'tercet\[{extra}\]'"):
+        list(read_rows(path))
+
+
+# fields
+
+GOOD: dict[str, Any] = {"query": "q", "pos": ["p", "r"], "neg": ["n"]}
+
+
+def test_the_rows_of_flag_embedding_are_right() -> None:
+    row = {
+        "query": "q",
+        "pos": ["p"],
+        "neg": ["n", "m"],
+        "pos_scores": [1],
+        "neg_scores": [-0.5, 0.25],
+        "prompt": "Represent this: ",
+        "type": "normal",
+        "pos_id": [3],
+    }
+    assert check_row(row, "a:1") == Record(
+        "q", ("p",), ("n", "m"), (1.0,), (-0.5, 0.25), prompt="Represent this: "
+    )
+    bare = {"query": "q", "pos": ["p"], "neg": None, "pos_scores": None}
+    assert check_row(bare, "a:1") == Record("q", ("p",))
+    raw = check_row({"text": "t", "lang": "de", "source": "s"}, "a:1")
+    assert raw == Record("t", lang="de", source="s")
+    assert raw.raw
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"query": None}, "'query' is missing"),
+        ({"query": None, "text": "t"}, "'query' is missing"),
+        ({"query": " \n"}, "'query' is empty"),
+        ({"query": 3}, "'query' must be a string, not a number"),
+        ({"query": ["q"]}, "'query' must be a string, not a list"),
+        ({"pos": None}, "'pos' is missing"),
+        ({"pos": []}, "'pos' is empty"),
+        ({"pos": "p"}, "'pos' must be a list of strings, not a string"),
+        ({"pos": ["p", ""]}, "entry 2 of 'pos' is empty"),
+        ({"pos": [None, "p"]}, "entry 1 of 'pos' is null"),
+        ({"neg": ["n", {}]}, "entry 2 of 'neg' is an object"),
+        ({"neg": [" "]}, "entry 1 of 'neg' is empty"),
+        ({"neg": {"n": 1}}, "'neg' must be a list"),
+        ({"pos_scores": [0.5]}, "'pos_scores' has 1 entries, 'pos' has 2"),
+        ({"neg_scores": []}, "'neg_scores' has 0 entries, 'neg' has 1"),
+        ({"neg_scores": 0.5}, "'neg_scores' must be a list of numbers"),
+        ({"neg_scores": [True]}, "entry 1 of 'neg_scores' is true or false"),
+        ({"neg_scores": ["0.5"]}, "entry 1 of 'neg_scores' is a string"),
+        ({"pos_scores": [0.1, float("nan")]}, "entry 2 of 'pos_scores' is not finite"),
+        ({"pos_scores": [float("-inf"), 0]}, "entry 1 of 'pos_scores' is not finite"),
+        ({"neg_scores": [10**400]}, "entry 1 of 'neg_scores' is not finite"),
+        ({"neg_scores": [1e300]}, "entry 1 of 'neg_scores' is not finite"),
+        ({"group": "7"}, "'group' must be a whole number"),
+        ({"group": 7.0}, "'group' must be a whole number"),
+        ({"group": True}, "'group' must be a whole number"),
+        ({"group": 2**63}, "'group' must be a whole number of 64 bits"),
+        ({"lang": 3}, "'lang' must be a string"),
+        ({"source": []}, "'source' must be a string"),
+        ({"prompt": False}, "'prompt' must be a string"),
+    ],
+)
+def test_a_wrong_field_is_named(change: dict[str, Any], says: str) -> None:
+    assert check_row(GOOD, "f.jsonl:9")
+    with pytest.raises(InputError) as caught:
+        check_row(GOOD | change, "f.jsonl:9")
+    assert str(caught.value).startswith("f.jsonl:9: ")
+    assert says in str(caught.value)
+
+
+def test_a_raw_text_must_not_be_empty() -> None:
+    with pytest.raises(InputError, match="a:1: 'text' is empty"):
+        check_row({"text": ""}, "a:1")
+    with pytest.raises(InputError, match="a:1: 'query' is missing"):
+        check_row({}, "a:1")
+
+
+def test_dates_of_a_table_do_not_stop_a_split(tmp_path: Path) -> None:
+    rows = [{**row, "day": dt.date(2024, 1, 2)} for row in ROWS]
+    (tmp_path / "in").mkdir()
+    write_as("parquet", tmp_path / "in", rows)
+    split(tmp_path / "in", tmp_path / "out", share=0.5)
+    both = [
+        row
+        for side in ("train", "dev")
+        for row in read_rows(tmp_path / "out" / side / "a.jsonl.gz")
+    ]
+    assert {row["day"] for row in both} == {"2024-01-02"}

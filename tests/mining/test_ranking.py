@@ -1,0 +1,213 @@
+"""Rankings are those of all scores sorted, whatever the sizes of the blocks."""
+
+import math
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import torch
+
+from tercet.data.rows import write_rows
+from tercet.encoder import Encoder
+from tercet.errors import InputError
+from tercet.mining import MineConfig, bm25, candidates, miner, ranking
+from tercet.mining.candidates import Candidates
+from tercet.mining.miner import mine
+from tercet.mining.pool import Pool
+from tercet.mining.ranking import DenseRanker, MultiRanker, Ranked, Ranker, SparseRanker
+from tercet.scores import Scores, dense_scores, lexical_scores, maxsim_scores
+from tests.index.conftest import make_embeddings
+from tests.mining.conftest import WordEncoder, Words
+
+QUERIES, PASSAGES, CANDIDATES = 23, 157, 140  # the last passages are no candidates
+
+Rank = Callable[[], tuple[Ranker, Scores]]
+
+
+def dense() -> tuple[Ranker, Scores]:
+    queries, passages = make_embeddings(QUERIES, 1), make_embeddings(PASSAGES, 2)
+    assert queries.dense is not None
+    assert passages.dense is not None
+    passages.dense[40:60] = passages.dense[20:40]  # equal scores
+    ranker = DenseRanker(queries.dense, passages.dense, CANDIDATES, torch.device("cpu"))
+    return ranker, dense_scores(queries, passages)
+
+
+def sparse() -> tuple[Ranker, Scores]:
+    queries = make_embeddings(QUERIES, 1, empty_sparse=(3,))
+    passages = make_embeddings(PASSAGES, 2, empty_sparse=(0, 30))
+    assert queries.sparse is not None
+    assert passages.sparse is not None
+    both = sp.csr_array(sp.vstack([passages.sparse[:40], passages.sparse[20:137]], format="csr"))
+    ranker = SparseRanker(queries.sparse, both, CANDIDATES)
+    return ranker, np.asarray((queries.sparse @ both.T).toarray())
+
+
+def multi() -> tuple[Ranker, Scores]:
+    queries, passages = make_embeddings(QUERIES, 1), make_embeddings(PASSAGES, 2)
+    return MultiRanker(queries, passages, CANDIDATES), maxsim_scores(queries, passages)
+
+
+@pytest.mark.parametrize("count", [1, 7, 100])
+@pytest.mark.parametrize("make", [dense, sparse, multi])
+def test_the_best_are_those_of_all_scores_sorted(make: Rank, count: int) -> None:
+    ranker, scores = make()
+    some = np.arange(4, QUERIES)
+    found = ranker.top(some, count)
+    for row, query in enumerate(some.tolist()):
+        own = scores[query, :CANDIDATES]
+        places = found.places[row][found.places[row] >= 0]
+        assert len(np.unique(places)) == len(places)
+        expected = np.sort(own[own > 0] if make is sparse else own)[::-1][:count]
+        np.testing.assert_allclose(found.scores[row, : len(places)], expected, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(own[places], expected, rtol=1e-4, atol=1e-5)
+        again = ranker.score(np.full(len(places), query), places)
+        np.testing.assert_allclose(again, expected, rtol=1e-4, atol=1e-5)
+        same = np.flatnonzero(np.diff(found.scores[row, : len(places)]) == 0)
+        assert (places[same] < places[same + 1]).all()  # equal ones by place
+
+
+@pytest.mark.parametrize("make", [dense, sparse])
+def test_blocks_never_change_a_ranking(make: Rank, monkeypatch: pytest.MonkeyPatch) -> None:
+    ranker, _ = make()
+    whole = ranker.top(np.arange(QUERIES), 30)
+    assert (whole.places >= 0).sum() > 500
+    for queries, passages, first in ((1, 7, 3), (5, 50, 60), (64, 11, 1), (7, 1, 140)):
+        monkeypatch.setattr(ranking, "QUERIES", queries)
+        monkeypatch.setattr(ranking, "PASSAGES", passages)
+        monkeypatch.setattr(ranking, "SPARSE_PASSAGES", passages)
+        monkeypatch.setattr(ranking, "FIRST", first)
+        monkeypatch.setattr(ranking, "PAIRS", queries + 3)
+        found = ranker.top(np.arange(QUERIES), 30)
+        np.testing.assert_array_equal(found.places, whole.places)
+        np.testing.assert_array_equal(found.scores, whole.scores)
+
+
+def test_blocks_never_change_what_is_mined(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_checkpoint: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    words = "river mountain city water light history music science people world year".split()
+    rows = [
+        {
+            "query": " ".join(rng.choice(words, 3)),
+            "pos": [" ".join(rng.choice(words, 9)) + f" {n}"],
+        }
+        for n in range(50)
+    ]
+    encoder = Encoder.load(str(tiny_checkpoint), dtype="float32")
+    config = MineConfig(
+        by=("dense", "sparse", "multi", "all", "bm25"), first=1, last=30, number=8, limit=None
+    )
+
+    def result(name: str) -> bytes:
+        report = mine(rows, encoder, to=tmp_path / name, config=config)
+        assert report.kept == 400
+        assert all(report.kept_by.values())
+        return (tmp_path / name).read_bytes()
+
+    whole = result("whole.jsonl")
+    for size in (3, 16):
+        monkeypatch.setattr(ranking, "QUERIES", size)
+        monkeypatch.setattr(ranking, "PASSAGES", size + 1)
+        monkeypatch.setattr(ranking, "SPARSE_PASSAGES", size + 1)
+        monkeypatch.setattr(ranking, "FIRST", size)
+        monkeypatch.setattr(miner, "BLOCK", 2 * size + 1)
+        assert result(f"{size}.jsonl") == whole
+
+
+def prepared(tmp_path: Path, encoder: WordEncoder, **settings: Any) -> tuple[Pool, Candidates]:
+    rows = [
+        {"query": "river stone boat", "pos": ["river river bank"]},
+        {"query": "boat law", "pos": ["stone river boat law"]},
+        {"query": "market", "pos": ["law of the market", "boat boat market"]},
+    ]
+    pool = Pool.read(rows, tmp_path)
+    config = MineConfig(first=1, last=4, number=1, **settings)
+    return pool, Candidates.prepare(pool, encoder, config, tmp_path, lambda count: None)
+
+
+def test_the_sum_and_maxsim_rank_the_candidates_of_the_others(
+    tmp_path: Path, encoder: WordEncoder
+) -> None:
+    pool, made = prepared(tmp_path, encoder, by=("sparse", "multi", "all"))
+    found = made.find(np.arange(3))
+    assert list(found) == ["sparse", "multi", "all"]
+    queries, passages = encoder.encode(list(pool.queries)), encoder.encode(list(pool.texts))
+    parts = [f(queries, passages) for f in (dense_scores, lexical_scores, maxsim_scores)]
+    total = parts[0] * 1.0 + parts[1] * 0.5 + parts[2] * 0.25
+    for source, scores in (("multi", parts[2]), ("all", total)):
+        for row in range(3):
+            order = np.lexsort((np.arange(4), -scores[row]))
+            ranked: Any = found[source]  # type: ignore[index]
+            np.testing.assert_array_equal(ranked.places[row], order)
+            np.testing.assert_allclose(ranked.scores[row], scores[row][order], rtol=1e-5)
+
+
+def test_only_the_heads_needed_are_encoded(tmp_path: Path) -> None:
+    for number, (by, heads) in enumerate(
+        [
+            (("bm25",), []),
+            (("sparse", "bm25"), [("sparse",)] * 2),
+            (("multi",), [("multi",)] * 2),
+            (("all",), [("dense", "sparse", "multi")] * 2),
+        ]
+    ):
+        encoder = WordEncoder()
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        prepared(folder, encoder, by=by)
+        assert encoder.asked == heads
+
+
+def test_maxsim_alone_is_for_small_corpora(
+    tmp_path: Path, encoder: WordEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, made = prepared(tmp_path, encoder, by=("multi",))
+    assert made.find(np.arange(3))["multi"].places.shape == (3, 4)
+    monkeypatch.setattr(candidates, "EXHAUSTIVE", 3)
+    with pytest.raises(InputError, match="name dense or sparse too"):
+        prepared(tmp_path, encoder, by=("multi",))
+
+
+def test_bm25_is_lucenes_formula_over_pieces() -> None:
+    texts = ["Red red stone", "a green stone by the river", "?", "red sea"]
+    tokenizer = Words()
+    weights = bm25.passage_weights(texts, tokenizer, 100)
+    counts = bm25.query_counts(["RED sea red", "", "unheard"], tokenizer, 100)
+    scores = (counts @ weights.T).toarray()
+    lengths = [len(text.split()) for text in texts]
+    mean = sum(lengths) / 4
+
+    def term(document: int, frequency: int, documents: int) -> float:
+        idf = math.log(1 + (4 - documents + 0.5) / (documents + 0.5))
+        return idf * frequency / (frequency + 0.9 * (0.6 + 0.4 * lengths[document] / mean))
+
+    red = [term(0, 2, 2), 0.0, 0.0, term(3, 1, 2)]
+    sea = [0.0, 0.0, 0.0, term(3, 1, 1)]
+    np.testing.assert_allclose(scores[0], 2 * np.array(red) + sea, rtol=1e-5)
+    assert not scores[1:].any()
+    short = bm25.query_counts(["red sea red"], tokenizer, 1)
+    assert Counter(short.data.tolist()) == {1.0: 1}
+
+
+def test_a_prompt_of_a_row_is_encoded_with_its_query(tmp_path: Path, encoder: WordEncoder) -> None:
+    rows = [
+        {"query": "boat", "pos": ["a boat"], "prompt": "find: "},
+        {"query": "law", "pos": ["the law"]},
+    ]
+    write_rows(tmp_path / "rows.jsonl.gz", rows)
+    pool = Pool.read([tmp_path / "rows.jsonl.gz"], tmp_path)
+    assert list(pool.questions()) == ["find: boat", "law"]
+    assert list(pool.queries) == ["boat", "law"]
+
+
+def test_ranks_of_pairs_pad_what_is_missing() -> None:
+    rows, places = np.array([2, 0, 2, 2]), np.array([5, 1, 9, 4])
+    found = Ranked.of(rows, places, np.array([1, 2, 1, 3], dtype=np.float32), 3, 2)
+    assert found.places.tolist() == [[1, -1], [-1, -1], [4, 5]]
+    assert found.scores.tolist() == [[2, -math.inf], [-math.inf] * 2, [3, 1]]

@@ -1,0 +1,38 @@
+"""One process of several in test_distributed.py: a step's loss and gradients, written to a file.
+
+Started by torchrun, or alone. Arguments: the config as JSON, and the folder for the results.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+from tercet.train.collate import Collator
+from tercet.train.config import from_tree
+from tercet.train.distributed import World
+from tercet.train.prepare import prepare
+from tercet.train.steps import PairStep
+
+
+def main() -> None:
+    """Runs three batches and keeps their facts and the summed gradients."""
+    torch.set_num_threads(1)
+    config, target = from_tree(json.loads(sys.argv[1])), Path(sys.argv[2])
+    world = World.start("cpu")
+    ready = prepare(config, world)
+    config, model = ready.config, ready.checkpoint.model.train()
+    collator = Collator(ready.examples, ready.checkpoint.tokenizer, config.data, seed=config.seed)
+    step = PairStep(
+        model, ready.examples, ready.sampler, collator, config, world, ready.dtype, ready.sub_batch
+    )
+    facts = [step.run(number, distil=True).facts for number in range(3)]
+    world.sum_gradients(model.parameters())
+    gradients = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+    torch.save({"facts": facts, "gradients": gradients}, target / f"{world.size}-{world.rank}.pt")
+    world.stop()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""The tree of a run: read from TOML, set by name, and refused by name."""
+
+import tomllib
+from pathlib import Path
+
+import pytest
+import tomli_w
+
+from tercet.errors import InputError
+from tercet.train.config import TrainConfig, from_tree, read_tree, to_tree
+from tercet.train.recipes import RECIPES, recipe
+
+FOLDER = Path(__file__).parents[2] / "recipes"
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_is_its_file(name: str) -> None:
+    assert from_tree(read_tree(FOLDER / f"{name}.toml")) == recipe(name)
+    assert {path.stem for path in FOLDER.glob("*.toml")} == set(RECIPES)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_tree_and_toml_keep_everything(name: str) -> None:
+    config = recipe(name)
+    assert from_tree(tomllib.loads(tomli_w.dumps(to_tree(config)))) == config
+
+
+def test_fields_are_set_by_name() -> None:
+    tree = {"steps": 5, "data": {"sources": [{"files": ["a"]}, {"files": ["b"]}]}}
+    config = from_tree(
+        tree,
+        [
+            "batch.rows=64",
+            "optimiser.lr=1",  # a whole number where a fraction is meant
+            "model=BAAI/bge-m3",
+            "data.sources.1.weight=0.5",
+            "loss.distil_from=3",
+            'negatives.heads=["dense", "sparse"]',
+            "run.tensorboard = true",
+        ],
+    )
+    assert (config.batch.rows, config.optimiser.lr, config.model) == (64, 1.0, "BAAI/bge-m3")
+    assert [source.weight for source in config.data.sources] == [1.0, 0.5]
+    assert (config.loss.distil_from, config.negatives.heads) == (3, ("dense", "sparse"))
+    assert config.run.tensorboard is True
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("batch.row=64", "unknown field 'row'"),
+        ("batch.rows=many", "batch: rows: expected int, got 'many'"),
+        ("batch.rows=1", "at least 2 rows"),
+        ("batch.tokens=9", "exactly one of sizes, rows and tokens, not rows and tokens"),
+        ("batch.lengths=[5, 4]", "must rise"),
+        ("optimiser.schedule=square", "optimiser: schedule: expected one of linear"),
+        ("optimiser.betas=[0.9]", "expected 2 values"),
+        ("loss.distil_from=5", "distil_from = 5, but the run has 5 steps"),
+        ("loss.temperature=0", "loss.temperature must be above 0"),
+        ("data.sources.3.weight=1", "no entry 3"),
+        (
+            "data.sources.0.heads=['colbert']",
+            "heads: expected one of dense, sparse, multi, got 'colbert'",
+        ),
+        ("data.negatives=true", "expected int"),
+        ("epochs=2", "either steps or epochs"),
+        ("stage=four", "stage: expected one of"),
+        ("steps", "--set takes name=value"),
+        ("steps.more=1", "has no fields"),
+        ("negatives.every=-1", "negatives: every >= 0"),
+    ],
+)
+def test_what_is_refused_is_named(setting: str, said: str) -> None:
+    tree = {"steps": 5, "batch": {"rows": 4}, "data": {"sources": [{"files": ["a"]}]}}
+    from_tree(tree)
+    with pytest.raises(InputError, match=said.replace("[", r"\[")):
+        from_tree(tree, [setting])
+
+
+def test_files_that_are_no_config(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such file"):
+        read_tree(tmp_path / "absent.toml")
+    (tmp_path / "bad.toml").write_text("steps = = 3")
+    with pytest.raises(InputError, match="not readable as TOML"):
+        read_tree(tmp_path / "bad.toml")
+    with pytest.raises(InputError, match="unknown recipe 'best'"):
+        recipe("best")
+    with pytest.raises(InputError, match="either steps or epochs"):
+        TrainConfig()

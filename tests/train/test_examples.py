@@ -1,0 +1,467 @@
+"""Examples: the same from every kind of file, made once, grouped, never half made."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer as Backend
+
+from tercet.data.split import COMMON_PARTNERS, text_key
+from tercet.errors import InputError
+from tercet.tokens import Tokenizer
+from tercet.train.config import DataConfig, SourceConfig
+from tercet.train.examples import Examples, Ragged, default_cache, is_parallel
+from tests.kinds import KINDS, write_as
+
+Row = dict[str, Any]
+ROWS: list[Row] = [
+    {"query": "the river", "pos": ["water of the river", "a city"], "neg": ["the stone"]},
+    {"query": "casa", "pos": ["la casa de la ciudad"], "neg": [], "lang": "es", "prompt": "el "},
+    {"query": "el río", "pos": ["the river"], "lang": "es-en"},
+    {"query": "bread", "pos": ["the bread"], "neg": ["fire", "The  BREAD", "the sea"]}
+    | {"pos_scores": [2.5], "neg_scores": [0.5, 9.0, -1.0], "lang": "en", "group": -3},
+    {"text": "a star in the winter night " * 3, "lang": "en"},
+    {"query": "night", "pos": ["the night"], "neg": ["fire"], "group": -3},
+]
+ARRAYS = (
+    "ids offsets keys text_group query positive_scores negative_scores group source language"
+    " parallel file line"
+).split()
+
+
+def load(
+    tokenizer: Tokenizer, cache: Path, *files: Path | Sequence[Path], **options: Any
+) -> Examples:
+    sources = [SourceConfig(files=tuple(map(str, _list(some)))) for some in files]
+    return Examples.load(sources, tokenizer, DataConfig(**options), cache=cache)
+
+
+def _list(some: Path | Sequence[Path]) -> Sequence[Path]:
+    return [some] if isinstance(some, Path) else some
+
+
+def make(tokenizer: Tokenizer, folder: Path, rows: Sequence[Row], **options: Any) -> Examples:
+    return load(tokenizer, folder / "cache", write_as("jsonl", folder, rows), **options)
+
+
+def assert_equal(left: Examples, right: Examples) -> None:
+    for name in ARRAYS:
+        mine, yours = getattr(left, name), getattr(right, name)
+        assert mine.dtype == yours.dtype
+        np.testing.assert_array_equal(mine, yours, err_msg=name)
+    for name in ("positives", "negatives"):
+        for part in ("values", "offsets"):
+            np.testing.assert_array_equal(
+                getattr(getattr(left, name), part), getattr(getattr(right, name), part)
+            )
+    assert left.languages == right.languages
+
+
+def texts(examples: Examples, tokenizer: Tokenizer, places: Any) -> list[str]:
+    return [tokenizer.backend.decode(examples.content(int(place)).tolist()) for place in places]
+
+
+# what is in them
+
+
+def test_every_row_finds_its_texts(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    found = make(tokenizer, tmp_path, ROWS)
+    assert len(found) == len(ROWS)
+    for number, row in enumerate(ROWS):
+        asked = row.get("prompt", "") + row["query"] if "query" in row else row["text"].strip()
+        assert texts(found, tokenizer, [found.query[number]]) == [asked]
+        assert texts(found, tokenizer, found.positives[number]) == row.get("pos", [])
+        kept = [text for text in row.get("neg", []) if "BREAD" not in text]
+        assert texts(found, tokenizer, found.negatives[number]) == kept
+        assert found.languages[found.language[number]] == row.get("lang", "")
+        assert found.where(number) == f"{tmp_path / 'a.jsonl'}:{number + 1}"
+    assert found.parallel.tolist() == [False, False, True, False, False, False]
+    assert found.ids.dtype == np.int32
+    assert found.content(0).tolist() == tokenizer.contents(["the river"])[0]
+    np.testing.assert_array_equal(found.lengths(), np.diff(found.offsets))
+    own = {text_key(row["query"] if "query" in row else row["text"]) for row in ROWS}
+    assert own <= set(found.keys.tolist())
+    assert len(found.lengths()) == len(found.keys) == len(found.text_group)
+
+
+def test_scores_follow_their_texts(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    found = make(tokenizer, tmp_path, ROWS)
+    start, end = found.negatives.offsets[3:5]
+    assert found.negative_scores[start:end].tolist() == [0.5, -1.0]  # of the positive's copy: gone
+    assert found.positive_scores[found.positives.offsets[3]] == 2.5
+    assert np.isnan(np.delete(found.positive_scores, found.positives.offsets[3])).all()
+    assert len(found.negative_scores) == len(found.negatives.values)
+
+
+def test_a_text_is_stored_once_for_a_prefix(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    rows = [{"query": "river", "pos": ["sea"]}, {"query": "sea", "pos": ["river", "River"]}]
+    one = make(tokenizer, tmp_path, rows)
+    assert len(one.keys) == 3
+    assert one.query.tolist() == [0, 1]
+    assert one.positives.values.tolist() == [1, 0, 2]
+    assert one.keys[2] == one.keys[0]
+    two = make(tokenizer, tmp_path, rows, query_prefix="the ")
+    assert len(two.keys) == 5
+    assert set(two.keys.tolist()) == set(one.keys.tolist())
+    assert texts(two, tokenizer, two.query) == ["the river", "the sea"]
+    assert texts(two, tokenizer, two.positives.values) == ["sea", "river", "River"]
+    # the same tokens, but another text behind another prefix
+    three = make(
+        tokenizer, tmp_path, [{"query": "river", "pos": ["the river"]}], query_prefix="the "
+    )
+    assert len(three.keys) == 2
+    assert three.keys[0] != three.keys[1]
+
+
+def test_texts_are_cut_to_their_role(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    long = "star sea ship " * 40
+    rows: list[Row] = [
+        {"query": long, "pos": [long, "sea"]},
+        {"text": long},
+        {"query": "sea", "pos": ["b"]},
+    ]
+    found = make(tokenizer, tmp_path, rows, query_tokens=10, passage_tokens=50)
+    assert found.lengths()[found.query].tolist() == [8, 48, 1]
+    assert found.lengths()[found.positives[0]].tolist() == [48, 1]
+    assert found.query[1] == found.positives[0][0]
+    assert found.query[2] == found.positives[0][1]
+    whole = tokenizer.contents([long])[0]
+    assert found.content(int(found.query[0])).tolist() == whole[:8]
+    assert found.content(int(found.query[1])).tolist() == whole[:48]
+
+
+def test_many_texts_are_the_same_in_blocks(
+    tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [
+        {"query": f"river {n}", "pos": ["sea " * n], "neg": [f"{n} stone"]} for n in range(1, 60)
+    ]
+    for name in "ab":
+        (tmp_path / name).mkdir()
+    whole = make(tokenizer, tmp_path / "a", rows)
+    monkeypatch.setattr("tercet.train.tokenise.BLOCK", 7)
+    monkeypatch.setattr("tercet.train.arrays._BUFFER", 5)
+    assert_equal(whole, make(tokenizer, tmp_path / "b", rows))
+
+
+def test_sources_files_and_lines(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    first = write_as("jsonl", tmp_path, ROWS[:2], name="first")
+    second = write_as("parquet", tmp_path, ROWS[2:4], name="second")
+    first.write_text("\n" + first.read_text())
+    seen: list[tuple[int, int, int]] = []
+    found = Examples.load(
+        [SourceConfig(files=(str(first), str(second))), SourceConfig(files=(str(second),))],
+        tokenizer,
+        DataConfig(),
+        cache=tmp_path / "cache",
+        progress=lambda *now: seen.append(now),
+    )
+    assert found.source.tolist() == [0, 0, 0, 0, 1, 1]
+    assert found.file.tolist() == [0, 0, 1, 1, 2, 2]
+    assert found.line.tolist() == [2, 3, 1, 2, 1, 2]
+    assert found.where(1) == f"{first}:3"
+    assert found.where(5) == f"{second}:2"
+    assert all(0 <= done <= total for done, total, _ in seen)
+
+
+def test_raw_texts_alone(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    found = make(tokenizer, tmp_path, [{"text": "the sea"}, {"text": "The  sea"}, {"text": "fire"}])
+    assert found.positives.offsets.tolist() == found.negatives.offsets.tolist() == [0, 0, 0, 0]
+    assert len(found.positives.values) == len(found.negatives) - 3 == 0
+    assert found.group[0] == found.group[1] != found.group[2]
+    np.testing.assert_array_equal(found.text_group[found.query], found.group)
+
+
+# groups
+
+
+def groups(found: Examples) -> list[int]:
+    """Groups by the number of the first row in each."""
+    listed = found.group.tolist()
+    assert min(listed) >= 0
+    return [listed.index(group) for group in listed]
+
+
+def test_groups(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    rows: list[Row] = [
+        {"query": "q1", "pos": ["p1"]},
+        {"query": "q2", "pos": ["p0", " P1 "]},  # a positive of row 0, but for case and space
+        {"query": "Q2", "pos": ["p2"]},  # the query of row 1
+        {"query": "p2", "pos": ["p3"], "lang": "de-en"},  # the other side of parallel text
+        {"query": "q4", "pos": ["p4"], "neg": ["p1", "n"]},  # a negative joins nothing
+        {"query": "q5", "pos": ["p5"], "group": 9},
+        {"query": "q6", "pos": ["p6"], "group": 9},
+        {"query": "q7", "pos": ["p6"], "group": 10, "prompt": "the "},
+        {"query": "q8", "pos": ["p8"], "group": 11},
+    ]
+    found = make(tokenizer, tmp_path, rows)
+    assert groups(found) == [0, 0, 0, 0, 4, 5, 5, 5, 8]
+    of_text = found.text_group
+    np.testing.assert_array_equal(of_text[found.query], found.group)
+    for number in range(len(rows)):
+        assert set(of_text[found.positives[number]].tolist()) == {int(found.group[number])}
+    known, alone = found.negatives[4].tolist()
+    assert of_text[known] == found.group[0]
+    assert of_text[alone] < 0
+    assert (of_text == of_text[alone]).sum() == 1
+
+
+def test_groups_go_through_files_and_do_not_hang_on_order(
+    tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    rows: list[Row] = [{"query": f"q{n % 7}", "pos": [f"p{n % 11}", f"r{n}"]} for n in range(30)]
+    whole = make(tokenizer, tmp_path, rows)
+    parts = [
+        write_as("jsonl.gz", tmp_path, rows[20:], name="b"),
+        write_as("jsonl.gz", tmp_path, rows[:20][::-1], name="c"),
+    ]
+    other = load(tokenizer, tmp_path / "cache", *parts)
+    assert sorted(other.group.tolist()) == sorted(whole.group.tolist())
+    assert dict(zip(whole.keys.tolist(), whole.text_group.tolist(), strict=True)) == dict(
+        zip(other.keys.tolist(), other.text_group.tolist(), strict=True)
+    )
+
+
+def test_a_common_heading_joins_nothing(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    rows = [{"query": "Examples", "pos": [f"text {n}"]} for n in range(COMMON_PARTNERS + 1)]
+    found = make(tokenizer, tmp_path, rows)
+    assert len(set(found.group.tolist())) == len(rows)
+    heading = int(found.text_group[found.query[0]])
+    assert heading < 0
+    assert heading not in found.group
+    np.testing.assert_array_equal(found.text_group[found.positives.values], found.group)
+
+
+# the cache
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_file_gives_the_same(tokenizer: Tokenizer, tmp_path: Path, kind: str) -> None:
+    plain = make(tokenizer, tmp_path, ROWS)
+    assert_equal(
+        plain, load(tokenizer, tmp_path / "other", write_as(kind, tmp_path, ROWS, name="b"))
+    )
+
+
+class Counting(Tokenizer):
+    """Counts the texts that it is given."""
+
+    count = 0
+
+    def contents(self, texts: Sequence[str], *, limit: int | None = None) -> list[list[int]]:
+        self.count += len(texts)
+        return super().contents(texts, limit=limit)
+
+
+def copy_of(tokenizer: Tokenizer) -> Counting:
+    return Counting(Backend.from_str(tokenizer.backend.to_str()))
+
+
+def test_what_is_there_is_used_again(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    counting = copy_of(tokenizer)
+    first = make(counting, tmp_path, ROWS)
+    assert counting.count == len(first.keys)
+    again = make(copy_of(tokenizer), tmp_path, ROWS)
+    (tmp_path / "a.jsonl").rename(tmp_path / "moved.jsonl")
+    moved = load(counting, tmp_path / "cache", tmp_path / "moved.jsonl")
+    assert counting.count == len(first.keys)
+    assert_equal(first, again)
+    assert first.fingerprint == again.fingerprint == moved.fingerprint
+    assert moved.where(0) == f"{tmp_path / 'moved.jsonl'}:1"
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+    ids = again.ids
+    while ids.base is not None and not isinstance(ids, np.memmap):
+        ids = ids.base
+    assert isinstance(ids, np.memmap)
+    assert not again.ids.flags.writeable
+
+
+def test_another_input_is_another_cache(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    path = write_as("jsonl", tmp_path, ROWS)
+    other = Backend.from_str(tokenizer.backend.to_str().replace("▁river", "▁rivet"))
+    cache = tmp_path / "cache"
+    prints = [
+        load(tokenizer, cache, path).fingerprint,
+        load(Tokenizer(other), cache, path).fingerprint,
+        load(tokenizer, cache, path, query_prefix="q").fingerprint,
+        load(tokenizer, cache, path, passage_prefix="q").fingerprint,
+        load(tokenizer, cache, path, query_tokens=100).fingerprint,
+        load(tokenizer, cache, path, passage_tokens=100).fingerprint,
+        load(tokenizer, cache, path, path).fingerprint,
+        load(tokenizer, cache, [path, path]).fingerprint,
+    ]
+    # what does not change the arrays does not change the key
+    assert load(tokenizer, cache, path, negatives=3, temperature=0.5).fingerprint == prints[0]
+    raw = path.read_bytes()
+    path.write_bytes(raw.replace(b"stone", b"stove"))
+    prints.append(load(tokenizer, cache, path).fingerprint)
+    assert len(set(prints)) == len(prints) == len(list(cache.iterdir()))
+
+
+@pytest.mark.parametrize("damage", ["shorter", "longer", "gone", "header", "list", "no list"])
+def test_a_damaged_cache_is_made_again(tokenizer: Tokenizer, tmp_path: Path, damage: str) -> None:
+    good = make(copy_of(tokenizer), tmp_path, ROWS)
+    (folder,) = (tmp_path / "cache").iterdir()
+    good = Examples(**{**vars(good), **{name: getattr(good, name).copy() for name in ARRAYS}})
+    ids, listed = folder / "ids.npy", folder / "cache.json"
+    raw = ids.read_bytes()
+    if damage == "gone":
+        ids.unlink()
+    elif damage == "no list":
+        listed.unlink()
+    elif damage == "list":
+        listed.write_text(listed.read_text()[:-20])
+    else:
+        changed = {
+            "shorter": raw[:-4],
+            "longer": raw + bytes(4),
+            "header": raw.replace(b"<i4", b"<f4"),
+        }
+        ids.unlink()  # not in place: it is mapped
+        ids.write_bytes(changed[damage])
+    counting = copy_of(tokenizer)
+    assert_equal(good, make(counting, tmp_path, ROWS))
+    assert counting.count == len(good.keys)
+    assert list((tmp_path / "cache").iterdir()) == [folder]
+    assert make(counting, tmp_path, ROWS).fingerprint == good.fingerprint
+    assert counting.count == len(good.keys)
+
+
+def test_nothing_is_left_of_a_build_that_fails(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    path = write_as("jsonl", tmp_path, [*ROWS, {"query": "q", "pos": []}])
+    with pytest.raises(InputError, match=r"a\.jsonl:7: 'pos' is empty"):
+        load(tokenizer, tmp_path / "cache", path)
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+CHILD = """
+import os, signal, sys
+from pathlib import Path
+from tercet.tokens import Tokenizer
+from tercet.train.config import DataConfig, SourceConfig
+from tercet.train.examples import Examples
+tokenizer = Tokenizer.from_file(Path(sys.argv[1]) / "tokenizer.json")
+def progress(*now):
+    if sys.argv[4] == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+import tercet.train.tokenise as module
+module.BLOCK = 2
+found = Examples.load([SourceConfig(files=(sys.argv[2],))], tokenizer, DataConfig(),
+                      cache=Path(sys.argv[3]), progress=progress)
+print(len(found), found.fingerprint)
+"""
+
+
+def child(tiny_checkpoint: Path, path: Path, cache: Path, how: str) -> "subprocess.Popen[str]":
+    arguments = [sys.executable, "-c", CHILD, str(tiny_checkpoint), str(path), str(cache), how]
+    return subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
+
+
+def test_a_killed_build_leaves_nothing_under_the_name(
+    tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    path = write_as("jsonl", tmp_path, ROWS)
+    cache = tmp_path / "cache"
+    with child(tiny_checkpoint, path, cache, "kill") as process:
+        process.wait(timeout=120)
+    assert process.returncode == -signal.SIGKILL
+    left = list(cache.iterdir())
+    assert left, "it was killed before it began"
+    assert all(folder.name.startswith(".") for folder in left)
+    tokenizer = Tokenizer.from_file(tiny_checkpoint / "tokenizer.json")
+    assert len(load(tokenizer, cache, path)) == len(ROWS)
+
+
+def test_two_processes_may_build_at_once(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    path = write_as("jsonl", tmp_path, ROWS * 50)
+    both = [child(tiny_checkpoint, path, tmp_path / "cache", "go") for _ in range(2)]
+    outputs = {process.communicate(timeout=120)[0] for process in both}
+    assert [process.returncode for process in both] == [0, 0]
+    assert len(outputs) == 1
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+def test_the_second_of_two_takes_what_the_first_made(
+    tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_as("jsonl", tmp_path, ROWS)
+    rename, made = os.rename, list[Examples]()
+
+    def late(source: Any, target: Any) -> None:
+        monkeypatch.setattr(os, "rename", rename)
+        made.append(load(tokenizer, tmp_path / "cache", path))
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", late)
+    found = load(tokenizer, tmp_path / "cache", path)
+    assert_equal(found, made[0])
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+def test_a_cache_that_cannot_be_written_is_named(
+    tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_as("jsonl", tmp_path, ROWS)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"file: .*TERCET_CACHE"):
+        load(tokenizer, tmp_path / "file", path)
+
+    def full(*arguments: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(InputError, match="No space left on device: make room"):
+        load(tokenizer, tmp_path / "cache", path)
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_errors_name_file_and_line(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    bad = [*ROWS, {"query": "q", "pos": ["p"], "neg_scores": [1.0]}]
+    for kind in KINDS:
+        path = write_as(kind, tmp_path, bad, name=f"bad-{KINDS.index(kind)}")
+        with pytest.raises(InputError) as caught:
+            load(tokenizer, tmp_path / "cache", path)
+        assert str(caught.value).startswith(f"{path}:7: 'neg_scores' has 1 entries")
+    (tmp_path / "none.jsonl").write_text("\n")
+    with pytest.raises(InputError, match=r"source none: no rows in .*none\.jsonl"):
+        load(
+            tokenizer,
+            tmp_path / "cache",
+            write_as("jsonl", tmp_path, ROWS),
+            tmp_path / "none.jsonl",
+        )
+    with pytest.raises(InputError, match="no such file"):
+        load(tokenizer, tmp_path / "cache", tmp_path / "gone.jsonl")
+    with pytest.raises(InputError, match="no sources"):
+        load(tokenizer, tmp_path / "cache")
+
+
+def test_the_users_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    monkeypatch.setenv("TERCET_CACHE", "~/own")
+    assert default_cache() == tmp_path / "own"
+    monkeypatch.delenv("TERCET_CACHE")
+    assert default_cache() == tmp_path / "xdg" / "tercet"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert default_cache() == tmp_path / ".cache" / "tercet"
+
+
+def test_small_things() -> None:
+    lists = Ragged(np.array([5, 6, 7]), np.array([0, 2, 2, 3]))
+    assert [lists[row].tolist() for row in range(len(lists))] == [[5, 6], [], [7]]
+    tags = {
+        "en": False,
+        "zh-Hant": False,
+        "de-en": True,
+        "fuc-en": True,
+        "az-Latn-en": True,
+        "": False,
+    }
+    assert {tag: is_parallel(tag) for tag in tags} == tags

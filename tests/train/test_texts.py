@@ -1,0 +1,61 @@
+"""Texts of rows and lines: all of them, in order, and what is wrong named with its line."""
+
+import gzip
+import json
+import lzma
+from pathlib import Path
+
+import pytest
+
+from tercet.errors import InputError
+from tercet.train.texts import beginnings, text_files, texts_in
+
+ROWS = [
+    {"query": "q", "pos": ["p1", "p2"], "neg": ["n"], "lang": "en"},
+    {"text": "a raw text", "title": "its title"},
+]
+
+
+def test_rows_and_lines_give_their_texts(tmp_path: Path) -> None:
+    lines = "".join(json.dumps(row) + "\n" for row in ROWS)
+    (tmp_path / "rows.jsonl").write_text(lines)
+    (tmp_path / "lines.txt").write_text("one\n\n  two \n")
+    (tmp_path / "more.txt.gz").write_bytes(gzip.compress(b"three"))
+    (tmp_path / "most.txt.xz").write_bytes(lzma.compress(b"four"))
+    files = text_files([tmp_path])
+    assert sorted(files) == sorted(tmp_path.iterdir())
+    expected = {"q", "p1", "p2", "n", "its title", "a raw text", "one", "two", "three", "four"}
+    assert sorted(texts_in(files)) == sorted(expected)
+    assert list(texts_in([tmp_path / "rows.jsonl"])) == [
+        *("q", "p1", "p2", "n"),
+        *("its title", "a raw text"),
+    ]
+
+
+def test_beginnings_of_different_texts() -> None:
+    assert list(beginnings(["The  sea", "the sea", "x" * 2000])) == ["The  sea", "x" * 800]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.jsonl", b'{"text": "x"}\n{"id": 3}\n', r"a\.jsonl:2: a row needs a text .* has id"),
+        ("a.jsonl", b'{"query": 3}\n', r"a\.jsonl:1: query holds a int"),
+        ("a.jsonl", b'{"query": "x", "pos": [[]]}\n', r"a\.jsonl:1: pos holds a list"),
+        ("a.txt", b"one\n\xff\xfe\n", r"a\.txt:\d: not readable"),
+        ("a.txt.gz", b"no gzip", r"a\.txt\.gz:1: not readable"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        list(texts_in([tmp_path / name]))
+
+
+def test_no_files_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no files"):
+        text_files([])
+    with pytest.raises(InputError, match="no such file"):
+        text_files([tmp_path / "absent"])
+    with pytest.raises(InputError, match=r"no .* file here"):
+        text_files([tmp_path])
