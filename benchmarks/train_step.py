@@ -219,7 +219,7 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=4)
     parser.add_argument("--passages", type=int, default=2)
     parser.add_argument("--tokens", type=int, default=512)
-    parser.add_argument("--piece", type=int, default=512, help="tokens that ours encodes at once")
+    parser.add_argument("--piece", type=int, default=8192, help="tokens that ours encodes at once")
     parser.add_argument("--limit", type=int, default=22, help="GB a process may use")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)

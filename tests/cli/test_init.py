@@ -52,15 +52,20 @@ def test_init_makes_a_model(source: Path, rows: Path, tmp_path: Path) -> None:
 
 
 def test_init_prunes_trains_and_warms_up(source: Path, rows: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "rows"
+    folder.mkdir()
+    for name in ("one", "two"):
+        (folder / f"{name}.jsonl").write_text(rows.read_text())
     found = call(
-        *(init, "--to", tmp_path / "a", "--tokenizer", source, "--rows", f"{rows},{rows}"),
+        *(init, "--to", tmp_path / "a", "--tokenizer", source, "--rows", folder),
         *("--vocabulary", 200, "--bag-steps", 50, "--json", *SIZES),
     )
     assert found.exit_code == 0, found.output
     facts = json.loads(found.stdout)
     assert facts["vocabulary"] <= 200
     assert "step 50, loss" in found.stderr
-    assert read_checkpoint(tmp_path / "a").settings.training["bag"]["rows"] == 80
+    bag = read_checkpoint(tmp_path / "a").settings.training["bag"]
+    assert (bag["rows"], bag["sources"]) == (80, ["one", "two"])
     found = call(
         *(init, "--to", tmp_path / "b", "--train-tokenizer", "--rows", rows),
         *("--vocabulary", 60, "--json", *SIZES),

@@ -14,6 +14,7 @@ from tercet.encoder import Encoder
 from tercet.errors import InputError, ModelError
 from tercet.train import trim as module
 from tercet.train.trim import Sample, stored_dtype, trim
+from tests.test_sentencepiece import spm
 
 TEXTS = [
     "the river and the sea",
@@ -105,6 +106,22 @@ def test_missing_heads_stay_missing(folder: Path, text: Path, tmp_path: Path) ->
     small = read_checkpoint(tmp_path / "small")
     assert small.model.heads == ("dense", "sparse")
     assert not (tmp_path / "small" / "colbert_linear.pt").exists()
+
+
+def test_a_sentencepiece_model_alone_is_enough(
+    tiny: Checkpoint, folder: Path, text: Path, tmp_path: Path
+) -> None:
+    vocab = json.loads(tiny.tokenizer.backend.to_str())["model"]["vocab"][4:-1]
+    first = [("<unk>", 0.0), ("<s>", 0.0), ("</s>", 0.0)]
+    (folder / "sentencepiece.bpe.model").write_bytes(spm([*first, *map(tuple, vocab)]))
+    (folder / "tokenizer.json").unlink()
+    report = trim(folder, tmp_path / "small", [text])
+    assert report.changed == 0
+    assert set(report.values.values()) == {0.0}
+    assert (tmp_path / "small" / "tokenizer.json").exists()
+    small = read_checkpoint(tmp_path / "small").tokenizer
+    assert small.vocabulary < tiny.tokenizer.vocabulary
+    assert small.backend.encode("the").ids[0] == 0
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -28,7 +28,8 @@ _POSITIVE = click.IntRange(1)
     "--rows",
     multiple=True,
     metavar="FILES",
-    help="Training rows: files or folders, separated by commas; each use is one source of the bag.",
+    help="Training rows: files or folders, separated by commas; may be repeated. The bag's batches"
+    " are each from one file.",
 )
 @click.option(
     "--vocabulary",
@@ -118,8 +119,11 @@ def init(
     from tercet.train.bag_training import BagConfig
     from tercet.train.config import SourceConfig
     from tercet.train.fresh import FreshConfig, make_fresh
+    from tercet.train.texts import text_files
 
-    sources = [SourceConfig(files=tuple(filter(None, some.split(",")))) for some in rows]
+    named = [Path(name) for some in rows for name in some.split(",") if name]
+    files = text_files(named) if named else []
+    sources = [SourceConfig(files=(str(path),)) for path in files]
     bag = BagConfig(minutes=bag_minutes or 0.0, steps=bag_steps or 0) if with_bag else None
     with Meter("bag of tokens") as meter:
 
