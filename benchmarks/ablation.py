@@ -115,6 +115,7 @@ def retromae(options: argparse.Namespace) -> dict[str, Any]:
         for seed in options.seeds:
             tree = base(options, stage="contrastive", model=start, seed=seed)
             tree["to"] = str(options.work / f"contrastive-{name}-{seed}")
+            tree["optimiser"] = {"lr": 1e-3, "warmup": 0.05, "betas": [0.9, 0.98]}
             lines = run(from_tree(tree))
             losses = [line["loss"] for line in lines if "loss" in line]
             report[name].append({"dev": dev_of(lines), "loss": [losses[0], losses[-1]]})

@@ -39,9 +39,9 @@ def write_rows(path: Path, count: int) -> None:
 def command(rows: Path, to: Path, steps: int, *, resume: bool) -> list[str]:
     """`tercet train`, a checkpoint every third step."""
     settings = [
-        f"steps={steps}", "epochs=0.0", "batch.rows=16", "run.save_every=3", "run.report_every=1",
+        f"steps={steps}", "batch.rows=16", "run.save_every=3", "run.report_every=1",
         f"data.cache={rows.parent / 'cache'}", "data.passage_tokens=64", "dropout=0.1",
-        "batch.sizes=[]", "batch.lengths=[64]", "batch.memory_gb=0.01", "threads=1", "device=cpu",
+        "batch.lengths=[64]", "batch.memory_gb=0.01", "threads=1", "device=cpu",
     ]  # fmt: skip
     out = [sys.executable, "-m", "tercet", "train", "unified", "--rows", str(rows), "--to", str(to)]
     for setting in settings:

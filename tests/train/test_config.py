@@ -51,7 +51,6 @@ def test_fields_are_set_by_name() -> None:
         ("batch.row=64", "unknown field 'row'"),
         ("batch.rows=many", "batch: rows: expected int, got 'many'"),
         ("batch.rows=1", "at least 2 rows"),
-        ("batch.tokens=9", "exactly one of sizes, rows and tokens, not rows and tokens"),
         ("batch.lengths=[5, 4]", "must rise"),
         ("optimiser.schedule=square", "optimiser: schedule: expected one of linear"),
         ("optimiser.betas=[0.9]", "expected 2 values"),
@@ -63,7 +62,6 @@ def test_fields_are_set_by_name() -> None:
             "heads: expected one of dense, sparse, multi, got 'colbert'",
         ),
         ("data.negatives=true", "expected int"),
-        ("epochs=2", "either steps or epochs"),
         ("stage=four", "stage: expected one of"),
         ("steps", "--set takes name=value"),
         ("steps.more=1", "has no fields"),
@@ -75,6 +73,16 @@ def test_what_is_refused_is_named(setting: str, said: str) -> None:
     from_tree(tree)
     with pytest.raises(InputError, match=said.replace("[", r"\[")):
         from_tree(tree, [setting])
+
+
+def test_one_way_of_saying_how_much_takes_the_place_of_another() -> None:
+    tree = {"steps": 5, "batch": {"rows": 4}}
+    config = from_tree(tree, ["epochs=2", "batch.tokens=9"])
+    assert (config.steps, config.epochs, config.batch.rows, config.batch.tokens) == (0, 2.0, 0, 9)
+    with pytest.raises(InputError, match="exactly one of sizes, rows and tokens, not rows and tok"):
+        from_tree(tree, ["batch.tokens=9", "batch.rows=4"])
+    with pytest.raises(InputError, match="either steps or epochs"):
+        from_tree({**tree, "epochs": 1})
 
 
 def test_files_that_are_no_config(tmp_path: Path) -> None:

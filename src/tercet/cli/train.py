@@ -130,10 +130,6 @@ def _config(
     for name, value in (("model", model), ("to", to)):
         if value is not None:
             tree[name] = value
-    # steps and epochs exclude each other: setting one takes the recipe's other back
-    for one, other, none in (("steps", "epochs", 0.0), ("epochs", "steps", 0)):
-        if any(setting.partition("=")[0].strip() == one for setting in settings):
-            tree[other] = none
     return configs.from_tree(tree, settings, where=where)
 
 

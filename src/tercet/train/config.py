@@ -20,6 +20,8 @@ from tercet.train.losses import LossConfig
 # Upper bounds of the length groups, in tokens. Source: M3 paper, table 8 (method.md).
 LENGTHS = (500, 1000, 2000, 3000, 4000, 5000, 6000, 7000, 8192)
 STAGES = ("retromae", "contrastive", "unified")
+# Fields of which exactly one says how long a run or how large a batch is.
+EITHER = (("steps", "epochs"), ("batch.sizes", "batch.rows", "batch.tokens"))
 
 
 @dataclass(frozen=True)
@@ -241,6 +243,13 @@ def from_tree(
 ) -> TrainConfig:
     """Builds a config from nested mappings, with fields set as "a.b=value"."""
     joined: dict[str, Any] = json.loads(json.dumps(tree))
+    named = {setting.partition("=")[0].strip() for setting in settings}
+    for group in EITHER:
+        if named & set(group):  # one that is set takes the place of the tree's other
+            for other in set(group) - named:
+                *above, last = other.split(".")
+                table = joined.get(above[0], {}) if above else joined
+                table.pop(last, None)
     for setting in settings:
         name, equals, text = setting.partition("=")
         if not equals or not name:

@@ -48,7 +48,7 @@ class Prepared:
 def prepare(config: TrainConfig, world: World, *, progress: Show | None = None) -> Prepared:
     """Loads the model and the rows, and plans the batches; raises InputError on what cannot run."""
     if not config.data.sources:
-        raise InputError("data.sources names no files: there is nothing to train on")
+        raise InputError("data.sources names no files: give training rows (--rows FILES)")
     if config.threads:
         torch.set_num_threads(config.threads)
     checkpoint = load_model(config, world.device)

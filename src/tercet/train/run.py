@@ -39,7 +39,7 @@ def train(
     a loss that is not finite or a disk that is full.
     """
     if not config.to:
-        raise InputError("to: name the folder of the run")
+        raise InputError("to names no folder: say where the run is kept (--to DIR)")
     world = World.start(config.device or None)
     try:
         return _train(config, world, resumed=resumed, mine=mine, log=log, show=show)
