@@ -17,7 +17,7 @@ from tercet.train.steps import PairStep
 
 
 def main() -> None:
-    """Runs three batches and keeps their facts and the summed gradients."""
+    """Runs an epoch's batches and keeps their facts and the summed gradients."""
     torch.set_num_threads(1)
     config, target = from_tree(json.loads(sys.argv[1])), Path(sys.argv[2])
     world = World.start("cpu")
@@ -27,9 +27,14 @@ def main() -> None:
     step = PairStep(
         model, ready.examples, ready.sampler, collator, config, world, ready.dtype, ready.sub_batch
     )
-    facts = [step.run(number, distil=True).facts for number in range(3)]
-    world.sum_gradients(model.parameters())
-    gradients = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+    facts, gradients = [], {}
+    for number in range(ready.sampler.per_epoch):
+        model.zero_grad()
+        facts.append(step.run(number, distil=True).facts)
+        world.sum_gradients(model.parameters())
+        for name, parameter in model.named_parameters():
+            if parameter.grad is not None:
+                gradients[f"{number} {name}"] = parameter.grad.clone()
     torch.save({"facts": facts, "gradients": gradients}, target / f"{world.size}-{world.rank}.pt")
     world.stop()
 

@@ -65,7 +65,7 @@ def test_fields_are_set_by_name() -> None:
         ("stage=four", "stage: expected one of"),
         ("steps", "--set takes name=value"),
         ("steps.more=1", "has no fields"),
-        ("negatives.every=-1", "negatives: every >= 0"),
+        ("negatives.every=-1", "negatives.every is at least 0, got -1"),
     ],
 )
 def test_what_is_refused_is_named(setting: str, said: str) -> None:

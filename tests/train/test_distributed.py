@@ -44,6 +44,10 @@ def tree(tmp_path: Path, tiny_checkpoint: Path) -> dict[str, Any]:
             file.write(
                 json.dumps({**row, "pos_scores": [0.9], "neg_scores": [0.1, number / 40]}) + "\n"
             )
+    parallel = tmp_path / "parallel.jsonl"
+    with open(parallel, "w", encoding="utf-8") as file:  # batches without the sparse head
+        for line in rows.read_text().splitlines()[:14]:
+            file.write(json.dumps({**json.loads(line), "neg": [], "lang": "de-en"}) + "\n")
     return {
         "stage": "unified",
         "steps": 9,
@@ -51,7 +55,7 @@ def tree(tmp_path: Path, tiny_checkpoint: Path) -> dict[str, Any]:
         "dtype": "float32",
         "dropout": 0.0,
         "data": {
-            "sources": [{"files": [str(rows)]}, {"files": [str(scored)]}],
+            "sources": [{"files": [str(path)]} for path in (rows, scored, parallel)],
             "cache": str(tmp_path / "cache"),
             "negatives": 2,
         },
@@ -66,6 +70,9 @@ def test_devices_equal_one_process(size: int, tree: dict[str, Any], tmp_path: Pa
     several = run(size, tree, tmp_path)
     whole = float(torch.stack([g.norm() for g in alone["gradients"].values()]).norm())
     assert whole > 1e-3
+    names = set().union(*alone["facts"])
+    assert {"loss_sparse", "loss_multi_distil", "flops"} <= names
+    assert any("loss_sparse" not in facts for facts in alone["facts"])
     for one in several:
         for ours, theirs in zip(one["facts"], alone["facts"], strict=True):
             for name, value in theirs.items():

@@ -463,5 +463,8 @@ def test_small_things() -> None:
         "fuc-en": True,
         "az-Latn-en": True,
         "": False,
+        "pt-br": False,
+        "fr-CA": False,
+        "fr-CA-en": True,
     }
     assert {tag: is_parallel(tag) for tag in tags} == tags

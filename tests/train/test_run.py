@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from safetensors.torch import load_file, save_file
 
 from tercet.encoder import Encoder
 from tercet.errors import InputError, TercetError
+from tercet.mining import follow
+from tercet.train.collate import HardNegatives
 from tercet.train.config import TrainConfig, from_tree
 from tercet.train.distributed import World
 from tercet.train.loop import Stopped, rate
@@ -162,7 +165,8 @@ def test_a_run_is_not_written_over(tree: dict[str, Any]) -> None:
     ("change", "said"),
     [
         ({"seed": 5}, "seed was 0, now it is 5"),
-        ({"optimiser": {"lr": 2e-3}}, "optimiser was"),
+        ({"optimiser": {"lr": 2e-3}}, r"optimiser\.lr was 0\.001, now it is 0\.002"),
+        ({"teacher_weight": 3.0}, r"teacher_weight was 1\.0, now it is 3\.0"),
         ({"data": "other"}, "the training data was"),
     ],
 )
@@ -175,6 +179,10 @@ def test_another_run_is_not_resumed(
         write_rows(Path(tree["data"]["sources"][0]["files"][0]), seed=3)
     with pytest.raises(TercetError, match=said):
         train(from_tree({**tree, **change}), resumed=True, log=quiet)
+    if change:  # what was refused has left no trace
+        train(from_tree(tree), resumed=True, log=quiet)
+        kept = json.loads((Path(tree["to"]) / "config.json").read_text())
+        assert from_tree(kept).optimiser.lr == 1e-3
 
 
 def test_a_damaged_checkpoint_is_named_and_the_one_before_stays(tree: dict[str, Any]) -> None:
@@ -202,9 +210,18 @@ def test_a_loss_that_is_not_finite_names_its_rows(
     broken = tmp_path / "broken"
     shutil.copytree(tiny_checkpoint, broken)
     tensors = load_file(broken / "model.safetensors")
-    tensors["encoder.layer.0.output.dense.bias"][0] = float("nan")
+    bias = tensors["encoder.layer.0.output.dense.bias"]
+    bias[0] = float("nan")
     save_file(tensors, broken / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(TercetError, match=r"step 1: loss.* is nan on a batch of .*rows\.jsonl:\d+"):
+    with pytest.raises(
+        TercetError, match=r"layers\.0\.down\.bias holds values that are not finite"
+    ):
+        train(from_tree({**tree, "model": str(broken)}), log=quiet)
+    bias[:] = 3e38  # finite, but not what comes of it
+    save_file(tensors, broken / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(
+        TercetError, match=r"step 1: .* is nan on a batch of .*rows\.jsonl:\d+, .*low"
+    ):
         train(from_tree({**tree, "model": str(broken)}), log=quiet)
     assert not (Path(tree["to"]) / "checkpoints").exists()
 
@@ -290,7 +307,9 @@ def test_the_plan(tree: dict[str, Any]) -> None:
     assert sum(group["rows"] for group in plan.groups) == 40
     assert 0 <= plan.padding <= plan.padding_at_random < 1
     assert plan.sub_batch_tokens is not None
-    assert plan.activations_mb <= 1
+    whole = make_plan(prepare(from_tree({**tree, "batch": {"rows": 8}}), World.start("cpu")))
+    assert whole.sub_batch_tokens is None
+    assert whole.activations_mb >= plan.activations_mb
 
 
 def test_what_cannot_train_is_said(tree: dict[str, Any], tmp_path: Path) -> None:
@@ -360,3 +379,124 @@ def test_contrastive_training_leaves_the_other_heads_as_they_were(
     assert any(
         not torch.equal(t, changed[n]) for n, t in before.model.backbone.state_dict().items()
     )
+
+
+def test_a_run_that_came_to_nothing_does_not_bar_the_next(
+    tree: dict[str, Any], tmp_path: Path
+) -> None:
+    tree["data"]["dev"] = [str(tmp_path / "absent.jsonl")]
+    with pytest.raises(InputError, match="absent"):
+        train(from_tree(tree), log=quiet)
+    tree["data"]["dev"] = []
+
+    def kill(line: dict[str, Any]) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):  # before the first checkpoint
+        train(from_tree(tree), log=kill)
+    train(from_tree(tree), log=quiet)
+    assert (tmp_path / "run" / "DONE").exists()
+
+
+def test_sigterm_ends_a_wait_for_negatives(tree: dict[str, Any], tmp_path: Path) -> None:
+    tree["negatives"] = {"every": 3, "by": "other"}
+    said: list[dict[str, Any]] = []
+
+    def terminate(line: dict[str, Any]) -> None:
+        said.append(line)
+        if "waiting" in line:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Stopped, match="stopped before step 4"):
+        train(from_tree(tree), log=terminate)
+    assert said[-1]["waiting"] == f"for `tercet mine --follow {tmp_path / 'run'}`"
+    assert (tmp_path / "run/checkpoints/step-000003").exists()
+
+    def fail(line: dict[str, Any]) -> None:
+        if "waiting" in line:
+            (tmp_path / "run/refresh/step-000003/FAILED").write_text("no memory")
+
+    with pytest.raises(TercetError, match="no negatives were found: no memory"):
+        train(from_tree(tree), resumed=True, log=fail)
+
+
+def test_another_process_answers(tree: dict[str, Any], tmp_path: Path) -> None:
+    tree["negatives"] = {"every": 3, "by": "other", "first": 1, "last": 20, "number": 2}
+    run = tmp_path / "run"
+    run.mkdir()
+    answered: list[int] = []
+    follower = threading.Thread(
+        target=lambda: answered.append(follow(run, Encoder.load, poll=0.05)), daemon=True
+    )
+    follower.start()
+    train(from_tree(tree), log=quiet)
+    follower.join(timeout=30)
+    assert answered == [1]
+    facts = json.loads((run / "checkpoints/step-000006/state.json").read_text())
+    assert facts["negatives"].startswith("step-000003:")
+
+
+def test_negatives_of_the_rows_own_group_are_left_out(tree: dict[str, Any], tmp_path: Path) -> None:
+    rows = tmp_path / "grouped.jsonl"
+    rows.write_text(
+        '{"query": "the river", "pos": ["water"], "neg": ["light", "stone fire"]}\n'
+        '{"query": "the river", "pos": ["light"]}\n'
+        '{"query": "city", "pos": ["house"], "neg": ["water"]}\n'
+    )
+    tree["data"]["sources"] = [{"files": [str(rows)]}]
+    ready = prepare(from_tree(tree), World.start("cpu"))
+    hard = HardNegatives.of_files(ready.examples)
+    assert [len(hard.places[row]) for row in range(3)] == [1, 0, 1]
+    texts = [["light", "stone fire"], ["water"], ["light"]]
+    config = ready.config
+    new = HardNegatives.of_texts(ready.examples, texts, ready.checkpoint.tokenizer, config.data)
+    assert [len(new.places[row]) for row in range(3)] == [1, 0, 1]
+
+
+def test_a_model_keeps_its_own_prefix(tree: dict[str, Any]) -> None:
+    ready = prepare(from_tree(tree), World.start("cpu"))
+    assert ready.config.data.query_prefix == "the "
+    ids = ready.examples.content(int(ready.examples.query[0])).tolist()
+    assert ids[0] == ready.checkpoint.tokenizer.backend.token_to_id("▁the")
+    assert Encoder.load(train(from_tree(tree), log=quiet)).settings.query_prefix == "the "
+
+
+def test_a_collapsed_head_is_reported(
+    tree: dict[str, Any], tmp_path: Path, tiny_checkpoint: Path
+) -> None:
+    silent = tmp_path / "silent"
+    shutil.copytree(tiny_checkpoint, silent)
+    torch.save(
+        {"weight": torch.zeros(1, 32), "bias": torch.full((1,), -5.0)}, silent / "sparse_linear.pt"
+    )
+    train(from_tree({**tree, "model": str(silent)}), log=quiet)
+    warnings = [line["warning"] for line in metrics(tmp_path / "run") if "warning" in line]
+    assert "a passage has 0.0 sparse weights above 0: it may have collapsed" in warnings
+    train(from_tree({**tree, "to": str(tmp_path / "well")}), log=quiet)
+    assert not [line for line in metrics(tmp_path / "well") if "warning" in line]
+
+
+def test_accumulated_batches_are_averaged(tree: dict[str, Any]) -> None:
+    tree |= {"steps": 2, "dropout": 0.0, "optimiser": {"lr": 1e-12}}  # weights stay
+    tree["loss"] = {"distillation": False}
+    tree["batch"]["accumulate"] = 3
+    train(from_tree(tree), log=quiet)
+    lines = [line for line in metrics(Path(tree["to"])) if "norm" in line]
+    assert len(lines) == 2
+    single = {**tree, "to": tree["to"] + "-one", "steps": 6}
+    single["batch"] = {**tree["batch"], "accumulate": 1}
+    train(from_tree(single), log=quiet)
+    ones = [line for line in metrics(Path(single["to"])) if "norm" in line]
+    for at, line in enumerate(lines):
+        three = [one["loss"] for one in ones[3 * at : 3 * at + 3]]
+        assert max(three) - min(three) > 1e-3
+        assert line["loss"] == pytest.approx(np.mean(three), abs=2e-5)
+        assert line["norm"] < max(one["norm"] for one in ones[3 * at : 3 * at + 3])
+
+
+def test_words_of_a_frozen_table_stay(tree: dict[str, Any], tiny_checkpoint: Path) -> None:
+    tree["optimiser"] |= {"embedding_lr": 0.0}
+    after = Encoder.load(train(from_tree(tree), log=quiet)).model.backbone
+    before = Encoder.load(tiny_checkpoint).model.backbone
+    assert torch.equal(after.words.weight, before.words.weight)
+    assert not torch.equal(after.places.weight, before.places.weight)

@@ -1,6 +1,7 @@
 """`tercet train`: a stage of training, from a recipe or a TOML file."""
 
 import json
+import os
 import time
 from contextlib import closing
 from pathlib import Path
@@ -81,7 +82,8 @@ def train(
         began = time.monotonic()
 
         def show(done: int, total: int, tokens: int) -> None:
-            meter.show(done, total, count=tokens, unit="tokens")
+            if os.environ.get("RANK", "0") == "0":
+                meter.show(done, total, count=tokens, unit="tokens")
 
         def log(line: dict[str, Any]) -> None:
             if as_json:
@@ -90,12 +92,12 @@ def train(
                 meter.note(_sentence(line))
 
         try:
-            with closing(_miner(Path(config.to))) as answers:
+            with closing(_miner(config)) as answers:
                 folder = run(config, resumed=resume, mine=answers, log=log, show=show)
         except Stopped as stop:
             meter.note(f"tercet: {stop}")
             return STOPPED
-    if not as_json:
+    if not as_json and os.environ.get("RANK", "0") == "0":
         click.echo(f"{folder}: done in {time.monotonic() - began:.0f} s")
     return None
 
@@ -116,15 +118,17 @@ def _config(
     kept = Path(to) / "config.json" if to else None
     tree: dict[str, Any]
     if resumed and kept is not None and kept.is_file():
-        tree = json.loads(kept.read_text())
-        where = str(kept)
+        tree, where = _kept(kept), str(kept)
     elif recipe in RECIPES:
         tree, where = configs.to_tree(RECIPES[recipe]()), recipe
     else:
         tree, where = configs.read_tree(Path(recipe)), recipe
     data = tree.setdefault("data", {})
+    if not isinstance(data, dict):
+        raise click.BadParameter(f"{where}: data is no table", param_hint="RECIPE")
     if rows:
-        data["sources"] = [{"files": some.split(",")} for some in rows]
+        named = [[name.strip() for name in some.split(",") if name.strip()] for some in rows]
+        data["sources"] = [{"files": files} for files in named]
     if dev:
         data["dev"] = list(dev)
     for name, value in (("model", model), ("to", to)):
@@ -133,12 +137,24 @@ def _config(
     return configs.from_tree(tree, settings, where=where)
 
 
-def _miner(run: Path) -> "Answers":
+def _kept(path: Path) -> dict[str, Any]:
+    """The config of a run that goes on."""
+    from tercet.errors import InputError
+
+    try:
+        tree: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path}: damaged ({error}): name the recipe and its settings") from error
+    return tree
+
+
+def _miner(config: "TrainConfig") -> "Answers":
     """Answers the trainer's requests for negatives in this process."""
     from tercet.encoder import Encoder
     from tercet.mining import Answers
 
-    return Answers(run, Encoder.load)
+    device = config.device or None
+    return Answers(Path(config.to), lambda folder: Encoder.load(folder, device=device))
 
 
 def _dry_run(config: "TrainConfig", as_json: bool) -> None:
@@ -192,6 +208,8 @@ def _sentence(line: dict[str, Any]) -> str:
     """A report for people; metrics.jsonl has all of it."""
     if "warning" in line:
         return f"step {line['step']}: warning: {line['warning']}"
+    if "waiting" in line:
+        return f"step {line['step']}: waiting {line['waiting']}"
     if "dev" in line:
         at = f"step {line['step']}: " if "step" in line else ""
         return f"{at}dev {json.dumps(line['dev'])}" + (

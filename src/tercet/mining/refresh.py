@@ -25,7 +25,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from tercet.config import MAX_LENGTH, Head
-from tercet.errors import InputError, TercetError
+from tercet.errors import InputError
 from tercet.mining.candidates import Encodes
 from tercet.mining.config import MineConfig
 from tercet.mining.miner import MineReport, Progress, search, write
@@ -183,10 +183,10 @@ class Answers:
             if self._refresher is None:
                 self._refresher = _refresher(self._run / CONFIG, self._work)
             found = self._refresher(self._load(request / MODEL), step_of(request), progress)
-        except (TercetError, OSError) as error:  # the trainer must not wait for ever
-            (request / FAILED).write_text(f"{error}\n", encoding="utf-8")
+            write(request / ANSWER, ({"row": n, "neg": neg} for n, neg in enumerate(found)))
+        except Exception as error:  # whatever it is: the trainer must not wait for ever
+            (request / FAILED).write_text(f"{error or type(error).__name__}\n", encoding="utf-8")
             raise
-        write(request / ANSWER, ({"row": n, "neg": neg} for n, neg in enumerate(found)))
         (request / FAILED).unlink(missing_ok=True)
         return self._refresher.report
 

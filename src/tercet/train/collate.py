@@ -5,7 +5,7 @@ queries, P passages (each query's positive, then its negatives).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -68,7 +68,17 @@ class HardNegatives:
         """Those that the rows came with."""
         return HardNegatives(
             examples.negatives, examples.negative_scores, examples.keys, examples.text_group
-        )
+        )._of_other_groups(examples)
+
+    def _of_other_groups(self, examples: Examples) -> "HardNegatives":
+        """Without those that belong to their row's group: another's positive, a translation."""
+        counts = np.diff(self.places.offsets)
+        rows = np.repeat(np.arange(len(counts)), counts)
+        kept = self.groups[self.places.values] != examples.group[rows]
+        left = np.bincount(rows[kept], minlength=len(counts))
+        offsets = np.concatenate(([0], np.cumsum(left))).astype(np.int64)
+        places = Ragged(self.places.values[kept], offsets)
+        return replace(self, places=places, scores=self.scores[kept])
 
     @staticmethod
     def of_texts(
@@ -98,7 +108,7 @@ class HardNegatives:
             keys=np.concatenate((examples.keys, np.array(list(new), dtype=np.int64))),
             groups=np.concatenate((examples.text_group, alone)),
             extra=tuple(np.array(ids, dtype=np.int32) for ids in extra),
-        )
+        )._of_other_groups(examples)
 
 
 class Collator:

@@ -6,6 +6,7 @@ built, and an unknown key is an error.
 
 import dataclasses
 import json
+import math
 import tomllib
 import types
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,7 @@ from tercet.train.losses import LossConfig
 
 # Upper bounds of the length groups, in tokens. Source: M3 paper, table 8 (method.md).
 LENGTHS = (500, 1000, 2000, 3000, 4000, 5000, 6000, 7000, 8192)
+MANY = 1e12  # as good as no bound
 STAGES = ("retromae", "contrastive", "unified")
 # Fields of which exactly one says how long a run or how large a batch is.
 EITHER = (("steps", "epochs"), ("batch.sizes", "batch.rows", "batch.tokens"))
@@ -38,8 +40,9 @@ class SourceConfig:
     def __post_init__(self) -> None:
         if not self.files:
             raise InputError("data.sources: a source needs files")
-        if self.weight <= 0:
-            raise InputError(f"data.sources: weight must be above 0, got {self.weight}")
+        if not all(self.files):
+            raise InputError("data.sources: files holds an empty name")
+        _within("data.sources: ", self, weight=(1e-6, MANY))
         _known_heads("data.sources: heads", self.heads)
 
     @property
@@ -64,13 +67,15 @@ class DataConfig:
     temperature: float = 1.0  # sources are drawn by rows ** temperature; 1 keeps proportions
 
     def __post_init__(self) -> None:
-        for name in ("query_tokens", "passage_tokens"):
-            if getattr(self, name) < 3:
-                raise InputError(f"data.{name} counts [CLS] and </s>: at least 3")
-        if self.negatives < 0:
-            raise InputError(f"data.negatives must be at least 0, got {self.negatives}")
-        if not 0 <= self.shuffle_segments <= 1:
-            raise InputError("data.shuffle_segments is a share between 0 and 1")
+        _within(
+            "data.",
+            self,
+            query_tokens=(3, MANY),  # [CLS] and </s> count
+            passage_tokens=(3, MANY),
+            negatives=(0, MANY),
+            shuffle_segments=(0, 1),
+            temperature=(0, 1),
+        )
 
 
 @dataclass(frozen=True)
@@ -101,10 +106,15 @@ class BatchConfig:
             )
         if min((*self.sizes, *([self.rows] if self.rows else [])), default=2) < 2:
             raise InputError("batch: a batch needs at least 2 rows, to be each other's negatives")
-        if self.accumulate < 1:
-            raise InputError(f"batch.accumulate must be at least 1, got {self.accumulate}")
-        if self.sub_batch_tokens < 0 or self.memory_gb < 0:
-            raise InputError("batch.sub_batch_tokens and batch.memory_gb must not be negative")
+        _within(
+            "batch.",
+            self,
+            rows=(0, MANY),
+            tokens=(0, MANY),
+            accumulate=(1, MANY),
+            sub_batch_tokens=(0, MANY),
+            memory_gb=(0, MANY),
+        )
 
 
 @dataclass(frozen=True)
@@ -121,10 +131,18 @@ class OptimiserConfig:
     clip: float = 1.0  # largest norm of the gradient; 0: none
 
     def __post_init__(self) -> None:
-        if self.lr <= 0:
-            raise InputError(f"optimiser.lr must be above 0, got {self.lr}")
-        if not 0 <= self.warmup < 1:
-            raise InputError(f"optimiser.warmup is a share below 1, got {self.warmup}")
+        _within(
+            "optimiser.",
+            self,
+            lr=(1e-12, MANY),
+            embedding_lr=(-MANY, MANY),
+            weight_decay=(0, MANY),
+            eps=(1e-12, 1),
+            warmup=(0, 0.999),
+            clip=(0, MANY),
+        )
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise InputError(f"optimiser.betas lie between 0 and 1, got {list(self.betas)}")
         if self.schedule not in ("linear", "cosine", "constant"):
             raise InputError(
                 f"optimiser.schedule is linear, cosine or constant, got {self.schedule!r}"
@@ -140,9 +158,8 @@ class RetroConfig:
     positions: int = 8194  # rows that the position table is extended to, where it has fewer
 
     def __post_init__(self) -> None:
-        for name in ("encoder_mask", "decoder_mask"):
-            if not 0 < getattr(self, name) < 1:
-                raise InputError(f"retromae.{name} lies between 0 and 1")
+        _within("retromae.", self, encoder_mask=(0.01, 0.99), decoder_mask=(0.01, 0.99))
+        _within("retromae.", self, positions=(3, MANY))
 
 
 @dataclass(frozen=True)
@@ -158,8 +175,10 @@ class NegativesConfig:
     limit: float = 0.95  # a negative scores at most so much of the positive's score
 
     def __post_init__(self) -> None:
-        if self.every < 0 or self.number < 1 or not 1 <= self.first <= self.last:
-            raise InputError("negatives: every >= 0, number >= 1 and 1 <= first <= last")
+        _within("negatives.", self, every=(0, MANY), number=(1, MANY), first=(1, MANY))
+        _within("negatives.", self, last=(self.first, MANY), limit=(0.01, MANY))
+        if not self.heads:
+            raise InputError("negatives.heads names no head to find them by")
         _known_heads("negatives.heads", self.heads)
 
 
@@ -175,9 +194,8 @@ class RunConfig:
     tensorboard: bool = False  # needs tercet[tensorboard]
 
     def __post_init__(self) -> None:
-        for name in ("report_every", "save_every", "keep"):
-            if getattr(self, name) < 1:
-                raise InputError(f"run.{name} must be at least 1")
+        _within("run.", self, report_every=(1, MANY), save_every=(1, MANY), keep=(1, MANY))
+        _within("run.", self, evaluate_every=(0, MANY), dev_queries=(2, MANY))
 
 
 @dataclass(frozen=True)
@@ -214,12 +232,22 @@ class TrainConfig:
             raise InputError("set either steps or epochs, above 0")
         if self.dtype not in ("auto", "float32", "bfloat16"):
             raise InputError(f"dtype is auto, float32 or bfloat16, got {self.dtype!r}")
-        if not 0 < self.blend <= 1:
-            raise InputError(f"blend is a share above 0 and at most 1, got {self.blend}")
+        _within("", self, steps=(0, MANY), epochs=(0, MANY), seed=(0, 2**63), threads=(0, 4096))
+        _within("", self, multi=(0, MANY), dropout=(-1, 0.99), blend=(0.01, 1))
+        _within("", self, teacher_weight=(0, MANY))
         if self.negatives.every and self.stage != "unified":
             raise InputError(f"negatives.every: the stage {self.stage} has no hard negatives")
         if self.steps:
             self.loss.start(self.steps)
+
+
+def _within(where: str, config: Any, **bounds: tuple[float, float]) -> None:
+    """Raises InputError for a field that is not finite or outside its bounds, both allowed."""
+    for name, (low, high) in bounds.items():
+        value = getattr(config, name)
+        if not math.isfinite(value) or not low <= value <= high:
+            upper = "" if high == MANY else f" and at most {high:g}"
+            raise InputError(f"{where}{name} is at least {low:g}{upper}, got {value}")
 
 
 def _known_heads(where: str, heads: Sequence[str]) -> None:
@@ -242,14 +270,15 @@ def from_tree(
     tree: Mapping[str, Any], settings: Sequence[str] = (), *, where: str = "config"
 ) -> TrainConfig:
     """Builds a config from nested mappings, with fields set as "a.b=value"."""
-    joined: dict[str, Any] = json.loads(json.dumps(tree))
+    joined: dict[str, Any] = json.loads(json.dumps(tree, default=str))  # a copy; dates as text
     named = {setting.partition("=")[0].strip() for setting in settings}
     for group in EITHER:
         if named & set(group):  # one that is set takes the place of the tree's other
             for other in set(group) - named:
                 *above, last = other.split(".")
-                table = joined.get(above[0], {}) if above else joined
-                table.pop(last, None)
+                table = joined.get(above[0]) if above else joined
+                if isinstance(table, dict):
+                    table.pop(last, None)
     for setting in settings:
         name, equals, text = setting.partition("=")
         if not equals or not name:

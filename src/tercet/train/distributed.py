@@ -7,7 +7,9 @@ batch. Knows nothing of models or losses. Shapes: R processes.
 """
 
 import os
+import re
 from collections.abc import Iterable
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -34,17 +36,19 @@ class World:
 
         Raises InputError where a GPU is asked for and not there.
         """
+        if device is not None and not re.fullmatch(r"cpu|cuda(:\d+)?", device):
+            raise InputError(f"device is cpu or cuda, got {device!r}")
         on_gpu = torch.cuda.is_available() if device is None else device.startswith("cuda")
         if on_gpu and not torch.cuda.is_available():
             raise InputError(f"device {device!r} is not there: torch sees no GPU")
         where = torch.device("cpu")
         if on_gpu:
-            local = int(os.environ.get("LOCAL_RANK", "0"))
-            named = torch.device(device or "cuda")
-            where = torch.device("cuda", local if named.index is None else named.index)
+            named = torch.device(device or "cuda").index or 0
+            where = torch.device("cuda", int(os.environ.get("LOCAL_RANK", named)))
             torch.cuda.set_device(where)
         if "RANK" in os.environ and "WORLD_SIZE" in os.environ and not dist.is_initialized():
-            dist.init_process_group("nccl" if on_gpu else "gloo")
+            # the first process tokenises, mines and evaluates alone, and the others wait for it
+            dist.init_process_group("nccl" if on_gpu else "gloo", timeout=timedelta(days=7))
         return World(where)
 
     def stop(self) -> None:
@@ -90,15 +94,18 @@ class World:
     def sum_gradients(self, parameters: Iterable[Tensor]) -> None:
         """Adds up the gradients of all processes, in large pieces; all hold the same afterwards.
 
-        A parameter that some process did not use counts there as zero, so a batch may leave a
-        head out.
+        A parameter that some process did not use counts there as zero; one that none has used has
+        no gradient, as on one device, so that a batch may leave a head out.
         """
         if self.size == 1:
             return
+        trained = [parameter for parameter in parameters if parameter.requires_grad]
+        used = torch.tensor([float(p.grad is not None) for p in trained], device=self.device)
+        dist.all_reduce(used)
         bucket: list[Tensor] = []
         size = 0
-        for parameter in parameters:
-            if not parameter.requires_grad:
+        for parameter, count in zip(trained, used.tolist(), strict=True):
+            if not count:
                 continue
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)

@@ -25,6 +25,11 @@ Rows = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.float32]
 FORMAT = 1  # of the cache: what another version of it wrote is made again
 
+# Tags of one language and a region that are written in small letters (see `is_parallel`).
+REGIONS = frozenset(
+    "en-us en-gb en-au en-nz en-in es-mx pt-br zh-cn zh-hk zh-sg zh-tw zh-yue".split()
+)
+
 
 @dataclass(frozen=True)
 class Ragged:
@@ -174,6 +179,12 @@ def _hash(path: Path) -> str:
 
 
 def is_parallel(language: str) -> bool:
-    """Whether a tag names two languages: "de-en" does, "zh-Hant" (a script) does not."""
+    """Whether a tag names two languages: "de-en" does, "zh-Hant" (a script) does not.
+
+    Nor does "pt-br": regions in small letters are known where the language is never meant; others
+    need the usual capitals ("fr-CA").
+    """
     head, _, tail = language.rpartition("-")
-    return bool(head) and len(tail) in (2, 3) and tail.islower()
+    if not head or len(tail) not in (2, 3) or not tail.islower():
+        return False
+    return head != tail and language not in REGIONS

@@ -9,6 +9,7 @@ import math
 import resource
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -102,13 +103,14 @@ class Loop:
     negatives: str = ""
     stopping: bool = False
     seen: dict[str, list[float]] = field(default_factory=dict)
+    rows: list[int] = field(default_factory=list)  # of the step that runs
 
     def run(self) -> None:
         """All steps from start on; raises Stopped, or TercetError where a loss is not finite."""
         config, batch = self.config, self.config.batch
         distil_from = config.loss.start(self.steps) if config.stage == "unified" else self.steps
         previous = signal.getsignal(signal.SIGTERM)
-        if signal.getsignal(signal.SIGTERM) is not None and _main_thread():
+        if previous is not None and _main_thread():
             signal.signal(signal.SIGTERM, self._stop)
         began, tokens, padded, done_tokens = time.monotonic(), 0, 0, 0
         warned: set[str] = set()
@@ -116,14 +118,20 @@ class Loop:
             for step in range(self.start, self.steps):
                 every = config.negatives.every
                 if self.refresh is not None and every and step and step % every == 0:
-                    self.negatives = self.refresh(step)
+                    try:
+                        self.negatives = self.refresh(step)
+                    except Stopped:
+                        self.save(step)
+                        raise
                 torch.manual_seed(step_seed(config.seed, step, self.world.rank))
                 self.model.train()
                 self.optimiser.zero_grad(set_to_none=True)
+                self.rows = []
                 for turn in range(batch.accumulate):
                     report = self.step.run(
                         step * batch.accumulate + turn, distil=step >= distil_from
                     )
+                    self.rows += report.rows.tolist()
                     self._check(step, report)
                     tokens, padded = tokens + report.tokens, padded + report.padded
                     done_tokens += report.tokens
@@ -168,7 +176,8 @@ class Loop:
         norm = torch.nn.utils.clip_grad_norm_(parameters, clip)
         if not torch.isfinite(norm):
             raise TercetError(
-                f"step {step + 1}: the gradient is not finite ({norm.item()}); {self._advice()}"
+                f"step {step + 1}: the gradient is not finite ({norm.item()}) on a batch of"
+                f" {self._named()}; {self._advice()}"
             )
         share = rate(self.config.optimiser, step, self.steps)
         for group in self.optimiser.param_groups:
@@ -179,11 +188,15 @@ class Loop:
     def _check(self, step: int, report: BatchReport) -> None:
         bad = [name for name, value in report.facts.items() if not math.isfinite(value)]
         if bad:
-            rows = ", ".join(self.step.where(int(row)) for row in report.rows[:8])
             raise TercetError(
-                f"step {step + 1}: {bad[0]} is {report.facts[bad[0]]} on a batch of {rows}"
-                f"{', ...' if len(report.rows) > 8 else ''}; {self._advice()}"
+                f"step {step + 1}: {bad[0]} is {report.facts[bad[0]]} on a batch of"
+                f" {self._named()}; {self._advice()}"
             )
+
+    def _named(self) -> str:
+        """The rows of this step on this device, by file and line."""
+        named = ", ".join(self.step.where(row) for row in self.rows[:8])
+        return f"{named}, ..." if len(self.rows) > 8 else named
 
     def _advice(self) -> str:
         found = state.checkpoints(self.folder / "checkpoints")
@@ -256,17 +269,13 @@ def resume(loop: Loop) -> None:
         was = facts["run"].get(name)
         if json.loads(json.dumps(wanted)) != was:
             raise TercetError(
-                f"{newest}: {_names(name)} was {_short(was)}, now it is {_short(wanted)}: resume"
-                " with what it was, or start a new run in another folder"
+                f"{newest}: {name} was {_short(was)}, now it is {_short(wanted)}: resume with what"
+                " it was, or start a new run in another folder"
             )
     facts = state.load(newest, loop.model, loop.optimiser)
     loop.start = int(facts["step"])
     loop.best = -math.inf if facts["best"] is None else float(facts["best"])
     loop.negatives = str(facts["negatives"])
-
-
-def _names(fact: str) -> str:
-    return {"data": "the training data", "devices": "the number of devices"}.get(fact, fact)
 
 
 def _short(value: Any) -> str:
@@ -283,6 +292,4 @@ def memory_mb(device: torch.device) -> int:
 
 
 def _main_thread() -> bool:
-    import threading
-
     return threading.current_thread() is threading.main_thread()

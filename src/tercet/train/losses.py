@@ -41,15 +41,16 @@ class LossConfig:
 
     def __post_init__(self) -> None:
         for name in ("temperature", "teacher_temperature"):
-            if getattr(self, name) <= 0:
+            if not 0 < getattr(self, name) < 1e12:
                 raise InputError(f"loss.{name} must be above 0, got {getattr(self, name)}")
         if self.teacher not in TEACHERS:
             raise InputError(f"loss.teacher is one of {', '.join(TEACHERS)}, got {self.teacher!r}")
         if min(self.dense_sizes + self.multi_sizes, default=1) < 1:
             raise InputError("loss.dense_sizes and loss.multi_sizes hold sizes of at least 1")
-        negative = [name for name in (*HEADS, "flops") if getattr(self, name) < 0]
-        if negative:
-            raise InputError(f"loss.{negative[0]} must not be below 0")
+        weights = (*HEADS, *(f"{head}_loss" for head in HEADS), "flops", "teacher_weight")
+        wrong = [name for name in weights if not 0 <= getattr(self, name) < 1e12]
+        if wrong:
+            raise InputError(f"loss.{wrong[0]} is a weight of at least 0")
 
     def start(self, steps: int) -> int:
         """The step from which the loss has self-distillation, `steps` where it never has.

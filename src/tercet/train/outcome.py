@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 
 from tercet.checkpoint import Settings, write_checkpoint
+from tercet.errors import TercetError
 from tercet.train.config import SourceConfig, to_tree
 from tercet.train.dev import DevSet, check, dev_sets, tune_weights
 from tercet.train.encode import model_encoder
@@ -51,16 +53,23 @@ class DevChecks:
 
 def write_model(target: Path, ready: Prepared, settings: Settings | None = None) -> None:
     """Writes the model in the reference layout in place of what lies there."""
-    scratch = target.with_name(f".{target.name}.new")
+    scratch, old = (target.with_name(f".{target.name}.{word}") for word in ("new", "old"))
     shutil.rmtree(scratch, ignore_errors=True)
-    write_checkpoint(
-        scratch,
-        ready.checkpoint.model,
-        ready.checkpoint.tokenizer,
-        settings=settings or trained_settings(ready),
-    )
-    shutil.rmtree(target, ignore_errors=True)
-    os.rename(scratch, target)
+    try:
+        write_checkpoint(
+            scratch,
+            ready.checkpoint.model,
+            ready.checkpoint.tokenizer,
+            settings=settings or trained_settings(ready),
+        )
+        if target.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            os.rename(target, old)
+        os.rename(scratch, target)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise TercetError(f"{target}: the model cannot be written: {error}") from error
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def trained_settings(ready: Prepared) -> Settings:

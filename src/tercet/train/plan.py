@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
 from tercet.train.prepare import Prepared, activation_bytes, heads_of
 from tercet.train.sampler import Pool
@@ -117,8 +116,3 @@ def _share(batches: Any) -> float:
     for some in batches:
         tokens, padded = tokens + int(some.sum()), padded + len(some) * int(some.max())
     return 1 - tokens / max(1, padded)
-
-
-def dtype_name(dtype: torch.dtype) -> str:
-    """As configs name it."""
-    return str(dtype).removeprefix("torch.")

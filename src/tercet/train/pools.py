@@ -21,6 +21,8 @@ def make_sampler(config: TrainConfig, examples: Examples) -> Sampler:
     query = np.minimum(lengths[examples.query] + 2, config.data.query_tokens)
     longest, cost = query.copy(), query.astype(np.float64)
     for some, most in ((examples.positives, 1), (examples.negatives, config.data.negatives)):
+        if not most:
+            continue
         sizes = np.minimum(lengths[some.values] + 2, config.data.passage_tokens)
         counts = np.diff(some.offsets)
         rows = np.repeat(np.arange(len(examples)), counts)
@@ -31,7 +33,7 @@ def make_sampler(config: TrainConfig, examples: Examples) -> Sampler:
     totals = [int((examples.source == at).sum()) for at in range(len(config.data.sources))]
     factors = temperature_weights([max(1, n) for n in totals], config.data.temperature)
     for at, source in enumerate(config.data.sources):
-        specs += _specs(at, source, examples, source.weight * factors[at])
+        specs += _specs(at, source, examples, source.weight * factors[at], config)
     return Sampler(
         make_pools(specs, longest, cost.astype(np.int64), config.batch), seed=config.seed
     )
@@ -60,7 +62,9 @@ def _text_sampler(config: TrainConfig, examples: Examples) -> Sampler:
     return Sampler(make_pools(specs, sizes, sizes, config.batch), seed=config.seed)
 
 
-def _specs(at: int, source: SourceConfig, examples: Examples, weight: float) -> list[PoolSpec]:
+def _specs(
+    at: int, source: SourceConfig, examples: Examples, weight: float, config: TrainConfig
+) -> list[PoolSpec]:
     """The parts of a source that never share a batch."""
     mine = examples.source == at
     pairs = np.diff(examples.positives.offsets) > 0
@@ -70,6 +74,11 @@ def _specs(at: int, source: SourceConfig, examples: Examples, weight: float) -> 
             f"{examples.where(int(bare[0]))}: a raw text has no 'pos': it trains retromae alone"
         )
     if not source.in_batch_negatives:
+        if not config.data.negatives:
+            raise InputError(
+                f"source {source.label} has in_batch_negatives = false, and data.negatives is 0:"
+                " there is nothing to compare a positive with"
+            )
         alone = np.flatnonzero(mine & (np.diff(examples.negatives.offsets) == 0))
         if len(alone):
             raise InputError(
@@ -84,8 +93,19 @@ def _specs(at: int, source: SourceConfig, examples: Examples, weight: float) -> 
         ]
     found = []
     for name, rows in parts:
-        for parallel in (False, True):
-            places = np.flatnonzero(rows & (examples.parallel == parallel))
+        kinds = [np.flatnonzero(rows & (examples.parallel == two)) for two in (False, True)]
+        if len(kinds[0]) + len(kinds[1]) == 1:
+            row = int(np.concatenate(kinds)[0])
+            field = "by_language" if source.by_language else "files"
+            raise InputError(
+                f"{examples.where(row)}: the only row of {name}; a batch needs at least 2: add"
+                f" rows, or change data.sources {field}"
+            )
+        if 1 in (len(kinds[0]), len(kinds[1])):  # a lone row goes with the other kind
+            larger = int(len(kinds[1]) > len(kinds[0]))
+            kinds[larger] = np.sort(np.concatenate(kinds))
+            kinds[1 - larger] = kinds[0][:0]
+        for parallel, places in ((False, kinds[0]), (True, kinds[1])):
             if len(places):
                 label = f"{name} (parallel)" if parallel else name
                 found.append(PoolSpec(label, at, weight, places, parallel))

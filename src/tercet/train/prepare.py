@@ -15,7 +15,7 @@ from tercet.backbone import BackboneConfig, Layer
 from tercet.checkpoint import Checkpoint, read_checkpoint
 from tercet.config import HEADS, Head
 from tercet.encoder import BUNDLED, multiplies_bfloat16
-from tercet.errors import InputError
+from tercet.errors import InputError, ModelError
 from tercet.heads import MultiHead, SparseHead
 from tercet.model import M3Model
 from tercet.tensorfiles import TensorFiles, weight_files
@@ -82,7 +82,7 @@ def prepare(config: TrainConfig, world: World, *, progress: Show | None = None) 
 
 
 def fit_lengths(config: TrainConfig, checkpoint: Checkpoint) -> TrainConfig:
-    """The config with texts cut to what the model has positions for."""
+    """The config with texts cut to the model's positions, and its prefixes where none is given."""
     most = checkpoint.model.backbone.config.max_length
     data = config.data
     return replace(
@@ -91,6 +91,8 @@ def fit_lengths(config: TrainConfig, checkpoint: Checkpoint) -> TrainConfig:
             data,
             query_tokens=min(data.query_tokens, most),
             passage_tokens=min(data.passage_tokens, most),
+            query_prefix=data.query_prefix or checkpoint.settings.query_prefix,
+            passage_prefix=data.passage_prefix or checkpoint.settings.passage_prefix,
         ),
     )
 
@@ -104,11 +106,14 @@ def load_model(config: TrainConfig, device: torch.device) -> Checkpoint:
     """The checkpoint that the run starts from, ready to train.
 
     `unified` gives it the heads that it lacks, from the seed. Raises ModelError where it cannot be
-    read.
+    read or holds a value that is not finite.
     """
     source: str | Path = config.model or BUNDLED
     checkpoint = read_checkpoint(source, dtype=torch.float32, device=device)
     model = checkpoint.model
+    for name, parameter in model.named_parameters():
+        if not bool(parameter.isfinite().all()):
+            raise ModelError(f"{source}: {name} holds values that are not finite: it cannot train")
     torch.manual_seed(config.seed)
     hidden = model.backbone.config.hidden
     if config.stage == "unified":
@@ -177,18 +182,24 @@ def product_dtype(config: TrainConfig, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if config.dtype == "bfloat16" else torch.float32
 
 
-def activation_bytes(trunk: BackboneConfig, dtype: torch.dtype, *, checkpointing: bool) -> float:
-    """Bytes that the backward pass of the trunk keeps for each token, measured within 20%.
+def dtype_name(dtype: torch.dtype) -> str:
+    """As configs name it."""
+    return str(dtype).removeprefix("torch.")
 
-    Counted from `Layer`: per layer, the inputs of four products, the two norms, GELU, dropout masks
-    and attention. With checkpointing, each layer's input and one layer's whole.
+
+def activation_bytes(trunk: BackboneConfig, dtype: torch.dtype, *, checkpointing: bool) -> float:
+    """Bytes of memory that a pass of the trunk and its backward pass need for each token.
+
+    Counted from `Layer`: the inputs of four products, the two norms, GELU, dropout masks and
+    attention. With checkpointing, each layer's input, and one layer whole with its gradients. Peaks
+    measured on CPU lie within 15% (6 layers of 384, both dtypes).
     """
     size = 2 if dtype == torch.bfloat16 else 4
     hidden, wide = trunk.hidden, trunk.feed_forward
     # products' inputs in dtype: x, qkv (3), mixed, x, GELU's in and out; norms' inputs in float32
     layer = size * (6 * hidden + 2 * wide) + 4 * 4 * hidden + (2 * hidden if trunk.dropout else 0)
     if checkpointing:
-        return 4 * hidden * trunk.layers + layer
+        return 4 * hidden * trunk.layers + 1.5 * layer
     return float(layer * trunk.layers)
 
 

@@ -17,15 +17,28 @@ from pathlib import Path
 from tercet.data.rows import numbered_rows
 from tercet.errors import InputError, TercetError
 from tercet.train.collate import Collator, HardNegatives
+from tercet.train.loop import Log, Stopped
 from tercet.train.outcome import write_model
 from tercet.train.prepare import Prepared
 
 Mine = Callable[[Path], object]  # answers the request in a folder of refresh/
-POLL = 2.0  # seconds between two looks for another process's negatives
+POLL = 0.5  # seconds between two looks for another process's negatives
 
 
-def refresh(folder: Path, ready: Prepared, collator: Collator, mine: Mine | None, step: int) -> str:
-    """Has new negatives found with the model as it is now; returns their hash."""
+def refresh(
+    folder: Path,
+    ready: Prepared,
+    collator: Collator,
+    mine: Mine | None,
+    step: int,
+    *,
+    stopping: Callable[[], bool],
+    log: Log,
+) -> str:
+    """Has new negatives found with the model as it is now; returns their hash.
+
+    Raises Stopped where the run is to stop while it waits, TercetError where the miner failed.
+    """
     place = folder / "refresh" / f"step-{step:06d}"
     if ready.world.first and not (place / "negatives.jsonl").exists():
         shutil.rmtree(place, ignore_errors=True)
@@ -37,14 +50,24 @@ def refresh(folder: Path, ready: Prepared, collator: Collator, mine: Mine | None
             if mine is None:
                 raise InputError("negatives.by = self needs a miner: run `tercet train`")
             mine(place)
-        while not (place / "negatives.jsonl").exists():
-            if (place / "FAILED").exists():
-                why = (place / "FAILED").read_text(encoding="utf-8").strip()
-                raise TercetError(f"{place}: no negatives were found: {why}")
-            time.sleep(POLL)
+        elif not (place / "negatives.jsonl").exists():
+            log({"step": step, "waiting": f"for `tercet mine --follow {folder}`"})
+    _wait(place, step, stopping, ready)
+    if ready.world.first:
         shutil.rmtree(place / "model", ignore_errors=True)
-    ready.world.wait()
     return take(place / "negatives.jsonl", ready, collator)
+
+
+def _wait(place: Path, step: int, stopping: Callable[[], bool], ready: Prepared) -> None:
+    """Until the answer is there, on every device, however long that takes."""
+    while not (place / "negatives.jsonl").exists():
+        if (place / "FAILED").exists():
+            why = (place / "FAILED").read_text(encoding="utf-8").strip()
+            raise TercetError(f"{place}: no negatives were found: {why}")
+        if stopping():
+            raise Stopped(f"stopped before step {step + 1}: go on with --resume")
+        time.sleep(POLL)
+    ready.world.wait()
 
 
 def take_up(folder: Path, digest: str, ready: Prepared, collator: Collator) -> None:

@@ -6,6 +6,7 @@ negatives are mined by a callable, or by another process that answers in refresh
 """
 
 import json
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,9 @@ from tercet.train.distributed import World
 from tercet.train.loop import Log, Loop, make_optimiser, resume
 from tercet.train.metrics import RunWriter
 from tercet.train.outcome import DevChecks, finish, write_model
-from tercet.train.prepare import Prepared, Show, make_retromae, prepare
+from tercet.train.prepare import Prepared, Show, dtype_name, make_retromae, prepare
 from tercet.train.refresh import Mine, refresh, take_up
+from tercet.train.state import checkpoints
 from tercet.train.steps import PairStep, RetroStep, Step
 from tercet.train.teacher import Targets, TeacherVectors
 
@@ -57,16 +59,12 @@ def _train(
     show: Show | None,
 ) -> Path:
     folder = Path(config.to)
-    if not resumed and (folder / "config.json").exists():
+    if not resumed and (checkpoints(folder / "checkpoints") or (folder / "DONE").exists()):
         raise InputError(
             f"{folder} holds a run already: go on with --resume, or name another folder"
         )
     ready = prepare(config, world)
     config, model = ready.config, ready.checkpoint.model
-    if world.first:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "config.json").write_text(json.dumps(to_tree(config), indent=1) + "\n")
-    world.wait()
     start = {name: t.clone() for name, t in model.state_dict().items()} if config.blend < 1 else {}
     collator = Collator(ready.examples, ready.checkpoint.tokenizer, config.data, seed=config.seed)
     shared = (ready.examples, ready.sampler, collator, config, world, ready.dtype, ready.sub_batch)
@@ -90,14 +88,20 @@ def _train(
         facts=_facts(config, ready),
         evaluate=None if dev is None else dev.run,
         keep_best=partial(write_model, folder / "best", ready),
-        refresh=partial(refresh, folder, ready, collator, mine) if config.negatives.every else None,
         log=writer,
         show=show or (lambda done, total, tokens: None),
     )
+    if config.negatives.every:
+        loop.refresh = partial(
+            refresh, folder, ready, collator, mine, stopping=lambda: loop.stopping, log=writer
+        )
     if resumed:
         resume(loop)
         if loop.negatives:
             take_up(folder, loop.negatives, ready, collator)
+    if world.first and not resumed:
+        write_config(folder, config)
+    world.wait()
     if config.compile:
         model.backbone.compile(dynamic=True)
     try:
@@ -110,19 +114,40 @@ def _train(
     return folder / "model"
 
 
+def write_config(folder: Path, config: TrainConfig) -> None:
+    """Writes config.json, for --resume and for `tercet mine --follow`, whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    scratch = folder / ".config.json.part"
+    scratch.write_text(json.dumps(to_tree(config), indent=1) + "\n", encoding="utf-8")
+    scratch.replace(folder / "config.json")
+
+
 def _facts(config: TrainConfig, ready: Prepared) -> dict[str, Any]:
     """What a resumed run must share with the one that it goes on from."""
-    tree = to_tree(config)
-    same = ("stage", "seed", "batch", "loss", "optimiser", "negatives", "retromae", "dropout")
+    free = {"to", "model", "device", "dtype", "compile", "threads", "steps", "epochs", "run"}
+    free |= {"data.cache", "data.dev", "data.sources"}  # these may change, or are below
+    tree = flat({name: value for name, value in to_tree(config).items() if name not in free})
+    weights = [source["weight"] for source in to_tree(config)["data"]["sources"]]
     return {
-        "data": ready.examples.fingerprint,
-        "devices": ready.world.size,
-        "steps": ready.steps,
-        "dtype": str(ready.dtype),
-        "start": ready.checkpoint.fingerprint,
-        **{name: tree[name] for name in same},
-        "data settings": {n: v for n, v in tree["data"].items() if n not in ("cache", "dev")},
+        "the training data": ready.examples.fingerprint,
+        "the number of devices": ready.world.size,
+        "the number of steps": ready.steps,
+        "the dtype of products": dtype_name(ready.dtype),
+        "the model at the start": ready.checkpoint.fingerprint,
+        "the weights of the sources": weights,
+        **{name: value for name, value in tree.items() if name not in free},
     }
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one: {"a": {"b": 1}} -> {"a.b": 1}."""
+    out: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            out |= flat(value, f"{prefix}{name}.")
+        else:
+            out[f"{prefix}{name}"] = value
+    return out
 
 
 def _targets(config: TrainConfig, ready: Prepared) -> Targets | None:

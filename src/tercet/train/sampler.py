@@ -51,8 +51,8 @@ def make_pools(
 ) -> list[Pool]:
     """Cuts every source's rows into length groups.
 
-    lengths (N,) is a row's longest text, costs (N,) the tokens of all its texts. A group of one row
-    is joined to a neighbouring one of its source; a smaller group than its batch is one batch.
+    lengths (N,) is a row's longest text, costs (N,) the tokens of all its texts. A lone row joins
+    the nearest group of its source that has more; a group smaller than its batch is one batch.
     Raises InputError where a source has a single row.
     """
     edges = np.array(config.lengths)
@@ -68,10 +68,9 @@ def make_pools(
         while any(len(rows) == 1 for rows in found):
             lone = next(number for number, rows in enumerate(found) if len(rows) == 1)
             others = [n for n, rows in enumerate(found) if n != lone and len(rows)]
-            into = min(others, key=lambda n: (abs(n - lone), -n))
-            low, high = sorted((lone, into))
-            found[high] = np.sort(np.concatenate((found[low], found[high])))
-            found[low] = found[low][:0]
+            into = min(others, key=lambda n: (len(found[n]) == 1, abs(n - lone), -n))
+            found[into] = np.sort(np.concatenate((found[lone], found[into])))
+            found[lone] = found[lone][:0]
         for number, places in enumerate(found):
             if not len(places):
                 continue

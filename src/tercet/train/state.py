@@ -75,7 +75,12 @@ def save(
 
 def checkpoints(folder: Path) -> list[Path]:
     """The finished checkpoints of a run, oldest first."""
-    return sorted(path for path in folder.glob("step-*") if (path / "state.json").is_file())
+    found = [
+        path
+        for path in folder.glob("step-*")
+        if path.name[5:].isdigit() and (path / "state.json").is_file()
+    ]
+    return sorted(found, key=lambda path: int(path.name[5:]))
 
 
 def read_facts(path: Path) -> Facts:
@@ -84,6 +89,8 @@ def read_facts(path: Path) -> Facts:
         facts: Facts = json.loads((path / "state.json").read_text())
         sizes = dict(facts["files"])
         step = facts["step"]
+        if not isinstance(facts["run"], dict):
+            raise TypeError("run is no object")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise _damaged(path, path / "state.json", str(error)) from error
     if facts.get("format") != FORMAT or not isinstance(step, int):

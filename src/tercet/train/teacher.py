@@ -7,6 +7,7 @@ should land where the teacher puts the English side. Needs the extra `tercet[tea
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -53,7 +54,7 @@ class TeacherVectors:
         try:
             with np.load(path, allow_pickle=False) as data:
                 return TeacherVectors(data["keys"], data["vectors"])
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, BadZipFile) as error:
             raise InputError(f"{path}: not a file of teacher vectors: {error}") from error
 
 
@@ -62,6 +63,8 @@ class Targets:
 
     def __init__(self, examples: Examples, vectors: TeacherVectors, size: int) -> None:
         """Projects onto the `size` strongest directions and normalises again."""
+        if not len(vectors.keys):
+            raise InputError("teacher: the file holds no vectors")
         raw = torch.from_numpy(vectors.vectors.astype(np.float32))
         sample = raw[torch.randperm(len(raw), generator=torch.Generator().manual_seed(0))[:50_000]]
         if size < raw.shape[1]:
