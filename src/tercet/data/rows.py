@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from tercet.data.tables import dataset_files, dataset_rows, is_dataset, parquet_rows
 from tercet.errors import InputError, MissingExtraError
@@ -293,17 +293,25 @@ def stem_of(path: Path) -> str:
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> int:
-    """Writes rows as .jsonl.gz under a temporary name, then renames; returns their number."""
+    """Writes rows as JSON lines, packed where the name ends in .gz; returns their number.
+
+    Under a temporary name first, then renamed. The same rows give the same bytes.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, scratch = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     count = 0
     try:
-        # mtime 0 and no name in the header: the same rows give the same bytes.
-        with (
-            os.fdopen(handle, "wb") as raw,
-            gzip.GzipFile(filename="", mode="wb", fileobj=raw, compresslevel=3, mtime=0) as packed,
-            io.TextIOWrapper(packed, encoding="utf-8") as file,
-        ):
+        with contextlib.ExitStack() as stack:
+            raw: IO[bytes] = stack.enter_context(os.fdopen(handle, "wb"))
+            packed: IO[bytes] = raw
+            if path.suffix == ".gz":  # neither time nor name in the header
+                packed = stack.enter_context(
+                    gzip.GzipFile(filename="", mode="wb", fileobj=raw, compresslevel=3, mtime=0)  # type: ignore[arg-type]
+                )
+            # a lone surrogate becomes its JSON escape
+            file = stack.enter_context(
+                io.TextIOWrapper(packed, encoding="utf-8", errors="backslashreplace")
+            )
             for row in rows:
                 count += 1
                 file.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")

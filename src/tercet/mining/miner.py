@@ -4,11 +4,9 @@ Joins encoder, candidates and selection; knows nothing of training.
 """
 
 import contextlib
-import json
-import os
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -114,7 +112,7 @@ def mine(
         with contextlib.closing(pool):
             check_size(pool, config)
             tally, chosen = search(pool, encoder, config, folder, scorer=scorer, progress=progress)
-            write(target, _merged(rows, pool, chosen, config, scorer))
+            write_rows(target, _merged(rows, pool, chosen, config, scorer))
     return MineReport.of(pool, tally, time.monotonic() - start)
 
 
@@ -180,24 +178,3 @@ def _merged(
             row["pos_scores"] = new.positive_scores
             row["neg_scores"] = before + new.scores
         yield row
-
-
-def write(target: Path, rows: Iterable[Row]) -> None:
-    """JSON lines by the suffix, plain or .gz, under a temporary name until they are whole."""
-    if target.suffix == ".gz":
-        write_rows(target, rows)
-        return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, scratch = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    try:
-        # a lone surrogate becomes the escape that JSON has for it
-        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
-            for row in rows:
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(scratch, target)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(scratch)
-        raise

@@ -25,10 +25,11 @@ from typing import Any, Protocol
 import numpy as np
 
 from tercet.config import MAX_LENGTH, Head
+from tercet.data.rows import write_rows
 from tercet.errors import InputError
 from tercet.mining.candidates import Encodes
 from tercet.mining.config import MineConfig
-from tercet.mining.miner import MineReport, Progress, search, write
+from tercet.mining.miner import MineReport, Progress, search
 from tercet.mining.pool import Pool, Rows
 
 CONFIG, REFRESH, DONE = "config.json", "refresh", "DONE"
@@ -183,7 +184,7 @@ class Answers:
             if self._refresher is None:
                 self._refresher = _refresher(self._run / CONFIG, self._work)
             found = self._refresher(self._load(request / MODEL), step_of(request), progress)
-            write(request / ANSWER, ({"row": n, "neg": neg} for n, neg in enumerate(found)))
+            write_rows(request / ANSWER, ({"row": n, "neg": neg} for n, neg in enumerate(found)))
         except Exception as error:  # whatever it is: the trainer must not wait for ever
             (request / FAILED).write_text(f"{error or type(error).__name__}\n", encoding="utf-8")
             raise

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from tercet.config import HEADS, Head, Weights
 from tercet.embeddings import Embeddings
@@ -89,12 +88,6 @@ def check(
             found["all"] = round(100 * ndcg_at_10(total, dev.relevant), 1)
         report[dev.name] = found
     return report
-
-
-def dense_only(vectors: torch.Tensor) -> Embeddings:
-    """Embeddings of dense vectors alone."""
-    dense: npt.NDArray[np.float32] = vectors.float().numpy()
-    return Embeddings(dense=dense)
 
 
 def tune_weights(

@@ -8,7 +8,6 @@ size, U different ids of the queries.
 
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -135,9 +134,3 @@ class _MaxSim(torch.autograd.Function):
                     0, places.flatten(), pushed.flatten(0, 1).to(passages.dtype)
                 )
         return query_grad, None, None, passage_grad, None, None
-
-
-def token_counts(owners: Tensor, texts: int) -> Places:
-    """(texts,) tokens of each text."""
-    counts: Places = torch.bincount(owners, minlength=texts).cpu().numpy().astype(np.int64)
-    return counts
