@@ -50,8 +50,6 @@ def run(config: TrainConfig) -> list[dict[str, Any]]:
     folder = Path(config.to)
     if not (folder / "DONE").exists():
         begun = any((folder / "checkpoints").glob("step-*"))
-        if not begun and (folder / "config.json").exists():
-            (folder / "config.json").unlink()  # killed before its first checkpoint
         train(config, resumed=begun, log=lambda line: print(json.dumps(line), flush=True))
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 

@@ -75,8 +75,6 @@ def main() -> None:
         steps: list[int] = []
         while not (cut / "DONE").exists():
             begun = any((cut / "checkpoints").glob("step-*"))
-            if not begun and (cut / "config.json").exists():
-                (cut / "config.json").unlink()
             process = subprocess.Popen(
                 command(rows, cut, options.steps, resume=begun), stderr=subprocess.DEVNULL
             )

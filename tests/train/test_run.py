@@ -394,8 +394,13 @@ def test_a_run_that_came_to_nothing_does_not_bar_the_next(
 
     with pytest.raises(KeyboardInterrupt):  # before the first checkpoint
         train(from_tree(tree), log=kill)
-    train(from_tree(tree), log=quiet)
+    stale = tmp_path / "run" / "refresh" / "step-000002"
+    stale.mkdir(parents=True)
+    (stale / "negatives.jsonl").write_text("of another run\n")
+    tree["negatives"] = {"every": 2}
+    train(from_tree(tree), mine=Miner(40), log=quiet)
     assert (tmp_path / "run" / "DONE").exists()
+    assert [line["step"] for line in metrics(tmp_path / "run") if "of" in line] == [*range(1, 7)]
 
 
 def test_sigterm_ends_a_wait_for_negatives(tree: dict[str, Any], tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ negatives are mined by a callable, or by another process that answers in refresh
 """
 
 import json
+import shutil
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -100,6 +101,9 @@ def _train(
         if loop.negatives:
             take_up(folder, loop.negatives, ready, collator)
     if world.first and not resumed:
+        # what a run left that came to nothing: its negatives are not this one's
+        shutil.rmtree(folder / "refresh", ignore_errors=True)
+        (folder / "metrics.jsonl").unlink(missing_ok=True)
         write_config(folder, config)
     world.wait()
     if config.compile:
