@@ -505,3 +505,36 @@ def test_words_of_a_frozen_table_stay(tree: dict[str, Any], tiny_checkpoint: Pat
     before = Encoder.load(tiny_checkpoint).model.backbone
     assert torch.equal(after.words.weight, before.words.weight)
     assert not torch.equal(after.places.weight, before.places.weight)
+
+
+def test_products_in_bfloat16_stay_near(tree: dict[str, Any]) -> None:
+    found = []
+    for dtype in ("float32", "bfloat16"):
+        config = from_tree({**tree, "dtype": dtype, "dropout": 0.0, "to": f"{tree['to']}-{dtype}"})
+        train(config, log=quiet)
+        found.append(metrics(Path(config.to))[0]["loss"])
+    assert found[0] != found[1]
+    assert found[1] == pytest.approx(found[0], rel=0.1)
+
+
+def test_a_batch_has_one_language_where_asked(tree: dict[str, Any], tmp_path: Path) -> None:
+    mixed = tmp_path / "mixed.jsonl"
+    lines = write_rows(tmp_path / "all.jsonl", 41).read_text().splitlines()
+    with open(mixed, "w", encoding="utf-8") as file:
+        for number, line in enumerate(lines[:40]):
+            language = ("en", "de", "fr")[number % 3]
+            file.write(json.dumps({**json.loads(line), "lang": language}) + "\n")
+    tree["data"]["sources"] = [{"files": [str(mixed)], "by_language": True}]
+    ready = prepare(from_tree(tree), World.start("cpu"))
+    seen = [
+        {int(x) for x in ready.examples.language[ready.sampler.batch(number)[1]]}
+        for number in range(ready.sampler.per_epoch)
+    ]
+    assert all(len(some) == 1 for some in seen)
+    assert set().union(*seen) == {0, 1, 2}
+    with open(mixed, "a", encoding="utf-8") as file:
+        file.write(json.dumps({**json.loads(lines[40]), "lang": "it"}) + "\n")
+    with pytest.raises(
+        InputError, match=r"mixed\.jsonl:41: the only row of mixed/it; .*by_language"
+    ):
+        prepare(from_tree(tree), World.start("cpu"))
