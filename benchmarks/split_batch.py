@@ -19,7 +19,6 @@ import os
 import statistics
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +26,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from resident import Peak, resident
 from torch import Tensor
 
 from tercet.backbone import BackboneConfig
@@ -126,24 +126,6 @@ def gradients(batch: int) -> dict[str, float]:
     return out
 
 
-class Peak(threading.Thread):
-    """The most resident memory of this process while it runs, looked at 500 times a second."""
-
-    def __init__(self) -> None:
-        super().__init__(daemon=True)
-        self.most, self.done = 0, False
-
-    def run(self) -> None:
-        while not self.done:
-            self.most = max(self.most, resident())
-            time.sleep(0.002)
-
-
-def resident() -> int:
-    """Bytes of this process in memory."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
-
-
 def memory(batch: int) -> dict[str, float]:
     """MB of one split step above what was there before, and of its representations."""
     model = make_model(0.1)
@@ -156,10 +138,9 @@ def memory(batch: int) -> dict[str, float]:
     before, peak = resident(), Peak()
     peak.start()
     backward(model, sides, HEADS, loss)
-    peak.done = True
-    peak.join()
+    most = peak.stop()
     kept = sum(4 * (384 * s.size + s.tokens + 64 * int(s.counts.sum())) for s in sides)
-    above = peak.most - before
+    above = most - before
     return {
         "batch": batch,
         "above_mb": above / 1e6,

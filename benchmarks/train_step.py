@@ -19,34 +19,16 @@ import resource
 import statistics
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
+from resident import Peak, resident
 
 ROOT = Path(__file__).parents[1]
 VOCABULARY, HIDDEN, LAYERS, HEADS, WIDE = 250_002, 1024, 2, 16, 4096
 TAU = 0.02
-
-
-class Peak(threading.Thread):
-    """The most resident memory of this process while it runs."""
-
-    def __init__(self) -> None:
-        super().__init__(daemon=True)
-        self.most, self.done = 0, False
-
-    def run(self) -> None:
-        while not self.done:
-            self.most = max(self.most, resident())
-            time.sleep(0.005)
-
-
-def resident() -> int:
-    """Bytes of this process in memory."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
 
 def random_ids(texts: int, tokens: int, seed: int) -> torch.Tensor:
@@ -178,9 +160,7 @@ def work(options: argparse.Namespace) -> None:
         started = time.perf_counter()
         step(options.queries, options.passages, options.tokens)
         seconds.append(time.perf_counter() - started)
-        peak.done = True
-        peak.join()
-        most = max(most, peak.most)
+        most = max(most, peak.stop())
     print(
         json.dumps(
             {
