@@ -72,23 +72,21 @@ def main() -> None:
         subprocess.run(command(rows, whole, options.steps, resume=False), check=True)
         alone = time.monotonic() - began
         kills = 0
-        steps: list[int] = []
         while not (cut / "DONE").exists():
             begun = any((cut / "checkpoints").glob("step-*"))
             process = subprocess.Popen(
                 command(rows, cut, options.steps, resume=begun), stderr=subprocess.DEVNULL
             )
             if kills < options.kills:
-                lines = 0
+                lines, before = 0, seen(cut) if begun else 0  # a new run starts a new file
                 target = rng.randint(2, max(3, options.steps // 6))
                 while process.poll() is None and lines < target:
                     time.sleep(0.02)
-                    lines = seen(cut) - sum(steps)
+                    lines = seen(cut) - before
                 time.sleep(rng.random() * 0.3)
                 if process.poll() is None:
                     os.kill(process.pid, signal.SIGKILL)
                     kills += 1
-                    steps.append(max(0, seen(cut) - sum(steps)))
             process.wait()
         ours, theirs = weights(cut), weights(whole)
         equal = ours.keys() == theirs.keys() and all(torch.equal(ours[n], theirs[n]) for n in ours)

@@ -38,7 +38,7 @@ from tercet.train.losses import Columns, LossConfig, unified
 from tercet.train.split_batch import Batch, Encoded, Kept, backward, encode
 
 VOCABULARY, TOKENS = 30_000, 64
-PIECE = 2048  # tokens of a sub-batch
+PIECE = 1024  # tokens of a sub-batch: a batch of 32 has several
 
 
 class Ids:
@@ -57,6 +57,7 @@ def make_model(dropout: float) -> M3Model:
     for name, parameter in model.named_parameters():
         if parameter.ndim > 1:
             torch.nn.init.normal_(parameter, std=0.05 if "backbone" in name else 0.2)
+    model.backbone.adds_rows = True  # as `tercet train` sets it
     return model.train()
 
 
