@@ -47,7 +47,7 @@ def main() -> None:
         settings = [
             "steps=3", f"batch.rows={options.batch}",
             "batch.lengths=[128]", "batch.sub_batch_tokens=512", "batch.memory_gb=0.0",
-            "data.passage_tokens=128", "data.query_tokens=64", "data.negatives=1",
+            "optimiser.lr=1e-7", "data.passage_tokens=128", "data.query_tokens=64", "data.negatives=1",
             "run.report_every=1", "run.save_every=1000", "run.evaluate_every=0", "run.keep=1",
             f"data.cache={scratch}/cache",
         ]  # fmt: skip
@@ -65,10 +65,14 @@ def main() -> None:
         "steps": [{k: line[k] for k in ("loss", "tokens_per_s", "memory_mb")} for line in lines],
         "seconds_in_all": round(seconds, 1),
         "dense_difference": float(np.abs(np.array(theirs["dense"]) - ours["dense"]).max()),
+        "sparse_weights": sum(len(row) for row in ours["sparse"]),
         "sparse_difference": max(
-            abs(ours["sparse"][row].get(int(token), 0.0) - weight)
-            for row, weights in enumerate(theirs["sparse"])
-            for token, weight in weights.items()
+            (
+                abs(mine.get(token, 0.0) - yours.get(token, 0.0))
+                for mine, yours in zip(ours["sparse"], theirs["sparse"], strict=True)
+                for token in {*mine, *yours}
+            ),
+            default=0.0,
         ),
     }
     print(json.dumps(report, indent=1))
@@ -84,7 +88,9 @@ def encode_there(python: str, folder: Path) -> Any:
         text=True,
     )
     line = next(x for x in done.stdout.splitlines() if x.startswith("RESULT"))
-    return json.loads(line.removeprefix("RESULT"))
+    found = json.loads(line.removeprefix("RESULT"))
+    found["sparse"] = [{int(k): v for k, v in row.items()} for row in found["sparse"]]
+    return found
 
 
 def encode_here(folder: Path) -> Any:
