@@ -47,7 +47,8 @@ def main() -> None:
         settings = [
             "steps=3", f"batch.rows={options.batch}",
             "batch.lengths=[128]", "batch.sub_batch_tokens=512", "batch.memory_gb=0.0",
-            "optimiser.lr=1e-7", "data.passage_tokens=128", "data.query_tokens=64", "data.negatives=1",
+            "optimiser.lr=1e-7", "data.passage_tokens=128", "data.query_tokens=64",
+            "data.negatives=1",
             "run.report_every=1", "run.save_every=1000", "run.evaluate_every=0", "run.keep=1",
             f"data.cache={scratch}/cache",
         ]  # fmt: skip
