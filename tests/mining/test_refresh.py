@@ -12,10 +12,10 @@ import torch
 from tercet.encoder import Encoder
 from tercet.errors import InputError, ModelError, TercetError
 from tercet.mining import Refresher, follow
-from tercet.mining.refresh import Wanted
+from tercet.train.config import NegativesConfig
 from tests.mining.conftest import WordEncoder, ask, training_rows
 
-SETTINGS = Wanted(number=4, first=2, last=30, heads=("dense", "sparse"), limit=1.0)
+SETTINGS = NegativesConfig(number=4, first=2, last=30, heads=("dense", "sparse"), limit=1.0)
 
 
 @pytest.fixture
@@ -47,14 +47,14 @@ def test_seed_and_step_decide(refresher: Refresher) -> None:
 
 
 def test_few_rows_give_what_they_have(tmp_path: Path) -> None:
-    few = Refresher(training_rows(3)[:4], Wanted(heads=("dense",)), work=tmp_path)
+    few = Refresher(training_rows(3)[:4], NegativesConfig(heads=("dense",)), work=tmp_path)
     assert list(tmp_path.iterdir())
     found = few(WordEncoder(), 1)
     assert max(map(len, found)) == 2
     few.close()
     assert not list(tmp_path.iterdir())
     with pytest.raises(InputError, match=r"negatives\.first is 9, but the rows have"):
-        Refresher(training_rows(3)[:4], Wanted(first=9), work=tmp_path)
+        Refresher(training_rows(3)[:4], NegativesConfig(first=9), work=tmp_path)
     assert not list(tmp_path.iterdir())
 
 
@@ -97,7 +97,7 @@ def test_a_follower_answers_as_this_process_would(
     assert steps == [2, 4]
     here = Refresher(
         training_rows(),
-        Wanted(number=4, last=30, limit=1.0),
+        NegativesConfig(number=4, last=30, limit=1.0),
         seed=3,
         query_tokens=64,
         passage_tokens=128,

@@ -18,48 +18,30 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from tercet.config import MAX_LENGTH, Head
+from tercet.config import MAX_LENGTH
 from tercet.data.rows import write_rows
 from tercet.errors import InputError
 from tercet.mining.candidates import Encodes
 from tercet.mining.config import MineConfig
 from tercet.mining.miner import MineReport, Progress, search
 from tercet.mining.pool import Pool, Rows
-
-CONFIG, REFRESH, DONE = "config.json", "refresh", "DONE"
-MODEL, READY, ANSWER, FAILED = "model", "READY", "negatives.jsonl", "FAILED"
-
-
-class Settings(Protocol):
-    """What of the trainer's settings counts here; its NegativesConfig has it."""
-
-    @property
-    def number(self) -> int: ...
-    @property
-    def first(self) -> int: ...
-    @property
-    def last(self) -> int: ...
-    @property
-    def heads(self) -> tuple[Head, ...]: ...
-    @property
-    def limit(self) -> float: ...
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """Such settings, with the trainer's defaults."""
-
-    number: int = 15
-    first: int = 2
-    last: int = 200
-    heads: tuple[Head, ...] = ("dense",)
-    limit: float = 0.95
+from tercet.train.config import (
+    ANSWER,
+    CONFIG,
+    DONE,
+    FAILED,
+    MODEL,
+    READY,
+    REFRESH,
+    NegativesConfig,
+    build,
+)
 
 
 class Refresher:
@@ -73,7 +55,7 @@ class Refresher:
     def __init__(
         self,
         rows: Rows,
-        settings: Settings,
+        settings: NegativesConfig,
         *,
         seed: int = 0,
         query_tokens: int = 512,
@@ -224,10 +206,7 @@ def _refresher(path: Path, work: str | Path | None) -> Refresher:
         data: dict[str, Any] = tree["data"]
         files = [str(name) for source in data["sources"] for name in source["files"]]
         asked = tree.get("negatives", {})
-        settings = Wanted(
-            **{name: asked[name] for name in Wanted.__dataclass_fields__ if name in asked}
-        )
-        settings = replace(settings, heads=tuple(settings.heads))
+        settings = build(NegativesConfig, asked, f"{path}: negatives")
         options = {name: data[name] for name in ("query_tokens", "passage_tokens") if name in data}
         seed = int(tree.get("seed", 0))
     except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -20,6 +20,9 @@ from tercet.train.losses import LossConfig
 
 # Upper bounds of the length groups, in tokens. Source: M3 paper, table 8 (method.md).
 LENGTHS = (500, 1000, 2000, 3000, 4000, 5000, 6000, 7000, 8192)
+# Names in the folder of a run, by which a trainer and `tercet mine --follow` talk to each other.
+CONFIG, DONE, REFRESH = "config.json", "DONE", "refresh"
+MODEL, READY, ANSWER, FAILED = "model", "READY", "negatives.jsonl", "FAILED"
 MANY = 1e12  # as good as no bound
 STAGES = ("retromae", "contrastive", "unified")
 # Fields of which exactly one says how long a run or how large a batch is.

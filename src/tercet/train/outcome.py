@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 
 from tercet.checkpoint import Settings, write_checkpoint
 from tercet.errors import TercetError
-from tercet.train.config import SourceConfig, to_tree
+from tercet.train.config import DONE, MODEL, SourceConfig, to_tree
 from tercet.train.dev import DevSet, check, dev_sets, tune_weights
 from tercet.train.encode import model_encoder
 from tercet.train.examples import Examples
@@ -106,8 +106,8 @@ def finish(
     before = ready.checkpoint.settings.training
     if before:
         facts["before"] = dict(before)
-    write_model(folder / "model", ready, replace(settings, training=facts))
-    (folder / "DONE").touch()
+    write_model(folder / MODEL, ready, replace(settings, training=facts))
+    (folder / DONE).touch()
 
 
 @torch.no_grad()

@@ -17,6 +17,7 @@ from pathlib import Path
 from tercet.data.rows import numbered_rows
 from tercet.errors import InputError, TercetError
 from tercet.train.collate import Collator, HardNegatives
+from tercet.train.config import ANSWER, FAILED, MODEL, READY, REFRESH
 from tercet.train.loop import Log, Stopped
 from tercet.train.outcome import write_model
 from tercet.train.prepare import Prepared
@@ -39,30 +40,30 @@ def refresh(
 
     Raises Stopped where the run is to stop while it waits, TercetError where the miner failed.
     """
-    place = folder / "refresh" / f"step-{step:06d}"
-    if ready.world.first and not (place / "negatives.jsonl").exists():
+    place = folder / REFRESH / f"step-{step:06d}"
+    if ready.world.first and not (place / ANSWER).exists():
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir(parents=True)
         ready.checkpoint.model.eval()
-        write_model(place / "model", ready)
-        (place / "READY").touch()
+        write_model(place / MODEL, ready)
+        (place / READY).touch()
         if ready.config.negatives.by == "self":
             if mine is None:
                 raise InputError("negatives.by = self needs a miner: run `tercet train`")
             mine(place)
-        elif not (place / "negatives.jsonl").exists():
+        elif not (place / ANSWER).exists():
             log({"step": step, "waiting": f"for `tercet mine --follow {folder}`"})
     _wait(place, step, stopping, ready)
     if ready.world.first:
-        shutil.rmtree(place / "model", ignore_errors=True)
-    return take(place / "negatives.jsonl", ready, collator)
+        shutil.rmtree(place / MODEL, ignore_errors=True)
+    return take(place / ANSWER, ready, collator)
 
 
 def _wait(place: Path, step: int, stopping: Callable[[], bool], ready: Prepared) -> None:
     """Until the answer is there, on every device, however long that takes."""
-    while not (place / "negatives.jsonl").exists():
-        if (place / "FAILED").exists():
-            why = (place / "FAILED").read_text(encoding="utf-8").strip()
+    while not (place / ANSWER).exists():
+        if (place / FAILED).exists():
+            why = (place / FAILED).read_text(encoding="utf-8").strip()
             raise TercetError(f"{place}: no negatives were found: {why}")
         if stopping():
             raise Stopped(f"stopped before step {step + 1}: go on with --resume")
@@ -73,7 +74,7 @@ def _wait(place: Path, step: int, stopping: Callable[[], bool], ready: Prepared)
 def take_up(folder: Path, digest: str, ready: Prepared, collator: Collator) -> None:
     """The negatives that a resumed run had in use; raises InputError where they have changed."""
     name, _, _ = digest.partition(":")
-    path = folder / "refresh" / name / "negatives.jsonl"
+    path = folder / REFRESH / name / ANSWER
     if not path.exists():
         raise InputError(f"{path} is gone: the checkpoint was trained on these negatives")
     if take(path, ready, collator) != digest:

@@ -16,7 +16,7 @@ import torch
 
 from tercet.errors import InputError
 from tercet.train.collate import Collator
-from tercet.train.config import TrainConfig, to_tree
+from tercet.train.config import CONFIG, DONE, MODEL, REFRESH, TrainConfig, to_tree
 from tercet.train.distributed import World
 from tercet.train.loop import Log, Loop, make_optimiser, resume
 from tercet.train.metrics import RunWriter
@@ -60,7 +60,7 @@ def _train(
     show: Show | None,
 ) -> Path:
     folder = Path(config.to)
-    if not resumed and (checkpoints(folder / "checkpoints") or (folder / "DONE").exists()):
+    if not resumed and (checkpoints(folder / "checkpoints") or (folder / DONE).exists()):
         raise InputError(
             f"{folder} holds a run already: go on with --resume, or name another folder"
         )
@@ -102,7 +102,7 @@ def _train(
             take_up(folder, loop.negatives, ready, collator)
     if world.first and not resumed:
         # what a run left that came to nothing: its negatives are not this one's
-        shutil.rmtree(folder / "refresh", ignore_errors=True)
+        shutil.rmtree(folder / REFRESH, ignore_errors=True)
         (folder / "metrics.jsonl").unlink(missing_ok=True)
         write_config(folder, config)
     world.wait()
@@ -115,7 +115,7 @@ def _train(
     finally:
         writer.close()
     world.wait()
-    return folder / "model"
+    return folder / MODEL
 
 
 def write_config(folder: Path, config: TrainConfig) -> None:
@@ -123,7 +123,7 @@ def write_config(folder: Path, config: TrainConfig) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     scratch = folder / ".config.json.part"
     scratch.write_text(json.dumps(to_tree(config), indent=1) + "\n", encoding="utf-8")
-    scratch.replace(folder / "config.json")
+    scratch.replace(folder / CONFIG)
 
 
 def _facts(config: TrainConfig, ready: Prepared) -> dict[str, Any]:
