@@ -5,7 +5,7 @@
 A full-size model (24 layers of 1,024, vocabulary 250,002, multi-vectors of 1,024) with gradients
 and AdamW's two moments in float32, products in bfloat16; every query (16 tokens) has one passage of
 1,024, 4,096 or 8,192 tokens; all three heads, unified loss. Every trial is one backward pass in a
-process whose memory is limited; the largest that passes is found by bisection, to about 5%.
+process whose memory is limited; the largest that passes is found by bisection, to about 10%.
 
 Without: one pass over the whole batch, with its graph. With: sub-batches of one text and gradient
 checkpointing. To try batches that would take hours to encode, only the first whole sub-batch of
@@ -40,6 +40,7 @@ from tercet.train.split_batch import Batch, Kept, Piece
 from tercet.train.steps import autocast
 
 QUERY, HIDDEN = 16, 1024
+WEIGHTS = 9.1  # GB: weights, gradients and two moments of 568 million parameters in float32
 real_encode = split_batch.encode
 
 
@@ -105,44 +106,47 @@ def trial(batch: int, length: int, split: bool, limit: float) -> None:
     sides = [Batch(side, most=most) for side in (collated.queries, collated.passages)]
     context = autocast(torch.bfloat16, world.device)
     split_batch.backward(model, sides, HEADS, objective, context=context)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9)
 
 
-def fits(batch: int, length: int, split: bool, limit: float) -> bool:
-    """Whether a trial in a process of its own passes."""
+def fits(batch: int, length: int, split: bool, limit: float) -> float | None:
+    """The peak GB of a trial in a process of its own; None where memory did not suffice."""
     command = [sys.executable, __file__, "--trial", str(batch), str(length), str(int(split))]
     began = time.monotonic()
     done = subprocess.run(
         [*command, "--limit", str(limit)], capture_output=True, text=True, check=False
     )
     if done.returncode and "memory" not in done.stderr.lower():
-        sys.exit(done.stderr)
-    word = "fits" if done.returncode == 0 else "does not fit"
+        sys.exit(done.stderr or f"the trial ended with {done.returncode}")
+    peak = None if done.returncode else float(done.stdout.split()[-1])
+    word = "does not fit" if peak is None else f"fits, {peak:.1f} GB"
     seconds = time.monotonic() - began
     print(
         f"{length} x {batch}, {'split' if split else 'plain'}: {word}, {seconds:.0f} s", flush=True
     )
-    return done.returncode == 0
+    return peak
 
 
 def largest(length: int, split: bool, limit: float, guess: int) -> int:
-    """By bisection between a size that fits and one that does not, starting at a guess."""
-    low, high = 0, 0
-    size = guess
-    while not (low and high):
-        if fits(size, length, split, limit):
-            low = size
-            size = max(size + 1, int(size * 1.25))
-        else:
+    """By bisection between a size that fits and one that does not.
+
+    It starts at a guess; what fits says by its peak, of which the weights are a known part, which
+    size to try next.
+    """
+    low, high, size = 0, 0, guess
+    while not high or high - low > max(1, 0.1 * low):
+        peak = fits(size, length, split, limit)
+        if peak is None:
             high = size
-            size = int(size / 1.25)
-        if high and not low and size < 1:
-            return 0
-    while high - low > max(1, 0.05 * low):
-        middle = (low + high) // 2
-        if fits(middle, length, split, limit):
-            low = middle
+            size = max(low + 1, int(0.8 * size)) if not low else (low + high) // 2
         else:
-            high = middle
+            low = size
+            room = max(1.05, (limit - WEIGHTS) / max(0.1, peak - WEIGHTS))
+            size = max(low + 1, int(0.98 * low * room))
+            if high:
+                size = min(size, (low + high) // 2)
+        if high == 1:
+            return 0
     return low
 
 
@@ -159,7 +163,7 @@ def main() -> None:
         return
     report: dict[str, dict[str, int]] = {}
     for length in options.lengths:
-        plain = largest(length, False, options.limit, max(1, 8192 // length))
+        plain = largest(length, False, options.limit, max(1, 12_000 // length))
         split = largest(length, True, options.limit, max(2, 850_000 // length))
         report[str(length)] = {"plain": plain, "split": split}
         print(f"{length}: {plain} plain, {split} split", flush=True)

@@ -12,13 +12,13 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from tercet import bm25
 from tercet.config import HEADS, Head, Role, Weights
 from tercet.embeddings import Embeddings
 from tercet.errors import InputError, ModelError
-from tercet.mining import bm25
 from tercet.mining.config import EXHAUSTIVE, MineConfig, Source
 from tercet.mining.pool import Places, Pool
-from tercet.mining.ranking import DenseRanker, MultiRanker, Ranked, Ranker, SparseRanker
+from tercet.ranking import DenseRanker, MultiRanker, Ranked, Ranker, SparseRanker
 from tercet.scores import Scores, weighted_sum
 from tercet.writer import EmbeddingsWriter
 

@@ -22,9 +22,9 @@ import numpy.typing as npt
 from tercet.mining.candidates import Candidates
 from tercet.mining.config import MineConfig, Source
 from tercet.mining.pool import Places, Pool
-from tercet.mining.ranking import Ranked
 from tercet.mining.scorers import PAIRS, Scorer, checked
 from tercet.mining.texts import Shingles, jaccard, shingles
+from tercet.ranking import Ranked
 from tercet.scores import Scores
 
 EXAMPLES, SHOWN = 3, 160  # of each reason; characters of a text in one

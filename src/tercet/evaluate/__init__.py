@@ -1,0 +1,1 @@
+"""Evaluation: suites of benchmarks, measures of every representation, BM25 beside them, reports."""

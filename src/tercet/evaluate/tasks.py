@@ -1,0 +1,71 @@
+"""What is evaluated: corpora, queries and judgements, as every suite's loader gives them.
+
+Knows nothing of files, models or measures.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from tercet.config import MAX_LENGTH, PAPER_WEIGHTS, PAPER_WEIGHTS_LONG, Weights
+
+Texts = Iterator[tuple[str, str]]  # id and text
+Qrels = Mapping[str, Mapping[str, int]]  # query id -> passage id -> gain; what is absent is 0
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """The passages that queries search; read again each time, so that they need not fit in memory.
+
+    Tasks that search the same passages share one Corpus, which is encoded once.
+    """
+
+    name: str
+    read: Callable[[], Texts]  # passage: title, newline, text; raises InputError on a repeated id
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a suite is measured, as the paper does; `None` weights are the model's own."""
+
+    measures: tuple[str, ...] = ("nDCG@10", "Recall@100")  # names of ir_measures, or AnswerRecall@k
+    query_tokens: int = 512
+    passage_tokens: int = MAX_LENGTH
+    # M3 paper, section 4.1 and appendix: multi-vector and "all" re-rank the best of dense,
+    # dense+sparse the union of the best of each
+    rerank: int = 200
+    union: int = 1000
+    two: Weights | None = None  # of dense+sparse
+    three: Weights | None = None  # of all
+
+
+# M3 paper (arXiv 2402.03216 v4), appendix on hybrid retrieval.
+PAPER = Protocol(two=Weights(1.0, 0.3, 0.0), three=PAPER_WEIGHTS)
+PAPER_LONG = Protocol(two=Weights(0.2, 0.8, 0.0), three=PAPER_WEIGHTS_LONG)
+
+
+@dataclass(frozen=True)
+class Task:
+    """Queries over one corpus with judgements; one row of a report."""
+
+    name: str  # "miracl/sw"
+    suite: str  # "miracl"
+    language: str  # "" where it is not known
+    corpus: Corpus
+    queries: Mapping[str, str]  # id -> text, in order
+    qrels: Qrels = field(default_factory=dict)
+    # MKQA has no judgements but strings, one of which must occur in a passage: query id -> strings
+    answers: Mapping[str, tuple[str, ...]] | None = None
+    protocol: Protocol = Protocol()
+
+
+@dataclass(frozen=True)
+class Bitext:
+    """Translations: side a of pair i is to find side b of pair i among all, and the other way."""
+
+    name: str  # "tatoeba/deu"
+    suite: str
+    language: str
+    left: tuple[str, ...]
+    right: tuple[str, ...]
+    kind: Literal["bitext"] = "bitext"
