@@ -43,7 +43,7 @@ class Settings:
 
     def prefix(self, role: Role) -> str:
         """What is put before a text of this role."""
-        return self.query_prefix if role == "query" else self.passage_prefix
+        return {"query": self.query_prefix, "passage": self.passage_prefix, "plain": ""}[role]
 
 
 @dataclass(frozen=True)

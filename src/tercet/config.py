@@ -11,7 +11,7 @@ HEADS: tuple[Head, ...] = get_args(Head)
 Mode = Literal["dense", "sparse", "multi", "hybrid"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 
-Role = Literal["passage", "query"]
+Role = Literal["passage", "query", "plain"]  # plain: nothing is put before the text
 ROLES: tuple[Role, ...] = get_args(Role)
 
 MAX_LENGTH = 8192  # tokens, special ones included; M3 paper, section 3.1

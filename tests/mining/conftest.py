@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
+from tercet.checkpoint import Settings
 from tercet.config import HEADS, Head, Role, Weights
 from tercet.data.rows import read_rows, write_rows
 from tercet.embeddings import Embeddings
@@ -39,6 +40,7 @@ class WordEncoder:
 
     def __init__(self, heads: tuple[Head, ...] = HEADS) -> None:
         self.heads, self.weights, self.tokenizer = heads, Weights(1.0, 0.5, 0.25), Words()
+        self.settings = Settings(query_prefix="")
         self.asked: list[tuple[Head, ...]] = []
 
     def stream(

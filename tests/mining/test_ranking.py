@@ -200,11 +200,12 @@ def test_a_prompt_of_a_row_is_encoded_with_its_query(tmp_path: Path, encoder: Wo
     rows = [
         {"query": "boat", "pos": ["a boat"], "prompt": "find: "},
         {"query": "law", "pos": ["the law"]},
+        {"query": "sea", "pos": ["the sea"], "prompt": ""},
     ]
     write_rows(tmp_path / "rows.jsonl.gz", rows)
     pool = Pool.read([tmp_path / "rows.jsonl.gz"], tmp_path)
-    assert list(pool.questions()) == ["find: boat", "law"]
-    assert list(pool.queries) == ["boat", "law"]
+    assert list(pool.questions("q: ")) == ["find: boat", "q: law", "sea"]
+    assert list(pool.queries) == ["boat", "law", "sea"]
 
 
 def test_ranks_of_pairs_pad_what_is_missing() -> None:

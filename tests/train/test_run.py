@@ -21,7 +21,7 @@ from tercet.train.collate import HardNegatives
 from tercet.train.config import TrainConfig, from_tree
 from tercet.train.distributed import World
 from tercet.train.loop import Stopped, rate
-from tercet.train.plan import make_plan
+from tercet.train.plan import make_plan, representation_bytes
 from tercet.train.prepare import prepare
 from tercet.train.run import train
 from tests.conftest import WORDS
@@ -310,6 +310,10 @@ def test_the_plan(tree: dict[str, Any]) -> None:
     whole = make_plan(prepare(from_tree({**tree, "batch": {"rows": 8}}), World.start("cpu")))
     assert whole.sub_batch_tokens is None
     assert whole.activations_mb >= plan.activations_mb
+    ready = prepare(from_tree({**tree, "batch": {"rows": 8}}), World.start("cpu"))
+    pool = ready.sampler.pools[0]
+    # as much again for the gradient of each vector: 32 of dense, 16 of multi, both in float32
+    assert representation_bytes(ready, pool) > 2 * 4 * (16 * pool.size * pool.tokens)
 
 
 def test_what_cannot_train_is_said(tree: dict[str, Any], tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ SUFFIXES = (".txt", ".jsonl")
     type=click.Choice(ROLES),
     default="passage",
     show_default=True,
-    help="Which prefix of the model to put before each text, where it has any.",
+    help="Which prefix of the model to put before each text, where it has any; plain: none.",
 )
 @click.option(
     "--multi-pool",

@@ -199,7 +199,7 @@ def _plan_text(plan: "Plan") -> str:
             if plan.sub_batch_tokens
             else " (the whole batch at once)"
         )
-        + f"; {plan.representations_mb:,} MB representations",
+        + f"; {plan.representations_mb:,} MB representations and scores",
     ]
     return "\n".join(lines)
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from tercet import bm25
+from tercet.checkpoint import Settings
 from tercet.config import HEADS, Head, Role, Weights
 from tercet.embeddings import Embeddings
 from tercet.errors import InputError, ModelError
@@ -31,6 +32,7 @@ class Encodes(Protocol):
     heads: tuple[Head, ...]
     weights: Weights
     tokenizer: Any
+    settings: Settings
 
     def stream(
         self,
@@ -70,7 +72,12 @@ class Candidates:
                 **options,
             )
             queries = encode(
-                encoder, pool.questions(), folder / "asked", "query", config.query_tokens, **options
+                encoder,
+                pool.questions(encoder.settings.prefix("query")),
+                folder / "asked",
+                "plain",
+                config.query_tokens,
+                **options,
             )
             if passages.dense is not None and queries.dense is not None:
                 device = torch.device(getattr(encoder, "device", "cpu"))

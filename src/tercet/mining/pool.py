@@ -65,10 +65,10 @@ class Pool:
         self.texts.close()
         self.queries.close()
 
-    def questions(self) -> Iterator[str]:
-        """The queries as they are encoded: a row's own "prompt" put before."""
+    def questions(self, prefix: str) -> Iterator[str]:
+        """The queries as they are encoded: a row's own "prompt", else the prefix, put before."""
         for row, text in enumerate(self.queries):
-            yield self.prompts.get(row, "") + text
+            yield self.prompts.get(row, prefix) + text
 
     @staticmethod
     def read(rows: Rows, folder: Path, corpus: Iterable[str] | None = None) -> "Pool":
@@ -92,7 +92,7 @@ class Pool:
             if record.raw:
                 continue
             place = queries.add(record.query)
-            if record.prompt:
+            if record.prompt is not None:
                 prompts[place] = record.prompt
             if record.group is not None:
                 bringing.append(place)

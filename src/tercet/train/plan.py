@@ -10,6 +10,7 @@ import numpy as np
 
 from tercet.train.prepare import Prepared, activation_bytes, heads_of
 from tercet.train.sampler import Pool
+from tercet.train.word_loss import LOGITS
 
 DRAWS = 200  # batches looked at for the padding share
 
@@ -51,9 +52,6 @@ def make_plan(ready: Prepared) -> Plan:
     each = activation_bytes(
         model.backbone.config, ready.dtype, checkpointing=config.batch.checkpointing
     )
-    size = 4 * model.backbone.config.hidden * 2 * largest.size
-    if "multi" in heads_of(config) and model.multi is not None:
-        size += 4 * tokens * model.multi.out_features
     multiple = config.steps * config.batch.accumulate / sampler.per_epoch if config.steps else 0
     return Plan(
         stage=config.stage,
@@ -69,8 +67,33 @@ def make_plan(ready: Prepared) -> Plan:
         sub_batch_tokens=ready.sub_batch,
         weights_mb=int((16 * trained + 4 * frozen) / 1e6),
         activations_mb=int(each * at_once / 1e6),
-        representations_mb=int(2 * size / 1e6),  # with their gradients
+        representations_mb=int(representation_bytes(ready, largest) / 1e6),
     )
+
+
+def representation_bytes(ready: Prepared, pool: Pool) -> float:
+    """Bytes on a device for a batch's representations with their gradients, and for the losses.
+
+    Passages of all devices are there, the queries of this one; MaxSim keeps a place of two bytes
+    for each token of a query and each passage. RetroMAE has no representations: it keeps the states
+    of a batch, and logits in blocks of a fixed size.
+    """
+    config, world, model = ready.config, ready.world.size, ready.checkpoint.model
+    hidden = model.backbone.config.hidden
+    if config.stage == "retromae":
+        return float(8 * hidden * pool.size * pool.tokens / world + 3 * 4 * LOGITS)
+    examples, rows = ready.examples, pool.rows
+    queries = np.minimum(examples.lengths()[examples.query[rows]] + 2, config.data.query_tokens)
+    asked = float(queries.mean()) * pool.size / world  # tokens of queries
+    read = max(0.0, pool.tokens - float(queries.mean())) * pool.size  # of all devices' passages
+    negatives = np.minimum(np.diff(examples.negatives.offsets)[rows], config.data.negatives)
+    passages = (1 + float(negatives.mean())) * pool.size
+    size = 8.0 * hidden * (pool.size / world + passages)
+    if "sparse" in heads_of(config):
+        size += 8 * (asked + read)
+    if "multi" in heads_of(config) and model.multi is not None:
+        size += 8 * model.multi.out_features * (asked + read) + 2 * asked * passages
+    return size + 4 * 8 * passages * pool.size / world  # scores of all heads, soft targets
 
 
 def group(pool: Pool) -> dict[str, Any]:
