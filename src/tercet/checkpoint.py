@@ -11,7 +11,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from tercet.model import M3Model
 from tercet.tensorfiles import TensorFiles, read_head, weight_files
 from tercet.tokens import CLS, EOS, MASK, PAD, UNK, Tokenizer
 
-FORMAT = 1  # of tercet.json
+SETTINGS, FORMAT = "tercet.json", 1
 SPARSE, MULTI = "sparse_linear", "colbert_linear"  # the reference's names of the two head files
 _SAMPLE, _STRIDE, _SMALL = 4096, 1 << 18, 1 << 26  # bytes; how large files are fingerprinted
 
@@ -81,7 +81,7 @@ def read_checkpoint(
             f"{tokenizer_file} has {tokenizer.vocabulary} ids, but config.json says"
             f" vocab_size {config.vocabulary}: they are not of one model"
         )
-    settings = _read_settings(folder / "tercet.json")
+    settings = _read_settings(folder / SETTINGS)
     files = weight_files(folder)
     tensors = TensorFiles(files)
     sparse = read_head(folder, SPARSE, config.hidden, tensors)
@@ -194,6 +194,19 @@ def _read_settings(path: Path) -> Settings:
     except (TypeError, InputError) as error:
         raise ModelError(f"{path}: weights: {error}") from error
     return Settings(**facts)
+
+
+def set_weights(folder: Path, weights: Weights) -> Path:
+    """Puts other weights of the hybrid sum into a checkpoint's tercet.json; returns that file.
+
+    Raises ModelError where the file is damaged.
+    """
+    path = folder / SETTINGS
+    settings = replace(_read_settings(path), weights=weights)
+    scratch = path.with_name(f".{path.name}.part")
+    _write_json(scratch, {"format": FORMAT} | asdict(settings))
+    scratch.replace(path)
+    return path
 
 
 def _fingerprint(config: BackboneConfig, settings: Settings, files: list[Path]) -> str:
@@ -346,7 +359,7 @@ def _documents(model: M3Model, settings: Settings) -> dict[str, Any]:
             "pooling_mode_mean_sqrt_len_tokens": False,
         },
         "2_Normalize/config.json": {},
-        "tercet.json": {"format": FORMAT} | asdict(settings),
+        SETTINGS: {"format": FORMAT} | asdict(settings),
     }
 
 

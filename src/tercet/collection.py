@@ -15,7 +15,6 @@ from contextlib import ExitStack
 from dataclasses import asdict, replace
 from itertools import chain
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from tercet.config import Mode, Weights, check_heads
@@ -304,8 +303,8 @@ class Collection:
     ) -> list[list[Hit]]:
         """The k best documents for each query, best first, each by its best chunk.
 
-        chunks: the k best chunks instead, of however few documents. weights default to the
-        model's own. candidates is the number of chunks that dense and sparse each bring (more
+        chunks: the k best chunks instead, of however few documents. weights default to
+        `weights`. candidates is the number of chunks that dense and sparse each bring (more
         where k documents need more), None: all. filter: metadata key -> value, or values of which
         one must equal. Raises InputError for an empty query or an option that is unknown.
         """
@@ -320,11 +319,22 @@ class Collection:
                 vectors,
                 k=k,
                 mode=mode,
-                weights=self.encoder.weights if weights is None else weights,
+                weights=weights or self.weights,
                 candidates=candidates,
                 filter=filter,
                 chunks=chunks,
             )
+
+    @property
+    def weights(self) -> Weights:
+        """Of the hybrid sum: those that were kept here, else the model's."""
+        kept = self._store.fact("weights")
+        return Weights(*kept) if kept else self.encoder.weights
+
+    def keep_weights(self, weights: Weights) -> None:
+        """Searches with these weights from now on, where none are given."""
+        with self._turn, self._store.transaction() as store:
+            store.set_facts({"weights": weights.as_tuple()})
 
     def __len__(self) -> int:
         """The number of documents."""
@@ -343,13 +353,10 @@ class Collection:
             sizes = {**self.index.sizes(), "documents": sum(f.stat().st_size for f in files)}
             return CollectionInfo(str(self.path), documents, chunks, self.settings, sizes)
 
-    # ending
-
     def close(self) -> None:
         """Lets go of the folder; a second call does nothing."""
         with self._turn:
-            index, self._index = self._index, None
-            lock, self._lock = self._lock, None
+            index, lock, self._index, self._lock = self._index, self._lock, None, None
             if lock is None:
                 return
             try:
@@ -362,12 +369,7 @@ class Collection:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
 

@@ -1,6 +1,8 @@
 """The names and the few constants that every room shares, each with its source."""
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, get_args
 
 from tercet.errors import InputError
@@ -51,3 +53,14 @@ def check_heads(heads: tuple[str, ...]) -> tuple[Head, ...]:
         what = f"unknown head {unknown[0]!r}" if unknown else "no head asked for"
         raise InputError(f"{what}: choose from {', '.join(HEADS)}")
     return tuple(head for head in HEADS if head in heads)
+
+
+def default_cache() -> Path:
+    """The user's folder for what can be made again.
+
+    $TERCET_CACHE, else $XDG_CACHE_HOME/tercet, else ~/.cache/tercet.
+    """
+    if own := os.environ.get("TERCET_CACHE"):
+        return Path(own).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base).expanduser() if base else Path.home() / ".cache") / "tercet"

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer as Backend
 
+from tercet.config import default_cache
 from tercet.data.split import COMMON_PARTNERS, text_key
 from tercet.errors import InputError
 from tercet.tokens import Tokenizer
 from tercet.train.config import DataConfig, SourceConfig
-from tercet.train.examples import Examples, Ragged, default_cache, is_parallel
+from tercet.train.examples import Examples, Ragged, is_parallel
 from tests.kinds import KINDS, write_as
 
 Row = dict[str, Any]

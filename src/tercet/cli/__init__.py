@@ -15,6 +15,7 @@ import click
 
 from tercet.cli.data import data
 from tercet.cli.encode import encode
+from tercet.cli.evaluate import evaluate
 from tercet.cli.index import index
 from tercet.cli.info import info
 from tercet.cli.init import init
@@ -45,7 +46,7 @@ def tercet() -> None:
     """
 
 
-for command in (index, search, encode, info, data, init, trim, train, mine):
+for command in (index, search, encode, info, data, init, trim, train, mine, evaluate):
     tercet.add_command(command)
 
 

@@ -57,6 +57,8 @@ class Task:
     # MKQA has no judgements but strings, one of which must occur in a passage: query id -> strings
     answers: Mapping[str, tuple[str, ...]] | None = None
     protocol: Protocol = Protocol()
+    languages: Mapping[str, str] = field(default_factory=dict)  # of queries, where they differ
+    source: str = ""  # where the files came from: a folder, or dataset@commit of the hub
 
 
 @dataclass(frozen=True)

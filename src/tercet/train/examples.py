@@ -6,7 +6,6 @@ from there. Knows nothing of models or batches. Shapes: N rows over S texts of T
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,17 +145,6 @@ def _examples(found: Arrays, files: tuple[str, ...], key: str) -> Examples:
         fingerprint=key,
         **arrays,
     )
-
-
-def default_cache() -> Path:
-    """The user's folder for what can be made again.
-
-    $TERCET_CACHE, else $XDG_CACHE_HOME/tercet, else ~/.cache/tercet.
-    """
-    if own := os.environ.get("TERCET_CACHE"):
-        return Path(own).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base).expanduser() if base else Path.home() / ".cache") / "tercet"
 
 
 def cache_key(inputs: Sequence[Sequence[Path]], tokenizer: Tokenizer, roles: Roles) -> str:

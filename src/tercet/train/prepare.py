@@ -13,7 +13,7 @@ from torch import nn
 
 from tercet.backbone import BackboneConfig, Layer
 from tercet.checkpoint import Checkpoint, read_checkpoint
-from tercet.config import HEADS, Head
+from tercet.config import HEADS, Head, default_cache
 from tercet.encoder import BUNDLED, multiplies_bfloat16
 from tercet.errors import InputError, ModelError
 from tercet.heads import MultiHead, SparseHead
@@ -22,7 +22,7 @@ from tercet.tensorfiles import TensorFiles, weight_files
 from tercet.tokens import MASK
 from tercet.train.config import TrainConfig
 from tercet.train.distributed import World
-from tercet.train.examples import Examples, default_cache
+from tercet.train.examples import Examples
 from tercet.train.pools import make_sampler
 from tercet.train.positions import extend_positions
 from tercet.train.retromae import RetroMAE

@@ -1,0 +1,268 @@
+"""`tercet evaluate`: figures of every representation on benchmarks and own data."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tercet.cli.meter import Meter
+from tercet.cli.options import (
+    as_usage,
+    emit,
+    heads_option,
+    json_option,
+    model_options,
+    parse_weights,
+)
+from tercet.config import Head, Weights
+
+if TYPE_CHECKING:
+    from tercet.evaluate.results import TaskResult
+
+_PATH = click.Path(path_type=Path)
+
+
+def _lengths(ctx: click.Context, option: Any, value: str | None) -> tuple[int, ...]:
+    """`128,512` -> (128, 512)."""
+    parts = [part.strip() for part in (value or "").split(",") if part.strip()]
+    if not all(part.isdecimal() and int(part) >= 3 for part in parts):
+        raise click.BadParameter(f"{value!r} is not one or more numbers of tokens, as in 512,8192")
+    return tuple(int(part) for part in parts)
+
+
+def _names(ctx: click.Context, option: Any, value: str | None) -> tuple[str, ...] | None:
+    """`nDCG@10,RR@10` -> ("nDCG@10", "RR@10")."""
+    if value is None:
+        return None
+    return tuple(part.strip() for part in value.split(",") if part.strip())
+
+
+def _runs(ctx: click.Context, option: Any, values: tuple[str, ...]) -> dict[str, Path]:
+    """`mine=run.trec` -> {"mine": Path("run.trec")}."""
+    out: dict[str, Path] = {}
+    for value in values:
+        name, equals, path = value.partition("=")
+        if not (name.strip() and equals and path):
+            raise click.BadParameter(f"{value!r} is not of the form NAME=PATH")
+        out[name.strip()] = Path(path)
+    return out
+
+
+@click.command()
+@click.argument("suites", nargs=-1, required=True, metavar="SUITE...")
+@model_options
+@click.option("--no-model", is_flag=True, help="BM25 and outside runs alone.")
+@click.option("--device", metavar="NAME", help="cpu, cuda or mps.  [default: the best there is]")
+@heads_option
+@click.option("--no-bm25", is_flag=True, help="Leave BM25 out.")
+@click.option(
+    "--local",
+    type=_PATH,
+    metavar="DIR",
+    help="Folder with copies of the published files, instead of the hub.",
+)
+@click.option(
+    "--languages", callback=_names, metavar="LIST", help="Tasks of these languages alone."
+)
+@click.option(
+    "--max-length",
+    "lengths",
+    callback=_lengths,
+    metavar="N,...",
+    help="Tokens of a passage; several for a curve.  [default: 8192]",
+)
+@click.option("--query-length", type=click.IntRange(3), metavar="N", help="Tokens of a query.")
+@click.option(
+    "--mcls",
+    type=click.IntRange(1),
+    metavar="N",
+    help="A [CLS] before every N tokens of a passage; the paper has 256.",
+)
+@click.option(
+    "--rerank",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Candidates of dense that multi and all rank again.  [default: 200]",
+)
+@click.option(
+    "--union",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Candidates of dense and of sparse that dense+sparse ranks.  [default: 1000]",
+)
+@click.option(
+    "--weights",
+    callback=parse_weights,
+    metavar="D,S,M",
+    help="Weights of dense, sparse and multi.  [default: the suite's, else the model's]",
+)
+@click.option(
+    "--tune-weights",
+    "tune",
+    multiple=True,
+    metavar="SUITE",
+    help="Find the weights on this dev suite first; may be repeated.",
+)
+@click.option(
+    "--store-weights",
+    "store",
+    type=_PATH,
+    metavar="DIR",
+    help="Keep the tuned weights in this model's folder or this index.",
+)
+@click.option(
+    "--measures",
+    callback=_names,
+    metavar="LIST",
+    help="Measures by their names in ir_measures, as in nDCG@10,RR@10,Recall@100.",
+)
+@click.option(
+    "--run",
+    "outside",
+    callback=_runs,
+    multiple=True,
+    metavar="NAME=PATH",
+    help="A TREC run of another system, or a folder of TASK.trec files; may be repeated.",
+)
+@click.option(
+    "--against",
+    metavar="COLUMN",
+    help="What every column is compared with, by a paired test.  [default: BM25]",
+)
+@click.option(
+    "--to",
+    type=_PATH,
+    metavar="DIR",
+    help="Folder for report.json, report.html, TREC runs and qrels.",
+)
+@click.option(
+    "--cache",
+    type=_PATH,
+    metavar="DIR",
+    help="Where vectors are kept for the next time.  [default: $TERCET_CACHE or ~/.cache/tercet]",
+)
+@click.option(
+    "--multi-gb",
+    type=click.FloatRange(0),
+    default=8.0,
+    show_default=True,
+    help="Disk for a corpus's multi-vectors; beyond it, those of candidates are encoded again.",
+)
+@json_option
+def evaluate(
+    suites: tuple[str, ...],
+    model: str | None,
+    revision: str | None,
+    no_model: bool,
+    device: str | None,
+    heads: tuple[Head, ...] | None,
+    no_bm25: bool,
+    local: Path | None,
+    languages: tuple[str, ...] | None,
+    lengths: tuple[int, ...],
+    query_length: int | None,
+    mcls: int | None,
+    rerank: int | None,
+    union: int | None,
+    weights: Weights | None,
+    tune: tuple[str, ...],
+    store: Path | None,
+    measures: tuple[str, ...] | None,
+    outside: dict[str, Path],
+    against: str | None,
+    to: Path | None,
+    cache: Path | None,
+    multi_gb: float,
+    as_json: bool,
+) -> None:
+    """Measure dense, sparse, multi-vector and their sums, beside BM25.
+
+    A SUITE is miracl, mkqa, mldr (maybe with languages, as in miracl:sw,yo) or narrativeqa, as the
+    M3 paper has them; beir:PATH, a BEIR folder or a folder of them; bitext:PATH, translations; or
+    pairs:PATH, your own rows {"query", "pos"}. @SPLIT behind it names another split. What was
+    encoded is kept, so that a second run, or one after a kill, is quick.
+
+    \b
+    Examples:
+      tercet evaluate beir:data/scifact
+      tercet evaluate miracl:sw,yo --model BAAI/bge-m3 --to report
+      tercet evaluate pairs:test.jsonl --tune-weights pairs:dev.jsonl
+      tercet evaluate narrativeqa --model BAAI/bge-m3 --max-length 128,512,4096,8192 --to curve
+      tercet evaluate beir:data/scifact --no-model --run other=run.trec
+    """
+    if no_model and (model is not None or tune):
+        raise click.UsageError("--no-model goes with neither --model nor --tune-weights")
+    if store is not None and not tune:
+        raise click.UsageError("--store-weights keeps what --tune-weights finds: give both")
+    if weights is not None and tune:
+        raise click.UsageError("give --weights or --tune-weights, not both")
+    from tercet.encoder import Encoder
+    from tercet.evaluate.run import EvaluateConfig
+    from tercet.evaluate.session import Wanted
+    from tercet.evaluate.session import evaluate as run
+    from tercet.evaluate.table import text
+
+    options: dict[str, Any] = {} if heads is None else {"heads": heads}
+    with as_usage("'--measures'"):
+        config = EvaluateConfig(
+            bm25=not no_bm25,
+            query_length=query_length,
+            mcls=mcls,
+            rerank=rerank,
+            union=union,
+            weights=weights,
+            measures=measures,
+            multi_gb=multi_gb,
+            **options,
+        )
+    wanted = Wanted(
+        suites=suites,
+        local=local,
+        languages=languages or (),
+        lengths=lengths,
+        tune=tune,
+        outside=outside,
+        against=against,
+        to=to,
+        cache=cache,
+    )
+    encoder = None if no_model else Encoder.load(model, revision=revision, device=device)
+    shower = _Shower()
+    try:
+        made = run(encoder, wanted, config, show=shower, told=shower.told)
+    finally:
+        shower.close()
+    if store is not None:
+        from tercet.evaluate.keeping import keep_weights
+
+        kept = keep_weights(store, Weights(*made["settings"]["tuned"]["weights"]))
+        click.echo(f"{kept}: weights kept", err=True)
+    if as_json:
+        emit(made)
+        return
+    click.echo(text(made))
+    if to is not None:
+        click.echo(f"{to}: report.json, report.html, runs and qrels")
+
+
+class _Shower:
+    """A bar for each piece of work, and a line for each task that is done."""
+
+    def __init__(self) -> None:
+        self._what, self._meter = "", Meter("")
+
+    def __call__(self, what: str, done: int, of: int | None) -> None:
+        if what != self._what:
+            self.close()
+            self._what, self._meter = what, Meter(what)
+            self._meter.__enter__()
+        self._meter.show(done, of)
+
+    def told(self, result: "TaskResult") -> None:
+        self.close()
+        seconds = sum(result.seconds.values())
+        click.echo(f"{result.name}: done in {seconds:,.1f} s", err=True)
+
+    def close(self) -> None:
+        self._meter.__exit__(None, None, None)
+        self._what = ""

@@ -1,0 +1,1 @@
+"""Loaders of suites: published files, from a local copy or the hub, to tasks."""

@@ -1,0 +1,330 @@
+"""What stands around the figures of a report: what was measured, how, on what, for how long."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from tercet.evaluate.page.figures import Look, looks
+from tercet.evaluate.page.markup import Html, el, join, name_of
+from tercet.evaluate.page.tables import plain
+from tercet.evaluate.results import BM25, BM25_PIECES, CUT
+from tercet.evaluate.run import EvaluateConfig
+from tercet.evaluate.table import percent
+from tercet.evaluate.tasks import Protocol
+
+Report = Mapping[str, Any]
+
+_SETTINGS = {  # others are shown under their own names
+    "heads": "Heads",
+    "bm25": "BM25",
+    "max_length": "Tokens of a passage",
+    "query_length": "Tokens of a query",
+    "mcls": "Tokens for each [CLS] (MCLS)",
+    "rerank": "Candidates of multi and all",
+    "union": "Candidates of dense+sparse, of each head",
+    "measures": "Measures",
+    "multi_gb": "Disk for multi-vectors, GB",
+    "weights": "Weights of dense, sparse, multi",
+}
+
+
+def counted(number: int, one: str, several: str = "") -> str:
+    """A number with its noun.
+
+    >>> counted(1, "query", "queries"), counted(1200, "task")
+    ('1 query', '1,200 tasks')
+    """
+    return f"{number:,} {one if number == 1 else several or one + 's'}"
+
+
+def lead(report: Report) -> Html:
+    """What the page is about in a few lines, and what to mind."""
+    tasks = report["tasks"]
+    names = {task["name"] for task in tasks}
+    spoken = {task["language"] for task in tasks if task["language"]}
+    said: list[object] = [f"{report['made']['when'][:10]}. {counted(len(names), 'task')}"]
+    if suites := list(dict.fromkeys(task["suite"] for task in tasks)):
+        said += [" of ", [(", " if at else "", name_of(name)) for at, name in enumerate(suites)]]
+    said.append(f", in {counted(len(spoken), 'language')}. " if spoken else ". ")
+    said.append(
+        "All figures are percent: 100 is the best there is, and each is a mean over the "
+        "queries of a task."
+    )
+    minded = mind(tasks)
+    points = [el("li", point) for point in minded]
+    return join((el("p", said), el("ul", points, class_="mind") if points else None))
+
+
+def mind(tasks: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What a reader of the figures should know of the tasks."""
+    if not tasks:
+        return ["No task was measured."]
+    out = []
+    missing = {name for task in tasks for name in task["missing"]}
+    if missing:
+        of = counted(sum(bool(task["missing"]) for task in tasks), "task")
+        out.append(f"Queries are missing from {', '.join(sorted(missing))} in {of}: each counts 0.")
+    if skipped := sum(task["skipped"] for task in tasks):
+        out.append(
+            f"{counted(skipped, 'query has', 'queries have')} no relevant passage and "
+            f"{'does' if skipped == 1 else 'do'} not count."
+        )
+    shares = [task["cut"]["passages"] for task in tasks if task["cut"].get("passages")]
+    if shares:
+        out.append(
+            f"Passages longer than the model read were cut in {counted(len(shares), 'task')}, "
+            f"at most {percent(max(shares))}% of a task's. Where the columns called cut stand, "
+            "they are BM25 on the same shortened passages."
+        )
+    if empty := sum(not task["judged"] for task in tasks):
+        out.append(f"{counted(empty, 'task has', 'tasks have')} no query that counts.")
+    return out
+
+
+def the_columns(report: Report) -> Html:
+    """What each column is, in this evaluation."""
+    settings, protocol = report["settings"], Protocol()
+    columns = report["columns"]
+    base = "dense" if "dense" in columns or "sparse" not in columns else "sparse"
+    rerank = f"{settings.get('rerank') or protocol.rerank:,}"
+    union = f"{settings.get('union') or protocol.union:,}"
+    heads = [head for head in ("dense", "sparse", "multi") if head in columns]
+    known = {
+        BM25: "baseline: ranks by the words that query and passage share (pairs of characters in "
+        "Chinese, Japanese and Thai)",
+        BM25_PIECES: "baseline: the same on the pieces of words that the model reads",
+        "dense": "one vector for a text; searches all passages",
+        "sparse": "a weight for each token that a text holds; searches all passages",
+        "multi": f"a vector for each token of a text; ranks the best {rerank} of {base} again",
+        "dense+sparse": f"weighted sum of both; ranks the best {union} of each together",
+        "all": f"weighted sum of {', '.join(heads)}; ranks the best {rerank} of {base} again",
+    }
+    parts = [
+        el(
+            "dl",
+            [
+                el("div", el("dt", _swatch(look), name_of(look.name)), el("dd", _what(look, known)))
+                for look in looks(columns).values()
+            ],
+            class_="columns",
+        )
+    ]
+    if any(task["kind"] == "bitext" for task in report["tasks"]):
+        parts.append(
+            el(
+                "p",
+                "In tasks of translations every text is compared with all of the "
+                "other side, by every column.",
+            )
+        )
+    return join(parts)
+
+
+def _what(look: Look, known: Mapping[str, str]) -> str:
+    if look.group == "run":
+        return "a run of another system, measured as it came"
+    if look.name.endswith(CUT):
+        full = look.name.removesuffix(CUT)
+        return f"baseline: {full} on as much of each passage as the model read"
+    return known[look.name]
+
+
+def _swatch(look: Look) -> Html:
+    return el("span", class_=f"swatch {look.css}", aria_hidden="true")
+
+
+def facts(report: Report) -> list[tuple[str, Html]]:
+    """The parts behind the figures, each with its heading."""
+    parts = [("How it was measured", _how(report))]
+    if report["tasks"]:
+        parts += [("Tasks", _tasks(report["tasks"])), ("Seconds", _seconds(report))]
+    return parts
+
+
+def _how(report: Report) -> Html:
+    model, made, settings = report["model"], report["made"], report["settings"]
+    rows: list[tuple[str, object]] = []
+    if model:
+        rows.append(
+            (
+                "Model",
+                [
+                    name_of(model["source"] or "tercet-mini"),
+                    f", {model['dtype']} on {model['device']}, "
+                    f"heads {', '.join(model['heads'])}, reads up to {model['max_length']:,} tokens",
+                ],
+            )
+        )
+        rows.append(("Fingerprint", el("code", model["fingerprint"])))
+    else:
+        rows.append(("Model", "none"))
+    machine = made["machine"]
+    where = f"{machine['cpu']}, {counted(machine['threads'], 'thread')}"
+    where = f"{machine['gpu']}; {where}" if machine["gpu"] else where
+    rows.append(("Made", f"{made['when']} in {report['seconds']:,.0f} s"))
+    rows.append(("Machine", f"{where}; {machine['system']}, Python {machine['python']}"))
+    rows.append(("Versions", ", ".join(f"{name} {v}" for name, v in made["versions"].items())))
+    if suites := settings.get("suites"):
+        rows.append(
+            ("Asked for", [(", " if at else "", name_of(s)) for at, s in enumerate(suites)])
+        )
+    rows.append(("Settings", _changed(settings) or "all as they come"))
+    if tuned := settings.get("tuned"):
+        rows.append(
+            (
+                "Weights tuned",
+                [
+                    f"{_numbers(tuned['weights'])} on ",
+                    name_of(", ".join(tuned["tasks"])),
+                    f": nDCG@10 {percent(tuned['before'])} before, {percent(tuned['after'])} after",
+                ],
+            )
+        )
+    terms = [(el("dt", name), el("dd", value)) for name, value in rows]
+    return join(
+        (el("dl", [el("div", row) for row in terms], class_="facts"), _weights(report["tasks"]))
+    )
+
+
+def _changed(settings: Mapping[str, Any]) -> str:
+    """Settings that are not the defaults, in words."""
+    defaults = asdict(EvaluateConfig())
+    out = []
+    for name, value in settings.items():
+        default = defaults.get(name)
+        if name in ("suites", "tuned") or _plain(value) == _plain(default):
+            continue
+        out.append(f"{_SETTINGS.get(name, name)}: {_said(value)}")
+    return "; ".join(out)
+
+
+def _plain(value: object) -> object:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _said(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_said, value))
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:g}" if isinstance(value, float) else "not set" if value is None else str(value)
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:g}" for value in values)
+
+
+def _weights(tasks: Sequence[Mapping[str, Any]]) -> Html | None:
+    """Which weights were used where, and where they come from."""
+    found: dict[tuple[tuple[float, ...], tuple[float, ...], str], list[str]] = {}
+    for task in tasks:
+        if weights := task["weights"]:
+            key = (tuple(weights["two"]), tuple(weights["three"]), weights["from"])
+            found.setdefault(key, []).append(task["name"])
+    if not found:
+        return None
+    rows = []
+    for (two, three, source), names in found.items():
+        several = dict.fromkeys(names)
+        of = counted(len(several), "task") if len(several) > 3 else ", ".join(several)
+        rows.append((name_of(of), source, *(f"{v:g}" for v in two[:2]), *(f"{v:g}" for v in three)))
+    head = (
+        "Tasks",
+        "From",
+        "dense, in dense+sparse",
+        "sparse, in dense+sparse",
+        "dense, in all",
+        "sparse, in all",
+        "multi, in all",
+    )
+    return join((el("h3", "Weights of the sums"), plain("Weights", head, rows, ("From",))))
+
+
+def _tasks(tasks: Sequence[Mapping[str, Any]]) -> Html:
+    """Sizes, what was left out or cut, and notes."""
+    several = len({task["max_length"] for task in tasks}) > 1
+    head = [
+        "Task",
+        "Suite",
+        "Language",
+        "Tokens",
+        "Passages",
+        "Queries",
+        "Queries that count",
+        "Without a relevant passage",
+        "Missing",
+        "Passages cut, %",
+        "Queries cut, %",
+        "Notes",
+    ]
+    rows = []
+    for task in tasks:
+        lacking = [f"{column}: {number:,}" for column, number in task["missing"].items()]
+        length, cut = task["max_length"], task["cut"]
+        notes = ["translations: passages are pairs"] if task["kind"] == "bitext" else []
+        rows.append(
+            [
+                name_of(task["name"]),
+                name_of(task["suite"]),
+                name_of(task["language"] or "-"),
+                f"{length:,}" if length else "-",
+                *(f"{task[name]:,}" for name in ("passages", "queries", "judged", "skipped")),
+                "; ".join(lacking) or "-",
+                percent(cut.get("passages")),
+                percent(cut.get("queries")),
+                "; ".join([*notes, *task["notes"]]),
+            ]
+        )
+    words = ("Suite", "Language", "Missing", "Notes")
+    empty = {
+        at
+        for at, name in enumerate(head)
+        if name in ("Missing", "Notes", "Language", "Passages cut, %", "Queries cut, %")
+        and all(str(row[at]) in ("-", "", str(name_of("-"))) for row in rows)
+    }
+    kept = [at for at in range(len(head)) if at not in empty]
+    note = (
+        el("p", "Tokens: where passages were cut. Missing: queries that a run lacks, 0 each.")
+        if several or "Missing" in [head[at] for at in kept]
+        else None
+    )
+    made = plain(
+        "Tasks", [head[at] for at in kept], [[row[at] for at in kept] for row in rows], words
+    )
+    return join((note, made))
+
+
+def _seconds(report: Report) -> Html:
+    """Wall time of each task and step."""
+    tasks = report["tasks"]
+    steps = list(dict.fromkeys(step for task in tasks for step in task["seconds"]))
+    several = len({task["max_length"] for task in tasks}) > 1
+    head = ["Task", *(["Tokens"] if several else []), *steps, "Together"]
+    rows = []
+    for task in tasks:
+        found = [task["seconds"].get(step) for step in steps]
+        length = [f"{task['max_length']:,}" if task["max_length"] else "-"] if several else []
+        rows.append(
+            [
+                name_of(task["name"]),
+                *length,
+                *("-" if value is None else f"{value:,.2f}" for value in found),
+                f"{sum(value or 0 for value in found):,.2f}",
+            ]
+        )
+    sums = [sum(task["seconds"].get(step, 0) for task in tasks) for step in steps]
+    last = ["all", *([""] if several else []), *(f"{v:,.2f}" for v in (*sums, sum(sums)))]
+    note = (
+        f"Wall time of each step; {report['seconds']:,.1f} s in all. A corpus that tasks share "
+        "is encoded once, and what was encoded before is not encoded again."
+    )
+    return join(
+        (
+            el("p", note),
+            plain(
+                "Seconds of each task and step", head, rows, last=last if len(rows) > 1 else None
+            ),
+        )
+    )

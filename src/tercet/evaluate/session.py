@@ -1,0 +1,232 @@
+"""A whole evaluation: suites by name in, a report and its files out.
+
+Runs and judgements are written as each task is done, so that a killed evaluation leaves what it
+found, and encodes nothing twice. Knows nothing of how vectors or measures are made.
+"""
+
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tercet.config import Weights, default_cache
+from tercet.encoder import Encoder
+from tercet.errors import InputError
+from tercet.evaluate.encoding import Cache
+from tercet.evaluate.results import BM25, TaskResult, columns_of, report
+from tercet.evaluate.run import EvaluateConfig, Evaluator, Show
+from tercet.evaluate.suites import load
+from tercet.evaluate.tasks import Bitext, Task
+from tercet.evaluate.trec import Run, read_run, write_qrels, write_run
+from tercet.evaluate.tuning import Tuned
+
+REPORT, PAGE, RUNS, QRELS = "report.json", "report.html", "runs", "qrels"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What an evaluation is asked for besides the model and its settings."""
+
+    suites: tuple[str, ...]
+    local: Path | None = None  # copies of the published files
+    languages: tuple[str, ...] = ()  # tasks of others are left out
+    lengths: tuple[int, ...] = ()  # maximum lengths of passages, one report row for each
+    tune: tuple[str, ...] = ()  # dev suites
+    outside: Mapping[str, Path] | None = None  # name -> a TREC run, or a folder of TASK.trec
+    against: str | None = None  # the column that others are compared with; None: BM25
+    to: Path | None = None  # folder for the report, runs and qrels
+    cache: Path | None = None
+
+
+def evaluate(
+    encoder: Encoder | None,
+    wanted: Wanted,
+    config: EvaluateConfig | None = None,
+    *,
+    show: Show = lambda what, done, of: None,
+    told: Callable[[TaskResult], None] = lambda result: None,
+) -> dict[str, Any]:
+    """The report of a model on suites, beside BM25 and outside runs; also written into `wanted.to`.
+
+    `told` gets each task's result when it is there. Raises InputError for suites, files and
+    settings that cannot be used, before anything is encoded where that can be seen.
+    """
+    began = time.monotonic()
+    config = config or EvaluateConfig()
+    tasks = [task for suite in wanted.suites for task in load_suite(suite, wanted)]
+    dev = [task for suite in wanted.tune for task in load_suite(suite, wanted)]
+    refuse_mixed(tasks, dev)
+    outside = outside_runs(wanted.outside or {}, tasks)
+    cache = None
+    if encoder is not None:
+        cache = Cache((wanted.cache or default_cache()) / "evaluate", encoder)
+    tuned = None
+    if dev:
+        tuned = Evaluator(encoder, config, cache, show).tune(only_tasks(dev))
+        config = replace(config, weights=tuned.weights, weights_from=tuned_on(tuned))
+    results: list[TaskResult] = []
+    for length in wanted.lengths or (config.max_length,):
+        evaluator = Evaluator(encoder, replace(config, max_length=length), cache, show)
+        for task in tasks:
+            if isinstance(task, Bitext):
+                result = evaluator.bitext(task)
+            else:
+                result, runs = evaluator.retrieval(task, outside.get(task.name))
+                if wanted.to is not None:
+                    label = f".{length}" if len(wanted.lengths) > 1 else ""
+                    write_found(wanted.to, task, runs, label)
+            results.append(result)
+            told(result)
+    against = wanted.against or BM25
+    if wanted.against is not None and against not in (known := columns_of(results)):
+        raise InputError(f"there is no column {against!r}: choose from {', '.join(known)}")
+    settings = {k: v for k, v in asdict(config).items() if k not in ("weights", "weights_from")}
+    settings |= {"suites": list(wanted.suites), "weights": _weights(config.weights)}
+    settings["tuned"] = None if tuned is None else _tuned(tuned)
+    made = report(
+        results,
+        model=None if encoder is None else facts(encoder),
+        settings=settings,
+        against=against,
+        seconds=time.monotonic() - began,
+    )
+    if wanted.to is not None:
+        write_report(wanted.to, made)
+    return made
+
+
+def load_suite(name: str, wanted: Wanted) -> list[Task | Bitext]:
+    """The tasks of a suite by its name."""
+    return load(name, local=wanted.local, languages=wanted.languages)
+
+
+def only_tasks(dev: Sequence[Task | Bitext]) -> list[Task]:
+    """Dev tasks; raises InputError for one of translations."""
+    out = []
+    for task in dev:
+        if isinstance(task, Bitext):
+            raise InputError(f"{task.name}: weights are tuned on retrieval, not on translations")
+        out.append(task)
+    return out
+
+
+def refuse_mixed(tasks: Sequence[Task | Bitext], dev: Sequence[Task | Bitext]) -> None:
+    """Raises InputError where queries that are reported are among those weights are tuned on."""
+    asked = {text for task in dev if isinstance(task, Task) for text in task.queries.values()}
+    for task in tasks:
+        if isinstance(task, Task):
+            both = sum(text in asked for text in task.queries.values())
+            if both and both * 2 >= len(task.queries):
+                raise InputError(
+                    f"{task.name}: {both} of its {len(task.queries)} queries are among those that "
+                    "weights are to be tuned on: tune on a dev split"
+                )
+
+
+def outside_runs(
+    outside: Mapping[str, Path], tasks: Sequence[Task | Bitext]
+) -> dict[str, dict[str, Run]]:
+    """Task -> name -> run. A file is of the only task; a folder holds TASK.trec or TASK.trec.gz."""
+    out: dict[str, dict[str, Run]] = {}
+    retrieval = [task for task in tasks if isinstance(task, Task)]
+    for name, path in outside.items():
+        if not path.is_dir():
+            if len(retrieval) != 1:
+                raise InputError(
+                    f"{path} is one run, but there are {len(retrieval)} tasks: give a folder of "
+                    f"{file_name(retrieval[0].name) if retrieval else 'TASK'}.trec and so on"
+                )
+            out.setdefault(retrieval[0].name, {})[name] = read_run(path)
+            continue
+        found = 0
+        for task in retrieval:
+            for suffix in (".trec", ".trec.gz"):
+                file = path / f"{file_name(task.name)}{suffix}"
+                if file.exists():
+                    out.setdefault(task.name, {})[name] = read_run(file)
+                    found += 1
+        if not found:
+            names = ", ".join(f"{file_name(task.name)}.trec" for task in retrieval[:3])
+            raise InputError(f"{path} holds no run of any task: expected {names} or the like")
+    return out
+
+
+def write_found(folder: Path, task: Task, runs: Mapping[str, Run], label: str) -> None:
+    """Writes runs/COLUMN/TASK.trec.gz and qrels/TASK.qrels."""
+    name = file_name(task.name)
+    for column, run in runs.items():
+        path = folder / RUNS / f"{file_name(column)}{label}" / f"{name}.trec.gz"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_run(path, run)
+    if task.qrels:
+        (folder / QRELS).mkdir(parents=True, exist_ok=True)
+        write_qrels(folder / QRELS / f"{name}.qrels", task.qrels)
+
+
+def file_name(name: str) -> str:
+    """A task or column as part of a path.
+
+    >>> file_name("miracl/sw"), file_name("dense+sparse"), file_name("BM25 pieces")
+    ('miracl-sw', 'dense+sparse', 'BM25-pieces')
+    """
+    return name.replace("/", "-").replace(" ", "-")
+
+
+def write_report(folder: Path, made: Mapping[str, Any]) -> None:
+    """Writes report.json and report.html."""
+    from tercet.evaluate.page import page
+
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / REPORT, json.dumps(made, ensure_ascii=False, indent=1) + "\n")
+    write_text(folder / PAGE, page(made))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file that appears whole or not at all."""
+    handle, scratch = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.chmod(scratch, 0o644)
+        os.replace(scratch, path)
+    except BaseException:
+        Path(scratch).unlink(missing_ok=True)
+        raise
+
+
+def facts(encoder: Encoder) -> dict[str, Any]:
+    """A model in a few words."""
+    return {
+        "source": encoder.source,
+        "fingerprint": encoder.fingerprint,
+        "heads": list(encoder.heads),
+        "dtype": str(encoder.dtype).removeprefix("torch."),
+        "device": str(encoder.device),
+        "max_length": encoder.max_length,
+    }
+
+
+def tuned_on(tuned: Tuned) -> str:
+    """Where tuned weights come from, for the report."""
+    names = ", ".join(tuned.tasks[:3]) + (", ..." if len(tuned.tasks) > 3 else "")
+    return (
+        f"tuning on {names} (nDCG@10 {100 * tuned.before:.1f} with the weights of before, "
+        f"{100 * tuned.after:.1f} with these)"
+    )
+
+
+def _weights(weights: Weights | None) -> list[float] | None:
+    return None if weights is None else list(weights.as_tuple())
+
+
+def _tuned(tuned: Tuned) -> dict[str, Any]:
+    return {
+        "weights": _weights(tuned.weights),
+        "before": tuned.before,
+        "after": tuned.after,
+        "tasks": list(tuned.tasks),
+    }

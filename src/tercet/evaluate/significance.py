@@ -1,0 +1,156 @@
+"""Whether one run is better than another on the same queries: paired tests, corrected for many.
+
+Randomisation (the sign of each query's difference is as likely one way as the other) gives p,
+the bootstrap an interval; both as Smucker, Allan and Carterette (2007) compare them. Holm (1979)
+corrects for the number of comparisons. Takes values per query; knows nothing of what they measure.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+import numpy.typing as npt
+
+from tercet.errors import InputError
+
+Array = npt.NDArray[np.float64]
+
+TRIALS = 10_000
+EXACT = 14  # queries that differ: all 2^14 signs are tried, more precise than TRIALS of them
+CONFIDENCE = 0.95
+BLOCK = 1 << 22  # signs or draws in memory at once
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Run `b` less run `a`: the difference of their means, its interval, and how sure it is.
+
+    p is two-sided and for this comparison alone; `corrected` is p after Holm's correction for all
+    comparisons made together. `exact`: p is over all signs, not over a sample of them.
+    """
+
+    a: str
+    b: str
+    difference: float
+    low: float
+    high: float
+    p: float
+    corrected: float
+    queries: int
+    exact: bool
+
+
+def compare(
+    runs: Mapping[str, Sequence[Array]],
+    *,
+    pairs: Iterable[tuple[str, str]] | None = None,
+    trials: int = TRIALS,
+    confidence: float = CONFIDENCE,
+    seed: int = 0,
+) -> list[Comparison]:
+    """Compares runs pair by pair: `pairs` of names (a, b), or every two.
+
+    runs: name -> one array of values per task, (Q of the task,), the same queries in the same
+    order in every run. A mean is that of the tasks' means, as suites are reported; queries are
+    drawn within their task. Raises InputError where the queries differ in number.
+    """
+    wanted = list(combinations(runs, 2)) if pairs is None else list(pairs)
+    for a, b in wanted:
+        for name in (a, b):
+            if name not in runs:
+                raise InputError(f"no run {name!r} to compare: there are {', '.join(runs)}")
+        if [len(task) for task in runs[a]] != [len(task) for task in runs[b]]:
+            raise InputError(f"{a} and {b} have values of different queries: they cannot be paired")
+    if not wanted:
+        return []
+    sizes = [len(task) for task in runs[wanted[0][0]]]
+    if not sizes or not all(sizes):
+        raise InputError("a task has no query with a relevant passage: there is nothing to compare")
+    # each query's part of the difference of means: what follows are sums
+    share = np.concatenate([np.full(size, 1 / (size * len(sizes))) for size in sizes])
+    parts = np.stack(
+        [(np.concatenate(runs[b]) - np.concatenate(runs[a])) * share for a, b in wanted], axis=1
+    )
+    totals = parts.sum(axis=0)
+    found = [
+        _exact(parts[:, column]) if few else None
+        for column, few in enumerate(np.count_nonzero(parts, axis=0) <= EXACT)
+    ]
+    sampled = _sampled(parts, trials, np.random.default_rng(seed))
+    p = [float(sampled[i]) if exact is None else exact for i, exact in enumerate(found)]
+    low, high = _interval(parts, sizes, trials, confidence, np.random.default_rng((seed, 1)))
+    return [
+        Comparison(
+            a=a,
+            b=b,
+            difference=float(totals[i]),
+            low=float(low[i]),
+            high=float(high[i]),
+            p=p[i],
+            corrected=corrected,
+            queries=sum(sizes),
+            exact=found[i] is not None,
+        )
+        for i, ((a, b), corrected) in enumerate(zip(wanted, holm(p), strict=True))
+    ]
+
+
+def _tolerance(parts: Array) -> Array:
+    """By how much equal sums may differ by rounding."""
+    return np.asarray(1e-12 * np.abs(parts).sum(axis=0))
+
+
+def _exact(parts: Array) -> float:
+    """The share of all signs whose sum is at least as far from 0 as the one seen."""
+    moved = parts[parts != 0]
+    bits = np.arange(1 << len(moved))[:, None] >> np.arange(len(moved)) & 1
+    sums = np.abs((1.0 - 2.0 * bits) @ moved)
+    return float(np.mean(sums >= abs(moved.sum()) - _tolerance(moved)))
+
+
+def _sampled(parts: Array, trials: int, rng: np.random.Generator) -> Array:
+    """The same over random signs, of all C columns at once; what was seen counts as a trial."""
+    seen = np.abs(parts.sum(axis=0)) - _tolerance(parts)
+    beyond = np.zeros(parts.shape[1], dtype=np.int64)
+    queries = len(parts)
+    block = max(1, BLOCK // queries)
+    for first in range(0, trials, block):
+        count = min(block, trials - first)
+        bits = np.frombuffer(rng.bytes(-(-count * queries // 8)), dtype=np.uint8)
+        signs = 1.0 - 2.0 * np.unpackbits(bits)[: count * queries].reshape(count, queries)
+        beyond += (np.abs(signs @ parts) >= seen).sum(axis=0)
+    return np.asarray((beyond + 1) / (trials + 1))
+
+
+def _interval(
+    parts: Array, sizes: Sequence[int], trials: int, confidence: float, rng: np.random.Generator
+) -> tuple[Array, Array]:
+    """The percentile interval of sums over queries drawn again within their tasks."""
+    totals = np.zeros((trials, parts.shape[1]))
+    start = 0
+    for size in sizes:
+        block = max(1, BLOCK // size)
+        for first in range(0, trials, block):
+            count = min(block, trials - first)
+            drawn = rng.integers(0, size, (count, size)) + size * np.arange(count)[:, None]
+            times = np.bincount(drawn.ravel(), minlength=count * size).reshape(count, size)
+            totals[first : first + count] += times @ parts[start : start + size]
+        start += size
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(totals, [tail, 1 - tail], axis=0)
+    return low, high
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Each p corrected so that all comparisons together err as rarely as one: Holm's step-down.
+
+    >>> holm([0.01, 0.04, 0.03])
+    [0.03, 0.06, 0.06]
+    """
+    out = [0.0] * len(p)
+    least = 0.0
+    for rank, place in enumerate(sorted(range(len(p)), key=lambda place: p[place])):
+        least = max(least, min(1.0, (len(p) - rank) * p[place]))
+        out[place] = least
+    return out

@@ -1,0 +1,299 @@
+"""TREC runs and judgements: read, written whole, and ordered as trec_eval orders them.
+
+A run is in arrays, since the best 1,000 passages of thousands of queries are millions of pairs.
+Knows nothing of texts, models or measures.
+"""
+
+import contextlib
+import gzip
+import io
+import os
+import zlib
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import numpy.typing as npt
+
+from tercet.data.rows import LARGEST
+from tercet.errors import InputError
+from tercet.evaluate.tasks import Qrels
+from tercet.ranking import Places, Ranked
+from tercet.scores import Scores
+
+Ids = npt.NDArray[np.object_]  # strings: an id stands in memory once, however often it is found
+TAG = "tercet"
+
+
+@dataclass(frozen=True)
+class Run:
+    """The passages found for Q queries, best first: by score, equal ones by id, the last id first.
+
+    Query q owns passages[starts[q]:starts[q + 1]], ids, and the scores there. Scores are float32,
+    as trec_eval keeps them: what differs by less is equal there too. Make one with `of`,
+    `from_scores` or `read_run`, which sort.
+    """
+
+    queries: tuple[str, ...]
+    starts: npt.NDArray[np.int64]  # (Q + 1,)
+    passages: Ids  # (n,)
+    scores: Scores  # (n,)
+    tag: str = TAG
+
+    @staticmethod
+    def of(
+        queries: Sequence[str], passages: Sequence[str], found: Ranked, *, tag: str = TAG
+    ) -> "Run":
+        """From ranks (Q, K) of places in a corpus whose ids are `passages`, best first or not.
+
+        Raises InputError where a score is no finite number.
+        """
+        ids = _objects(passages)
+        rows, ranks = np.nonzero(found.places >= 0)
+        return _sorted(
+            tuple(queries), rows, ids[found.places[rows, ranks]], found.scores[rows, ranks], tag
+        )
+
+    @staticmethod
+    def from_scores(found: Mapping[str, Mapping[str, float]], *, tag: str = TAG) -> "Run":
+        """From {query id: {passage id: score}}; raises InputError as `of`."""
+        rows = np.repeat(np.arange(len(found)), [len(scores) for scores in found.values()])
+        ids = [passage for scores in found.values() for passage in scores]
+        values = [score for scores in found.values() for score in scores.values()]
+        return _sorted(tuple(found), rows, _objects(ids), np.array(values, np.float32), tag)
+
+    def __len__(self) -> int:
+        return len(self.queries)
+
+    def of_query(self, number: int) -> tuple[list[str], list[float]]:
+        """Ids and scores of the passages of one query, best first."""
+        some = slice(*self.starts[number : number + 2].tolist())
+        return self.passages[some].tolist(), self.scores[some].tolist()
+
+    def top(self, count: int) -> "Run":
+        """The best so many of each query."""
+        sizes = np.diff(self.starts)
+        rank = np.arange(len(self.scores)) - np.repeat(self.starts[:-1], sizes)
+        starts = np.concatenate(([0], np.cumsum(np.minimum(sizes, count)))).astype(np.int64)
+        kept = rank < count
+        return Run(self.queries, starts, self.passages[kept], self.scores[kept], self.tag)
+
+
+def _objects(strings: Sequence[str]) -> Ids:
+    out = np.empty(len(strings), dtype=np.object_)
+    out[:] = strings
+    return out
+
+
+def _sorted(queries: tuple[str, ...], rows: Places, ids: Ids, scores: Scores, tag: str) -> Run:
+    """A run of n pairs, sorted."""
+    if not np.isfinite(scores).all():
+        worst = int(np.flatnonzero(~np.isfinite(scores))[0])
+        raise InputError(
+            f"the score of passage {ids[worst]!r} for query {queries[rows[worst]]!r} is "
+            f"{scores[worst]}: no order can be told"
+        )
+    order = np.lexsort((-scores, rows))
+    rows, ids, scores = rows[order], ids[order], scores[order]
+    equal = np.flatnonzero((np.diff(rows) == 0) & (scores[1:] == scores[:-1]))
+    for few in np.split(equal, np.flatnonzero(np.diff(equal) > 1) + 1):
+        if len(few):
+            some = slice(int(few[0]), int(few[-1]) + 2)
+            # trec_eval compares the bytes of ids: of UTF-8, whose order is that of code points
+            ids[some] = sorted(ids[some], reverse=True)
+    starts = np.searchsorted(rows, np.arange(len(queries) + 1)).astype(np.int64)
+    return Run(queries, starts, ids, scores.astype(np.float32, copy=False), tag)
+
+
+def read_run(path: Path) -> Run:
+    """Reads `query Q0 passage rank score tag`, in any order; the ranks are not looked at.
+
+    Blanks or tabs between, plain or .gz. Raises InputError naming file and line for a line of
+    another form, a score that is no finite number, and a passage that a query finds twice.
+    """
+    numbers: dict[str, int] = {}  # of queries
+    names: dict[str, str] = {}  # ids, each kept once
+    rows, lines, values = array("q"), array("q"), array("d")
+    ids: list[str] = []
+    tag = TAG
+    for line, text in _lines(path):
+        fields = _fields(text, 6)
+        where = f"{path}:{line}"
+        if len(fields) != 6:
+            raise InputError(
+                f"{where}: {len(fields)} fields, where a run has 6: query Q0 passage rank score tag"
+            )
+        try:
+            score = float(fields[4])
+        except ValueError:
+            raise InputError(f"{where}: the score {fields[4]!r:.40} is not a number") from None
+        if not -LARGEST <= score <= LARGEST:  # nor is NaN
+            raise InputError(f"{where}: the score {fields[4]!r:.40} is not a finite number")
+        if not ids:
+            tag = fields[5]
+        rows.append(numbers.setdefault(fields[0], len(numbers)))
+        ids.append(names.setdefault(fields[2], fields[2]))
+        values.append(score)
+        lines.append(line)
+    if not ids:
+        raise InputError(f"{path}: empty: a run has lines `query Q0 passage rank score tag`")
+    _refuse_twice(path, list(numbers), rows, ids, lines)
+    scores = np.frombuffer(values, np.float64).astype(np.float32)
+    return _sorted(tuple(numbers), np.frombuffer(rows, np.int64), _objects(ids), scores, tag)
+
+
+def _refuse_twice(
+    path: Path, queries: list[str], rows: "array[int]", ids: list[str], lines: "array[int]"
+) -> None:
+    first: dict[str, int] = {}
+    query = -1
+    for place in np.argsort(np.frombuffer(rows, np.int64), kind="stable").tolist():
+        if rows[place] != query:
+            query, first = rows[place], {}
+        line = first.setdefault(ids[place], lines[place])
+        if line != lines[place]:
+            raise InputError(
+                f"{path}:{lines[place]}: query {queries[query]!r} has passage {ids[place]!r} in "
+                f"line {line} already: a run names a passage once"
+            )
+
+
+def write_run(path: Path, run: Run) -> None:
+    """Writes `query Q0 passage rank score tag`, best first, under its final name when whole.
+
+    Packed where the name ends in .gz. Blanks stand between, tabs where an id has blanks; raises
+    InputError for an id that is empty or has a tab or line break. Scores are read back the same.
+    """
+    blank = _separator([*run.queries, *run.passages], run.tag)
+
+    def lines() -> Iterator[str]:
+        for number, query in enumerate(run.queries):
+            for rank, (passage, score) in enumerate(zip(*run.of_query(number), strict=True), 1):
+                yield blank.join((query, "Q0", passage, str(rank), f"{score:.9g}", run.tag))
+
+    _write(path, lines())
+
+
+def read_qrels(path: Path) -> dict[str, dict[str, int]]:
+    """Query id -> passage id -> gain, from TREC's four columns or BEIR's three under a header.
+
+    Blanks or tabs between, plain or .gz. Raises InputError naming file and line for a line of
+    another form, a gain that is no whole number, and a pair that is judged twice.
+    """
+    found: dict[str, dict[str, int]] = {}
+    columns = 0
+    for line, text in _lines(path):
+        where = f"{path}:{line}"
+        if not columns:
+            columns = 3 if len(_fields(text, 3)) == 3 else 4
+            if columns == 3 and not _whole(_fields(text, 3)[2]):
+                continue  # BEIR's header
+        fields = _fields(text, columns)
+        if len(fields) != columns:
+            form = "query 0 passage gain" if columns == 4 else "query passage gain"
+            raise InputError(f"{where}: {len(fields)} fields, where a judgement has {form}")
+        query, passage, gain = fields[0], fields[-2], fields[-1]
+        if not _whole(gain):
+            raise InputError(f"{where}: the gain {gain!r:.40} is not a whole number")
+        gains = found.setdefault(query, {})
+        if passage in gains:
+            raise InputError(
+                f"{where}: passage {passage!r} is judged for query {query!r} a second time"
+            )
+        gains[passage] = int(float(gain))
+    if not found:
+        raise InputError(f"{path}: no judgement: lines are `query 0 passage gain`")
+    return found
+
+
+def _whole(text: str) -> bool:
+    """Whether a text is a whole number, maybe with ".0" behind it."""
+    with contextlib.suppress(ValueError, OverflowError):
+        return float(text) == int(float(text))
+    return False
+
+
+def write_qrels(path: Path, qrels: Qrels) -> None:
+    """Writes `query 0 passage gain` lines as `write_run` writes a run."""
+    blank = _separator([name for query, gains in qrels.items() for name in (query, *gains)])
+    _write(
+        path,
+        (
+            blank.join((query, "0", passage, str(gain)))
+            for query, gains in qrels.items()
+            for passage, gain in gains.items()
+        ),
+    )
+
+
+def lacking(qrels: Qrels, passages: Iterable[str]) -> dict[str, list[str]]:
+    """Query id -> relevant passages that a corpus of these ids lacks: no run can find them."""
+    absent = {name for gains in qrels.values() for name, gain in gains.items() if gain > 0}
+    absent.difference_update(passages)
+    if not absent:
+        return {}
+    pairs = {
+        query: [name for name, gain in gains.items() if gain > 0 and name in absent]
+        for query, gains in qrels.items()
+    }
+    return {query: names for query, names in pairs.items() if names}
+
+
+def _fields(text: str, count: int) -> list[str]:
+    """The fields of a line: between tabs where that makes so many, else between blanks."""
+    fields = text.split("\t")
+    return [field.strip() for field in fields] if len(fields) == count else text.split()
+
+
+def _separator(ids: Iterable[str], tag: str = TAG) -> str:
+    """What stands between fields: a blank, or a tab where an id has blanks."""
+    blank = " "
+    for name in {*ids, tag}:
+        if not name or name != name.strip() or "\t" in name or len(name.splitlines()) > 1:
+            raise InputError(
+                f"the id {name!r} cannot stand in a TREC file: it is empty, or has a tab, a line "
+                "break or a blank at its end"
+            )
+        if len(name.split()) > 1:
+            blank = "\t"
+    return blank
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Lines with their numbers, from 1, without blank ones; raises InputError naming the file."""
+    number = 0
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            for number, raw in enumerate(file, 1):
+                line = raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+                if line.strip():
+                    yield number, line
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}:{number}: not UTF-8; convert the file to UTF-8") from error
+    except (EOFError, OSError, zlib.error) as error:
+        raise InputError(f"{path}:{number + 1}: not readable: {error}") from error
+
+
+def _write(path: Path, lines: Iterable[str]) -> None:
+    """Writes lines, packed where the name ends in .gz, under a temporary name, then renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with contextlib.ExitStack() as stack:
+            file: IO[bytes] = stack.enter_context(scratch.open("wb"))
+            if path.suffix == ".gz":  # neither time nor name in the header
+                file = stack.enter_context(
+                    gzip.GzipFile(filename="", mode="wb", fileobj=file, compresslevel=3, mtime=0)  # type: ignore[arg-type]
+                )
+            text = stack.enter_context(io.TextIOWrapper(file, encoding="utf-8", newline="\n"))
+            text.writelines(f"{line}\n" for line in lines)
+        os.replace(scratch, path)
+    except UnicodeEncodeError as error:
+        raise InputError(f"{path}: an id is not Unicode text: {error}") from error
+    finally:
+        scratch.unlink(missing_ok=True)

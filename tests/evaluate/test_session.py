@@ -1,0 +1,178 @@
+"""Whole evaluations: what is written, compared, tuned and kept, and what is refused."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from tercet.checkpoint import read_checkpoint
+from tercet.cli.evaluate import evaluate as command
+from tercet.collection import Collection
+from tercet.config import Weights
+from tercet.encoder import Encoder
+from tercet.errors import InputError, ModelError
+from tercet.evaluate.keeping import keep_weights
+from tercet.evaluate.session import Wanted, evaluate
+from tercet.evaluate.table import text
+from tercet.evaluate.trec import read_qrels, read_run
+from tercet.records import Document
+from tests.evaluate.test_run import texts
+
+
+def beir(folder: Path, seed: int, *, queries: int = 8, passages: int = 30) -> Path:
+    """A BEIR folder of random words; each query is part of its passage."""
+    (folder / "qrels").mkdir(parents=True)
+    corpus = texts(passages, seed, 20)
+    draw = np.random.default_rng(seed)
+    with open(folder / "corpus.jsonl", "w", encoding="utf-8") as file:
+        file.writelines(
+            json.dumps({"_id": f"d{number}", "title": "", "text": passage}) + "\n"
+            for number, passage in enumerate(corpus)
+        )
+    judged = ["query-id\tcorpus-id\tscore"]
+    with open(folder / "queries.jsonl", "w", encoding="utf-8") as file:
+        for number, place in enumerate(draw.choice(passages, queries, replace=False).tolist()):
+            words = corpus[place].split()
+            file.write(json.dumps({"_id": f"q{number}", "text": " ".join(words[:3])}) + "\n")
+            judged.append(f"q{number}\td{place}\t1")
+    (folder / "qrels" / "test.tsv").write_text("\n".join(judged) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sets")
+    beir(folder / "one-en", 1)
+    beir(folder / "two-de", 2)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def encoder(tiny_checkpoint: Path) -> Encoder:
+    return Encoder.load(tiny_checkpoint, dtype="float32", device="cpu")
+
+
+def test_an_evaluation_and_all_it_writes(encoder: Encoder, sets: Path, tmp_path: Path) -> None:
+    told: list[str] = []
+    wanted = Wanted((f"beir:{sets}",), to=tmp_path / "to", cache=tmp_path / "cache")
+    made = evaluate(encoder, wanted, told=lambda result: told.append(result.name))
+    assert told == ["beir/one-en", "beir/two-de"]
+    assert json.loads((tmp_path / "to/report.json").read_text()) == json.loads(json.dumps(made))
+    assert "one-en" in (tmp_path / "to/report.html").read_text()
+    columns = ["BM25", "BM25 pieces", "dense", "sparse", "multi", "dense+sparse", "all"]
+    assert made["columns"] == columns
+    shown = text(made)
+    for column in columns:
+        assert f"{100 * made['tasks'][0]['figures'][column]['nDCG@10']:.1f}" in shown
+        assert (tmp_path / f"to/runs/{column.replace(' ', '-')}/beir-one-en.trec.gz").exists()
+    assert len(read_qrels(tmp_path / "to/qrels/beir-two-de.qrels")) == 8
+    average = next(a for a in made["averages"] if a["measure"] == "nDCG@10")
+    each = [task["figures"]["all"]["nDCG@10"] for task in made["tasks"]]
+    assert average["tasks"]["all"] == pytest.approx(np.mean(each), abs=1e-5)
+    assert {one["b"] for one in made["comparisons"]} == set(columns) - {"BM25"}
+    # the same again, from what is kept
+    again = evaluate(encoder, wanted)
+    assert again["tasks"][0]["figures"] == made["tasks"][0]["figures"]
+
+    # a run that was written is an outside run like any other, without a model
+    outside = {"theirs": tmp_path / "to/runs/all"}
+    alone = evaluate(None, Wanted((f"beir:{sets}",), outside=outside))
+    assert alone["columns"] == ["BM25", "theirs"]
+    assert alone["model"] is None
+    for task, other in zip(made["tasks"], alone["tasks"], strict=True):
+        assert other["figures"]["theirs"] == task["figures"]["all"]
+        assert other["figures"]["BM25"] == task["figures"]["BM25"]
+
+
+def test_lengths_make_a_curve(encoder: Encoder, sets: Path, tmp_path: Path) -> None:
+    wanted = Wanted(
+        (f"beir:{sets / 'one-en'}",), lengths=(6, 64), to=tmp_path / "to", cache=tmp_path / "c"
+    )
+    made = evaluate(encoder, wanted)
+    assert [task["max_length"] for task in made["tasks"]] == [6, 64]
+    assert [task["cut"]["passages"] > 0 for task in made["tasks"]] == [True, False]
+    long, short = (read_run(tmp_path / f"to/runs/dense.{n}/beir-one-en.trec.gz") for n in (64, 6))
+    assert long.of_query(0) != short.of_query(0)
+
+
+def test_tuned_weights_are_said_and_kept(
+    encoder: Encoder, sets: Path, tmp_path: Path, tiny_checkpoint: Path
+) -> None:
+    model = shutil.copytree(tiny_checkpoint, tmp_path / "model")
+    with Collection.open(tmp_path / "index", encoder) as collection:
+        collection.add([Document("a", "the river"), Document("b", "the mountain")])
+        assert collection.weights == encoder.weights
+    arguments = ["--tune-weights", f"beir:{sets / 'two-de'}", "--cache", tmp_path / "c", "--json"]
+    for place in (model, tmp_path / "index"):
+        done = call(
+            f"beir:{sets / 'one-en'}", "--model", model, *arguments, "--store-weights", place
+        )
+        assert done.exit_code == 0, done.output
+    made: dict[str, Any] = json.loads(done.stdout)
+    tuned = Weights(*made["settings"]["tuned"]["weights"])
+    assert made["settings"]["tuned"]["after"] >= made["settings"]["tuned"]["before"]
+    assert "tuning on beir/two-de" in made["tasks"][0]["weights"]["from"]
+    kept = read_checkpoint(model)
+    assert kept.settings.weights == tuned
+    assert kept.settings.query_prefix == encoder.settings.query_prefix  # the rest is as it was
+    with Collection.open(tmp_path / "index", encoder, create=False) as collection:
+        assert collection.weights == tuned
+        given = collection.search(["river"], weights=tuned)
+        assert collection.search(["river"]) == given
+
+
+def test_weights_are_kept_in_nothing_else(tmp_path: Path, tiny_checkpoint: Path) -> None:
+    with pytest.raises(InputError, match="neither a model's folder"):
+        keep_weights(tmp_path, Weights())
+    model = shutil.copytree(tiny_checkpoint, tmp_path / "model")
+    (model / "tercet.json").write_text("{")
+    with pytest.raises(ModelError):
+        keep_weights(model, Weights())
+    assert (model / "tercet.json").read_text() == "{"
+
+
+def test_what_cannot_be_evaluated_is_said(encoder: Encoder, sets: Path, tmp_path: Path) -> None:
+    one = f"beir:{sets / 'one-en'}"
+    (tmp_path / "empty").mkdir()
+    shutil.copytree(sets / "one-en", tmp_path / "one-en")
+    (tmp_path / "bad.trec").write_text("q0 Q0 d1 1 nan x\n")
+    cases: list[tuple[Wanted, str]] = [
+        (Wanted(("nothing",)), "no suite"),
+        (Wanted((one,), tune=(one,)), "weights are to be tuned on"),
+        (Wanted((one,), tune=(f"beir:{tmp_path / 'one-en'}",)), "tune on a dev split"),
+        (Wanted((one,), against="nobody"), "no column 'nobody'"),
+        (Wanted((one,), outside={"x": tmp_path / "empty"}), "holds no run"),
+        (Wanted((one,), outside={"x": tmp_path / "bad.trec"}), r"bad\.trec:1"),
+        (Wanted((f"beir:{sets}",), outside={"x": tmp_path / "bad.trec"}), "one run, but there are"),
+    ]
+    for wanted, said in cases:
+        with pytest.raises(InputError, match=said):
+            evaluate(encoder, Wanted(**{**vars(wanted), "cache": tmp_path / "cache"}))
+
+
+def call(*arguments: object) -> Result:
+    return CliRunner().invoke(command, [str(argument) for argument in arguments])
+
+
+def test_the_command(sets: Path, tmp_path: Path, tiny_checkpoint: Path) -> None:
+    one = f"beir:{sets / 'one-en'}"
+    done = call(one, "--model", tiny_checkpoint, "--cache", tmp_path / "c", "--to", tmp_path / "to")
+    assert done.exit_code == 0, done.output
+    assert "nDCG@10" in done.stdout
+    assert "report.html" in done.stdout
+    alone = call(one, "--no-model", "--measures", "RR@10", "--json")
+    assert list(json.loads(alone.stdout)["tasks"][0]["figures"]["BM25"]) == ["RR@10"]
+    for wrong in (
+        [one, "--no-model", "--model", "x"],
+        [one, "--store-weights", "x"],
+        [one, "--weights", "1,1,1", "--tune-weights", one],
+        [one, "--max-length", "long"],
+        [one, "--measures", "Goodness@10"],
+        [one, "--run", "nothing"],
+        [],
+    ):
+        assert call(*wrong).exit_code == 2, wrong

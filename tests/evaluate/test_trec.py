@@ -1,0 +1,174 @@
+"""TREC files: what is written is read the same, in trec_eval's order; bad lines are named."""
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tercet.errors import InputError
+from tercet.evaluate.trec import Run, lacking, read_qrels, read_run, write_qrels, write_run
+from tercet.ranking import Ranked
+
+IDS = st.text(alphabet="ab9é水-_", min_size=1, max_size=3)
+FOUND = st.dictionaries(
+    IDS,
+    st.dictionaries(IDS, st.sampled_from([0.0, -1.5, 2.0, 2.0000001, 1e-30, 3.3e38]), max_size=6),
+    min_size=1,
+    max_size=5,
+)
+
+
+def as_dict(run: Run) -> dict[str, list[tuple[str, float]]]:
+    return {
+        query: list(zip(*run.of_query(number), strict=True))
+        for number, query in enumerate(run.queries)
+    }
+
+
+@given(FOUND)
+def test_order_is_by_score_then_by_the_later_id(found: dict[str, dict[str, float]]) -> None:
+    run = Run.from_scores(found)
+    for query, pairs in as_dict(run).items():
+        single = {name: np.float32(score) for name, score in found[query].items()}
+        expected = sorted(single.items(), key=lambda pair: (pair[1], pair[0]), reverse=True)
+        assert pairs == [(name, float(score)) for name, score in expected]
+    for count in (1, 3):
+        cut = as_dict(run.top(count))
+        assert cut == {query: pairs[:count] for query, pairs in as_dict(run).items()}
+
+
+@given(found=FOUND, name=st.sampled_from(["a.run", "a.trec.gz"]))
+def test_a_run_is_read_as_it_was_written(
+    tmp_path_factory: pytest.TempPathFactory, found: dict[str, dict[str, float]], name: str
+) -> None:
+    path = tmp_path_factory.mktemp("runs") / name
+    run = Run.from_scores({"q": {"only": 1.0}, **found}, tag="mine")
+    write_run(path, run)
+    assert (path.read_bytes()[:2] == b"\x1f\x8b") == name.endswith(".gz")
+    again = read_run(path)
+    assert again.tag == "mine"
+    # a query that found nothing has no line
+    assert as_dict(again) == {query: pairs for query, pairs in as_dict(run).items() if pairs}
+    assert [path.name] == [left.name for left in path.parent.iterdir()]
+
+
+def test_ranks_of_places_become_ids() -> None:
+    places = np.array([[2, 0, -1], [1, 3, 0]])
+    scores = np.array([[0.5, 0.5, -np.inf], [0.1, 0.9, 0.1]], dtype=np.float32)
+    run = Run.of(["x", "y"], ["a", "b", "c", "d"], Ranked(places, scores))
+    half, tenth, most = 0.5, float(np.float32(0.1)), float(np.float32(0.9))
+    assert as_dict(run) == {
+        "x": [("c", half), ("a", half)],
+        "y": [("d", most), ("b", tenth), ("a", tenth)],
+    }
+    assert len(run) == 2
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_score_without_order_is_refused(bad: float) -> None:
+    with pytest.raises(InputError, match="'p' for query 'q'"):
+        Run.from_scores({"q": {"p": bad}})
+
+
+def test_outside_runs_with_tabs_and_blanks_in_any_order(tmp_path: Path) -> None:
+    path = tmp_path / "other.txt.gz"
+    lines = [
+        "2\tQ0\ta b\t1\t0.5\tT",
+        "1   Q0 d 2 0.25   T",
+        "",
+        "1 Q0 c 1 7 T",
+        "2\tQ0\te\t2\t.5\tT",
+    ]
+    path.write_bytes(gzip.compress("\r\n".join(lines).encode()))
+    assert as_dict(read_run(path)) == {
+        "2": [("e", 0.5), ("a b", 0.5)],
+        "1": [("c", 7.0), ("d", 0.25)],
+    }
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("1 Q0 b 1 nan t", ":3: the score 'nan' is not a finite"),
+        ("1 Q0 b 1 1e39 t", ":3: the score '1e39' is not a finite"),
+        ("1 Q0 b 1 high t", ":3: the score 'high' is not a number"),
+        ("1 Q0 b 1 0.5", ":3: 5 fields"),
+        ("1 Q0 a 9 0.5 t", ":3: query '1' has passage 'a' in line 1 already"),
+    ],
+)
+def test_a_bad_line_of_a_run_is_named(tmp_path: Path, line: str, words: str) -> None:
+    path = tmp_path / "bad.run"
+    path.write_text(f"1 Q0 a 1 2.5 t\n\n{line}\n")
+    with pytest.raises(InputError, match=words):
+        read_run(path)
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such file"):
+        read_run(tmp_path / "none")
+    (tmp_path / "empty").write_text("\n")
+    for read in (read_run, read_qrels):
+        with pytest.raises(InputError, match=r"empty|no judgement"):
+            read(tmp_path / "empty")
+    (tmp_path / "latin").write_bytes("1 Q0 é 1 2 t\n".encode("latin-1"))
+    with pytest.raises(InputError, match=r"latin:1: not UTF-8"):
+        read_run(tmp_path / "latin")
+    (tmp_path / "cut.gz").write_bytes(gzip.compress(b"1 Q0 a 1 2 t\n" * 9)[:-9])
+    with pytest.raises(InputError, match="not readable"):
+        read_run(tmp_path / "cut.gz")
+
+
+def test_nothing_is_left_of_a_file_that_cannot_be_written(tmp_path: Path) -> None:
+    for name in ("", " a", "a\tb", "a\nb", "\ud800"):
+        with pytest.raises(InputError, match="id"):
+            write_run(tmp_path / "x.run", Run.from_scores({"q": {name: 1.0}}))
+    assert not list(tmp_path.iterdir())
+
+
+JUDGED = {"q 1": {"a": 2, "b": 0}, "q2": {"a": -1, "c": 1}}
+
+
+def test_judgements_are_read_as_they_were_written(tmp_path: Path) -> None:
+    write_qrels(tmp_path / "a.qrels", JUDGED)
+    assert read_qrels(tmp_path / "a.qrels") == JUDGED
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "query-id\tcorpus-id\tscore\nq 1\ta\t2\nq 1\tb\t0\nq2\ta\t-1\nq2\tc\t1.0\n",
+        "q 1\ta\t2\nq 1\tb\t0\n\nq2\ta\t-1\nq2\tc\t1",
+        "q 1\tQ0\ta\t2\r\nq 1\tQ0\tb\t0\r\nq2 0 a -1\r\nq2 0 c 1\r\n",
+    ],
+)
+def test_judgements_of_beir_and_of_trec(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "qrels.tsv"
+    path.write_text(text, newline="")
+    assert read_qrels(path) == JUDGED
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ("q 0 a 1\nq 0 b much\n", ":2: the gain 'much' is not a whole number"),
+        ("q 0 a 1\nq 0 b 0.5\n", ":2: the gain '0.5'"),
+        ("q 0 a 1\nq 0 b nan\n", ":2: the gain 'nan'"),
+        ("q 0 a 1\nq 0 a 1\n", ":2: passage 'a' is judged for query 'q' a second time"),
+        ("q 0 a 1\nq b 1\n", ":2: 3 fields"),
+        ("1 Q0 b 1 0.5 t\n", ":1: 6 fields"),
+    ],
+)
+def test_a_bad_judgement_is_named(tmp_path: Path, lines: str, words: str) -> None:
+    path = tmp_path / "bad.qrels"
+    path.write_text(lines)
+    with pytest.raises(InputError, match=words):
+        read_qrels(path)
+
+
+def test_relevant_passages_that_the_corpus_lacks() -> None:
+    assert lacking(JUDGED, ["a", "b"]) == {"q2": ["c"]}
+    assert lacking(JUDGED, ["c"]) == {"q 1": ["a"]}  # q2 has "a" judged as not relevant
+    assert lacking(JUDGED, ["a", "c"]) == {}
