@@ -75,7 +75,7 @@ def read_checkpoint(
     """
     folder = fetch(source, revision)
     config = _read_config(folder / "config.json")
-    tokenizer, tokenizer_file = _read_tokenizer(folder)
+    tokenizer, tokenizer_file = read_tokenizer(folder)
     if tokenizer.vocabulary > config.vocabulary:
         raise ModelError(
             f"{tokenizer_file} has {tokenizer.vocabulary} ids, but config.json says"
@@ -163,7 +163,8 @@ def _read_config(path: Path) -> BackboneConfig:
         raise ModelError(f"{path}: {error}") from error
 
 
-def _read_tokenizer(folder: Path) -> tuple[Tokenizer, Path]:
+def read_tokenizer(folder: Path) -> tuple[Tokenizer, Path]:
+    """The tokenizer of a checkpoint and its file, without the weights; raises ModelError."""
     path = folder / "tokenizer.json"
     if path.exists():
         return Tokenizer.from_file(path), path

@@ -158,7 +158,7 @@ class Encoder:
         """
         if shard < 1:
             raise InputError(f"a shard holds at least 1 text, got {shard}")
-        for some in _shards(texts, shard, READ * min(max_length, self.max_length)):
+        for some in text_shards(texts, shard, min(max_length, self.max_length)):
             yield self.encode(
                 some,
                 heads=heads,
@@ -346,14 +346,15 @@ def _ranges(starts: Rows, counts: Rows) -> Rows:
     return out
 
 
-def _shards(texts: Iterable[str], size: int, longest: int) -> Iterator[list[str]]:
+def text_shards(texts: Iterable[str], size: int, limit: int) -> Iterator[list[str]]:
+    """Texts that are encoded together: at most `size`, read to about `limit` tokens each."""
     if isinstance(texts, str):
         raise InputError(f"stream takes texts: give [{texts[:20]!r}]")
     some: list[str] = []
     characters = 0
     for text in texts:
         some.append(text)
-        characters += min(longest, len(text)) if isinstance(text, str) else 0
+        characters += min(READ * limit, len(text)) if isinstance(text, str) else 0
         if len(some) == size or characters >= SHARD_CHARACTERS:
             yield some
             some, characters = [], 0

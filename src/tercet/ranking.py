@@ -23,6 +23,7 @@ QUERIES, PASSAGES = 256, 1 << 14  # of a block of dense scores: 16 MB
 FIRST = 1 << 12  # passages of the first block, of which all may be among the best
 SPARSE_PASSAGES = 1 << 16  # of a block of sparse scores
 PAIRS = 1 << 14  # computed at once
+TOKENS = 1 << 14  # of queries, compared with one passage at once
 SLACK = 16  # ranks looked at behind the last, so that rounding moves nothing over the edge
 
 NONE = -np.inf
@@ -202,13 +203,22 @@ class MultiRanker:
         return Ranked.of(rows, places, scores, len(queries), count)
 
     def score(self, queries: Places, places: Places) -> Scores:
-        """The pairs of one query must be neighbours."""
+        """Passage by passage, since a query has far fewer vectors to bring together."""
+        assert self.queries.multi is not None
+        assert self.queries.offsets is not None
+        starts, counts = self.queries.offsets[:-1], np.diff(self.queries.offsets)
         out = np.empty(len(places), dtype=np.float32)
-        cuts = np.flatnonzero(np.diff(queries)) + 1
-        for some in np.split(np.arange(len(places)), cuts):
-            if len(some):
-                few = self.passages[places[some]]
-                assert few.multi is not None
-                query = self.queries.tokens(int(queries[some[0]]))
-                out[some] = maxsim_packed(query, few.multi, few.offsets)
+        order = np.lexsort((queries, places))
+        for some in np.split(order, np.flatnonzero(np.diff(places[order])) + 1):
+            ends = np.cumsum(counts[queries[some]])
+            for few in np.split(some, np.flatnonzero(np.diff(ends // TOKENS)) + 1):
+                asked = queries[few]
+                if not len(asked):
+                    continue
+                bounds = np.concatenate(([0], np.cumsum(counts[asked])))
+                at = np.arange(bounds[-1]) + np.repeat(starts[asked] - bounds[:-1], counts[asked])
+                tokens = torch.from_numpy(self.queries.multi[at]).float()
+                passage = torch.from_numpy(np.array(self.passages.tokens(int(places[few[0]]))))
+                best = (tokens @ passage.float().T).amax(1).numpy()
+                out[few] = np.add.reduceat(best, bounds[:-1]) / counts[asked]
         return out

@@ -6,8 +6,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tercet.cli.filter import filter_rows
+from tercet.cli.merge import merge
 from tercet.cli.meter import Meter
+from tercet.cli.mix import mix
 from tercet.cli.options import emit, json_option, model_options
+from tercet.cli.pairs import pairs
+from tercet.cli.synthesize import synthesize
 from tercet.config import MAX_LENGTH
 
 if TYPE_CHECKING:
@@ -204,3 +209,10 @@ def teach(files: tuple[Path, ...], model: str, target: Path, max_length: int) ->
 
     count = run(files, model, target, max_length=max_length)
     click.echo(f"{target}: vectors of {count} texts")
+
+
+data.add_command(synthesize)
+data.add_command(pairs)
+data.add_command(mix)
+data.add_command(merge)
+data.add_command(filter_rows)

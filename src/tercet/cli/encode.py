@@ -1,20 +1,18 @@
 """`tercet encode`: texts of a file to a folder of Embeddings, in bounded memory."""
 
-import json
-import time
-from collections import deque
-from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from tercet.cli.meter import Meter
 from tercet.cli.options import emit, heads_option, json_option, model_options
-from tercet.config import MAX_LENGTH, ROLES, Head
-from tercet.errors import InputError
+from tercet.cli.parts import Cut, carry_out, cut_options
+from tercet.config import MAX_LENGTH, ROLES
 
-SUFFIXES = (".txt", ".jsonl")
+if TYPE_CHECKING:
+    from tercet.bulk import EncodeJob
 
 
 @click.command()
@@ -63,126 +61,66 @@ SUFFIXES = (".txt", ".jsonl")
 )
 @model_options
 @click.option("--device", metavar="NAME", help="cpu, cuda or mps.  [default: the best there is]")
+@cut_options
 @json_option
-def encode(
-    file: Path,
-    out: Path,
-    heads: tuple[Head, ...] | None,
-    max_length: int,
-    mcls: int | None,
-    role: Any,
-    multi_pool: int | None,
-    sparse_top: int | None,
-    model: str | None,
-    revision: str | None,
-    device: str | None,
-    as_json: bool,
-) -> None:
+def encode(file: Path, out: Path, cut: Cut, as_json: bool, **options: Any) -> None:
     """Encode the texts of a file.
 
     FILE is .txt, one text a line, or .jsonl, a "text" and maybe a "title" in every line. Row n of
     the result is line n of the file, empty lines included. Texts stream through, so the file may
-    be of any size.
+    be of any size. It may be encoded in parts: on a machine with several GPUs, part after part
+    takes the next one.
 
     \b
     Examples:
       tercet encode sentences.txt --out vectors
       tercet encode papers.jsonl --out vectors --heads dense,sparse --max-length 512
       tercet encode questions.txt --out vectors --role query --json
+      tercet encode papers.jsonl --out vectors --shard 2/8
+      tercet encode papers.jsonl --out vectors --ray auto
     """
+    from tercet.bulk import SUFFIXES, EncodeJob, check_absent
+
     if file.suffix.lower() not in SUFFIXES:
         raise click.UsageError(f"{file}: give a file that ends in {' or '.join(SUFFIXES)}")
-    texts = Texts(file)  # says that it cannot be read before a model is loaded
-    from tercet.encoder import Encoder
-    from tercet.writer import EmbeddingsWriter
-
-    encoder = Encoder.load(model, revision=revision, device=device)
-    start = time.monotonic()
-    done = tokens = truncated = 0
-    with EmbeddingsWriter(out) as writer, Meter("encoding") as meter:
-        for shard in encoder.stream(
-            texts,
-            heads=encoder.heads if heads is None else heads,
-            max_length=max_length,
-            role=role,
-            mcls=mcls,
-            multi_pool=multi_pool,
-            sparse_top=sparse_top,
-        ):
-            writer.add(shard)
-            done += len(shard)
-            tokens += 0 if shard.lengths is None else int(shard.lengths.sum())
-            truncated += 0 if shard.truncated is None else int(shard.truncated.sum())
-            meter.show(texts.bytes_of(len(shard)), texts.size, count=tokens, unit="tokens")
-    seconds = time.monotonic() - start
-    if truncated:
-        click.echo(f"tercet: {truncated} of {done} texts were cut to {max_length} tokens", err=True)
-    if as_json:
-        emit(
-            {
-                "out": str(out),
-                "texts": done,
-                "tokens": tokens,
-                "truncated": truncated,
-                "heads": list(shard.heads),
-                "fingerprint": encoder.fingerprint,
-                "seconds": round(seconds, 3),
-            }
-        )
+    check_absent(out)
+    job = EncodeJob(str(out), str(file), **options)
+    report: dict[str, Any] | None
+    if cut == Cut():
+        with Meter("encoding") as meter:
+            report = _watched(job, meter).encode()
     else:
+        report = carry_out(
+            job,
+            cut,
+            "encoding",
+            as_json=as_json,
+            watched=lambda meter: _watched(job, meter),
+            gpus=job.device is None or job.device.startswith("cuda"),
+        )
+    if report is not None:
+        tell(job, report, as_json=as_json)
+
+
+def _watched(job: "EncodeJob", meter: Meter) -> "EncodeJob":
+    def show(done: int, size: int, tokens: int) -> None:
+        meter.show(done, size, count=tokens, unit="tokens")
+
+    return replace(job, show=show)
+
+
+def tell(job: "EncodeJob", report: dict[str, Any], *, as_json: bool) -> None:
+    """What was encoded."""
+    if cut_texts := report["truncated"]:
         click.echo(
-            f"{out}: {done} texts, {tokens} tokens in {seconds:.1f} s "
+            f"tercet: {cut_texts} of {report['texts']} texts were cut to {job.max_length} tokens",
+            err=True,
+        )
+    if as_json:
+        emit(report)
+    else:
+        tokens, seconds = report["tokens"], report["seconds"]
+        click.echo(
+            f"{report['out']}: {report['texts']} texts, {tokens} tokens in {seconds:.1f} s "
             f"({tokens / max(seconds, 1e-9):,.0f} tokens/s)"
         )
-
-
-class Texts:
-    """The texts of a file, one a line, and how many bytes of it they take."""
-
-    def __init__(self, path: Path) -> None:
-        """Raises InputError where the file has no line, OSError where it cannot be read."""
-        self.path = path
-        with path.open("rb") as lines:
-            if not lines.read(1):
-                raise InputError(f"{path} is empty: there is nothing to encode")
-        self.size = path.stat().st_size
-        self._waiting: deque[int] = deque()  # bytes of the texts that were read, not yet encoded
-        self._done = 0
-
-    def __iter__(self) -> Iterator[str]:
-        parse = _title_and_text if self.path.suffix.lower() == ".jsonl" else _line
-        with self.path.open("rb") as lines:
-            for number, raw in enumerate(lines, 1):
-                try:
-                    line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
-                except UnicodeDecodeError as error:
-                    raise InputError(
-                        f"{self.path}:{number}: byte 0x{raw[error.start]:02x} is not UTF-8; "
-                        f"convert the file to UTF-8"
-                    ) from error
-                text = parse(line.rstrip("\r\n"), f"{self.path}:{number}")
-                self._waiting.append(len(raw))
-                yield text
-
-    def bytes_of(self, texts: int) -> int:
-        """Bytes of the file that are encoded, now that so many more texts are."""
-        self._done += sum(self._waiting.popleft() for _ in range(texts))
-        return self._done
-
-
-def _line(line: str, where: str) -> str:
-    return line
-
-
-def _title_and_text(line: str, where: str) -> str:
-    """Title, line break, text, as in the paper; raises InputError naming the line."""
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{where}: not JSON: {error}") from error
-    if not isinstance(row, dict) or not isinstance(row.get("text"), str):
-        raise InputError(f"{where}: give an object with a string in 'text', as in {{'text': '…'}}")
-    title = row.get("title") or ""
-    if not isinstance(title, str):
-        raise InputError(f"{where}: 'title' is a {type(title).__name__}, not a string")
-    return f"{title}\n{row['text']}" if title else str(row["text"])

@@ -315,6 +315,7 @@ def write_rows(path: Path, rows: Iterable[Row]) -> int:
             for row in rows:
                 count += 1
                 file.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
+        os.chmod(scratch, 0o644)  # mkstemp makes it for its owner alone
         os.replace(scratch, path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):

@@ -214,8 +214,10 @@ def _parse(name: str) -> Any:
             problem = "it needs a library that is not installed"
         elif not isinstance(parsed.aggregator(), ir_measures.MeanAgg):
             problem = "it counts, and has no mean over queries"
-    except (NameError, ValueError, KeyError, TypeError) as error:
-        problem = str(error).splitlines()[0]
+    except NameError:
+        problem = "its name is unknown"
+    except (ValueError, KeyError, TypeError):
+        problem = "it is not of the form nDCG@10 or SetF(beta=2)"
     except AssertionError:  # how the library refuses parameters
         problem = "a parameter is missing or wrong, such as the 10 in nDCG@10"
     if problem:

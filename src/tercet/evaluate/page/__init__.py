@@ -81,11 +81,11 @@ def _summary(
     of_suites: Mapping[str, Sequence[Section]], order: Sequence[str], seen: Mapping[str, Look]
 ) -> Html | None:
     """The averages of all suites and measures; None where one task's table says it all."""
-    every = [section for some in of_suites.values() for section in some]
+    last = [some[-1] for some in of_suites.values()]
     rows: list[tuple[str, Mapping[str, float | None]]] = []
     marks: dict[int, Mapping[str, bool]] = {}
     bases: set[str | None] = set()
-    for section in every:
+    for section in last:
         for average in section.averages:
             measure = average["measure"]
             if found := section.marks(measure):
@@ -95,21 +95,23 @@ def _summary(
             if len(of_suites[section.suite]) > 1:
                 name += f", {tokens(section.max_length)}"
             rows.append((name, average["tasks"]))
-    if not rows or (len(every) == 1 and len(every[0].tasks) == 1):
+    if not rows or (len(last) == 1 and len(last[0].tasks) == 1):
         return None
     columns = tuple(name for name in order if any(name in row for _, row in rows))
     values = tuple(tuple(row.get(name) for name in columns) for _, row in rows)
     grid = Grid(tuple(name for name, _ in rows), columns, values)
     base = next(iter(sorted(bases - {None}, key=str)), None)
+    said = (
+        "The average over the tasks of each suite: each task counts once, and a column has an "
+        "average where all tasks of the suite have it."
+    )
+    if base is not None:
+        said += " Only the first measure of a suite was tested for significance."
     return join(
         (
-            el(
-                "p",
-                "The average over the tasks of each suite; each task counts once, and a column has "
-                "an average where all tasks of the suite have it.",
-            ),
+            el("p", said),
             figures("Averages of all suites, percent", grid, seen, marks, base),
-            key(marks, base),
+            key(grid, marks, base),
         )
     )
 
@@ -164,25 +166,25 @@ def _measure(
         yield el("p", "There are no figures.")
         return
     yield figures(f"{where}, percent", grid, seen, marks, base)
-    yield key(marks, base)
-    shown = _bars(where, grid, seen, base)
+    yield key(grid, marks, base) or Html()
+    shown = _bars(where, measure, grid, seen, base)
     yield shown if plotted else el("details", el("summary", f"{measure}, drawn"), shown)
     if grouped := section.by_language(measure, order):
         yield el(
             "details",
             el("summary", f"{measure} by language"),
             figures(f"{where} by language, percent", grouped, seen, {}, None),
-            _bars(f"{where} by language", grouped, seen, base),
+            _bars(f"{where} by language", measure, grouped, seen, base),
         )
 
 
-def _bars(where: str, grid: Grid, seen: Mapping[str, Look], base: str | None) -> Html:
-    if all(value is None for row in grid.values for value in row):
+def _bars(where: str, measure: str, grid: Grid, seen: Mapping[str, Look], base: str | None) -> Html:
+    if sum(value is not None for row in grid.values for value in row) < 2:
         return Html("")
     base = base if base is not None and len(grid.columns) > 1 else None
     about = "A bar for each figure of the table above."
     margin, panels = bars(grid, dict(seen), base, f"{where}, as bars", about)
-    said: list[object] = ["Percent."]
+    said: list[object] = [f"{measure}, percent."]
     if base is not None:
         said += [" The line across a bar is ", name_of(base), "."]
     return el(
@@ -221,10 +223,11 @@ def _lengths(
         plot = curves(
             lengths, lines, dict(seen), where, "A line for each column of the table below."
         )
-        yield el("figure", box(f"{where}, as curves", plot, css="box plot"))
+        said = el("figcaption", f"{measure}, percent.")
+        yield el("figure", box(f"{where}, as curves", plot, css="box plot"), said)
     base = some[-1].base(measure)
     yield figures(f"{where}, percent", grid, seen, marks, base)
-    yield key(marks, base)
+    yield key(grid, marks, base) or Html()
 
 
 def _pairs(section: Section, measure: str, seen: Mapping[str, Look]) -> Iterator[Html]:

@@ -42,7 +42,9 @@ def lead(report: Report) -> Html:
     tasks = report["tasks"]
     names = {task["name"] for task in tasks}
     spoken = {task["language"] for task in tasks if task["language"]}
-    said: list[object] = [f"{report['made']['when'][:10]}. {counted(len(names), 'task')}"]
+    said: list[object] = [
+        f"Measured on {report['made']['when'][:10]}: {counted(len(names), 'task')}"
+    ]
     if suites := list(dict.fromkeys(task["suite"] for task in tasks)):
         said += [" of ", [(", " if at else "", name_of(name)) for at, name in enumerate(suites)]]
     said.append(f", in {counted(len(spoken), 'language')}. " if spoken else ". ")
@@ -99,6 +101,9 @@ def the_columns(report: Report) -> Html:
         "dense+sparse": f"weighted sum of both; ranks the best {union} of each together",
         "all": f"weighted sum of {', '.join(heads)}; ranks the best {rerank} of {base} again",
     }
+    kinds = {task["kind"] for task in report["tasks"]}
+    if kinds == {"bitext"}:  # nothing is ranked again
+        known = {name: said.partition(";")[0] for name, said in known.items()}
     parts = [
         el(
             "dl",
@@ -109,7 +114,7 @@ def the_columns(report: Report) -> Html:
             class_="columns",
         )
     ]
-    if any(task["kind"] == "bitext" for task in report["tasks"]):
+    if "bitext" in kinds:
         parts.append(
             el(
                 "p",
@@ -151,7 +156,8 @@ def _how(report: Report) -> Html:
                 [
                     name_of(model["source"] or "tercet-mini"),
                     f", {model['dtype']} on {model['device']}, "
-                    f"heads {', '.join(model['heads'])}, reads up to {model['max_length']:,} tokens",
+                    f"heads {', '.join(model['heads'])}, "
+                    f"reads up to {model['max_length']:,} tokens",
                 ],
             )
         )
@@ -243,57 +249,41 @@ def _weights(tasks: Sequence[Mapping[str, Any]]) -> Html | None:
 
 
 def _tasks(tasks: Sequence[Mapping[str, Any]]) -> Html:
-    """Sizes, what was left out or cut, and notes."""
-    several = len({task["max_length"] for task in tasks}) > 1
-    head = [
-        "Task",
-        "Suite",
-        "Language",
-        "Tokens",
-        "Passages",
-        "Queries",
-        "Queries that count",
-        "Without a relevant passage",
-        "Missing",
-        "Passages cut, %",
-        "Queries cut, %",
-        "Notes",
-    ]
-    rows = []
-    for task in tasks:
-        lacking = [f"{column}: {number:,}" for column, number in task["missing"].items()]
-        length, cut = task["max_length"], task["cut"]
-        notes = ["translations: passages are pairs"] if task["kind"] == "bitext" else []
-        rows.append(
-            [
-                name_of(task["name"]),
-                name_of(task["suite"]),
-                name_of(task["language"] or "-"),
-                f"{length:,}" if length else "-",
-                *(f"{task[name]:,}" for name in ("passages", "queries", "judged", "skipped")),
-                "; ".join(lacking) or "-",
-                percent(cut.get("passages")),
-                percent(cut.get("queries")),
-                "; ".join([*notes, *task["notes"]]),
-            ]
-        )
-    words = ("Suite", "Language", "Missing", "Notes")
-    empty = {
-        at
-        for at, name in enumerate(head)
-        if name in ("Missing", "Notes", "Language", "Passages cut, %", "Queries cut, %")
-        and all(str(row[at]) in ("-", "", str(name_of("-"))) for row in rows)
+    """Sizes, what was left out or cut, and notes; a column that says nothing is left out."""
+    columns: dict[str, list[str]] = {
+        "Suite": [task["suite"] for task in tasks],
+        "Language": [task["language"] or "-" for task in tasks],
+        "Tokens": [f"{task['max_length']:,}" if task["max_length"] else "-" for task in tasks],
     }
-    kept = [at for at in range(len(head)) if at not in empty]
-    note = (
-        el("p", "Tokens: where passages were cut. Missing: queries that a run lacks, 0 each.")
-        if several or "Missing" in [head[at] for at in kept]
-        else None
-    )
-    made = plain(
-        "Tasks", [head[at] for at in kept], [[row[at] for at in kept] for row in rows], words
-    )
-    return join((note, made))
+    sizes = {
+        "Passages": "passages",
+        "Queries": "queries",
+        "Queries that count": "judged",
+        "Without a relevant passage": "skipped",
+    }
+    columns |= {name: [f"{task[field]:,}" for task in tasks] for name, field in sizes.items()}
+    columns["Missing"] = [
+        "; ".join(f"{column}: {number:,}" for column, number in task["missing"].items()) or "-"
+        for task in tasks
+    ]
+    for what in ("passages", "queries"):
+        columns[f"{what.capitalize()} cut, %"] = [percent(task["cut"].get(what)) for task in tasks]
+    notes = [["translations: passages are pairs"] if t["kind"] == "bitext" else [] for t in tasks]
+    columns["Notes"] = [
+        "; ".join([*some, *task["notes"]]) or "-" for some, task in zip(notes, tasks, strict=True)
+    ]
+    kept = {name: cells for name, cells in columns.items() if set(cells) != {"-"}}
+    rows = [
+        [name_of(task["name"]), *(name_of(cells[at]) for cells in kept.values())]
+        for at, task in enumerate(tasks)
+    ]
+    said = [
+        ("Tokens", "Tokens: where passages were cut. "),
+        ("Missing", "Missing: queries that a run lacks, 0 each."),
+    ]
+    note = "".join(words for name, words in said if name in kept)
+    words = ("Suite", "Language", "Missing", "Notes")
+    return join((el("p", note) if note else None, plain("Tasks", ["Task", *kept], rows, words)))
 
 
 def _seconds(report: Report) -> Html:

@@ -6,18 +6,18 @@ reports: it draws numbers in percent.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from unicodedata import combining, east_asian_width
 
 from tercet.evaluate.page.figures import Grid, Look
-from tercet.evaluate.page.markup import Html, el, join
+from tercet.evaluate.page.markup import Html, el
 
 CHARACTER = 6.6  # about, of the 12 px font; wide ones are twice that
-WIDTH = 1150  # a plot of bars, where the panels can be as narrow as that
+WIDTH = 1200  # a plot of bars, where the panels can be as narrow as that
 ROW, BAR = 18, 10
 HEAD, FOOT = 24, 22  # over and under the rows of bars
-FIGURE = 34  # room for the figure behind a bar
+FIGURE = 38  # room for the figure in front of a bar
 
 Number = float | None
 
@@ -103,28 +103,22 @@ def bars(
         tops.append(y)
         y += ROW
     label = min(190.0, max(extent(name) for name in rows)) + 12
-    gap = 14
-    pitch = min(260.0, max(100.0, (WIDTH - label) / len(panels)))
-    scale = Scale(0, marks[-1], 0, pitch - gap - FIGURE)
+    gap = 16
+    pitch = min(200.0, max(100.0, (WIDTH - label) / len(panels)))
+    scale = Scale(0, marks[-1], FIGURE, pitch - gap)
     drawn = []
     for number, panel in enumerate(panels):
-        parts_of = [words(fitted(panel, pitch - gap), 0, 14, "head")]
+        parts_of = [words(fitted(panel, pitch - 8), 6, 14, "head")]
         for mark in marks:
             x = scale(mark)
             parts_of.append(el("line", x1=x, x2=x, y1=HEAD - 3, y2=y + 3, class_="grid"))
-            parts_of.append(words(tick(mark), x, y + 16, "soft", "middle" if mark else None))
-        for at in range(len(rows)):
+            parts_of.append(words(tick(mark), x, y + 16, "soft", "middle"))
+        for at, top in enumerate(tops):
             row, column = (number, at) if turned else (at, number)
-            value = grid.values[row][column]
             look = looks[grid.columns[column]]
+            line = None if at_base in (None, column) else grid.values[row][at_base or 0]
             said = f"{grid.names[row]}, {look.name}"
-            parts_of.append(_bar(scale, tops[at], value, look, said))
-            line = None if at_base is None else grid.values[row][at_base]
-            if line is not None and column != at_base:
-                x = scale(100 * line)
-                parts_of.append(
-                    el("line", x1=x, x2=x, y1=tops[at] + 2, y2=tops[at] + ROW - 2, class_="base")
-                )
+            parts_of += _bar(scale, top, grid.values[row][column], line, look.css, said)
         drawn.append(el("g", parts_of, transform=f"translate({round(number * pitch + 6, 1)} 0)"))
     height = y + FOOT
     names = [
@@ -137,20 +131,19 @@ def bars(
     return margin, drawing(len(panels) * pitch + 6, height, title, about, *drawn)
 
 
-def _bar(scale: Scale, y: float, value: Number, look: Look, said: str) -> Html:
+def _bar(
+    scale: Scale, y: float, value: Number, base: Number, css: str, said: str
+) -> Iterator[Html]:
+    """A figure, its bar, and a line across where `base` is."""
+    shown = "-" if value is None else f"{100 * value:.1f}"
+    yield words(shown, FIGURE - 5, y + 13, "n", "end")
     if value is None:
-        return words("-", 3, y + 13, "soft")
-    shown = f"{100 * value:.1f}"
-    width = scale(100 * value)
-    rect = el(
-        "rect",
-        el("title", f"{said}: {shown}"),
-        y=y + (ROW - BAR) / 2,
-        width=width,
-        height=BAR,
-        class_=look.css,
-    )
-    return join((rect, words(shown, width + 4, y + 13, "n")))
+        return
+    title, width = el("title", f"{said}: {shown}"), round(scale(100 * value) - FIGURE, 1)
+    yield el("rect", title, x=FIGURE, y=y + (ROW - BAR) / 2, width=width, height=BAR, class_=css)
+    if base is not None:
+        x = scale(100 * base) - 1
+        yield el("rect", x=x, y=y + 2, width=2, height=ROW - 4, class_="line")
 
 
 def curves(
@@ -208,16 +201,22 @@ def curves(
     return drawing(right + 200, height, title, about, *drawn)
 
 
-def spread(places: Sequence[float], apart: float = 16) -> list[float]:
-    """Sorted places moved as little as it takes to stand so far apart, none above the first line.
+def spread(places: Sequence[float], apart: float = 16, first: float = 10) -> list[float]:
+    """Sorted places moved so far apart: those that crowd stand around their mean.
 
-    >>> spread([20, 20, 90])
-    [20, 36, 90]
+    >>> spread([20, 30, 90])
+    [17.0, 33.0, 90.0]
     """
-    out: list[float] = []
+    crowds: list[list[float]] = []
+
+    def start(crowd: list[float]) -> float:
+        return max(first, sum(crowd) / len(crowd) - apart * (len(crowd) - 1) / 2)
+
     for place in places:
-        out.append(max(place, out[-1] + apart) if out else max(place, 10))
-    return out
+        crowds.append([place])
+        while len(crowds) > 1 and start(crowds[-2]) + apart * len(crowds[-2]) > start(crowds[-1]):
+            crowds[-2:] = [crowds[-2] + crowds[-1]]
+    return [start(crowd) + apart * at for crowd in crowds for at in range(len(crowd))]
 
 
 def marker(kind: str, x: float, y: float, said: str) -> Html:

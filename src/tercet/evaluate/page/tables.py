@@ -5,6 +5,7 @@ Knows nothing of where figures come from.
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
+from typing import Any
 
 from tercet.evaluate.page.figures import GROUPS, Grid, Look, Section, best
 from tercet.evaluate.page.markup import Html, el, hidden, join, name_of
@@ -20,7 +21,7 @@ Marks = Mapping[int, Mapping[str, bool]]  # row -> column -> significantly bette
 
 def box(caption: str, *content: object, css: str = "box") -> Html:
     """Something wide that scrolls by itself, by keyboard too."""
-    return el("div", content, class_=css, role="region", aria_label=caption, tabindex=0)
+    return el("div", content, class_=css, role="group", aria_label=caption, tabindex=0)
 
 
 def figures(
@@ -152,9 +153,14 @@ def _across(
     return join((head, bodies))
 
 
-def key(marks: Marks, base: str | None) -> Html:
-    """What the marks of a table mean."""
-    said: list[object] = [el("b", "Bold"), ": the best of a task, and all that show the same. "]
+def key(grid: Grid, marks: Marks, base: str | None) -> Html | None:
+    """What the marks of a table mean; None where there can be none."""
+    if len(grid.columns) < 2:
+        return None
+    said: list[object] = [
+        el("b", "Bold"),
+        ": the highest of what is compared, and all that show the same. ",
+    ]
     if base is not None:
         said += [
             el("span", "▲", class_="up"),
@@ -186,26 +192,28 @@ def compared(sections: Sequence[Section]) -> Html:
         el("th", "Significant", scope="col"),
         el("th", "Queries", scope="col"),
     ]
-    body = []
-    for length, one in rows:
+
+    def row(length: int | None, one: Mapping[str, Any]) -> Html:
         middle, low, high = (100 * one[name] for name in ("difference", "low", "high"))
         sure = one["corrected"] < SIGNIFICANT
         said = f"{one['b']} less {base}: {middle:+.1f}, from {low:+.1f} to {high:+.1f}"
-        plot = interval(scale, marks, middle, low, high, sure, said)
-        body.append(
-            el(
-                "tr",
-                el("th", name_of(one["b"]), scope="row"),
-                el("td", f"{length:,}" if length else "-") if several else None,
-                el("td", f"{middle:+.1f}", class_="best" if sure else None),
-                el("td", f"{low:+.1f} to {high:+.1f}"),
-                el("td", plot, class_="drawn"),
-                el("td", probability(one["p"])),
-                el("td", probability(one["corrected"])),
-                el("td", "yes" if sure else "no"),
-                el("td", f"{one['queries']:,}"),
-            )
+        return el(
+            "tr",
+            el("th", name_of(one["b"]), scope="row"),
+            el("td", f"{length:,}" if length else "-") if several else None,
+            el("td", f"{middle:+.1f}", class_="best" if sure else None),
+            el("td", f"{low:+.1f} to {high:+.1f}"),
+            el("td", interval(scale, marks, middle, low, high, sure, said), class_="drawn"),
+            el("td", probability(one["p"])),
+            el("td", probability(one["corrected"])),
+            el("td", "yes" if sure else "no"),
+            el("td", f"{one['queries']:,}"),
         )
+
+    bodies = [
+        el("tbody", [row(section.max_length, one) for one in section.comparisons])
+        for section in sections
+    ]
     caption = f"{measure}: every column less {base}, points of percent"
     return box(
         caption,
@@ -213,7 +221,7 @@ def compared(sections: Sequence[Section]) -> Html:
             "table",
             el("caption", caption),
             el("thead", el("tr", el("th", "Column", scope="col"), head)),
-            el("tbody", body),
+            bodies,
             class_="compared",
         ),
     )

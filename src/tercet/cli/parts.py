@@ -1,0 +1,120 @@
+"""`--shard`, `--workers` and `--ray`: where the parts of a job are made.
+
+Knows nothing of what the jobs do.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tercet.cli.meter import Meter
+from tercet.cli.options import as_usage, emit
+
+if TYPE_CHECKING:
+    from tercet.data.shards import Job, Shard
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How a job is cut, and where its parts are made."""
+
+    shard: "Shard | None" = None  # this part alone
+    workers: int | None = None  # processes, or parts on a cluster
+    ray: str | None = None  # address of a cluster
+
+    def __post_init__(self) -> None:
+        """Raises UsageError where options do not fit each other."""
+        for name in ("workers", "ray"):
+            if self.shard is not None and getattr(self, name) is not None:
+                raise click.UsageError(f"--shard makes one part here: leave out --{name}")
+
+
+def parse_shard(ctx: click.Context, option: Any, value: str | None) -> "Shard | None":
+    """`2/8` -> Shard(2, 8)."""
+    from tercet.data.shards import Shard
+
+    if value is None:
+        return None
+    with as_usage("'--shard'"):
+        return Shard.parse(value)
+
+
+def cut_options(command: Callable[..., None]) -> Callable[..., None]:
+    """--shard, --workers and --ray, given to the command as one `cut`."""
+
+    @wraps(command)
+    def with_cut(
+        shard: "Shard | None", ray: str | None, workers: int | None = None, **options: Any
+    ) -> None:
+        command(cut=Cut(shard, workers, ray), **options)
+
+    shard_option = click.option(
+        "--shard",
+        callback=parse_shard,
+        metavar="I/N",
+        help="Make one part of N alone, as in 2/8; `tercet data merge` joins them.",
+    )
+    workers_option = click.option(
+        "--workers",
+        type=click.IntRange(1),
+        metavar="N",
+        help="Processes; with --ray, parts.  [default: one for each core]",
+    )
+    ray_option = click.option(
+        "--ray",
+        metavar="ADDRESS",
+        help="Make the parts on a Ray cluster, as in auto, host:6379 or ray://host:10001, or on "
+        "one of this machine (local). All its nodes must see the files under the same names. Needs "
+        "`pip install 'tercet[ray]'`.",
+    )
+    return workers_option(shard_option(ray_option(with_cut)))
+
+
+def carry_out(
+    job: "Job",
+    cut: Cut,
+    label: str,
+    *,
+    as_json: bool,
+    watched: Callable[[Meter], "Job"] | None = None,
+    gpus: bool = False,
+) -> dict[str, Any] | None:
+    """Makes what was asked for: the target, whose report is returned, or one part of it.
+
+    Of a part is told where it lies, and nothing returned. label says on the meter what is done;
+    watched gives the job that shows it there while a part is made in this process. gpus: parts on
+    a cluster want one each.
+    """
+    from tercet.data import shards
+
+    with Meter(label) as meter:
+
+        def show(done: int, parts: int) -> None:
+            meter.show(done, parts, count=done, unit="parts")
+
+        if cut.shard is not None:
+            here = job if watched is None else watched(meter)
+            folder = shards.run_part(here, cut.shard)
+        elif cut.ray is not None:
+            from tercet.data import ray_driver
+
+            return ray_driver.run(job, cut.ray, parts=cut.workers, gpus=gpus, show=show)
+        else:
+            return shards.run(job, workers=cut.workers, show=show)
+    tell_part(job, cut.shard, folder, as_json=as_json)
+    return None
+
+
+def tell_part(job: "Job", shard: "Shard", folder: Path, *, as_json: bool) -> None:
+    """Says where a part lies, and how the parts are joined."""
+    if as_json:
+        emit({"part": shard.number, "of": shard.count, "folder": str(folder), "to": job.target})
+    else:
+        click.echo(
+            f"{folder}: part {shard.number} of {shard.count}; when all are made: tercet data merge "
+            f"{job.target}"
+        )

@@ -1,0 +1,68 @@
+"""Scores of (query, passage) pairs from outside, by the name of a function.
+
+A name and options travel to other processes, and this room need not know the encoder. Knows nothing
+of rows or of what a score means.
+"""
+
+import importlib
+import math
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tercet.errors import InputError
+
+Pair = tuple[str, str]  # query, passage
+Scorer = Callable[[list[Pair]], Sequence[float]]  # the higher, the more relevant
+
+PAIRS = 1024  # given to a scorer at once
+
+
+def scorer_of(name: str, options: Mapping[str, Any] | None = None) -> Scorer:
+    """The function that "module:function" names; with options, what that returns for them.
+
+    Modules of the present folder are found too. Raises InputError where there is none.
+    """
+    module, colon, function = name.partition(":")
+    if not (module and colon and function):
+        raise InputError(f"a scorer is named module:function, got {name!r}")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # as a script in this folder would have it
+    try:
+        found = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise InputError(f"the scorer {name!r} is not there: {error}") from error
+    if not callable(found):
+        raise InputError(f"the scorer {name!r} is a {type(found).__name__}, not a function")
+    scorer: Scorer = found if options is None else found(**options)
+    return scorer
+
+
+def scores_of(scorer: Scorer, pairs: Sequence[Pair], where: Sequence[str]) -> list[float]:
+    """The scores of some pairs; raises InputError where they are not one finite number each.
+
+    where says, for each pair, the file and line that a message names.
+    """
+    out: list[float] = []
+    for first in range(0, len(pairs), PAIRS):
+        some = list(pairs[first : first + PAIRS])
+        try:
+            array: Any = np.asarray(scorer(some), dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"the scorer gave something else than numbers: {error}") from error
+        if array.shape != (len(some),):
+            raise InputError(
+                f"the scorer gave numbers of shape {array.shape} for {len(some)} pairs: it must "
+                "give one number for each pair"
+            )
+        for number, score in enumerate(array.tolist()):
+            if not math.isfinite(score):
+                raise InputError(
+                    f"{where[first + number]}: the scorer gave {score} for the query "
+                    f"{some[number][0][:60]!r}: it must give finite numbers"
+                )
+            out.append(score)
+    return out

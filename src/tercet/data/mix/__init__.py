@@ -1,0 +1,1 @@
+"""Sources of training rows, mixed by weight and language and written by length."""

@@ -1,0 +1,274 @@
+"""Source code: the documentation is the query, the function without it the positive."""
+
+import ast
+import inspect
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from tercet.data.pairs import code, syntax
+from tercet.data.pairs.base import Found, Left, Pair, Plan, Unreadable
+
+PYTHON = '''\
+"""A module."""
+
+@cache
+def area(width, height):
+    """Return the area of a :class:`~shapes.Rectangle`, in ``cm``.
+
+    Args:
+        width: of it
+    """
+    text = """no docstring"""
+    return width * height
+
+
+class Shape:
+    """A class is no function."""
+
+    async def draw(self, canvas):
+        r"""draw(canvas) -> None
+
+        Draw the shape on a canvas.
+        """
+
+        if canvas:
+            def inner(a):
+                "Do one step of three."
+                a += canvas.size
+                return a
+        return inner
+
+    def __init__(self):
+        """Make a shape of nothing."""
+        self.a = 1
+        self.b = 2
+
+    def empty(self):
+        """Say what others should do."""
+        raise NotImplementedError
+
+    def test_it(self):
+        """Test this and all that."""
+        self.a = 1
+        self.b = 2
+
+    def short(self): return 1
+'''
+SOURCES = {
+    ".js": """\
+        /** Licence of the file, which is long. */
+
+        import x from "y";
+        /**
+         * Turns a {@link module.Date date} into a <b>short</b> text.
+         * @param date what is turned
+         */
+        export const format = async (date) => {
+          const x = 1;
+          return `${date}${x}`;
+        };
+        class A {
+          /** Makes a reader of tokens. */
+          constructor() {
+            this.a = 1;
+          }
+          // no documentation, but three words
+          next() {
+            this.a = 2;
+          }
+        }
+        """,
+    ".ts": """\
+        export class Reader {
+          /** Turns a date into a short text. */
+          @log()
+          format<T>(date: T): string {
+            const x: number = 1;
+            return `${date}${x}`;
+          }
+          /** Has no body at all, being abstract. */
+          abstract next(): void;
+        }
+        """,
+    ".java": """\
+        class A {
+          /**
+           * Turns a {@code date} into a short text.
+           * @return the text
+           */
+          @Override
+          public String format(Date date) {
+            int x = 1;
+            return date + x;
+          }
+        }
+        """,
+    ".go": """\
+        package a
+
+        // Turns a date into
+        // a short text.
+        //
+        // It is quick.
+        //go:noinline
+        func Format(date Date) string {
+          x := 1
+          return date.Text(x)
+        }
+
+        // A comment that is apart from it.
+
+        func Other() int {
+          x := 1
+          return x
+        }
+        """,
+    ".rs": """\
+        //! About the crate, which is long.
+
+        impl A {
+            /// Turns a [`Date`] into a [short](x) text.
+            ///
+            /// # Examples
+            #[inline]
+            #[must_use]
+            pub fn format(&self, date: Date) -> String {
+                let x = 1;
+                date.text(x)
+            }
+        }
+
+        //// Four slashes are no documentation.
+        fn other() -> i32 {
+            let x = 1;
+            x
+        }
+        """,
+}
+
+
+def made(folder: Path, name: str, text: str, plan: Plan | None = None) -> list[Found]:
+    (folder / name).write_text(text)
+    read = code.read_python if name.endswith(".py") else syntax.read_code
+    return read(folder / name, name, plan or Plan())
+
+
+def pairs(found: list[Found]) -> dict[str, str]:
+    return {one.query: one.pos[0] for one in found if isinstance(one, Pair)}
+
+
+def test_functions_of_python(tmp_path: Path) -> None:
+    found = made(tmp_path, "a.py", PYTHON)
+    got = pairs(found)
+    assert list(got) == [
+        "Return the area of a Rectangle, in cm.",
+        "Draw the shape on a canvas.",
+        "Do one step of three.",
+    ]
+    first, second, _ = got.values()
+    assert first.startswith("@cache\ndef area(width, height):\n    text =")
+    assert second.startswith("async def draw(self, canvas):\n    if canvas:")
+    for text in got.values():
+        (function,) = ast.parse(text).body
+        assert isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
+        assert not ast.get_docstring(function)
+    assert sorted(one.reason for one in found if isinstance(one, Left)) == [
+        "a function without a body",
+        "a test, a constructor or another special method",
+        "a test, a constructor or another special method",
+    ]
+
+
+def test_only_the_documentation_is_taken_out(tmp_path: Path) -> None:
+    """Over the real modules that the tests run on: what is left is the rest of the function."""
+    compared = 0
+    for module in (ast, inspect, textwrap):
+        source = inspect.getsource(module)
+        found = made(tmp_path, "a.py", source, Plan(max_chars=len(source)))
+        defined = {
+            node.lineno: node
+            for node in ast.walk(ast.parse(source))
+            if isinstance(node, ast.FunctionDef)
+        }
+        for one in found:
+            if isinstance(one, Pair):
+                node = defined[int(one.where.partition(":")[2])]
+                del node.body[0]
+                assert ast.dump(ast.parse(one.pos[0]).body[0]) == ast.dump(node)
+                compared += 1
+    assert compared > 40
+
+
+@pytest.mark.parametrize("suffix", SOURCES)
+def test_functions_of_other_languages(tmp_path: Path, suffix: str) -> None:
+    text = textwrap.dedent(SOURCES[suffix])
+    found = made(tmp_path, f"a{suffix}", text)
+    assert list(pairs(found)) == ["Turns a date into a short text."] or suffix == ".rs"
+    assert len(pairs(found)) == 1
+    (one,) = (one for one in found if isinstance(one, Pair))
+    assert "Turns" not in one.pos[0]
+    row = int(one.where.partition(":")[2])
+    first = one.pos[0].split("\n")[0]
+    assert first.strip() in text.split("\n")[row - 1]
+    assert not first[0].isspace()
+
+
+def test_links_in_documentation_show_their_text(tmp_path: Path) -> None:
+    text = textwrap.dedent(SOURCES[".rs"])
+    assert list(pairs(made(tmp_path, "a.rs", text))) == ["Turns a Date into a short text."]
+    listed = "/** Returns [key, {@link A.B value}] pairs of all. */\n"
+    text = f"{listed}function f(a) {{\n  const b = a.entries();\n  return b;\n}}\n"
+    assert list(pairs(made(tmp_path, "a.js", text))) == ["Returns [key, value] pairs of all."]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("# @generated by a program\n" + PYTHON, "a file that a program made"),
+        (PYTHON + "x = '" + 2000 * "x" + "'\n", "a file with very long lines"),
+    ],
+)
+def test_code_of_programs_is_left_out(tmp_path: Path, text: str, reason: str) -> None:
+    assert made(tmp_path, "a.py", text) == [Left(reason, "a.py")]
+    assert [one.reason for one in made(tmp_path, "a.go", text)] == [reason]  # type: ignore[union-attr]
+
+
+def test_long_functions_are_cut_at_a_line(tmp_path: Path) -> None:
+    body = "".join(f"    value_{number} = {number}\n" for number in range(100))
+    text = f'def f():\n    """Set a hundred values."""\n{body}'
+    ((_, cut),) = pairs(made(tmp_path, "a.py", text, Plan(max_chars=200))).items()
+    assert len(cut) <= 200
+    assert f"def f():\n{body}".startswith(f"{cut}\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        (b"def f(:\n", "a.py:1"),
+        (b"x = 1\nprint 'x'\n", "a.py:2"),
+        (b"# coding: unheard-of\n", "a.py"),
+        (b"x = '\xff'\n", "a.py"),
+        (b"x = 1\0\n", "a.py"),
+        (b"(" * 5000, "a.py"),
+    ],
+)
+def test_code_that_cannot_be_parsed_is_named(tmp_path: Path, text: bytes, where: str) -> None:
+    (tmp_path / "a.py").write_bytes(text)
+    with pytest.raises(Unreadable, match=rf"^{where}(:1)?: "):
+        code.read_python(tmp_path / "a.py", "a.py", Plan())
+
+
+def test_code_in_another_encoding(tmp_path: Path) -> None:
+    text = '# coding: latin-1\ndef f(a):\n    """Grüße an alle."""\n    b = a.copy()\n    return b.text()\n'
+    (tmp_path / "a.py").write_bytes(text.encode("latin-1"))
+    (found,) = code.read_python(tmp_path / "a.py", "a.py", Plan())
+    assert isinstance(found, Pair)
+    assert found.query == "Grüße an alle."
+
+
+def test_broken_code_of_other_languages_is_no_harm(tmp_path: Path) -> None:
+    for suffix, text in SOURCES.items():
+        for end in range(0, len(text), 40):
+            made(tmp_path, f"a{suffix}", textwrap.dedent(text[:end]))
