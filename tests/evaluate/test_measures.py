@@ -6,8 +6,6 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from beir_sets import Dataset
-from beir_sets import measure as matrix_measure
 
 from tercet.errors import InputError
 from tercet.evaluate import measures
@@ -22,6 +20,8 @@ from tercet.evaluate.measures import (
 )
 from tercet.evaluate.tasks import Bitext, Corpus, Protocol, Qrels, Task
 from tercet.evaluate.trec import Run
+from tests.evaluate.matrix_measures import Judged
+from tests.evaluate.matrix_measures import measure as matrix_measure
 
 pytest.importorskip("ir_measures")
 NDCG, RECALL = "nDCG@10", "Recall@100"
@@ -94,8 +94,7 @@ def test_our_own_implementation_agrees(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
     gains[4]["not in the corpus"] = 3
     scores = rng.integers(-6, 6, (30, 150)).astype(np.float32)  # many ties
-    data = Dataset("graded", ids, [""] * 150, [""] * 30, gains)
-    expected = matrix_measure(scores, data, 0, positive=False)
+    expected = matrix_measure(scores, Judged(ids, gains))
     names = [f"q{i}" for i in range(30)]
     found = {
         name: dict(zip(ids, row.tolist(), strict=True))

@@ -6,7 +6,7 @@ Knows nothing of models, rankings or pages.
 import platform
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -41,10 +41,19 @@ class TaskResult:
     weights: dict[str, Any] = field(default_factory=dict)  # "two", "three", "from"
     seconds: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    languages: Mapping[str, str] = field(default_factory=dict)  # of queries, where they differ
+
+    def means(self, column: str, measure: str) -> list[tuple[str, float]]:
+        """The mean of each language of the task."""
+        values = self.found[column][measure]
+        if not self.languages:
+            return [(self.language, values.mean)]
+        return list(values.mean_by(self.languages).items())
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON: means in place of the values of each query."""
-        out = {name: value for name, value in asdict_shallow(self).items() if name != "found"}
+        left_out = ("found", "languages")
+        out = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in left_out}
         out["figures"] = {
             column: {name: number(values.mean) for name, values in measures.items()}
             for column, measures in self.found.items()
@@ -58,11 +67,6 @@ class TaskResult:
             if measures and next(iter(measures.values())).missing
         }
         return out
-
-
-def asdict_shallow(item: Any) -> dict[str, Any]:
-    """The fields of a dataclass as they are."""
-    return {name: getattr(item, name) for name in item.__dataclass_fields__}
 
 
 def number(value: float) -> float | None:
@@ -126,9 +130,9 @@ def averages(results: Sequence[TaskResult], columns: Sequence[str]) -> list[dict
                 values = [r.found.get(column, {}).get(measure) for r in some]
                 if any(value is None for value in values):
                     continue
-                means = [(r.language, v.mean) for r, v in zip(some, values, strict=True) if v]
-                mean = average(means)
+                mean = average(("", v.mean) for v in values if v is not None)
                 line["tasks"][column] = number(mean.tasks)
+                mean = average(pair for r in some for pair in r.means(column, measure))
                 line["languages"][column] = number(mean.languages)
                 for language, value in mean.by_language.items():
                     line["by_language"].setdefault(language, {})[column] = number(value)

@@ -21,7 +21,7 @@ from tercet.evaluate.measures import bitext_accuracy, check_measures, measure
 from tercet.evaluate.pairscores import Streamed
 from tercet.evaluate.results import BM25, BM25_PIECES, CUT, TaskResult
 from tercet.evaluate.tasks import Bitext, Corpus, Protocol, Task
-from tercet.evaluate.trec import Run
+from tercet.evaluate.trec import Run, lacking
 from tercet.evaluate.tuning import Tuned, candidates, tune
 from tercet.ranking import Ranked, SparseRanker
 
@@ -119,6 +119,8 @@ class Evaluator:
         if self.config.bm25:
             with _timed(seconds, "BM25"):
                 ranked |= self._bm25(task, protocol, passages, result)
+        if absent := lacking(task.qrels, passages.ids):
+            result.notes.append(f"the corpus lacks relevant passages of {len(absent)} queries")
         runs = {
             name: Run.of(list(task.queries), passages.ids, cut(found, RUN), tag=_tag(name))
             for name, found in ranked.items()
@@ -282,6 +284,7 @@ def _new(task: Task, passages: _Passages, seconds: dict[str, float]) -> TaskResu
         max_length=None,
         found={},
         seconds=seconds,
+        languages=task.languages,
     )
 
 

@@ -51,10 +51,10 @@ def _table(
     ]
     if len(rows) > 1:
         body.append(["average", "", ""] + [percent(average["tasks"].get(c)) for c in columns])
-        languages = len(average["by_language"])
-        if 1 < languages < len(rows):
-            name = f"average of {languages} languages"
-            body.append([name, "", ""] + [percent(average["languages"].get(c)) for c in columns])
+    languages = len(average["by_language"])
+    if languages > 1 and languages != len(rows):
+        name = f"average of {languages} languages"
+        body.append([name, "", ""] + [percent(average["languages"].get(c)) for c in columns])
     widths = [max(len(row[at]) for row in [head, *body]) for at in range(len(head))]
     out = []
     for row in [head, *body]:
