@@ -4,7 +4,6 @@ Knows nothing of the work.
 """
 
 import sys
-from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 import click
@@ -27,12 +26,7 @@ class Meter:
             self._bar.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
