@@ -20,6 +20,7 @@ from tercet.evaluate.session import Wanted, evaluate
 from tercet.evaluate.table import text
 from tercet.evaluate.trec import read_qrels, read_run
 from tercet.records import Document
+from tests.evaluate.test_loaders import NQ, lines, miracl_files, mkqa_rows, packed, written
 from tests.evaluate.test_run import texts
 
 
@@ -86,6 +87,27 @@ def test_an_evaluation_and_all_it_writes(encoder: Encoder, sets: Path, tmp_path:
     for task, other in zip(made["tasks"], alone["tasks"], strict=True):
         assert other["figures"]["theirs"] == task["figures"]["all"]
         assert other["figures"]["BM25"] == task["figures"]["BM25"]
+
+
+def test_published_benchmarks_from_copies(encoder: Encoder, tmp_path: Path) -> None:
+    judged, docs = miracl_files("sw")
+    copy = written(tmp_path / "copy", {**judged, **docs})
+    written(copy, {"nq/corpus.jsonl.gz": packed(NQ), "mkqa.jsonl": lines(mkqa_rows())})
+    suites = ("miracl:sw", "mkqa:de,ja")
+    made = evaluate(encoder, Wanted(suites, local=copy, cache=tmp_path / "cache"))
+    assert [task["name"] for task in made["tasks"]] == ["miracl/sw", "mkqa/de", "mkqa/ja"]
+    first, second, _ = made["tasks"]
+    assert set(first["figures"]["all"]) == {"nDCG@10", "Recall@100"}
+    assert set(second["figures"]["all"]) == {"AnswerRecall@20", "AnswerRecall@100"}
+    # of two passages both are found, and one has an answer to one of the two questions
+    assert second["figures"]["dense"]["AnswerRecall@20"] == 0.5
+    for task in made["tasks"]:
+        assert task["weights"] == {
+            "two": (1.0, 0.3, 0.0), "three": (1.0, 0.3, 1.0),
+            "from": "the paper, for this benchmark",
+        }  # fmt: skip
+    assert first["notes"] == ["the corpus lacks relevant passages of 1 queries"]
+    assert {a["suite"] for a in made["averages"]} == {"miracl", "mkqa"}
 
 
 def test_lengths_make_a_curve(encoder: Encoder, sets: Path, tmp_path: Path) -> None:

@@ -132,7 +132,8 @@ def averages(results: Sequence[TaskResult], columns: Sequence[str]) -> list[dict
                     continue
                 mean = average(("", v.mean) for v in values if v is not None)
                 line["tasks"][column] = number(mean.tasks)
-                mean = average(pair for r in some for pair in r.means(column, measure))
+                named = (pair for r in some for pair in r.means(column, measure) if pair[0])
+                mean = average(named)
                 line["languages"][column] = number(mean.languages)
                 for language, value in mean.by_language.items():
                     line["by_language"].setdefault(language, {})[column] = number(value)

@@ -69,7 +69,9 @@ def evaluate(
         tuned = Evaluator(encoder, config, cache, show).tune(only_tasks(dev))
         config = replace(config, weights=tuned.weights, weights_from=tuned_on(tuned))
     results: list[TaskResult] = []
-    for length in wanted.lengths or (config.max_length,):
+    most = 0 if encoder is None else encoder.max_length
+    lengths = list(dict.fromkeys(min(n, most) for n in wanted.lengths)) if most else []
+    for length in lengths or (config.max_length,):
         evaluator = Evaluator(encoder, replace(config, max_length=length), cache, show)
         for task in tasks:
             if isinstance(task, Bitext):
@@ -77,7 +79,7 @@ def evaluate(
             else:
                 result, runs = evaluator.retrieval(task, outside.get(task.name))
                 if wanted.to is not None:
-                    label = f".{length}" if len(wanted.lengths) > 1 else ""
+                    label = f".{length}" if len(lengths) > 1 else ""
                     write_found(wanted.to, task, runs, label)
             results.append(result)
             told(result)
@@ -189,7 +191,7 @@ def write_text(path: Path, text: str) -> None:
     """Writes a file that appears whole or not at all."""
     handle, scratch = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
+        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
             file.write(text)
         os.chmod(scratch, 0o644)
         os.replace(scratch, path)

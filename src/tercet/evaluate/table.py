@@ -28,8 +28,9 @@ def text(report: dict[str, Any]) -> str:
         lines += [f"{average['suite']}: {measure}" + (f", {limit:,} tokens" if limit else "")]
         lines += _table(rows, columns, average)
         lines.append("")
-    lines += _comparisons(report["comparisons"])
-    lines += _facts(report)
+    several = len({average["max_length"] for average in report["averages"]}) > 1
+    lines += _comparisons(report["comparisons"], several)
+    lines += _facts(report, several)
     return "\n".join(lines)
 
 
@@ -64,30 +65,35 @@ def _table(
     return out
 
 
-def _comparisons(found: Sequence[dict[str, Any]]) -> list[str]:
+def _named(name: str, max_length: int | None, several: bool) -> str:
+    return f"{name}, {max_length:,} tokens" if several and max_length else name
+
+
+def _comparisons(found: Sequence[dict[str, Any]], several: bool) -> list[str]:
     if not found:
         return []
     lines = [f"less {found[0]['a']}, {found[0]['measure']}, 95% interval, p corrected (Holm)"]
-    width = max(len(f"{one['suite']} {one['b']}") for one in found)
-    for one in found:
-        name = f"{one['suite']} {one['b']}".ljust(width)
+    names = [_named(f"{one['suite']} {one['b']}", one["max_length"], several) for one in found]
+    width = max(map(len, names))
+    for one, name in zip(found, names, strict=True):
         mark = "" if one["corrected"] < SIGNIFICANT else "  not significant"
         low, high = 100 * one["low"], 100 * one["high"]
         lines.append(
-            f"  {name}  {100 * one['difference']:+6.1f}  [{low:+.1f}, {high:+.1f}]"
+            f"  {name.ljust(width)}  {100 * one['difference']:+6.1f}  [{low:+.1f}, {high:+.1f}]"
             f"  p {one['corrected']:.4f}{mark}"
         )
     return [*lines, ""]
 
 
-def _facts(report: dict[str, Any]) -> list[str]:
+def _facts(report: dict[str, Any], several: bool) -> list[str]:
     lines = []
     for task in report["tasks"]:
         cut = [f"{percent(share)}% of {what} cut" for what, share in task["cut"].items() if share]
         missing = [f"{name} lacks {n} queries" for name, n in task["missing"].items()]
         left = [f"{task['skipped']} queries without a relevant passage"] if task["skipped"] else []
         if said := [*cut, *missing, *left, *task["notes"]]:
-            lines.append(f"{task['name']}: {'; '.join(said)}")
+            name = _named(task["name"], task["max_length"], several)
+            lines.append(f"{name}: {'; '.join(said)}")
     weights = {
         (tuple(t["weights"]["two"]), tuple(t["weights"]["three"]), t["weights"]["from"])
         for t in report["tasks"]

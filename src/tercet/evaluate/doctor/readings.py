@@ -4,7 +4,7 @@ A reading is a choice from each list of options of its kind; the first option of
 Knows nothing of texts, models or endpoints. Shapes: T tokens, H hidden, M multi-vector size.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Literal, TypeAlias, get_args
@@ -17,6 +17,7 @@ from tercet.evaluate.doctor.sequences import POOLS, Floats, Raw
 # states: the trunk's last states, which some servers give instead of multi-vectors
 Kind = Literal["dense", "sparse", "multi", "states"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+TOGETHER = 2  # things that may be wrong at once with one head
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,9 @@ def _of(value: str, says: str, mend: str) -> _Option:
     return _Option(value, Cause(says, mend))
 
 
-_CLS = "pool by the first token: in TEI --pooling cls, in sentence-transformers 1_Pooling/config.json"
+_CLS = (
+    "pool by the first token: in TEI --pooling cls, in sentence-transformers 1_Pooling/config.json"
+)
 _ROWS = "give one vector for each token but [CLS], </s> included"
 _UNIT = "divide each vector by its length"
 _CUT = "ask for all dimensions: compare vectors of one size only, and cut both sides alike"
@@ -99,8 +102,12 @@ SPARSE = [
     [
         _Option("relu"),
         _of("none", "no ReLU: weights below 0 are kept", "set weights below 0 to 0"),
-        _of("log1p", "log(1 + w) of each weight, as SPLADE does", "give ReLU's weights as they are"),
-        _of("sigmoid", "sigmoid instead of ReLU", "use ReLU: in vLLM check the pooler's activation"),
+        _of(
+            "log1p", "log(1 + w) of each weight, as SPLADE does", "give ReLU's weights as they are"
+        ),
+        _of(
+            "sigmoid", "sigmoid instead of ReLU", "use ReLU: in vLLM check the pooler's activation"
+        ),
     ],
     [
         _Option("max"),
@@ -152,8 +159,10 @@ _STATES_VECTORS = [
 ]
 
 
-def readings(kind: Kind, weightless: npt.NDArray[np.integer], size: int, whole: int) -> list[Reading]:
-    """All readings of a kind, M3's own first, then the simpler ones first.
+def readings(
+    kind: Kind, weightless: npt.NDArray[np.integer], size: int, whole: int
+) -> list[Reading]:
+    """The readings of a kind, M3's own first, then the simpler ones first.
 
     size: dimensions of the answers, of `whole` that the head has; both 0 for sparse.
     """
@@ -169,7 +178,8 @@ def readings(kind: Kind, weightless: npt.NDArray[np.integer], size: int, whole: 
         options = [*points[kind], cuts]
     names = {"size": f"{size:,}", "all": f"{whole:,}"}
     out = [_reading(kind, chosen, weightless, names) for chosen in product(*options)]
-    return sorted(out, key=lambda reading: len(reading.causes))
+    few = [reading for reading in out if len(reading.causes) <= TOGETHER]
+    return sorted(few, key=lambda reading: len(reading.causes))
 
 
 def _reading(
@@ -190,7 +200,9 @@ def _reading(
         return _cut(vector if values[1] == "raw" else _unit(vector), values[2], like)
 
     def sparse(raw: Raw, like: Answer) -> Answer | None:
-        return None if raw.logits is None else _sparse(raw.ids, raw.logits, weightless, values, like)
+        return (
+            None if raw.logits is None else _sparse(raw.ids, raw.logits, weightless, values, like)
+        )
 
     def tokens(raw: Raw, like: Answer) -> Answer | None:
         what, form = values[1].split()
@@ -239,12 +251,13 @@ def _sparse(
     else:
         merged = np.zeros(len(found), dtype=np.float32)
         np.add.at(merged, place, weights)
-        merged = merged / counts.astype(np.float32) if repeated == "mean" else merged
+        if repeated == "mean":
+            merged /= counts.astype(np.float32)
     if kept == "top" and isinstance(like, Sparse) and len(like.ids) < len(found):
         largest = np.sort(np.argsort(-merged, kind="stable")[: len(like.ids)])
         found, merged = found[largest], merged[largest]
     if scale == "unit":
-        merged = merged / max(float(np.linalg.norm(merged)), 1e-12)
+        merged /= np.float32(max(float(np.linalg.norm(merged)), 1e-12))
     return Sparse.of(found, merged.tolist())
 
 
@@ -254,10 +267,3 @@ _ACTIVATIONS: dict[str, Callable[[Floats], npt.NDArray[np.floating]]] = {
     "log1p": lambda x: np.log1p(np.maximum(x, 0)),
     "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
 }
-
-
-def pairs(expected: Sequence[Answer | None], answers: Sequence[Answer | None]) -> Iterator[int]:
-    """The numbers of texts for which there are both."""
-    for number, both in enumerate(zip(expected, answers, strict=True)):
-        if both[0] is not None and both[1] is not None:
-            yield number

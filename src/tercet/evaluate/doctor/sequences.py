@@ -63,9 +63,7 @@ class Trunk:
         self.model = model
         self._known: dict[tuple[bytes, Distortion], Raw] = {}
 
-    def run(
-        self, sequences: Sequence[Ids], distortion: Distortion = Distortion()
-    ) -> list[Raw]:
+    def run(self, sequences: Sequence[Ids], distortion: Distortion = Distortion()) -> list[Raw]:
         """One Raw a sequence, in their order."""
         keys = [(ids.tobytes(), distortion) for ids in sequences]
         new = {key: ids for key, ids in zip(keys, sequences, strict=True) if key not in self._known}
@@ -209,7 +207,7 @@ def _rounded(model: M3Model, rounding: Rounding) -> Iterator[None]:
     for module in model.backbone.modules():
         if isinstance(module, rounding.modules):
             kept.append(module)
-            module.forward = replaced(module)  # type: ignore[method-assign]
+            module.forward = replaced(module)
     try:
         yield
     finally:

@@ -40,7 +40,7 @@ SHORT = {
     "ja": "灯台の明かりは霧の夜でも二十キロ先の船から見えるという。",
     "ko": "등산객들은 해가 지기 전에 대피소에 도착하려고 걸음을 재촉했다.",
     "emoji": "Picnic at noon 🧺☀️ bring bread 🍞, cheese 🧀 and the dog 🐕‍🦺!",
-    "combining": "Cafe\u0301 Zu\u0308rich, o\u0302te\u0301 du me\u0302me pane\u0301: nai\u0308ve re\u0301sume\u0301.",
+    "combining": "Cafe\u0301 Zu\u0308rich: l'e\u0301le\u0300ve nai\u0308f fe\u0302te No\u0308el.",
     "capitals": "THE HARBOUR MASTER of Port Ellery SIGNED Form B-12 on a Monday.",
     "width": "Ｆｕｌｌ　ｗｉｄｔｈ １２３, ½ cup, ﬁne ﬂour, x² and ™",
     "blanks": "  two blanks before,\ttabs\tbetween,   three  inside and one behind ",
@@ -58,7 +58,7 @@ LINES = 380  # of the longest text: over 8,192 tokens with the vocabulary of XLM
 
 
 def golden_texts() -> dict[str, str]:
-    """Every text by its name; those behind SHORT are longer than 512 tokens, the last than 8,192."""
+    """Every text by its name; three have over 512 tokens, the last of them over 8,192."""
     sentences = [text.strip() for text in SHORT.values() if len(text) > 40]
     middle = " ".join(sentences[:26])
     other = "\n".join(reversed(sentences[6:]))

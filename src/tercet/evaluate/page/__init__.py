@@ -13,7 +13,7 @@ from tercet.evaluate.page.figures import Grid, Look, Section, looks, meaning, se
 from tercet.evaluate.page.markup import Html, el, join, name_of
 from tercet.evaluate.page.plots import against, bars, curves
 from tercet.evaluate.page.tables import Marks, box, compared, figures, key
-from tercet.evaluate.results import BASELINES, OWN
+from tercet.evaluate.results import BASELINES, BM25, OWN
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
@@ -120,7 +120,9 @@ def _suite(
     some: Sequence[Section], order: Sequence[str], seen: Mapping[str, Look]
 ) -> Iterator[Html]:
     longest = some[-1]
-    if len(some) == 1:
+    if not longest.measures:
+        yield el("p", "There are no figures.")
+    elif len(some) == 1:
         for at, measure in enumerate(longest.measures):
             yield el("h3", measure)
             yield join(_measure(longest, measure, order, seen, plotted=at == 0))
@@ -146,7 +148,7 @@ def _suite(
         yield el(
             "p",
             f"{one['measure']}, paired by query: a randomisation test gives p, a bootstrap "
-            "the interval; p is corrected for all comparisons of a line-up (Holm).",
+            "the interval; p is corrected (Holm) for all comparisons of the suite at one length.",
         )
         yield compared(some)
 
@@ -198,33 +200,30 @@ def _lengths(
     some: Sequence[Section], measure: str, order: Sequence[str], seen: Mapping[str, Look]
 ) -> Iterator[Html]:
     """The averages by maximum length: a curve and its table."""
-    found = {
-        section.max_length: average["tasks"]
-        for section in some
-        for average in section.averages
-        if average["measure"] == measure
-    }
-    lengths = [length for length in found if length]
-    columns = tuple(name for name in order if any(name in of for of in found.values()))
-    values = tuple(tuple(of.get(name) for name in columns) for of in found.values())
-    grid = Grid(tuple(tokens(length) or "full length" for length in found), columns, values)
-    marks = {
-        at: section.marks(measure) for at, section in enumerate(some) if section.max_length in found
-    }
-    many = len(some[-1].tasks) > 1
-    yield el(
-        "p",
-        f"{'Averages over tasks' if many else 'The task'} where passages are cut at so "
-        "many tokens, in percent. BM25 reads them whole, but for its columns called cut.",
-    )
+    kept = [section for section in some if measure in section.measures]
+    found = [
+        next(average["tasks"] for average in section.averages if average["measure"] == measure)
+        for section in kept
+    ]
+    columns = tuple(name for name in order if any(name in of for of in found))
+    values = tuple(tuple(of.get(name) for name in columns) for of in found)
+    names = tuple(tokens(section.max_length) or "full length" for section in kept)
+    grid = Grid(names, columns, values)
+    marks = {at: section.marks(measure) for at, section in enumerate(kept)}
+    said = "Averages over tasks" if len(some[-1].tasks) > 1 else "The task"
+    said += " where passages are cut at so many tokens, in percent."
+    if BM25 in columns:
+        said += " BM25 reads them whole, but for its columns called cut."
+    yield el("p", said)
     where = f"{some[0].suite}, {measure} by length"
-    lines = {name: [found[length].get(name) for length in lengths] for name in columns}
+    sized = [(section.max_length, row) for section, row in zip(kept, values, strict=True)]
+    lengths = [length for length, _ in sized if length]
+    lines = {name: [row[at] for length, row in sized if length] for at, name in enumerate(columns)}
     if len(lengths) > 1 and any(v is not None for line in lines.values() for v in line):
-        plot = curves(
-            lengths, lines, dict(seen), where, "A line for each column of the table below."
-        )
-        said = el("figcaption", f"{measure}, percent.")
-        yield el("figure", box(f"{where}, as curves", plot, css="box plot"), said)
+        about = "A line for each column of the table below."
+        plot = curves(lengths, lines, seen, where, about)
+        drawn = box(f"{where}, as curves", plot, css="box plot")
+        yield el("figure", drawn, el("figcaption", f"{measure}, percent."))
     base = some[-1].base(measure)
     yield figures(f"{where}, percent", grid, seen, marks, base)
     yield key(grid, marks, base) or Html()

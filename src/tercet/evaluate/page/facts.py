@@ -62,25 +62,30 @@ def mind(tasks: Sequence[Mapping[str, Any]]) -> list[str]:
     if not tasks:
         return ["No task was measured."]
     out = []
-    missing = {name for task in tasks for name in task["missing"]}
-    if missing:
-        of = counted(sum(bool(task["missing"]) for task in tasks), "task")
-        out.append(f"Queries are missing from {', '.join(sorted(missing))} in {of}: each counts 0.")
-    if skipped := sum(task["skipped"] for task in tasks):
+    lacking = [task for task in tasks if task["missing"]]
+    if lacking:
+        runs = ", ".join(sorted({name for task in lacking for name in task["missing"]}))
+        out.append(f"Queries are missing from {runs} in {_several(lacking)}: each counts 0.")
+    skipped = sum({task["name"]: task["skipped"] for task in tasks}.values())
+    if skipped:
         out.append(
             f"{counted(skipped, 'query has', 'queries have')} no relevant passage and "
             f"{'does' if skipped == 1 else 'do'} not count."
         )
-    shares = [task["cut"]["passages"] for task in tasks if task["cut"].get("passages")]
-    if shares:
+    if cut := [task for task in tasks if task["cut"].get("passages")]:
+        most = percent(max(task["cut"]["passages"] for task in cut))
         out.append(
-            f"Passages longer than the model read were cut in {counted(len(shares), 'task')}, "
-            f"at most {percent(max(shares))}% of a task's. Where the columns called cut stand, "
-            "they are BM25 on the same shortened passages."
+            f"Passages longer than the model read were cut in {_several(cut)}, at most {most}% of "
+            "a task's. The columns called cut are BM25 on the same shortened passages."
         )
-    if empty := sum(not task["judged"] for task in tasks):
-        out.append(f"{counted(empty, 'task has', 'tasks have')} no query that counts.")
+    if empty := [task for task in tasks if not task["judged"]]:
+        out.append(f"No query counts in {_several(empty)}.")
     return out
+
+
+def _several(tasks: Sequence[Mapping[str, Any]]) -> str:
+    """The number of tasks, each once at whatever lengths."""
+    return counted(len({task["name"] for task in tasks}), "task")
 
 
 def the_columns(report: Report) -> Html:
@@ -278,7 +283,7 @@ def _tasks(tasks: Sequence[Mapping[str, Any]]) -> Html:
         for at, task in enumerate(tasks)
     ]
     said = [
-        ("Tokens", "Tokens: where passages were cut. "),
+        ("Tokens", "Tokens: the most that was read of a passage. "),
         ("Missing", "Missing: queries that a run lacks, 0 each."),
     ]
     note = "".join(words for name, words in said if name in kept)

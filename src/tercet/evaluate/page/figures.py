@@ -161,10 +161,10 @@ def labels(tasks: Sequence[Task]) -> list[str]:
 
 
 def best(values: Sequence[float | None]) -> set[int]:
-    """Places of the highest figure as a table shows it; none where there is nothing to choose."""
+    """Places of the highest figure as a table shows it; none where all are the same."""
     shown = [None if value is None else round(100 * value, 1) for value in values]
     there = [value for value in shown if value is not None]
-    if len(there) < 2:
+    if len(set(there)) < 2:
         return set()
     return {at for at, value in enumerate(shown) if value == max(there)}
 

@@ -36,16 +36,18 @@ class Scale:
         return round(self.first + share * (self.last - self.first), 1)
 
 
-def ticks(low: float, high: float, count: int = 5) -> list[float]:
+def ticks(
+    low: float, high: float, count: int = 5, steps: Sequence[int] = (1, 2, 5, 10)
+) -> list[float]:
     """Round numbers around a range, about so many of them.
 
     >>> ticks(3, 47)
     [0.0, 10.0, 20.0, 30.0, 40.0, 50.0]
     """
-    if high - low < 1e-9:
+    if high - low < 1e-3:  # far less than a figure shows
         low, high = low - 1, high + 1
     step = 10.0 ** math.floor(math.log10((high - low) / count))
-    step *= next(m for m in (1, 2, 5, 10) if (high - low) / (step * m) <= count)
+    step *= next(m for m in steps if (high - low) / (step * m) <= count)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return [round(at * step, 6) for at in range(first, last + 1)]
 
@@ -93,8 +95,8 @@ def bars(
     turned = len(grid.names) < len(grid.columns)
     rows, panels = (grid.columns, grid.names) if turned else (grid.names, grid.columns)
     at_base = grid.columns.index(base) if base in grid.columns else None
-    top = max((100 * v for row in grid.values for v in row if v is not None), default=1.0)
-    marks = ticks(0, top, 2)
+    shares = (value for row in grid.values for value in row if value is not None)
+    marks = ticks(0, max(1.0, 100 * max(shares, default=0.0)), 2, (1, 2, 3, 4, 5, 10))
     # a gap behind averages, or between groups of columns
     tops, y = [], float(HEAD)
     for at, name in enumerate(rows):
@@ -122,7 +124,7 @@ def bars(
         drawn.append(el("g", parts_of, transform=f"translate({round(number * pitch + 6, 1)} 0)"))
     height = y + FOOT
     names = [
-        words(fitted(name, 190), label - 6, tops[at] + 13, anchor="end")
+        words(fitted(name, 190), round(label - 6, 1), tops[at] + 13, anchor="end")
         for at, name in enumerate(rows)
     ]
     margin = el(
@@ -243,9 +245,9 @@ def against(
 ) -> Html:
     """A point for each task, one column across and another up, with the diagonal.
 
-    The tasks farthest from the diagonal are named. Where `up` is ahead the point is filled.
+    Tasks far from it are named where there is room. Where `up` is ahead the point is filled.
     """
-    left, right, top, bottom = 46, 290, 10, 254
+    left, right, top, bottom = 42, 276, 10, 244  # as wide as the narrowest screen
     both = zip(names, across, up, strict=True)
     points = [(n, 100 * x, 100 * y) for n, x, y in both if x is not None and y is not None]
     every = [value for _, x, y in points for value in (x, y)]
@@ -266,17 +268,27 @@ def against(
         said = f"{name}: {axes[0]} {x:.1f}, {axes[1]} {y:.1f}"
         ahead = "up" if y > x else "down"
         drawn.append(el("circle", el("title", said), cx=h(x), cy=v(y), r=4, class_=ahead))
+    far = sorted(points, key=lambda point: -abs(point[1] - point[2]))
+    spots = [(name, h(x), v(y)) for name, x, y in far]
+    drawn += _named(spots, left, right)
+    return drawing(right + 12, bottom + 42, title, about, *drawn)
+
+
+def _named(spots: Sequence[tuple[str, float, float]], left: float, right: float) -> Iterator[Html]:
+    """Names beside the first of the points, where they hide neither a point nor a name."""
     taken: list[tuple[float, float, float]] = []
-    for name, x, y in sorted(points, key=lambda point: -abs(point[1] - point[2]))[:4]:
-        shown = fitted(name, 110)
+    for name, x, y in spots[:8]:
+        shown = fitted(name, 120)
         width = extent(shown)
-        start = h(x) - 8 - width if h(x) + 8 + width > right else h(x) + 8
-        line = v(y) + 4
-        if any(abs(line - y) < 13 and start < e and s < start + width for s, e, y in taken):
-            continue
-        taken.append((start, start + width, line))
-        drawn.append(words(shown, round(start, 1), line, "name"))
-    return drawing(right + 14, bottom + 42, title, about, *drawn)
+        for start in (x + 8, x - 8 - width):
+            end = start + width
+            free = left <= start and end <= right and len(taken) < 4
+            free &= not any(abs(y - at) < 14 and start < e and s < end for s, e, at in taken)
+            free &= not any(abs(y - b) < 9 and start - 4 < a < end + 4 for _, a, b in spots)
+            if free:
+                taken.append((start, end, y))
+                yield words(shown, round(start, 1), y + 4, "name")
+                break
 
 
 def interval_scale(lows: Sequence[float], highs: Sequence[float]) -> tuple[Scale, list[float]]:

@@ -201,7 +201,7 @@ def compared(sections: Sequence[Section]) -> Html:
             "tr",
             el("th", name_of(one["b"]), scope="row"),
             el("td", f"{length:,}" if length else "-") if several else None,
-            el("td", f"{middle:+.1f}", class_="best" if sure else None),
+            el("td", f"{middle:+.1f}", class_="strong" if sure else None),
             el("td", f"{low:+.1f} to {high:+.1f}"),
             el("td", interval(scale, marks, middle, low, high, sure, said), class_="drawn"),
             el("td", probability(one["p"])),

@@ -1,0 +1,158 @@
+"""Rows with known defects among real ones: near-copies, copied evaluation texts, decoys.
+
+A part of `curation.py`. Every planted row says in "planted" what it is; the rows around it are
+real. Nothing is planted that the real rows hold already: they are filtered first.
+"""
+
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+Row = dict[str, Any]
+Edit = Callable[[random.Random, str], str]
+
+RARE = "zqvx"  # what a changed word becomes, with a number: no text has it
+# Near-copies and how much of the longer side they change; a copy is one where it is below a tenth.
+STRENGTHS = {"1 word": 0.0, "1%": 0.01, "3%": 0.03, "10%": 0.1, "30%": 0.3}
+
+
+def words_of(text: str) -> list[str]:
+    """Words with the space behind them; single characters where there are no spaces."""
+    parts = text.split(" ")
+    if len(parts) > len(text) / 25:
+        return [f"{part} " for part in parts[:-1]] + parts[-1:]
+    return list(text)
+
+
+def changed(draw: random.Random, text: str, share: float) -> str:
+    """A text with this share of its words changed, left out or put in twice; one at least."""
+    words = words_of(text)
+    for place in draw.sample(range(len(words)), max(1, round(share * len(words)))):
+        how = draw.random()
+        if how < 0.5:
+            words[place] = f"{RARE}{draw.randrange(10_000)} "
+        else:
+            words[place] = "" if how < 0.75 else words[place] * 2
+    return "".join(words)
+
+
+def retyped(draw: random.Random, text: str) -> str:
+    """A text in other case, punctuation and white space; the same words."""
+    text = text.replace(",", " -").replace("“", '"').replace("”", '"').replace(".", " .")
+    return text.upper() if draw.random() < 0.3 else text.replace(" ", "  ", 3)
+
+
+def near_cases(rows: Sequence[Row], draw: random.Random, each: int) -> Iterator[tuple[Row, bool]]:
+    """Planted rows and whether they are near-copies, from real ones that have long positives."""
+    long = [row for row in rows if len(_text(row)) >= 400]
+
+    def some() -> list[Row]:
+        return draw.sample(long, each)
+
+    for row in some():
+        yield _with(row, "another typing", lambda text: retyped(draw, text)), True
+    for name, share in STRENGTHS.items():
+        for row in some():
+            edit: Edit = lambda _, text, share=share: changed(draw, text, share)  # noqa: E731
+            copy = {**row, "planted": f"{name} of the passage"}
+            copy |= (
+                {"pos": [edit(draw, text) for text in row["pos"]]}
+                if "pos" in row
+                else {"text": edit(draw, row["text"])}
+            )
+            yield copy, share <= 0.03
+    # decoys: what a plain similarity of whole rows would drop
+    pairs = [row for row in rows if "pos" in row]
+    for row, other in zip(draw.sample(pairs, each), draw.sample(pairs, each), strict=True):
+        yield {**row, "query": other["query"], "planted": "another query, same passage"}, False
+    for row, other in zip(draw.sample(pairs, each), draw.sample(pairs, each), strict=True):
+        yield {**row, "pos": other["pos"], "planted": "same query, another passage"}, False
+    short = [row for row in pairs if 20 <= len(row["query"]) < 150]
+    for row in draw.sample(short, each):
+        query = changed(draw, row["query"], 0.0)
+        yield {**row, "query": query, "planted": "1 word of a short query"}, False
+
+
+def _text(row: Row) -> str:
+    return row.get("text") or max(row["pos"], key=len)
+
+
+def _with(row: Row, name: str, edit: Callable[[str], str]) -> Row:
+    out = {**row, "planted": name}
+    if "text" in row:
+        return {**out, "text": edit(row["text"])}
+    return {**out, "query": edit(row["query"]), "pos": [edit(text) for text in row["pos"]]}
+
+
+def copied_cases(
+    rows: Sequence[Row], known: Sequence[str], draw: random.Random, each: int
+) -> Iterator[tuple[Row, bool]]:
+    """Rows that hold evaluation texts, or parts of them, and whether they hold a copy."""
+    long = [text for text in known if len(text) >= 300]
+    spaced = [text for text in long if len(text.split()) >= 40]
+    short = [text for text in known if 25 <= len(text) < 120]
+    dense = [text for text in long if len(text.split()) < len(text) / 25]
+    phrases = [
+        phrase
+        for phrase, count in Counter(
+            " ".join(words[at : at + 6])
+            for text in spaced
+            for words in [text.split()]
+            for at in range(0, len(words) - 6)
+        ).most_common(4 * each)
+        if count > 1
+    ]
+
+    def inside(name: str, piece: str) -> Row:
+        row = draw.choice(rows)
+        words = words_of(_text(row))
+        at = draw.randrange(len(words) + 1)
+        text = "".join(words[:at]) + f" {piece} " + "".join(words[at:])
+        field = {"text": text} if "text" in row else {"pos": [text, *row["pos"][1:]]}
+        return {**row, **field, "planted": name}
+
+    def run(text: str, words: int) -> str:
+        parts = text.split()
+        at = draw.randrange(len(parts) - words)
+        return " ".join(parts[at : at + words])
+
+    def cut(text: str, size: int) -> str:
+        at = draw.randrange(len(text) - size)
+        return text[at : at + size]
+
+    def pick(texts: Sequence[str]) -> list[str]:
+        return draw.sample(texts, min(each, len(texts)))
+
+    for text in pick(long):
+        yield inside("whole passage in a longer text", text), True
+    for text in pick(long):
+        yield inside("whole passage, typed otherwise", retyped(draw, text)), True
+    for text in pick(spaced):
+        yield inside("25 words", run(text, 25)), True
+    for text in pick(spaced):
+        yield inside("15 words", run(text, 15)), True
+    for text in pick(dense):
+        yield inside("80 characters without spaces", cut(text, 80)), True
+    for text in pick(short):
+        yield (
+            {**draw.choice(rows), "planted": "a query, or sentence, as the query"}
+            | _asks(retyped(draw, text)),
+            True,
+        )
+    for text in pick(spaced):
+        yield inside("passage, every tenth word changed", changed(draw, text, 0.1)), True
+    for phrase in pick(phrases):
+        yield inside("decoy: a common phrase of 6 words", phrase), False
+    for text in pick(spaced):
+        yield inside("decoy: 8 words of a passage", run(text, 8)), False
+    for text in pick(spaced):
+        shuffled = text.split()
+        draw.shuffle(shuffled)
+        yield inside("decoy: the words of a passage shuffled", " ".join(shuffled)), False
+    for text in pick(dense):
+        yield inside("decoy: 25 characters without spaces", cut(text, 25)), False
+
+
+def _asks(query: str) -> Row:
+    return {"query": query, "pos": ["A passage that answers it, in words of its own."]}

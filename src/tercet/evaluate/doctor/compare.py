@@ -1,0 +1,96 @@
+"""How far an answer is from what was expected, and whether rounding explains it.
+
+The error of a text is the length of the difference, as a share of the length of what was expected.
+Knows nothing of texts, models or endpoints.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tercet.evaluate.doctor.readings import Answer, Kind, Sparse
+from tercet.evaluate.doctor.sequences import PRECISIONS, Floats, Precision
+
+# Of float32 on other hardware, in other orders of summation, with TF32 off: the largest we saw is
+# 1e-5 (README, "The same numbers"). Multi-vectors are often stored in float16, ours too.
+SAME: dict[Kind, float] = {"dense": 1e-4, "sparse": 1e-4, "multi": 1e-3, "states": 1e-3}
+WORST = 2.0  # an error beyond it says no more; also that of a wrong number of vectors
+SLACK = 2.0  # times the largest error of simulated rounding: kernels differ in what they round
+
+Level = Precision | None  # None: float32
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What differs in a text besides its error."""
+
+    cosine: float | None = None  # dense: of the vector; multi: the smallest of a token
+    missing: int = 0  # sparse: ids that should be there
+    extra: int = 0  # sparse: ids that should not
+    vectors: tuple[int, int] | None = None  # multi, where they differ: expected, got
+
+
+def error(answer: Answer, expected: Answer) -> float:
+    """0 where equal, at most WORST."""
+    if isinstance(answer, Sparse) or isinstance(expected, Sparse):
+        if not (isinstance(answer, Sparse) and isinstance(expected, Sparse)):
+            return WORST
+        difference, whole = _sparse_difference(answer, expected), expected.weights
+    else:
+        if answer.shape != expected.shape:
+            return WORST
+        difference, whole = answer - expected, expected
+    size, length = float(np.linalg.norm(difference)), float(np.linalg.norm(whole))
+    if size == 0:
+        return 0.0
+    return min(WORST, size / length) if length > 0 and np.isfinite(size) else WORST
+
+
+def sizes(answer: Answer, expected: Answer) -> Sizes:
+    """The differences that people look at."""
+    if isinstance(answer, Sparse) and isinstance(expected, Sparse):
+        return Sizes(
+            missing=len(np.setdiff1d(expected.ids, answer.ids)),
+            extra=len(np.setdiff1d(answer.ids, expected.ids)),
+        )
+    if isinstance(answer, Sparse) or isinstance(expected, Sparse):
+        return Sizes()
+    if answer.ndim == 2 and len(answer) != len(expected):
+        return Sizes(vectors=(len(expected), len(answer)))
+    if answer.shape != expected.shape or not len(answer):
+        return Sizes()
+    return Sizes(cosine=float(np.min(_cosines(answer, expected))))
+
+
+def _cosines(a: Floats, b: Floats) -> Floats:
+    lengths = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
+    out: Floats = np.sum(a * b, axis=-1) / np.maximum(lengths, 1e-12)
+    return out
+
+
+def _sparse_difference(a: Sparse, b: Sparse) -> Floats:
+    ids = np.union1d(a.ids, b.ids)
+    out = np.zeros(len(ids), dtype=np.float32)
+    out[np.searchsorted(ids, a.ids)] = a.weights
+    out[np.searchsorted(ids, b.ids)] -= b.weights
+    return out
+
+
+def level(
+    errors: Sequence[float], kind: Kind, limits: Mapping[Precision, float]
+) -> tuple[bool, Level]:
+    """Whether rounding explains the errors of all texts, and to what.
+
+    limits: the largest error of each precision. Rounding touches all texts: where half of them are
+    exact and others are not, it is something else.
+    """
+    worst = max(errors, default=0.0)
+    if worst <= SAME[kind]:
+        return True, None
+    if float(np.median(errors)) <= SAME[kind]:
+        return False, None
+    for precision in PRECISIONS:
+        if worst <= limits[precision]:
+            return True, precision
+    return False, None
