@@ -1,6 +1,6 @@
 """`tercet data filter`: rows a second, peak memory, and what it finds of planted defects.
 
-    python benchmarks/curation.py --rows ../shared/data/train/*.jsonl.xz --against ../shared/data/eval
+    python benchmarks/curation.py --rows ROWS/*.jsonl.xz --against EVALUATION_SETS
 
 The rows are real ones from --rows, then near-copies and copies of them until there are --count.
 All steps run on all of them, each step alone on every fifth; --workers processes. Memory is that of
@@ -155,11 +155,15 @@ def sample(paths: Sequence[Path], count: int) -> list[Row]:
 
 
 def found(
-    step: str, rows: Sequence[Row], cases: Iterable[tuple[Row, bool]], work: Path, *options: str
+    step: str,
+    rows: Sequence[Row],
+    cases: Iterable[tuple[Row, bool | None]],
+    work: Path,
+    *options: str,
 ) -> dict[str, Any]:
     """How many planted rows of each kind a step drops, and its precision and recall."""
     source, target = work / "planted.jsonl", work / "dropped.jsonl"
-    wanted: dict[str, bool] = {}
+    wanted: dict[str, bool | None] = {}
     planted = []
     for row, bad in cases:
         wanted[row["planted"]] = bad
@@ -175,11 +179,11 @@ def found(
         total = sum(row["planted"] == name for row in planted)
         kinds[name] = {"rows": total, "dropped": dropped[name], "bad": bad}
     hits = sum(kind["dropped"] for kind in kinds.values() if kind["bad"])
-    every = sum(kind["dropped"] for kind in kinds.values())
+    every = sum(kind["dropped"] for kind in kinds.values() if kind["bad"] is not None)
     recall = hits / sum(kind["rows"] for kind in kinds.values() if kind["bad"])
     print(f"\n{step}: precision {hits / every:.4f}, recall {recall:.4f}")
     for name, kind in kinds.items():
-        told = "should go" if kind["bad"] else "should stay"
+        told = {True: "should go", False: "should stay", None: "either"}[kind["bad"]]
         print(f"  {name:<42}{told:<13}{kind['dropped']:>6} of {kind['rows']:,} dropped")
     return {"precision": hits / every, "recall": recall, "kinds": kinds}
 

@@ -9,12 +9,15 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from tercet.data.filter.characters import DENSE, code_points, kinds, letters_alone
+
 Row = dict[str, Any]
-Edit = Callable[[random.Random, str], str]
 
 RARE = "zqvx"  # what a changed word becomes, with a number: no text has it
-# Near-copies and how much of the longer side they change; a copy is one where it is below a tenth.
+# Near-copies and the part of the words of their passages that is changed. At a tenth it is a matter
+# of taste whether that is the same text: counted, but not in precision and recall.
 STRENGTHS = {"1 word": 0.0, "1%": 0.01, "3%": 0.03, "10%": 0.1, "30%": 0.3}
+Cases = Iterator[tuple[Row, bool | None]]
 
 
 def words_of(text: str) -> list[str]:
@@ -43,8 +46,8 @@ def retyped(draw: random.Random, text: str) -> str:
     return text.upper() if draw.random() < 0.3 else text.replace(" ", "  ", 3)
 
 
-def near_cases(rows: Sequence[Row], draw: random.Random, each: int) -> Iterator[tuple[Row, bool]]:
-    """Planted rows and whether they are near-copies, from real ones that have long positives."""
+def near_cases(rows: Sequence[Row], draw: random.Random, each: int) -> Cases:
+    """Planted rows and whether they should go, from real ones that have long positives."""
     long = [row for row in rows if len(_text(row)) >= 400]
 
     def some() -> list[Row]:
@@ -54,14 +57,12 @@ def near_cases(rows: Sequence[Row], draw: random.Random, each: int) -> Iterator[
         yield _with(row, "another typing", lambda text: retyped(draw, text)), True
     for name, share in STRENGTHS.items():
         for row in some():
-            edit: Edit = lambda _, text, share=share: changed(draw, text, share)  # noqa: E731
-            copy = {**row, "planted": f"{name} of the passage"}
-            copy |= (
-                {"pos": [edit(draw, text) for text in row["pos"]]}
-                if "pos" in row
-                else {"text": edit(draw, row["text"])}
-            )
-            yield copy, share <= 0.03
+            copy: Row = {**row, "planted": f"{name} of the passage"}
+            if "text" in row:
+                copy["text"] = changed(draw, row["text"], share)
+            else:
+                copy["pos"] = [changed(draw, text, share) for text in row["pos"]]
+            yield copy, None if share == 0.1 else share < 0.1
     # decoys: what a plain similarity of whole rows would drop
     pairs = [row for row in rows if "pos" in row]
     for row, other in zip(draw.sample(pairs, each), draw.sample(pairs, each), strict=True):
@@ -75,7 +76,8 @@ def near_cases(rows: Sequence[Row], draw: random.Random, each: int) -> Iterator[
 
 
 def _text(row: Row) -> str:
-    return row.get("text") or max(row["pos"], key=len)
+    text: str = row["text"] if "text" in row else max(row["pos"], key=len)
+    return text
 
 
 def _with(row: Row, name: str, edit: Callable[[str], str]) -> Row:
@@ -87,19 +89,21 @@ def _with(row: Row, name: str, edit: Callable[[str], str]) -> Row:
 
 def copied_cases(
     rows: Sequence[Row], known: Sequence[str], draw: random.Random, each: int
-) -> Iterator[tuple[Row, bool]]:
-    """Rows that hold evaluation texts, or parts of them, and whether they hold a copy."""
+) -> Cases:
+    """Rows that hold evaluation texts, or parts of them, and whether they should go."""
+    known = [text for text in known if "```" not in text]  # of code hardly a word is left
     long = [text for text in known if len(text) >= 300]
-    spaced = [text for text in long if len(text.split()) >= 40]
+    share = {text: _dense(text) for text in long}
+    spaced = [text for text in long if share[text] == 0 and len(text.split()) >= 40]
+    dense = [text for text in long if share[text] > 0.9]
     short = [text for text in known if 25 <= len(text) < 120]
-    dense = [text for text in long if len(text.split()) < len(text) / 25]
     phrases = [
         phrase
         for phrase, count in Counter(
             " ".join(words[at : at + 6])
             for text in spaced
             for words in [text.split()]
-            for at in range(0, len(words) - 6)
+            for at in range(len(words) - 6)
         ).most_common(4 * each)
         if count > 1
     ]
@@ -113,8 +117,8 @@ def copied_cases(
         return {**row, **field, "planted": name}
 
     def run(text: str, words: int) -> str:
-        parts = text.split()
-        at = draw.randrange(len(parts) - words)
+        parts = letters_alone(text).split()  # so that "-" is no word
+        at = draw.randrange(len(parts) - words) if len(parts) > words else 0
         return " ".join(parts[at : at + words])
 
     def cut(text: str, size: int) -> str:
@@ -133,7 +137,7 @@ def copied_cases(
     for text in pick(spaced):
         yield inside("15 words", run(text, 15)), True
     for text in pick(dense):
-        yield inside("80 characters without spaces", cut(text, 80)), True
+        yield inside("80 characters without spaces", cut(letters_alone(text), 80)), True
     for text in pick(short):
         yield (
             {**draw.choice(rows), "planted": "a query, or sentence, as the query"}
@@ -152,6 +156,12 @@ def copied_cases(
         yield inside("decoy: the words of a passage shuffled", " ".join(shuffled)), False
     for text in pick(dense):
         yield inside("decoy: 25 characters without spaces", cut(text, 25)), False
+
+
+def _dense(text: str) -> float:
+    """The part of the letters that are of a script without spaces."""
+    codes = code_points(letters_alone(text))
+    return float(((kinds()[codes] & DENSE) > 0).mean()) if len(codes) else 0.0
 
 
 def _asks(query: str) -> Row:

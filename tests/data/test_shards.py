@@ -138,7 +138,7 @@ def test_a_part_that_another_made_meanwhile_is_taken(
     rename = os.rename
 
     def late(source: Path, target: Path) -> None:
-        kept.rename(first)
+        rename(kept, first)
         rename(source, target)
 
     monkeypatch.setattr(os, "rename", late)
@@ -321,10 +321,10 @@ def test_a_cluster_that_loses_a_worker_makes_the_whole(
         ray_driver.run(replace(job, trouble="refuse"), "local", parts=1)
 
 
-@pytest.mark.slow
-def test_no_cluster(job: Counting) -> None:
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1"])
+def test_a_cluster_that_is_not_there_is_told_at_once(job: Counting, address: str) -> None:
     pytest.importorskip("ray")
     from tercet.data import ray_driver
 
-    with pytest.raises(ray_driver.ClusterError, match="no Ray cluster at 127.0.0.1:1"):
-        ray_driver.run(job, "127.0.0.1:1")
+    with pytest.raises(ray_driver.ClusterError, match=f"no Ray cluster at {address}: "):
+        ray_driver.run(job, address)

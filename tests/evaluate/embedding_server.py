@@ -171,10 +171,11 @@ class EmbeddingServer(ChatServer):
         texts = request.get("input", request.get("inputs"))
         if texts is None:
             return fails(400, "this server has no plugin")
-        if self.defect.refuses is not None:
-            longest = max(len(self.model.ids(text, Defect())) for text in texts)
-            if longest >= self.defect.refuses:
-                return fails(400, f"maximum context length is {self.defect.refuses - 1} tokens")
+        lengths = [len(self.model.ids(text, self.defect)) for text in texts]
+        if not all(lengths):
+            return fails(422, "`inputs` cannot be empty")
+        if self.defect.refuses is not None and max(lengths) >= self.defect.refuses:
+            return fails(400, f"maximum context length is {self.defect.refuses - 1} tokens")
         if "model" in request and self.models and request["model"] not in self.models:
             return fails(404, f"The model `{request['model']}` does not exist.")
         return route(request, self.model.run(texts, self.defect))
@@ -213,7 +214,7 @@ class EmbeddingServer(ChatServer):
         server, handler = self, super()._handler()
 
         class Handler(handler):  # type: ignore[misc, valid-type]
-            def do_GET(self) -> None:
+            def do_GET(self) -> None:  # noqa: N802 - the name that http.server calls
                 models = [{"id": name, "object": "model"} for name in server.models]
                 known = self.path == "/v1/models" and models
                 self._send(Reply({"data": models}) if known else fails(404, "Not Found"))

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import click
 
 from tercet.cli.data import data
+from tercet.cli.doctor import doctor
 from tercet.cli.encode import encode
 from tercet.cli.evaluate import evaluate
 from tercet.cli.index import index
@@ -46,7 +47,7 @@ def tercet() -> None:
     """
 
 
-for command in (index, search, encode, info, data, init, trim, train, mine, evaluate):
+for command in (index, search, encode, info, data, init, trim, train, mine, evaluate, doctor):
     tercet.add_command(command)
 
 

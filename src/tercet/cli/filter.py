@@ -187,16 +187,19 @@ def filter_rows(
         raise click.UsageError("--model and --scorer score for --min-score: give that too")
     if model and scorer:
         raise click.UsageError("give a --model or a --scorer, not both")
-    chosen = STEPS if steps is None else steps
     for name in without or ():
         if name not in STEPS:
             raise click.BadParameter(f"unknown step {name!r}: {_STEPS}", param_hint="'--without'")
-    for name, given, needs in (
-        ("evaluation", options["against"], "--against"),
+    every = STEPS if steps is None else steps
+    chosen = tuple(name for name in every if name not in (without or ()))
+    for name, given, option in (
+        ("evaluation", bool(options["against"]), "--against"),
         ("relevance", min_score is not None, "--min-score"),
     ):
-        if steps is not None and name in steps and not given:
-            raise click.UsageError(f"the step {name} needs {needs}")
+        if steps is not None and name in chosen and not given:
+            raise click.UsageError(f"the step {name} needs {option}")
+        if given and name not in chosen:
+            raise click.UsageError(f"{option} is for the step {name}, which does not run")
     relevance: dict[str, Any] = {}
     if min_score is not None:
         own = {"model": model, "revision": revision, "device": device, "max_length": max_length}
@@ -209,7 +212,7 @@ def filter_rows(
         job = FilterJob(
             sources=sources,
             target=target,
-            steps=tuple(name for name in chosen if name not in (without or ())),
+            steps=chosen,
             **relevance,
             **options,
         )
@@ -222,10 +225,14 @@ def encoder_scorer(
     model: str | None, revision: str | None, device: str | None, max_length: int
 ) -> "Scorer":
     """The dense score of pairs by a model; made anew in each process that scores."""
+    import logging
+
     import numpy as np
 
     from tercet.encoder import Encoder
 
+    # the beginning of a long text is enough to see what it is about
+    logging.getLogger("tercet").setLevel(logging.ERROR)
     encoder = Encoder.load(model, revision=revision, device=device)
 
     def vectors(texts: Sequence[str], role: "Role") -> Any:
@@ -258,7 +265,8 @@ def tell(job: "FilterJob", report: dict[str, Any], *, as_json: bool) -> None:
         if step["groups"]:
             lines.append(f"    by {_counts(step['groups'])}")
         lines += [
-            f"    {one['file']}:{one['line']}: {one['reason']} | {one['text']}"
+            f"    {one['file']}:{one['line']}: {one['reason']}"
+            + (one["text"] and f" | {one['text']}")
             for one in step["examples"]
         ]
     if written := report.get("languages_written"):

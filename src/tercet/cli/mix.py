@@ -73,7 +73,8 @@ def _caps(ctx: click.Context, option: Any, values: tuple[str, ...]) -> dict[str,
     "--repeats",
     type=click.IntRange(1),
     metavar="N",
-    help="Draw no row more often than this, whatever weights and --alpha ask for.",
+    help="Draw no row more often than this, whatever weights and --alpha ask for; other languages "
+    "are drawn instead.",
 )
 @click.option(
     "--unit",
@@ -116,12 +117,11 @@ def mix(
     source's part of the mix. Rows are drawn without replacement; only where a weight, a share or
     --alpha asks for more rows than there are, all are drawn again, and the report says so.
 
-    The result is one folder of .jsonl.gz files, a group of lengths each, in random order: the same
-    for the same seed. `tercet train --rows DIR` reads it as one source, DIR/tokens-00001-* and so
-    on as several.
+    The result is a folder of .jsonl.gz files, a group of lengths each, in random order: the same
+    for the same seed. `tercet train --rows DIR` takes it as a source.
 
     Instead of sources, a .toml file may hold them, and any of rows, epochs, alpha, cap, caps,
-    repeats, unit, lengths, model, revision, file_mb and seed; options go before it:
+    repeats, unit, lengths, model, revision, file_mb and seed; options override what it says:
 
     \b
       alpha = 0.3
@@ -186,7 +186,10 @@ def tell(job: "Mix", report: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         emit(report)
         return
-    lines = [f"{report['to']}: {report['rows']:,} rows in {len(report['files']):,} files"]
+    files = len(report["files"])
+    lines = [
+        f"{report['to']}: {report['rows']:,} rows in {files:,} file{'' if files == 1 else 's'}"
+    ]
     lines += _table("source", report["sources"])
     languages = list(report["languages"].items())
     lines += _table("language", dict(languages[:SHOWN]))
@@ -199,10 +202,10 @@ def tell(job: "Mix", report: dict[str, Any], *, as_json: bool) -> None:
 
 def _table(head: str, found: dict[str, dict[str, int]]) -> list[str]:
     width = max(len(head), *(len(name) for name in found), len("not said"))
-    lines = [f"  {head:<{width}}{'there':>11}{'drawn':>11}{'left out':>11}{'at most':>9}"]
+    lines = [f"  {head:<{width}}{'there':>11}{'drawn':>11}{'left out':>11}{'most copies':>13}"]
     lines += [
         f"  {name or 'not said':<{width}}{one['found']:>11,}{one['rows']:>11,}"
-        f"{one['left_out']:>11,}{one['repeats']:>8,}x"
+        f"{one['left_out']:>11,}{one['repeats']:>13,}"
         for name, one in found.items()
     ]
     return lines

@@ -4,11 +4,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tercet.cli.options import as_usage, emit, json_option
+from tercet.cli.options import emit, json_option
+from tercet.cli.parts import Cut, carry_out, cut_options
 from tercet.errors import InputError
 
 if TYPE_CHECKING:
-    from tercet.data.shards import Shard
+    from tercet.data.pairs import PairsJob
 
 SHOWN = 20  # problems that are told one by one
 
@@ -16,16 +17,6 @@ SHOWN = 20  # problems that are told one by one
 def _structures(ctx: click.Context, option: Any, values: tuple[str, ...]) -> tuple[str, ...]:
     """`a,b` `c` -> ("a", "b", "c"); the library knows the names."""
     return tuple(name.strip() for value in values for name in value.split(",") if name.strip())
-
-
-def _shard(ctx: click.Context, option: Any, value: str | None) -> "Shard | None":
-    """`2/8` -> Shard(2, 8)."""
-    from tercet.data.shards import Shard
-
-    if value is None:
-        return None
-    with as_usage("'--shard'"):
-        return Shard.parse(value)
 
 
 @click.command()
@@ -46,7 +37,7 @@ def _shard(ctx: click.Context, option: Any, value: str | None) -> "Shard | None"
     default="",
     metavar="KIND",
     help="Read all files as markdown, html, restructuredtext, records (JSON lines, Parquet), tmx, "
-    "po, text (aligned line by line), python or code.  [default: by their names]",
+    "po, text (aligned line by line) or python.  [default: by their names]",
 )
 @click.option(
     "--lang",
@@ -120,22 +111,9 @@ def _shard(ctx: click.Context, option: Any, value: str | None) -> "Shard | None"
     metavar="N",
     help="Characters of a query at most: longer ones are left out.",
 )
-@click.option(
-    "--workers",
-    type=click.IntRange(1),
-    metavar="N",
-    help="Processes.  [default: one for each core]",
-)
-@click.option(
-    "--shard",
-    callback=_shard,
-    metavar="I/N",
-    help="Make one part of N alone, as 2/8; `tercet data merge` joins them.",
-)
+@cut_options
 @json_option
-def pairs(
-    target: str, workers: int | None, shard: "Shard | None", as_json: bool, **options: Any
-) -> None:
+def pairs(target: str, cut: Cut, as_json: bool, **options: Any) -> None:
     """Make training rows from raw sources by their structure.
 
     SOURCES are files, or folders that are gone through: Markdown, HTML and reStructuredText
@@ -157,24 +135,25 @@ def pairs(
       tercet data pairs memory.tmx locale --to rows.jsonl.gz --direction de-en
       tercet data pairs src --to rows.jsonl.gz --as code-docstring --shard 2/8
     """
-    from tercet.data import shards
-    from tercet.data.pairs import PairsJob, lines, part_report
+    from tercet.data.pairs import PairsJob
 
     try:
         job = PairsJob(target=target, **options)
     except InputError as error:  # which names what was given: options are checked there
         raise click.UsageError(str(error)) from error
-    if shard is None:
-        report = shards.run(job, workers=workers)
-        told = lines(report)
-    else:
-        report = part_report(shards.run_part(job, shard))
-        read = sum(report["units"].values())
-        told = [f"{target}: part {shard.number} of {shard.count} made of {read:,} units"]
+    report = carry_out(job, cut, "making rows", as_json=as_json)
+    if report is not None:
+        tell(job, report, as_json=as_json)
+
+
+def tell(job: "PairsJob", report: dict[str, Any], *, as_json: bool) -> None:
+    """What was made; exits with 1 where something could not be read, or nothing was made."""
+    from tercet.data.pairs import lines
+
     if as_json:
         emit(report)
     else:
-        click.echo("\n".join(told))
+        click.echo("\n".join(lines(report)))
     if count := report["problems"]:
         named = report["first_problems"][:SHOWN]
         for problem in named:
@@ -182,7 +161,7 @@ def pairs(
         more = f", of which {len(named)} are named" if len(named) < count else ""
         what = "file or unit" if count == 1 else "files or units"
         click.echo(f"tercet: {count:,} {what} could not be read{more}", err=True)
-    if report.get("rows") == 0:
+    if not report["rows"]:
         click.echo("tercet: no row was made: see what was left out, and why", err=True)
-    if count or report.get("rows") == 0:
+    if count or not report["rows"]:
         click.get_current_context().exit(1)

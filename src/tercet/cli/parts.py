@@ -67,9 +67,9 @@ def cut_options(command: Callable[..., None]) -> Callable[..., None]:
     ray_option = click.option(
         "--ray",
         metavar="ADDRESS",
-        help="Make the parts on a Ray cluster, as in auto, host:6379 or ray://host:10001, or on "
-        "one of this machine (local). All its nodes must see the files under the same names. Needs "
-        "`pip install 'tercet[ray]'`.",
+        help="Make the parts on a Ray cluster, as in auto or host:6379, or on one that is started "
+        "here for it (local). All its nodes must have Tercet and see the files under the same "
+        "names. Needs `pip install 'tercet[ray]'`.",
     )
     return workers_option(shard_option(ray_option(with_cut)))
 

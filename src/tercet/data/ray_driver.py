@@ -8,6 +8,7 @@ import contextlib
 import logging
 import os
 import secrets
+import socket
 import tempfile
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -19,6 +20,7 @@ from tercet.errors import InputError, MissingExtraError, TercetError
 
 LOCAL = "local"  # the address of a cluster that is started here, for this run alone
 RETRIES = 5  # of a part whose worker or node died
+CONNECT = 10.0  # seconds to wait for a cluster's answer
 STORE = 80 << 20  # bytes of shared memory: results are names of folders, and Ray wants 75 MiB
 
 # Ray reads these when it is loaded. Set by hand, another value stays.
@@ -118,6 +120,7 @@ def _cluster(address: str, parts: int | None) -> Iterator[Any]:
         import ray.exceptions
     except ModuleNotFoundError as error:
         raise MissingExtraError("--ray needs Ray: pip install 'tercet[ray]'") from error
+    _reach(address)
     own: dict[str, Any] = {"address": address}
     with contextlib.ExitStack() as stack:
         if address == LOCAL:
@@ -137,3 +140,14 @@ def _cluster(address: str, parts: int | None) -> Iterator[Any]:
             raise ClusterError(f"no Ray cluster at {address}: {reason[:300]}") from error
         stack.callback(ray.shutdown)
         yield ray
+
+
+def _reach(address: str) -> None:
+    """Raises ClusterError where nobody answers at host:port; Ray would try for minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not (colon and port.isdecimal()):
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT).close()
+    except OSError as error:
+        raise ClusterError(f"no Ray cluster at {address}: {error.strerror or error}") from error

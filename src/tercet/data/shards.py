@@ -13,6 +13,7 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
@@ -164,6 +165,8 @@ def run_part(job: Job, shard: Shard, wanted: dict[str, Any] | None = None) -> Pa
             shutil.rmtree(scratch)
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)
+        with suppress(OSError):  # where there are other parts
+            folder.parent.rmdir()
         raise
     return folder
 

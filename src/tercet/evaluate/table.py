@@ -52,7 +52,7 @@ def _table(
     ]
     if len(rows) > 1:
         body.append(["average", "", ""] + [percent(average["tasks"].get(c)) for c in columns])
-    languages = len(average["by_language"])
+    languages = sum(bool(name) for name in average["by_language"])
     if languages > 1 and languages != len(rows):
         name = f"average of {languages} languages"
         body.append([name, "", ""] + [percent(average["languages"].get(c)) for c in columns])

@@ -261,7 +261,8 @@ def test_code_that_cannot_be_parsed_is_named(tmp_path: Path, text: bytes, where:
 
 
 def test_code_in_another_encoding(tmp_path: Path) -> None:
-    text = '# coding: latin-1\ndef f(a):\n    """Grüße an alle."""\n    b = a.copy()\n    return b.text()\n'
+    body = "    b = a.copy()\n    return b.text()\n"
+    text = f'# coding: latin-1\ndef f(a):\n    """Grüße an alle."""\n{body}'
     (tmp_path / "a.py").write_bytes(text.encode("latin-1"))
     (found,) = code.read_python(tmp_path / "a.py", "a.py", Plan())
     assert isinstance(found, Pair)

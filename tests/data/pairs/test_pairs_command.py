@@ -8,7 +8,6 @@ import pytest
 
 from tercet.cli import run
 from tercet.cli.pairs import pairs as command
-from tercet.data import shards
 from tercet.data.pairs import PairsJob
 from tercet.data.pairs.base import Plan
 
@@ -47,7 +46,7 @@ def test_parts_made_by_hand_are_joined(
         assert code == 0
         assert f"part {part[0]} of 2" in out
         assert not target.exists()
-    shards.merge(PairsJob(sources=(str(tree),), target=str(target)), 2)
+    assert run(["data", "merge", str(target)]) == 0
     assert target.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
 
 
@@ -55,15 +54,17 @@ def test_what_cannot_be_read_is_named_and_the_exit_code_is_1(
     tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tree / "bad.md").write_bytes(b"\xff\xff")
-    for options in ((), ("--shard", "1/1")):
-        target = tmp_path / f"rows{len(options)}.jsonl"
-        code, _, err = call(capsys, tree, "--to", target, "--workers", 1, *options)
-        assert code == 1
-        assert err.splitlines() == [
-            "tercet: bad.md:1: byte 0xff is not utf-8: convert the file to UTF-8",
-            "tercet: 1 file or unit could not be read",
-        ]
-    assert (tmp_path / "rows0.jsonl").exists()
+    target = tmp_path / "rows.jsonl"
+    code, _, err = call(capsys, tree, "--to", target, "--workers", 1)
+    assert code == 1
+    assert target.exists()
+    assert err.splitlines() == [
+        "tercet: bad.md:1: byte 0xff is not utf-8: convert the file to UTF-8",
+        "tercet: 1 file or unit could not be read",
+    ]
+    assert call(capsys, tree, "--to", target, "--shard", "1/1")[0] == 0
+    assert run(["data", "merge", str(target)]) == 1
+    assert capsys.readouterr().err == err
 
 
 def test_no_row_is_a_failure(

@@ -234,7 +234,9 @@ def test_headings_as_queries() -> None:
     assert not headings.is_vague("江戸時代の歴史")
     assert headings.is_version("v1.2.0 (2024-05-01)")
     assert headings.is_version("Release 0.23 (2026-05-27)")
+    assert headings.is_version("Changes for v1.9.5 – May 2019")
     assert not headings.is_version("How to move to 2.0")
+    assert not headings.is_version("2.0 Migration guide")
     assert headings.is_question("Wer bist du?")
     assert headings.is_question("何ですか？")
 
@@ -291,6 +293,16 @@ def test_any_tags_are_read_without_harm(text: str) -> None:
 def test_any_marks_are_read_or_refused(text: str) -> None:
     with contextlib.suppress(InputError):
         made(restructured.outline_of(text, "x"))
+
+
+def test_tables_in_tables_are_read_apart() -> None:
+    row = "<tr><td>{}<td>two"
+    inner = f"<table>{row.format('one')}</table>"
+    node = html.fragment(f"<table>{row.format(f'before {inner} after')}</table><p>end</p>")
+    assert node is not None
+    outline = Outline("x")
+    html.add_html(outline, node)
+    assert outline.sections[0].text == "before\n\none | two\nafter | two\n\nend"
 
 
 def test_deep_nesting_is_no_harm() -> None:

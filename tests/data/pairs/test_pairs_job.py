@@ -1,6 +1,7 @@
 """The work as a whole: the same rows from any number of parts, and what needs all of them."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -110,6 +111,17 @@ def test_an_unreadable_file_is_named_and_the_rest_is_made(tree: Path, make: Make
     assert report["problems"] == 2
 
 
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is closed to root")
+def test_what_is_closed_is_named(tree: Path, make: Make) -> None:
+    (tree / "guide.md").chmod(0)
+    (tree / "deep").chmod(0)
+    _, report = make(tree, structures=["heading-section"], exclude=["*.jsonl"])
+    (tree / "deep").chmod(0o755)
+    assert [problem["reason"] for problem in report["first_problems"]] == 2 * [
+        "cannot be read: Permission denied"
+    ]
+
+
 def test_texts_are_cut_where_they_may_be(make: Make, tmp_path: Path) -> None:
     body = "\n\n".join(f"Paragraph {number} tells something." for number in range(50))
     (tmp_path / "a.md").write_text(f"# A long story\n\n{body}\n")
@@ -156,6 +168,8 @@ def test_sources_that_give_nothing_are_refused(make: Make, tree: Path) -> None:
 def test_files_can_be_left_out_and_read_as_another_kind(tree: Path, make: Make) -> None:
     rows, report = make(tree, exclude=["deep/*", "*.jsonl", "*.tmx"])
     assert report["files"] == {"markdown": 1, "python": 1, "po": 1}
+    again = make(tree, tree / "guide.md", exclude=["deep/*", "*.jsonl", "*.tmx"])
+    assert again[0] == rows  # each file once
     (tree / "guide.txt").write_text((tree / "guide.md").read_text())
     assert make(tree / "guide.txt", kind="markdown", source="tree")[0] == [
         {**row, "id": row["id"].replace(".md", ".txt")}

@@ -285,3 +285,12 @@ def test_other_files_of_a_folder_are_no_translations(make: Make, tmp_path: Path)
     _, report = make(folder, structures=["translations"])
     assert report["files"] == {"text": 1}
     assert sum(report["passed_over"].values()) == 6
+
+
+def test_aligned_files_are_found_beside_other_structures(
+    make: Make, tree: Path, tmp_path: Path
+) -> None:
+    aligned(tree, de=GREETINGS["de"], en=GREETINGS["en"])
+    _, report = make(tree, structures=["heading-section", "translations"])
+    assert report["structures"]["translations"]["de-en"] == 3
+    assert "text" not in make(tree)[1]["files"]

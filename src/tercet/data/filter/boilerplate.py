@@ -34,7 +34,7 @@ _COOKIES = _any(
     r"\b(?:accept|reject|allow|decline) (?:all|optional|necessary) cookies\b",
     r"\b(?:manage|change|your) (?:my |your )?cookie (?:settings|preferences)\b",
     r"\b(?:agree|consent) to (?:the|our) use of cookies\b",
-    r"\bwir (?:verwenden|nutzen|setzen) (?:[\w-]+ ){0,3}cookies\b",
+    r"\bwir (?:verwenden|nutzen|setzen) (?:[\w-]+ ){0,6}cookies\b",
     r"\bdiese (?:web)?seite (?:verwendet|nutzt) (?:[\w-]+ ){0,2}cookies\b",
     r"\balle cookies (?:akzeptieren|ablehnen)\b",
     r"\bnous utilisons des cookies\b",

@@ -52,7 +52,7 @@ def kinds() -> npt.NDArray[np.uint8]:
             table[code] = SPACE if character.isspace() else BROKEN
         else:
             table[code] = by_group.get(group[0], 0)
-    for character in "'\u2019\u02bc\u00ad\u200b\u200c\u200d\ufeff":
+    for character in "'\u2019\u02bc\u0307\u00ad\u200b\u200c\u200d\ufeff":
         table[ord(character)] = HIDDEN
     table[0xFFFD] = BROKEN
     table[0xFDD0:0xFDF0] = BROKEN
@@ -110,10 +110,14 @@ class Bare:
     @staticmethod
     def of(texts: Sequence[str]) -> "Bare":
         """Bares N texts."""
+        if not texts:
+            nowhere: Places = np.zeros(0, dtype=np.int64)
+            return Bare(np.zeros(1, dtype=np.uint32), nowhere, nowhere)
         joined = _JOIN + _JOIN.join(text.replace(_JOIN, " ") for text in texts) + _JOIN
         if not joined.isascii():
             joined = unicodedata.normalize("NFKC", joined)
-        codes = code_points(joined.casefold())
+        # Turkish and Azerbaijani have two letters i, whose capitals are mixed up everywhere
+        codes = code_points(joined.casefold().replace("ı", "i"))
         codes = codes[(kinds()[codes] & HIDDEN) == 0]
         found = kinds()[codes]
         ends = codes == 0

@@ -73,10 +73,8 @@ def read_evaluation(source: Path, *, passages: Passages = "relevant") -> Iterato
 
 def _sets(source: Path) -> list[Path]:
     """The folders, or the file, of a source's sets."""
-    if source.is_file():
-        return [source]
-    folders = {path.parent: None for path in evaluation_files(source) if path.suffix != ".tsv"}
-    return list(folders)
+    files = evaluation_files(source)
+    return files if source.is_file() else list(dict.fromkeys(path.parent for path in files))
 
 
 def _own_files(folder: Path) -> list[Path]:

@@ -22,7 +22,7 @@ from tercet.data.filter.items import StepTally, Tally, quantiles, where
 from tercet.data.filter.near import KeptRows, exact_repeats, near_repeats
 from tercet.data.filter.part import DROPPED, TALLY, dropped_entry, line_of, run_part, sources_of
 from tercet.data.filter.shingles import bands_for
-from tercet.data.rows import numbered_rows
+from tercet.data.rows import numbered_rows, parts_of
 from tercet.data.shards import NUMBER, Shard
 from tercet.errors import InputError
 
@@ -38,7 +38,7 @@ class FilterJob(FilterConfig):
     def inputs(self) -> list[Path]:
         """The files of rows and of evaluation sets."""
         against = [path for one in self.against for path in evaluation_files(Path(one))]
-        return [*sources_of(self), *against]
+        return [*(part for path in sources_of(self) for part in parts_of(path)), *against]
 
     def part(self, shard: Shard, folder: Path) -> None:
         """Writes the part's rows that its own steps leave, and what tells them from others."""
@@ -58,7 +58,9 @@ class FilterJob(FilterConfig):
             left = np.ones(len(rows), dtype=np.bool_)
             left[[number for number, *_ in gone]] = False
             tally.kept = int(left.sum())
-            if tally.rows and not tally.kept:
+            if not tally.rows:
+                raise InputError(f"no rows in {', '.join(files)}: nothing to filter")
+            if not tally.kept:
                 steps = ", ".join(f"{name} {step.rows}" for name, step in tally.steps.items())
                 raise InputError(f"no row is left of {tally.rows}: {steps}")
             _write(Path(self.target), (rows.line(one) for one in np.flatnonzero(left).tolist()))

@@ -52,6 +52,10 @@ _KIN = [
     """.replace("\n", "|").split("|")
     if names.strip()
 ]
+# Regions that are often written in small letters, as languages are.
+_REGIONAL = frozenset(
+    "pt-br pt-pt zh-cn zh-tw zh-hk en-us en-gb es-mx es-ar fr-ca fr-ch de-at de-ch nl-be".split()
+)
 _LANGUAGE = re.compile(r"[a-z]{2,3}|[A-Za-z]{3}|[0-9]{3}|[a-z]{3}[0-9]")
 _MORE = re.compile(r"[A-Z][a-z]{3}|[A-Z]{2}|[0-9]{3}")  # script or region, written as BCP 47 has it
 # The script that a language has unless its tag says another: Latin; only what has two is here.
@@ -92,7 +96,7 @@ def languages_of(tag: str) -> list[tuple[str, str]]:
         if _LANGUAGE.fullmatch(subtags[at]) and not _MORE.fullmatch(subtags[at]):
             left, right = "-".join(subtags[:at]), "-".join(subtags[at:])
             out += [(left, right), (right, left)]
-    if not out or (len(subtags) == 2 and len(subtags[1]) == 2):
+    if not out or tag.lower().replace("_", "-") in _REGIONAL:
         out.append((tag, tag))
     return out
 

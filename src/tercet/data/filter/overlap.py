@@ -34,6 +34,7 @@ SAME = 20  # letters of two equal texts at least; a dense character counts for S
 TRIED = 8  # places of one run that are compared: what stands in more is common
 BLOCK = 1 << 20  # characters looked up at once
 
+_HEADER = 128  # bytes of a .npy file without rows
 _BASE = 0x9E3779B97F4A7C15  # odd, so that it has an inverse modulo 2**64
 _INVERSE = pow(_BASE, -1, 1 << 64)
 _MIX = np.uint64(0xBF58476D1CE4E5B9)  # odd; of SplitMix64 (Steele et al. 2014)
@@ -97,15 +98,13 @@ class Overlap:
         self.shares = Shares(**facts["shares"])
         self.names: list[str] = facts["names"]
         self.files: list[str] = facts["files"]
-        self._codes = np.load(folder / "codes.npy", mmap_mode="r")
-        self._starts, self._ends, self._name, self._file, self._line = np.load(
-            folder / "texts.npy", mmap_mode="r"
-        )
-        self._grams = np.load(folder / "grams.npy", mmap_mode="r")  # (G,) sorted
-        self._places = np.load(folder / "places.npy", mmap_mode="r")  # (G,) in codes
-        self._keys = np.load(folder / "keys.npy", mmap_mode="r")  # (T,) sorted
-        self._owners = np.load(folder / "owners.npy", mmap_mode="r")  # (T,) their texts
-        self._may = np.load(folder / "may.npy", mmap_mode="r")  # which hashes may be there
+        self._codes = _opened(folder, "codes")
+        self._starts, self._ends, self._name, self._file, self._line = _opened(folder, "texts")
+        self._grams = _opened(folder, "grams")  # (G,) sorted
+        self._places = _opened(folder, "places")  # (G,) in codes
+        self._keys = _opened(folder, "keys")  # (T,) sorted
+        self._owners = _opened(folder, "owners")  # (T,) their texts
+        self._may = _opened(folder, "may")  # which hashes may be there
         self._shift = np.uint64(64 - len(self._may).bit_length() + 1)
 
     def __len__(self) -> int:
@@ -190,28 +189,27 @@ class Overlap:
         hashes = sums.runs(starts, gram)
         maybe = self._may[hashes >> self._shift]
         starts, hashes = starts[maybe], hashes[maybe]
+        if not len(self._grams):  # no evaluation text is as long as a run
+            return
         first = np.searchsorted(self._grams, hashes)
         known = self._grams[first.clip(max=len(self._grams) - 1)] == hashes
         starts, first, hashes = starts[known], first[known], hashes[known]
         last = np.searchsorted(self._grams, hashes, side="right").clip(max=first + TRIED)
         owners = sums.owners(bare, starts)
-        passed: dict[int, int] = {}  # text -> where what has been compared ends
+        compared: dict[tuple[int, int], int] = {}  # text and shift -> where the run there ends
         for start, low, high, number in zip(
             starts.tolist(), first.tolist(), last.tolist(), owners.tolist(), strict=True
         ):
-            if found[number] is not None or start < passed.get(number, 0):
-                continue
             begin, end = int(bare.starts[number]), int(bare.ends[number])
-            ends = []
             for place in self._places[low:high].tolist():
+                if found[number] is not None:
+                    break
+                if start < compared.get((number, place - start), 0):
+                    continue  # the run that is compared through this place is known
                 owner = int(np.searchsorted(self._starts, place, side="right")) - 1
                 match, until = self._compare(bare.codes, begin, end, start, owner, place)
-                ends.append(until)
-                if match is not None:
-                    found[number] = match
-                    break
-            if len(ends) < TRIED:  # every place was compared: later starts in the runs are too
-                passed[number] = min(ends) - gram + 1
+                compared[number, place - start] = until
+                found[number] = match
 
     def _compare(
         self, codes: Codes, begin: int, end: int, start: int, owner: int, place: int
@@ -224,9 +222,10 @@ class Overlap:
         left = _same(codes[start - before : start][::-1], self._codes[place - before : place][::-1])
         run = codes[start - left : start + right]
         whole = left == place - low and right == high - place
+        first, last = start - left, start + right
         edges = (
-            start - left > begin and int(codes[start - left - 1]) != ord(" "),
-            start + right < end and int(codes[start + right]) != ord(" "),
+            first > begin and ord(" ") not in codes[first - 1 : first + 1],
+            last < end and ord(" ") not in codes[last - 1 : last + 1],
         )
         if right < self.shares.gram or not self.shares.counts(run, whole=whole, inside=edges):
             return None, start + right
@@ -235,6 +234,12 @@ class Overlap:
     def _match(self, owner: int, shared: Codes, *, whole: bool) -> Match:
         where = f"{self.files[int(self._file[owner])]}:{int(self._line[owner])}"
         return Match(self.names[int(self._name[owner])], where, as_text(shared).strip(), whole)
+
+
+def _opened(folder: Path, name: str) -> Any:
+    """An array that is mapped into memory, but for an empty one, which cannot be."""
+    path = folder / f"{name}.npy"
+    return np.load(path, mmap_mode="r" if path.stat().st_size > _HEADER else None)
 
 
 class _Sums:

@@ -237,6 +237,7 @@ def _overlap(config: FilterConfig) -> Overlap:
                 text for one in sources for text in read_evaluation(one, passages=config.passages)
             )
             Overlap.build(texts, shares, scratch)
+            scratch.chmod(0o755)  # a temporary folder is its owner's alone
             with contextlib.suppress(OSError):
                 # another part may have been quicker: what it made is the same
                 os.rename(scratch, folder)

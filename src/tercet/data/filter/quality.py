@@ -22,7 +22,7 @@ def check_encoding(texts: Sequence[str]) -> list[Wrong]:
     """Control characters, characters that stand for lost ones, and UTF-8 that was read as Latin."""
     broken = Counts.of(texts).broken.tolist()
     return [
-        f"{count} control characters or U+FFFD"
+        f"control characters or U+FFFD ({count})"
         if count * 1000 > BROKEN * len(text)
         else _mojibake(text)
         for text, count in zip(texts, broken, strict=True)

@@ -15,12 +15,13 @@ Shapes: N rows, K bands.
 import hashlib
 import math
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from tercet.data.filter.characters import Bare, code_points, fold, spread
+from tercet.data.filter.characters import Bare, Codes, code_points, fold, spread
 from tercet.errors import MissingExtraError
 
 SHINGLE = 5  # characters; short enough for every script, long enough to be rare
@@ -63,7 +64,10 @@ def hashes(text: str) -> Shingles:
 
 def shingles(text: str) -> Shingles:
     """The set of a text's shingles, sorted."""
-    return np.unique(hashes(fold(text)))
+    found = np.sort(hashes(fold(text)))  # quicker than np.unique for so few
+    first = np.ones(len(found), dtype=np.bool_)
+    first[1:] = found[1:] != found[:-1]
+    return found[first]
 
 
 def jaccard(left: Shingles, right: Shingles) -> float:
@@ -76,22 +80,27 @@ def jaccard(left: Shingles, right: Shingles) -> float:
 
 
 class Side:
-    """A side of a row, to be compared; its shingles are made when they are asked for."""
+    """A side of a row, to be compared; what is dear is made when it is asked for."""
 
     def __init__(self, text: str, short: int) -> None:
         """`short` is the number of letters from which on it is judged by its shingles."""
-        self._text = text
-        codes = Bare.of([text]).text(0)
-        self.letters = codes.tobytes()
-        self.long = spread(codes) >= short
-        self._shingles: Shingles | None = None
+        self._text, self._short = text, short
 
-    @property
+    @cached_property
+    def letters(self) -> Codes:
+        """The characters that are compared of a short text."""
+        return Bare.of([self._text]).text(0)
+
+    @cached_property
+    def long(self) -> bool:
+        """Whether it is judged by its shingles."""
+        # a text of twice the length is spared the count: at least half of it is letters
+        return len(self._text) >= 2 * self._short or spread(self.letters) >= self._short
+
+    @cached_property
     def shingles(self) -> Shingles:
         """The set of its shingles."""
-        if self._shingles is None:
-            self._shingles = shingles(self._text)
-        return self._shingles
+        return shingles(self._text)
 
 
 def compared(texts: Sequence[str]) -> list[Side]:
@@ -104,9 +113,9 @@ def compared(texts: Sequence[str]) -> list[Side]:
 
 def similarity(left: Side, right: Side) -> float:
     """How alike two sides are, between 0 and 1: see step 4."""
-    if left.letters == right.letters:
-        return 1.0
-    return jaccard(left.shingles, right.shingles) if left.long and right.long else 0.0
+    if left.long and right.long:
+        return jaccard(left.shingles, right.shingles)
+    return float(np.array_equal(left.letters, right.letters))
 
 
 def sides_of(texts: Sequence[str]) -> tuple[str, str]:

@@ -4,6 +4,7 @@ Knows nothing of files, nor of other rows; what a score or a language is comes f
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from tercet.data.filter.boilerplate import check_boilerplate
@@ -36,7 +37,7 @@ def steps_of(
         ),
         ("boilerplate", lambda: _checking(check_boilerplate, queries=False)),
         ("same", lambda: _same),
-        ("language", lambda: _Language(Languages(config.sure), tally)),
+        ("language", lambda: _Language(_languages(config.sure), tally)),
         ("evaluation", lambda: _evaluation(overlap)),
         ("relevance", lambda: _relevance(config, tally)),
     ]
@@ -91,11 +92,18 @@ def _same(items: Sequence[Item]) -> Iterator[Objection]:
             yield Objection(item, at, "the positive is the query")
 
 
+@lru_cache(maxsize=1)
+def _languages(sure: float) -> Languages:
+    """The identifier, read once in a process."""
+    return Languages(sure)
+
+
 class _Language:
     """Rows in another language than they say; rows that say none get one."""
 
     def __init__(self, languages: Languages, tally: Tally) -> None:
         self._languages, self._tally = languages, tally
+        self._readings: dict[str, list[tuple[str, str]]] = {}  # of tags; none: all unknown
 
     def __call__(self, items: Sequence[Item]) -> Iterator[Objection]:
         for item in items:
@@ -105,12 +113,16 @@ class _Language:
                 self._write(item)
 
     def _check(self, item: Item) -> Iterator[Objection]:
+        if item.lang not in self._readings:
+            readings = languages_of(item.lang)
+            known = any(self._languages.name_of(tag) for pair in readings for tag in pair)
+            self._readings[item.lang] = readings if known else []
         readings = [
             (left, right)
-            for left, right in languages_of(item.lang)
+            for left, right in self._readings[item.lang]
             if not item.raw or left == right
         ]
-        if not any(self._languages.name_of(tag) for pair in readings for tag in pair):
+        if not readings:
             self._tally.unknown[item.lang] += 1
             return
         objections: list[list[Objection]] = []
@@ -120,8 +132,8 @@ class _Language:
                 yield from found  # this reading leaves something
                 return
             objections.append(found)
-        if objections:
-            yield Objection(item, 0, objections[0][0].reason, objections[0][0].group)
+        first = objections[0][0]
+        yield Objection(item, 0, first.reason, first.group)
 
     def _against(self, item: Item, left: str, right: str) -> Iterator[Objection]:
         sides = [(0, item.texts[0], left)] if not item.raw else []

@@ -30,7 +30,8 @@ from tercet.errors import InputError
 
 ROWS, COUNTS, REPORT = "rows.gz", "counts.json", "mix.json"
 _LINES = 40  # bits of a row's number that are its line; the others are its file
-_BATCH = 512  # rows measured at once
+_BATCH = 512  # rows measured at once, or
+_CHARACTERS = 1 << 20  # as many as these
 
 
 @dataclass(frozen=True)
@@ -196,12 +197,15 @@ class Mix:
 def _batches(
     rows: Iterable[tuple[int, int, Record, Row]],
 ) -> Iterator[list[tuple[int, int, Record, Row]]]:
-    some = []
+    some: list[tuple[int, int, Record, Row]] = []
+    characters = 0
     for row in rows:
         some.append(row)
-        if len(some) == _BATCH:
+        record = row[2]
+        characters += sum(map(len, (record.query, *record.pos, *record.neg)))
+        if len(some) == _BATCH or characters >= _CHARACTERS:
             yield some
-            some = []
+            some, characters = [], 0
     if some:
         yield some
 

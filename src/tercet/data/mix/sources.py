@@ -121,6 +121,8 @@ def read_config(path: Path) -> dict[str, Any]:
             raise InputError(f"{path}: unknown key {name!r}: it may hold {', '.join(SETTINGS)}")
         if not isinstance(value, SETTINGS[name]) or isinstance(value, bool):
             raise InputError(f"{path}: {name} is {value!r}: not of the right kind")
+    if {"rows", "epochs"} <= facts.keys():
+        raise InputError(f"{path}: rows and epochs both say how long the mix is: leave one out")
     try:
         sources = [Source.of(table) for table in tables]
     except InputError as error:

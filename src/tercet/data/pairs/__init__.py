@@ -5,6 +5,6 @@ tokens and models.
 """
 
 from tercet.data.pairs.job import STRUCTURES, PairsJob
-from tercet.data.pairs.report import lines, part_report, report_path
+from tercet.data.pairs.report import lines, report_path
 
-__all__ = ["STRUCTURES", "PairsJob", "lines", "part_report", "report_path"]
+__all__ = ["STRUCTURES", "PairsJob", "lines", "report_path"]

@@ -29,10 +29,11 @@ Structure = Literal[
 ]
 PACKED = (".gz", ".xz", ".zst", ".bz2")
 NEEDED_BY = {"docutils": "reStructuredText", "polib": "PO", "tree_sitter": "source code"}
-LARGEST = 64 << 20  # bytes of a file that is parsed as a whole: a tree of it takes some times that
+LARGEST = 64 << 20  # bytes of a file that is parsed as a whole, which takes memory many times that
 _BOMS = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
 _BREAKS = re.compile("\r\n?|[\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
 _CONTROLS = re.compile("[\x00-\x08\x0e-\x1f\x7f]")
+_UNCLEAN = re.compile("[\x00-\x08\x0b-\x1f\x7f\x85\u2028\u2029\ud800-\udfff]")
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
@@ -113,8 +114,8 @@ def need(module: str) -> None:
 
 def clean(text: str) -> str:
     """The text with one kind of line break, without control characters and lone surrogates."""
-    if text.isascii() and text.isprintable():
-        return text  # most short ones
+    if _UNCLEAN.search(text) is None:
+        return text
     return _SURROGATES.sub("\ufffd", _CONTROLS.sub(" ", _BREAKS.sub("\n", text)))
 
 
@@ -124,11 +125,11 @@ def line(text: str) -> str:
 
 
 def has_word(text: str) -> bool:
-    """Whether there is a word: two letters in a row, or one of a script without spaces."""
+    """Whether there is a word: two letters in a row, or one of a script of Asia."""
     previous = False
     for char in text:
         letter = char.isalpha()
-        if letter and (previous or char >= "\u2e80"):
+        if letter and (previous or char >= "\u0900"):
             return True
         previous = letter
     return False

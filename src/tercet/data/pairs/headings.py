@@ -105,8 +105,9 @@ _PAGE = re.compile(
     r"(?:.+ )?licen[cs]e(?:,? (?:version )?[\d.]+)?|.*\b(?:changelog|release notes)\b.*"
 )
 _NUMBER = re.compile(r"(?:\d+(?:\.\d+)*[.)]?|[ivx]+[.)]|[a-z][.)])\s+")
-_VERSION = re.compile(
-    r"(?:\w+\s+)?\W*v?\d+(?:\.\d+)+\w*\W*(?:[\s(/–—-]+[\d\w\s.,/()-]*)?", re.IGNORECASE
+_MONTHS = "jan feb mar apr may jun jul aug sep oct nov dec".replace(" ", "|")
+_VERSION = re.compile(  # [1.2.0] - 2024-05-01, Release 0.23 (May 2026), changes for v2.0rc1
+    rf"(?i)(?:\w+\s+){{0,2}}\W*v?\d+(?:\.\d+)+\w*(?:\W+(?:\d+\w*|(?:{_MONTHS})\w*|unreleased))*\W*"
 )
 
 

@@ -67,6 +67,7 @@ class _Feed:
         self.parts: list[str] = []
         self.linked = 0
         self.links = self.preformatted = self.items = self.cells = 0  # that are open
+        self.around: list[int] = []  # the cells that are open around each open table
 
     def read(self, root: LexborNode) -> None:
         """Goes through the nodes below a root."""
@@ -105,8 +106,11 @@ class _Feed:
             self.preformatted += 1 if opens else -1
         elif tag in ("li", "dt", "dd"):
             self.items += 1 if opens else -1
-        elif tag == "table" and self.cells:  # one that is there for the layout
+        elif tag == "table" and opens:  # maybe in a cell of another, which is there for the layout
+            self.around.append(self.cells)
             self.cells = 0
+        elif tag == "table":
+            self.cells = self.around.pop()
 
     def take(self) -> list[str]:
         """The lines that were collected."""

@@ -33,16 +33,16 @@ from tercet.data.pairs.markdown import read_markdown
 from tercet.data.pairs.outline import pairs
 from tercet.data.pairs.po import read_po
 from tercet.data.pairs.records import NAMES, read_records
-from tercet.data.pairs.report import TALLY, UNITS, Tally, report_path
+from tercet.data.pairs.report import UNITS, Tally, report_path
 from tercet.data.pairs.restructured import read_restructured
 from tercet.data.pairs.sources import GIVES, KINDS, STREAMED, File, Sources, Wanted, find
 from tercet.data.pairs.syntax import read_code
 from tercet.data.pairs.tmx import read_tmx
-from tercet.data.rows import Row, write_rows
+from tercet.data.rows import Row, parts_of, write_rows
 from tercet.data.shards import BLOCK, Shard, part_rows, parts_folder, write_part
 from tercet.errors import InputError
 
-ROWS, KEYS = "rows.jsonl.gz", "headings.npy"
+ROWS, KEYS, TALLY = "rows.jsonl.gz", "headings.npy", "tally.json"
 STRUCTURES = tuple(dict.fromkeys(name for names in GIVES.values() for name in names))
 # Fields of a part's rows that are gone in the end: the structure, the headings from the title
 # down, and whether it is an article of an encyclopedia or the like.
@@ -123,8 +123,9 @@ class PairsJob:
         return find(self.sources, wanted)
 
     def inputs(self) -> list[Path]:
-        """The files read."""
-        return [path for file in self.found().files for path in file.paths]
+        """The files read, as far as they can be."""
+        every = (path for file in self.found().files for path in file.paths)
+        return [part for path in every for part in _on_disk(path) if os.access(part, os.R_OK)]
 
     def part(self, shard: Shard, folder: Path) -> None:
         """Writes rows, the keys of their headings, and what was counted."""
@@ -154,6 +155,14 @@ class PairsJob:
         text = json.dumps(report, ensure_ascii=False, indent=1) + "\n"
         report_path(Path(self.target)).write_text(text, encoding="utf-8", errors="backslashreplace")
         return report
+
+
+def _on_disk(path: Path) -> list[Path]:
+    """The files that hold what is read as one; none where a saved dataset is broken."""
+    try:
+        return parts_of(path)
+    except InputError:
+        return []
 
 
 def _rows(

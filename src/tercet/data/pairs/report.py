@@ -3,7 +3,6 @@
 The sum does not depend on the parts. Knows nothing of how rows are made.
 """
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -14,7 +13,6 @@ from tercet.data.pairs.base import Left, Problem
 from tercet.data.rows import stem_of
 
 UNITS = 40  # bits of a row's number that count units; the number of the file stands above them
-TALLY = "tally.json"  # the file of a part
 EXAMPLES = 3  # that are kept of each reason
 PROBLEMS = 50  # that are told one by one
 _TEXT = 200  # characters of an example
@@ -117,14 +115,6 @@ def _most(counts: Mapping[str, int]) -> dict[str, int]:
 def report_path(target: Path) -> Path:
     """Where the report of a file of rows lies: beside it."""
     return target.with_name(f"{stem_of(target)}.report.json")
-
-
-def part_report(folder: Path) -> dict[str, Any]:
-    """What a part alone tells; rows are counted when all parts are there."""
-    tally = Tally.sum([json.loads((folder / TALLY).read_text())])
-    report = tally.report()
-    del report["rows"], report["structures"]
-    return {"part": str(folder), **report}
 
 
 def lines(report: Mapping[str, Any]) -> list[str]:

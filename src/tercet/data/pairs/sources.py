@@ -41,7 +41,8 @@ SUFFIXES = {
     ".go": "code",
     ".rs": "code",
 }
-KINDS = (*dict.fromkeys(SUFFIXES.values()), "text")
+# That can be asked for; of code the suffix says the language.
+KINDS = (*(kind for kind in dict.fromkeys(SUFFIXES.values()) if kind != "code"), "text")
 STREAMED = ("records", "tmx", "text")  # whose units are cut into parts; others are cut by file
 _DOCUMENTS = ("heading-section", "title-body", "title-abstract", "question-answer")
 GIVES = {  # what can be made of a kind, the default first; of rows it depends on their fields
@@ -118,7 +119,8 @@ def find(given: Sequence[str], wanted: Wanted) -> Sources:
     texts: list[_Text] = []
     problems: list[Problem] = []
     passed_over: Counter[str] = Counter()
-    aligned = wanted.kind == "text" or wanted.structures == ("translations",)
+    seen: set[str] = set()
+    aligned = wanted.kind == "text" or "translations" in wanted.structures
     for name in dict.fromkeys(given):
         root = Path(name)
         source = wanted.source or _name(root)
@@ -132,6 +134,9 @@ def find(given: Sequence[str], wanted: Wanted) -> Sources:
             label = item.relative_to(root).as_posix() if folder else item.name
             if any(fnmatch(label, one) or fnmatch(item.name, one) for one in wanted.exclude):
                 continue
+            if (place := os.path.abspath(item)) in seen:
+                continue
+            seen.add(place)
             kind = "records" if item.is_dir() else wanted.kind_of(item)
             if not kind and aligned and (not folder or all(of_text_file(item))):
                 kind = "text"
@@ -155,7 +160,10 @@ def find(given: Sequence[str], wanted: Wanted) -> Sources:
 def _refusal(path: Path, wanted: Wanted) -> str:
     kind = wanted.kind or _kind(path)
     if path.name.endswith(".json"):
-        return f"{path}: rows are read a line each: `jq -c .[] {path.name} > {path.stem}.jsonl`"
+        return (
+            f"{path}: rows are read a line each: give --kind records if it holds them so, else "
+            f"make it so with `jq -c .[] {path.name} > {path.stem}.jsonl`"
+        )
     if kind and path.suffix in PACKED and kind not in STREAMED:
         return f"{path}: packed files of this kind are not read: unpack it"
     if kind:
@@ -181,7 +189,7 @@ def _walk(folder: Path, never: frozenset[str]) -> Iterator[Path | Problem]:
         closed.append(Problem(str(error.filename), f"cannot be read: {error.strerror}"))
 
     for where, folders, names in os.walk(folder, onerror=remember):
-        datasets = [name for name in folders if is_dataset(Path(where, name))]
+        datasets = [name for name in folders if _is_saved(Path(where, name))]
         folders[:] = sorted(
             name
             for name in folders
@@ -200,6 +208,14 @@ def _walk(folder: Path, never: frozenset[str]) -> Iterator[Path | Problem]:
         yield from closed
         closed.clear()
     yield from closed
+
+
+def _is_saved(folder: Path) -> bool:
+    """Whether a folder is a saved dataset; one that is closed to us is told of later."""
+    try:
+        return is_dataset(folder)
+    except PermissionError:
+        return False
 
 
 def _aligned(texts: Sequence[_Text], wanted: Wanted, passed_over: Counter[str]) -> list[File]:

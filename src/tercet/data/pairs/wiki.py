@@ -5,7 +5,7 @@ Knows nothing of JSON or of pairs.
 
 import re
 
-from tercet.data.pairs.base import clean, line
+from tercet.data.pairs.base import line
 from tercet.data.pairs.outline import Outline
 
 _WIKI = re.compile(r"(={2,6})\s*(\S.*?)\s*\1\s*")  # == History ==
@@ -17,13 +17,13 @@ _LIST = 200  # characters of the line before a list of meanings
 
 
 def outline_of(title: str, text: str, lang: str = "") -> Outline:
-    """The outline of an article.
+    """The outline of an article, given clean text.
 
     Headings are lines such as `== History ==` or `## History`. Without any, they are what dumps
     without markup leave: a short line that stands alone, with no mark at its end, before a text.
     """
     outline = Outline(title, lang)
-    text = clean(text).strip()
+    text = text.strip()
     first, _, rest = text.partition("\n")
     if line(first) == outline.title:
         text = rest.strip()

@@ -78,6 +78,8 @@ def _base64(text: str) -> Floats:
 
 
 def _vector(value: list[Any]) -> Floats:
+    if set(map(type, value)) <= {int, float}:
+        return np.array(value, dtype=np.float32)
     out = np.empty(len(value), dtype=np.float32)
     for number, part in enumerate(value):
         if isinstance(part, bool) or not (part is None or isinstance(part, int | float)):

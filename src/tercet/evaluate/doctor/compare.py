@@ -16,6 +16,7 @@ from tercet.evaluate.doctor.sequences import PRECISIONS, Floats, Precision
 # 1e-5 (README, "The same numbers"). Multi-vectors are often stored in float16, ours too.
 SAME: dict[Kind, float] = {"dense": 1e-4, "sparse": 1e-4, "multi": 1e-3, "states": 1e-3}
 WORST = 2.0  # an error beyond it says no more; also that of a wrong number of vectors
+SPREAD = 20.0  # times the median: the largest error that rounding gives; we saw up to 8
 SLACK = 2.0  # times the largest error of simulated rounding: kernels differ in what they round
 
 Level = Precision | None  # None: float32
@@ -60,7 +61,8 @@ def sizes(answer: Answer, expected: Answer) -> Sizes:
         return Sizes(vectors=(len(expected), len(answer)))
     if answer.shape != expected.shape or not len(answer):
         return Sizes()
-    return Sizes(cosine=float(np.min(_cosines(answer, expected))))
+    smallest = float(np.min(_cosines(answer, expected)))
+    return Sizes(cosine=smallest if np.isfinite(smallest) else None)
 
 
 def _cosines(a: Floats, b: Floats) -> Floats:
@@ -82,13 +84,13 @@ def level(
 ) -> tuple[bool, Level]:
     """Whether rounding explains the errors of all texts, and to what.
 
-    limits: the largest error of each precision. Rounding touches all texts: where half of them are
-    exact and others are not, it is something else.
+    limits: the largest error of each precision. Rounding touches all texts about alike: where half
+    of them are far nearer than the worst, it is something else.
     """
     worst = max(errors, default=0.0)
     if worst <= SAME[kind]:
         return True, None
-    if float(np.median(errors)) <= SAME[kind]:
+    if worst > SPREAD * float(np.median(errors)):
         return False, None
     for precision in PRECISIONS:
         if worst <= limits[precision]:

@@ -43,10 +43,11 @@ class Answers:
 
 @dataclass(frozen=True)
 class Text:
-    """A text, and the token ids that the checkpoint makes of it."""
+    """A text, the token ids that the checkpoint makes of it, and those that never weigh."""
 
     text: str
     ids: Sequence[int]
+    weightless: Sequence[int] = ()
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,13 @@ def _pooling(task: str, kind: Kind, read: Callable[[Any, Text], Answer]) -> Rout
     return Route("pooling", kind, body, lambda answer: _ordered(answer["data"], "data"), read)
 
 
+def _by_token(value: Any, text: Text) -> Answer:
+    """Who asks for the weights of tokens is to leave special ones out."""
+    found = token_weights(value, text.ids)
+    weighs = ~np.isin(found.ids, text.weightless)
+    return Sparse(found.ids[weighs], found.weights[weighs])
+
+
 def _plugin() -> Route:
     """vLLM with a plugin for M3's sparse weights, which gives ids too."""
 
@@ -103,7 +111,7 @@ def _plugin() -> Route:
 
 TEI = [_tei("embed", "dense"), _tei("embed_sparse", "sparse"), _tei("embed_all", "states")]
 POOLING = [
-    _pooling("token_classify", "sparse", lambda value, text: token_weights(value, text.ids)),
+    _pooling("token_classify", "sparse", _by_token),
     _plugin(),
     _pooling("token_embed", "multi", lambda value, text: read_value(value)),
 ]
@@ -188,6 +196,7 @@ class Server:
             reasons: dict[int, str] = {}
             got = self._ask(route, [texts[row] for row in rows], reasons)
             kind = _kind(got, route.kind, multi)
+            got = _shaped(got) if by_token else got
             if kind not in kinds:
                 continue
             found[kind] = [None] * len(texts)
@@ -296,6 +305,13 @@ def _batches(texts: Sequence[Text], size: int) -> list[list[int]]:
         else:
             out.append([row])
     return out
+
+
+def _shaped(answers: list[Answer | None]) -> list[Answer | None]:
+    """Gives texts without any vector the size that the vectors of others have."""
+    arrays = [a for a in answers if a is not None and not isinstance(a, Sparse)]
+    none = np.zeros((0, next((a.shape[1] for a in arrays if a.ndim == 2), 0)), dtype=np.float32)
+    return [none if isinstance(a, np.ndarray) and not a.size else a for a in answers]
 
 
 def _kind(answers: Sequence[Answer | None], said: Kind, multi: int | None) -> Kind:

@@ -64,7 +64,8 @@ def texts_of(reference: Reference) -> list[Text]:
     """The texts with the ids that the checkpoint makes of them."""
     raws = reference.raws(0)
     both = zip(reference.texts.values(), raws, strict=True)
-    return [Text(text, () if raw is None else raw.ids.tolist()) for text, raw in both]
+    weightless = reference.about.weightless
+    return [Text(text, () if raw is None else raw.ids.tolist(), weightless) for text, raw in both]
 
 
 def examine(

@@ -16,6 +16,9 @@ from tercet.evaluate.doctor.sequences import Precision
 
 HALF = 0.5  # a cause leaves at most so much of the error, else it is none
 BETTER = 0.5  # what is less simple must leave at most so much of what the simpler one leaves
+RELATED = (
+    0.8  # of the length: vectors of a fine-tuned model are nearer than that, strangers are not
+)
 BEST = 5  # variants and readings that are tried together
 
 Show = Callable[[int, int], None]
@@ -173,36 +176,26 @@ def unusable(answers: Sequence[Answer | None]) -> Explained | None:
     """Whether many answers are empty, no finite numbers, or all alike."""
     some = [a.weights if isinstance(a, Sparse) else a for a in answers if a is not None]
     sparse = any(isinstance(a, Sparse) for a in answers)
+    dense = not sparse and any(part.ndim == 1 and part.size for part in some)
     bad = sum(not np.isfinite(part).all() for part in some)
     empty = sum(part.size == 0 for part in some)
-    share = len(some) or 1
     if bad:
-        return Explained(
-            (
-                Cause(
-                    f"{bad} of {len(some)} answers hold no finite numbers",
-                    "float16 overflows in some models: serve in bfloat16 or float32; check weights",
-                ),
-            ),
-            bad / share,
-        )
-    if empty > share / 2 or (empty and not sparse):
-        return Explained(
-            (Cause(f"{empty} of {len(some)} answers are empty", "check the server's log"),),
-            empty / share,
-        )
-    if (
-        not sparse
-        and len(some) > 2
-        and all(
-            part.shape == some[0].shape and np.allclose(part, some[0], atol=1e-6)
-            for part in some[1:]
-        )
-    ):
-        return Explained(
-            (Cause("all texts get the same vector", "check that the text reaches the model"),), 1.0
-        )
+        mend = "float16 overflows in some models: serve in bfloat16 or float32; check the weights"
+        return _certain(f"{bad} of {len(some)} answers hold no finite numbers", mend)
+    if empty > len(some) / 2 or (empty and dense):  # a text without content may have no weight
+        return _certain(f"{empty} of {len(some)} answers are empty", "check the server's log")
+    alike = [part for part in some if part.shape == some[0].shape and np.allclose(part, some[0])]
+    if dense and len(alike) == len(some) > 2:
+        return _certain("all texts get the same vector", "check that texts reach the model")
     return None
+
+
+def _certain(says: str, mend: str) -> Explained:
+    return Explained((Cause(says, mend),), 1.0)
+
+
+def _guess(says: str, mend: str) -> Explained:
+    return Explained((Cause(says, mend),), 0.0)
 
 
 def unknown(
@@ -215,29 +208,23 @@ def unknown(
     size = next((_size(a) for a, _ in pairs if _size(a)), 0)
     whole = reference.about.size(kind)
     if size and size != whole:
-        says = f"another model: vectors of {size:,} dimensions instead of {whole:,}"
-        return Explained((Cause(says, mend),), 0.0)
+        return _guess(f"another model: vectors of {size:,} dimensions instead of {whole:,}", mend)
     if kind in ("sparse", "multi") and trunk_is_right:
         file = "sparse_linear" if kind == "sparse" else "colbert_linear"
-        return Explained(
-            (
-                Cause(
-                    f"the {kind} head's own weights are not the checkpoint's: the trunk is right",
-                    f"load {file}.pt of the checkpoint: where it is not found, some libraries go "
-                    "on with random weights",
-                ),
-            ),
-            0.0,
+        return _guess(
+            f"the {kind} head's own weights are not the checkpoint's: the trunk is right",
+            f"load {file}.pt of the checkpoint: where it is not found, some libraries go on with "
+            "random weights",
         )
     near = float(np.median([error(a, e) for a, e in pairs])) if pairs else WORST
-    if near < 0.8:
+    if near < RELATED:
         says = (
             "weights of a related checkpoint, such as a fine-tuned one or another revision, or "
             "coarser quantisation than int8"
         )
     else:
         says = "weights of another checkpoint, or something that is not in the list of causes"
-    return Explained((Cause(says, mend),), 0.0)
+    return _guess(says, mend)
 
 
 def _size(answer: Answer) -> int:

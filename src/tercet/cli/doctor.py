@@ -1,0 +1,203 @@
+"""`tercet doctor`: does a model or an endpoint give the vectors of its checkpoint?"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tercet.cli.meter import Meter
+from tercet.cli.options import as_usage, emit, json_option, model_options
+
+if TYPE_CHECKING:
+    from tercet.evaluate.doctor.reference import Reference
+
+_PATH = click.Path(path_type=Path)
+_KINDS = ("dense", "sparse", "multi", "states")
+_FINEST = "float32"
+
+
+def _kinds(ctx: click.Context, option: Any, value: str | None) -> tuple[str, ...]:
+    """`dense,sparse` -> ("dense", "sparse")."""
+    if value is None:
+        return _KINDS
+    names = tuple(dict.fromkeys(part.strip() for part in value.split(",") if part.strip()))
+    if not names or (unknown := [name for name in names if name not in _KINDS]):
+        what = f"unknown head {unknown[0]!r}" if names else "no head asked for"
+        raise click.BadParameter(f"{what}: choose from {', '.join(_KINDS)}")
+    return names
+
+
+@click.command()
+@click.argument("target", required=False)
+@model_options
+@click.option(
+    "--golden",
+    type=_PATH,
+    metavar="DIR",
+    help="Golden vectors made before, in place of the checkpoint.",
+)
+@click.option("--make", type=_PATH, metavar="DIR", help="Make golden vectors of --model.")
+@click.option(
+    "--api",
+    type=click.Choice(["openai", "tei", "vllm"]),
+    help="What an endpoint speaks.  [default: found by asking]",
+)
+@click.option("--name", metavar="NAME", help="The model's name at the endpoint.")
+@click.option("--key-env", metavar="VAR", help="Environment variable with the endpoint's API key.")
+@click.option(
+    "--heads",
+    "kinds",
+    callback=_kinds,
+    metavar="LIST",
+    help="Which of dense, sparse, multi, states.  [default: all that there are]",
+)
+@click.option(
+    "--prefix",
+    "prefixes",
+    multiple=True,
+    metavar="TEXT",
+    help="A prompt that may be put before texts; may be repeated.",
+)
+@click.option(
+    "--suspect",
+    "suspects",
+    multiple=True,
+    metavar="MODEL",
+    help="Another checkpoint that may be what is served; may be repeated.",
+)
+@click.option(
+    "--within",
+    type=click.Choice([_FINEST, "float16", "bfloat16", "int8"]),
+    default="int8",
+    show_default=True,
+    help="The coarsest rounding that passes.",
+)
+@click.option("--dtype", metavar="NAME", help="In which a folder or hub id is loaded.")
+@click.option(
+    "--batch", type=click.IntRange(1), default=8, show_default=True, help="Texts a request."
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0, min_open=True),
+    default=120.0,
+    show_default=True,
+    metavar="S",
+    help="Seconds for one request.",
+)
+@click.option(
+    "--retries", type=click.IntRange(0), default=3, show_default=True, help="Of a request."
+)
+@json_option
+def doctor(
+    target: str | None,
+    model: str | None,
+    revision: str | None,
+    golden: Path | None,
+    make: Path | None,
+    api: Any,
+    name: str | None,
+    key_env: str | None,
+    kinds: Any,
+    prefixes: tuple[str, ...],
+    suspects: tuple[str, ...],
+    within: str,
+    dtype: str | None,
+    batch: int,
+    timeout: float,
+    retries: int,
+    as_json: bool,
+) -> None:
+    """Compare a model or an endpoint with golden vectors of its checkpoint.
+
+    TARGET is the address of a server that speaks OpenAI's /v1/embeddings, text-embeddings-inference
+    (TEI) or vLLM's /pooling; or a folder or hub id, which our own encoder runs. Its answers to 49
+    texts of many kinds are compared with --model, run here in float32, head by head: the same, the
+    same within the rounding of a narrower number type, or different; and why, as far as trying some
+    hundred usual mistakes tells.
+
+    \b
+    Examples:
+      tercet doctor http://localhost:8080 --model BAAI/bge-m3
+      tercet doctor ./converted --model BAAI/bge-m3
+      tercet doctor --make golden --model BAAI/bge-m3
+      tercet doctor http://localhost:8000/v1 --golden golden --name bge-m3 --json
+
+    \b
+    Exit codes: 0 all heads are the same (see --within); 1 one is different; 2 wrong usage.
+    """
+    if (target is None) == (make is None):
+        raise click.UsageError("give a TARGET to examine, or --make to store golden vectors")
+    if golden is not None and (make is not None or model is not None or prefixes or suspects):
+        raise click.UsageError(
+            "--golden stands in for the checkpoint: it goes without --model, --make, --prefix and "
+            "--suspect"
+        )
+    if golden is not None and revision is not None:
+        raise click.UsageError("--revision is of --model, which --golden stands in for")
+    if make is not None and make.exists():
+        raise click.BadParameter(f"{make} exists already", param_hint="'--make'")
+    from tercet.evaluate.doctor.report import machine, text
+
+    if make is not None:
+        from tercet.evaluate.doctor.golden import save
+
+        with Meter("running the checkpoint") as meter:
+            made = _live(model, revision, prefixes, suspects)
+            for number in range(len(made.causes)):
+                meter.show(number, len(made.causes))
+                made.raws(number)
+            save(made, make)
+        size = sum(path.stat().st_size for path in make.iterdir()) / 1e6
+        click.echo(f"{make}: golden vectors of {len(made.texts)} texts, {size:,.1f} MB")
+        return
+    assert target is not None
+    from tercet.evaluate.doctor.endpoints import is_url
+    from tercet.evaluate.doctor.golden import Golden
+
+    limit: Any = None if within == _FINEST else within
+    options = {"--api": api, "--name": name, "--key-env": key_env}
+    if not is_url(target) and (given := [o for o, value in options.items() if value is not None]):
+        raise click.UsageError(f"{given[0]} is for endpoints, and {target} is no address")
+    if is_url(target) and dtype is not None:
+        raise click.UsageError("--dtype is for folders and hub ids")
+    endpoint = None
+    if is_url(target):
+        from tercet.endpoint import Endpoint
+
+        with as_usage("'TARGET'"):
+            endpoint = Endpoint(target, key_env=key_env, timeout=timeout, retries=retries)
+    reference: Reference = (
+        _live(model, revision, prefixes, suspects) if golden is None else Golden(golden)
+    )
+    from tercet.evaluate.doctor.diagnose import diagnose_endpoint, diagnose_model
+
+    with Meter("comparing") as meter:
+
+        def show(what: str, done: int, of: int) -> None:
+            meter.show(done, of)
+
+        if endpoint is not None:
+            found = diagnose_endpoint(
+                endpoint, reference, kinds=kinds, api=api, name=name, batch=batch, show=show
+            )
+        else:
+            from tercet.encoder import Encoder
+
+            encoder = Encoder.load(target, dtype=dtype)
+            found = diagnose_model(encoder, reference, kinds=kinds, show=show)
+    if as_json:
+        emit(machine(found, limit))
+    else:
+        click.echo(text(found))
+    if not found.healthy(limit):
+        click.get_current_context().exit(1)
+
+
+def _live(
+    model: str | None, revision: str | None, prefixes: tuple[str, ...], suspects: tuple[str, ...]
+) -> Any:
+    from tercet.evaluate.doctor.reference import Live, read_reference
+
+    checkpoint = read_reference(model, revision)
+    others = [(suspect, read_reference(suspect)) for suspect in suspects]
+    return Live(checkpoint, model or "tercet-mini", prefixes=prefixes, suspects=others)

@@ -1,0 +1,150 @@
+"""Shared stretches are found wherever they lie, and nothing else is."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tercet.data.filter.characters import letters_alone, spread
+from tercet.data.filter.evaluation import EvaluationText
+from tercet.data.filter.overlap import BLOCK, SAME, Match, Overlap, Shares
+from tercet.errors import InputError
+
+QUERY = "how many points did the panthers defense surrender in that season and who led the league"
+PASSAGE = (
+    "The Panthers defense gave up just 308 points, ranking sixth in the league, while also leading "
+    "the NFL in interceptions with 24 and boasting four Pro Bowl selections."
+)
+CHINESE = (
+    "教育的目的在于充分发展人的个性并加强对人权和基本自由的尊重，"
+    "教育应促进各国各种族之间的了解容忍和友谊，并应促进联合国维护和平的各项活动。"
+)
+
+
+def index(folder: Path, texts: Sequence[str], shares: Shares | None = None) -> Overlap:
+    folder.mkdir(parents=True, exist_ok=True)
+    found = [EvaluationText(text, "set", "set/q.jsonl", n) for n, text in enumerate(texts, 1)]
+    Overlap.build(found, shares or Shares(), folder)
+    return Overlap(folder)
+
+
+def one(overlap: Overlap, text: str) -> Match | None:
+    return overlap.find([text])[0]
+
+
+def longest(left: str, right: str) -> int:
+    """The longest common run, by all starts."""
+    return max(
+        (end - start for start in range(len(left)) for end in range(start, len(left) + 1)
+         if left[start:end] in right),
+        default=0,
+    )  # fmt: skip
+
+
+@settings(
+    deadline=None, max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(data=st.data(), characters=st.integers(12, 15))
+def test_exactly_the_runs_that_are_long_enough(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, characters: int
+) -> None:
+    letters = st.text("水木山河", min_size=0, max_size=60)
+    known = data.draw(st.lists(letters, min_size=1, max_size=4))
+    source = data.draw(st.sampled_from(known))
+    start = data.draw(st.integers(0, len(source)))
+    size = data.draw(st.integers(0, 20))
+    text = data.draw(letters) + source[start : start + size] + data.draw(letters)
+    shares = Shares(characters=characters)
+    overlap = index(tmp_path_factory.mktemp("index"), known, shares)
+    # dense letters, so that characters alone decide; of a whole evaluation text 10/13 are enough
+    run = max(longest(one, text) for one in known)
+    enough = max(shares.gram, characters * 10 / 13)
+    whole = any(one in text and len(one) >= enough for one in known)
+    same = any(one == text and 3 * len(one) >= SAME for one in known)
+    match = one(overlap, text)
+    assert (match is not None) == (run >= characters or whole or same)
+    if match is not None:
+        assert match.shared in text
+        assert any(match.shared in one for one in known)
+
+
+@pytest.mark.parametrize("before", ["", "It is said: ", "An introduction of many words. " * 9])
+@pytest.mark.parametrize("after", ["", " And so on.", " And so on, for many pages." * 9])
+def test_a_copied_passage_is_found_anywhere(tmp_path: Path, before: str, after: str) -> None:
+    overlap = index(tmp_path, ["nothing like it at all", QUERY, PASSAGE, CHINESE])
+    for text, line in ((PASSAGE, 3), (CHINESE, 4), (QUERY, 2)):
+        for copy in (text, text.upper(), text.replace(" ", " \n"), text.replace(",", " – ")):
+            match = one(overlap, before + copy + after)
+            assert match is not None
+            assert match.where == f"set/q.jsonl:{line}"
+            assert match.whole == (not before and not after)
+
+
+def test_parts_count_from_thirteen_words_on(tmp_path: Path) -> None:
+    overlap = index(tmp_path, [PASSAGE])
+    words = PASSAGE.split()
+    for count in range(1, len(words)):
+        part = "Somebody wrote, " + " ".join(words[3 : 3 + count]) + ", we are told"
+        found = len(words[3 : 3 + count])
+        assert (one(overlap, part) is not None) == (found >= 13), found
+    # of a script without spaces fifty characters
+    overlap = index(tmp_path / "chinese", [CHINESE])
+    bare = letters_alone(CHINESE)
+    for count in (30, 49, 50, 60):
+        assert (one(overlap, f"前言{bare[2 : 2 + count]}后记") is not None) == (count >= 50)
+
+
+def test_common_phrases_are_no_copy(tmp_path: Path) -> None:
+    overlap = index(tmp_path, [QUERY, PASSAGE, "On the other hand", "Thank you very much!"])
+    for text in (
+        "ranking sixth in the league, while also leading",  # ten words
+        "Thank you very much!",  # too short to be anybody's
+        "On the other hand, thank you very much.",
+        "the panthers the panthers the panthers the panthers the panthers the panthers",
+        "",
+    ):
+        assert one(overlap, text) is None
+
+
+def test_equal_texts_count_from_twenty_letters_on(tmp_path: Path) -> None:
+    known = ["Where is the red house?", "red house", "红色的房子在哪里呢", "红色的房子"]
+    overlap = index(tmp_path, known)
+    for text in known:
+        match = one(overlap, f"«{text.upper()}»")
+        size = spread_of(text)
+        assert (match is not None and match.whole) == (size >= SAME), text
+
+
+def spread_of(text: str) -> int:
+    from tercet.data.filter.characters import Bare
+
+    return spread(Bare.of([text]).text(0))
+
+
+def test_a_short_run_does_not_hide_a_long_one(tmp_path: Path) -> None:
+    words = PASSAGE.split()
+    # the beginning stands in another text too, which goes on otherwise
+    other = " ".join(words[:10]) + " but nobody knew it then"
+    overlap = index(tmp_path, [other, PASSAGE])
+    match = one(overlap, "As it was said. " + " ".join(words[:20]))
+    assert match is not None
+    assert match.where.endswith(":2")
+
+
+def test_blocks_change_nothing(tmp_path: Path) -> None:
+    overlap = index(tmp_path, [PASSAGE, CHINESE])
+    texts = [PASSAGE, "short", "", CHINESE, "x" * BLOCK, f"a {PASSAGE} b", QUERY]
+    assert overlap.find(texts) == [one(overlap, text) for text in texts]
+    assert overlap.find([]) == []
+
+
+def test_sets_of_short_texts_alone(tmp_path: Path) -> None:
+    overlap = index(tmp_path, ["a very short question of mine", ""])
+    assert one(overlap, "A very short question, of mine.") is not None
+    assert one(overlap, PASSAGE) is None
+    with pytest.raises(InputError, match="no text"):
+        index(tmp_path / "none", [])
+    with pytest.raises(InputError, match="12 characters"):
+        Shares(characters=3)

@@ -1,0 +1,145 @@
+"""A file encoded in parts is, to the last bit, the file encoded at once."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tercet.bulk import EncodeJob, Texts
+from tercet.cli import run as tercet
+from tercet.data.shards import Parts, Shard, merge, parts_folder, run_part
+from tercet.embeddings import Embeddings
+from tercet.encoder import Encoder
+from tercet.errors import InputError
+
+TEXTS = [f"the river {'and the sea ' * (number * 7 % 11)}{number}" for number in range(23)]
+TEXTS[5] = ""
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tercet.bulk.TEXTS", 4)
+
+
+@pytest.fixture
+def job(tmp_path: Path, tiny_checkpoint: Path) -> EncodeJob:
+    (tmp_path / "texts.txt").write_text("\n".join(TEXTS) + "\n")
+    return EncodeJob(
+        str(tmp_path / "vectors"), str(tmp_path / "texts.txt"), model=str(tiny_checkpoint)
+    )
+
+
+def files(folder: str | Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+def test_parts_make_the_whole_to_the_last_bit(job: EncodeJob, count: int) -> None:
+    whole = replace(job, target=f"{job.target}.whole")
+    told = whole.encode()
+    for shard in reversed(Shard.all(count)):
+        run_part(job, shard)
+    report = merge(job, count)
+    assert files(job.target) == files(whole.target)
+    assert report == {**told, "out": job.target, "seconds": report["seconds"]}
+    assert report["texts"] == len(TEXTS)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"heads": ("sparse",)},
+        {"heads": ("dense", "multi"), "multi_pool": 2},
+        {"max_length": 9, "sparse_top": 3, "role": "query"},
+        {"mcls": 4},
+    ],
+)
+def test_options_hold_in_parts(job: EncodeJob, options: dict[str, object]) -> None:
+    job = replace(job, **options)  # type: ignore[arg-type]
+    whole = replace(job, target=f"{job.target}.whole")
+    told = whole.encode()
+    for shard in Shard.all(2):
+        run_part(job, shard)
+    found = Parts.find(Path(job.target)).job(EncodeJob, Path(job.target))
+    assert found == job
+    assert merge(found, 2)["truncated"] == told["truncated"]
+    assert files(job.target) == files(whole.target)
+
+
+def test_the_whole_is_what_the_encoder_gives(job: EncodeJob, tiny_checkpoint: Path) -> None:
+    job.encode()
+    got = Embeddings.load(job.target)
+    want = Encoder.load(tiny_checkpoint).encode(TEXTS)
+    assert got.dense is not None
+    assert want.dense is not None
+    np.testing.assert_allclose(got.dense, want.dense, atol=1e-5)
+    np.testing.assert_array_equal(got.lengths, want.lengths)
+
+
+def test_more_parts_than_blocks(job: EncodeJob) -> None:
+    folder = run_part(job, Shard(7, 7))
+    assert not (folder / "embeddings").exists()
+    with pytest.raises(InputError, match=r"6 of 7 parts are missing: 1/7, 2/7, 3/7"):
+        merge(job, 7)
+
+
+def test_parts_of_two_models_are_not_joined(
+    job: EncodeJob, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(tiny_checkpoint, model)
+    job = replace(job, model=str(model))
+    run_part(job, Shard(1, 2))
+    settings = json.loads((model / "tercet.json").read_text())
+    (model / "tercet.json").write_text(json.dumps({**settings, "passage_prefix": "sea "}))
+    run_part(job, Shard(2, 2))
+    with pytest.raises(InputError, match=r"00002-of-00002 was encoded by another model than"):
+        merge(job, 2)
+    assert not Path(job.target).exists()
+    assert parts_folder(Path(job.target)).exists()
+
+
+def test_a_target_that_exists_is_told_before_work_begins(job: EncodeJob) -> None:
+    Path(job.target).mkdir()
+    for begin in (job.encode, lambda: run_part(job, Shard(1, 2))):
+        with pytest.raises(InputError, match="vectors exists already"):
+            begin()
+    assert not parts_folder(Path(job.target)).exists()
+
+
+def test_progress_reaches_the_end_of_the_file(job: EncodeJob) -> None:
+    seen: list[tuple[int, int, int]] = []
+    replace(job, show=lambda *now: seen.append(now)).encode()
+    size = Path(job.file).stat().st_size
+    assert seen == sorted(seen)
+    assert len(seen) == -(-len(TEXTS) // 4)
+    assert seen[-1][:2] == (size, size)
+    texts = Texts(Path(job.file))
+    assert list(texts) == TEXTS
+
+
+def test_the_commands(
+    job: EncodeJob, tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def call(*arguments: str) -> tuple[int, str, str]:
+        code = tercet(arguments)
+        return code, *capsys.readouterr()
+
+    options = (job.file, "--out", job.target, "--model", str(tiny_checkpoint))
+    code, out, _ = call("encode", *options, "--shard", "2/2", "--json")
+    assert code == 0
+    assert json.loads(out)["folder"] == f"{job.target}.parts/00002-of-00002"
+    code, _, complaint = call("data", "merge", job.target)
+    assert code == 1
+    assert "1 of 2 parts are missing: 1/2" in complaint
+    code, out, _ = call("encode", *options, "--shard", "1/2")
+    assert f"tercet data merge {job.target}" in out
+    code, out, _ = call("data", "merge", f"{job.target}.parts", "--json")
+    assert code == 0
+    assert json.loads(out)["texts"] == len(TEXTS)
+    assert len(Embeddings.load(job.target)) == len(TEXTS)
+    for wrong in (["--shard", "3/2"], ["--shard", "1/2", "--workers", "2"], ["--workers", "0"]):
+        assert call("encode", *options[:2], f"{job.target}2", *wrong)[0] == 2
