@@ -33,7 +33,7 @@ PAIR_RANGES = (
 
 
 class Tokenizes(Protocol):
-    """What BM25 needs of a tokenizer; `tercet.tokens.Tokenizer` is one."""
+    """What BM25 on pieces needs of a tokenizer; `tercet.tokens.Tokenizer` is one."""
 
     @property
     def vocabulary(self) -> int:
@@ -41,6 +41,10 @@ class Tokenizes(Protocol):
 
     def contents(self, texts: Sequence[str], *, limit: int | None = None) -> list[list[int]]:
         """Ids of each text without special tokens, at most `limit`."""
+
+
+class Locates(Tokenizes, Protocol):
+    """What finding the end of the first so many tokens needs besides."""
 
     def places(self, text: str) -> tuple[list[int], npt.NDArray[np.int64]]:
         """Ids of a text and the characters [start, end) of each, (T, 2)."""
@@ -91,7 +95,7 @@ class Words:
     The tokenizer says where the first so many tokens of a text end; it is needed for limits alone.
     """
 
-    tokenizer: Tokenizes | None = None
+    tokenizer: Locates | None = None
     numbers: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -120,7 +124,7 @@ class Words:
         ]
 
 
-def first_tokens(tokenizer: Tokenizes, text: str, limit: int) -> str:
+def first_tokens(tokenizer: Locates, text: str, limit: int) -> str:
     """The text of the first `limit` tokens of a text that has more, and nothing of the next one."""
     size = READ * limit
     while True:
@@ -252,15 +256,3 @@ def _blocks(texts: Iterable[str]) -> Iterator[list[str]]:
     stream = iter(texts)
     while some := list(islice(stream, BLOCK)):
         yield some
-
-
-def passage_weights(texts: Iterable[str], tokenizer: Tokenizes, max_tokens: int) -> sp.csr_array:
-    """What a term of a query adds to each text's score, (S, V) float32, without case."""
-    made = index(texts, Pieces(tokenizer, fold=True), max_tokens=max_tokens + SPECIAL)
-    return made.weights
-
-
-def query_counts(texts: Iterable[str], tokenizer: Tokenizes, max_tokens: int) -> sp.csr_array:
-    """How often each term is in each query, (Q, V) float32, without case."""
-    terms = Pieces(tokenizer, fold=True)
-    return _counts(texts, terms, terms.size, max_tokens + SPECIAL, once=False)

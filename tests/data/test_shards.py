@@ -20,6 +20,7 @@ from tercet.data.shards import (
     MANIFEST,
     Parts,
     Shard,
+    _scratch_name,
     merge,
     parts_folder,
     run,
@@ -121,9 +122,9 @@ def test_a_killed_process_is_told_and_the_run_goes_on_later(job: Counting, whole
 
 def test_what_living_processes_write_is_not_swept(job: Counting) -> None:
     folder = run_part(job, Shard(1, 2))
-    host = os.uname().nodename
     for pid in (os.getpid(), "x"):
-        (folder.parent / f".00002-of-00002.{host}.{pid}.abc").mkdir()
+        name = _scratch_name(folder.with_name("00002-of-00002"))
+        (folder.parent / f"{name}{pid}.abc").mkdir()
     (folder.parent / f".00002-of-00002.elsewhere.{2**22 + 1}.abc").mkdir()
     run_part(job, Shard(2, 2))
     assert len(left(job)) == 5

@@ -178,9 +178,9 @@ def test_maxsim_alone_is_for_small_corpora(
 def test_bm25_is_lucenes_formula_over_pieces() -> None:
     texts = ["Red red stone", "a green stone by the river", "?", "red sea"]
     tokenizer = Words()
-    weights = bm25.passage_weights(texts, tokenizer, 100)
-    counts = bm25.query_counts(["RED sea red", "", "unheard"], tokenizer, 100)
-    scores = (counts @ weights.T).toarray()
+    made = bm25.index(texts, bm25.Pieces(tokenizer, fold=True), max_tokens=100)
+    counts = made.queries(["RED sea red", "", "unheard"], max_tokens=100)
+    scores = (counts @ made.weights.T).toarray()
     lengths = [len(text.split()) for text in texts]
     mean = sum(lengths) / 4
 
@@ -192,7 +192,7 @@ def test_bm25_is_lucenes_formula_over_pieces() -> None:
     sea = [0.0, 0.0, 0.0, term(3, 1, 1)]
     np.testing.assert_allclose(scores[0], 2 * np.array(red) + sea, rtol=1e-5)
     assert not scores[1:].any()
-    short = bm25.query_counts(["red sea red"], tokenizer, 1)
+    short = made.queries(["red sea red"], max_tokens=1 + bm25.SPECIAL)
     assert Counter(short.data.tolist()) == {1.0: 1}
 
 

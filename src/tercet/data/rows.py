@@ -52,7 +52,7 @@ def numbered_rows(
 def _json_rows(path: Path, skip: Callable[[InputError], None] | None) -> Iterator[tuple[int, Row]]:
     number = 0
     try:
-        with _open(path) as lines:
+        with open_packed(path) as lines:
             for number, raw in enumerate(lines, 1):
                 try:
                     row = _parse(raw.removeprefix(_BOM) if number == 1 else raw)
@@ -89,7 +89,7 @@ def _reason(error: Exception) -> str:
     return f"not readable as JSON lines: {error}"
 
 
-def _open(path: Path) -> io.BufferedIOBase:
+def open_packed(path: Path) -> io.BufferedIOBase:
     """Opens a plain, .gz, .xz or .zst file for its unpacked bytes."""
     if path.suffix == ".gz":
         return gzip.open(path)

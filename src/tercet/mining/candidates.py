@@ -89,9 +89,10 @@ class Candidates:
             if passages.multi is not None:
                 rankers["multi"] = MultiRanker(queries, passages, pool.candidates)
         if "bm25" in config.by:
-            weights = bm25.passage_weights(pool.texts, encoder.tokenizer, config.passage_tokens)
-            counts = bm25.query_counts(pool.queries, encoder.tokenizer, config.query_tokens)
-            rankers["bm25"] = SparseRanker(counts, weights, pool.candidates)
+            terms = bm25.Pieces(encoder.tokenizer, fold=True)
+            made = bm25.index(pool.texts, terms, max_tokens=config.passage_tokens)
+            counts = made.queries(pool.queries, max_tokens=config.query_tokens)
+            rankers["bm25"] = SparseRanker(counts, made.weights, pool.candidates)
         return Candidates(config, rankers, config.weights or encoder.weights, config.last)
 
     def find(self, queries: Places) -> dict[Source, Ranked]:

@@ -15,7 +15,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Literal
 
-from tercet.data.rows import _open
+from tercet.data.rows import open_packed
 from tercet.errors import InputError, MissingExtraError
 
 Structure = Literal[
@@ -197,7 +197,7 @@ def not_decoded(error: UnicodeDecodeError) -> str:
 
 def open_bytes(path: Path) -> io.BufferedIOBase:
     """A file, plain or packed as its name says, for its unpacked bytes."""
-    return bz2.open(path) if path.suffix == ".bz2" else _open(path)
+    return bz2.open(path) if path.suffix == ".bz2" else open_packed(path)
 
 
 def unpacked_name(path: Path) -> str:

@@ -23,6 +23,14 @@ Level = Precision | None  # None: float32
 
 
 @dataclass(frozen=True)
+class Fact:
+    """Something that differs besides vectors; `matters` where results of search change."""
+
+    says: str
+    matters: bool = True
+
+
+@dataclass(frozen=True)
 class Sizes:
     """What differs in a text besides its error."""
 

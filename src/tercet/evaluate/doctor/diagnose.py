@@ -33,7 +33,7 @@ def diagnose_endpoint(
     if not answers.found:
         raise InputError(f"{server.words} offers none of {', '.join(kinds)}")
     heads = examine(reference, answers, again=server.alone, show=show)
-    return Diagnosis(answers.source, about, tuple(heads), notes=answers.notes)
+    return Diagnosis(answers.source, about, tuple(heads), answers.facts)
 
 
 def diagnose_model(

@@ -1,31 +1,33 @@
 """Embedding servers: which of the usual interfaces they speak, and what they answer to texts.
 
-OpenAI's /v1/embeddings (vLLM, infinity, llama.cpp, SGLang and many more); text-embeddings-inference
-(TEI) with /embed, /embed_sparse and /embed_all; vLLM's /pooling for sparse weights and
-multi-vectors. Knows nothing of verdicts or causes.
+Knows nothing of verdicts or causes.
 """
 
 import asyncio
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 from urllib.parse import urlsplit
 
 import numpy as np
 
 from tercet.endpoint import Client, Endpoint, EndpointError, RejectedError, first_of, wait_for
 from tercet.errors import InputError
-from tercet.evaluate.doctor.answers import read_sparse, read_value, token_weights
-from tercet.evaluate.doctor.compare import error
+from tercet.evaluate.doctor.compare import Fact, error
 from tercet.evaluate.doctor.readings import Answer, Kind, Sparse
+from tercet.evaluate.doctor.routes import POOLING, TEI, Route, Text, openai
 from tercet.evaluate.doctor.sequences import TOKENS
 
 Api = Literal["openai", "tei", "vllm"]
 APIS: tuple[Api, ...] = get_args(Api)
 LARGE = 2000  # characters from which a text is sent alone
+SURE = ("no connection", "too slow", "429")  # failures that are no matter of the path
 _SUFFIX = re.compile(r"/(v\d+/)?(embeddings|embed|embed_sparse|embed_all|pooling)$")
 _VERSION = re.compile(r"/(v\d+)$")
+_BASE64 = "base64, which OpenAI's own client asks for"
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -38,100 +40,17 @@ class Answers:
     source: str  # what answered, in words
     found: dict[Kind, list[Answer | None]]
     refused: dict[Kind, dict[int, str]] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
+    facts: tuple[Fact, ...] = ()
 
 
 @dataclass(frozen=True)
-class Text:
-    """A text, the token ids that the checkpoint makes of it, and those that never weigh."""
-
-    text: str
-    ids: Sequence[int]
-    weightless: Sequence[int] = ()
-
-
-@dataclass(frozen=True)
-class Route:
-    """One path of a server: what is sent there, and how its answer is read."""
-
-    path: str
-    kind: Kind
-    body: Callable[[list[str], str], dict[str, Any]]
-    rows: Callable[[Any], Any]  # one value a text
-    read: Callable[[Any, Text], Answer] = lambda value, text: read_value(value)
-
-    def __str__(self) -> str:
-        task = self.body([], "").get("task")
-        return f"/{self.path}" + (f" ({task})" if task else "")
-
-
-def _tei(path: str, kind: Kind) -> Route:
-    def body(texts: list[str], name: str) -> dict[str, Any]:
-        return {"inputs": texts, "truncate": True}
-
-    if kind == "sparse":
-        return Route(
-            path, kind, body, lambda answer: answer, lambda value, text: read_sparse(value)
-        )
-    return Route(path, kind, body, lambda answer: answer)
-
-
-def _openai(path: str) -> Route:
-    def body(texts: list[str], name: str) -> dict[str, Any]:
-        return {"model": name, "input": texts, "encoding_format": "float"}
-
-    return Route(path, "dense", body, lambda answer: _ordered(answer["data"], "embedding"))
-
-
-def _pooling(task: str, kind: Kind, read: Callable[[Any, Text], Answer]) -> Route:
-    def body(texts: list[str], name: str) -> dict[str, Any]:
-        return {"model": name, "task": task, "input": texts}
-
-    return Route("pooling", kind, body, lambda answer: _ordered(answer["data"], "data"), read)
-
-
-def _by_token(value: Any, text: Text) -> Answer:
-    """Who asks for the weights of tokens is to leave special ones out."""
-    found = token_weights(value, text.ids)
-    weighs = ~np.isin(found.ids, text.weightless)
-    return Sparse(found.ids[weighs], found.weights[weighs])
-
-
-def _plugin() -> Route:
-    """vLLM with a plugin for M3's sparse weights, which gives ids too."""
-
-    def body(texts: list[str], name: str) -> dict[str, Any]:
-        return {"model": name, "task": "plugin", "data": {"input": texts}}
-
-    def rows(answer: Any) -> Any:
-        return _ordered(answer["data"]["data"], "sparse_embedding")
-
-    return Route("pooling", "sparse", body, rows, lambda value, text: read_sparse(value))
-
-
-TEI = [_tei("embed", "dense"), _tei("embed_sparse", "sparse"), _tei("embed_all", "states")]
-POOLING = [
-    _pooling("token_classify", "sparse", _by_token),
-    _plugin(),
-    _pooling("token_embed", "multi", lambda value, text: read_value(value)),
-]
-
-
-def _ordered(data: list[Any], name: str) -> list[Any]:
-    """The values in the order of the texts, which `index` tells."""
-    places = [item.get("index") for item in data]
-    if sorted(map(str, places)) == sorted(map(str, range(len(data)))):
-        data = [
-            item for _, item in sorted(zip(places, data, strict=True), key=lambda both: both[0])
-        ]
-    return [item[name] for item in data]
-
-
 class Server:
     """An embedding server whose interface is known: see `find`."""
 
-    def __init__(self, endpoint: Endpoint, name: str, routes: Sequence[Route], batch: int) -> None:
-        self.endpoint, self.name, self.routes, self.batch = endpoint, name, list(routes), batch
+    endpoint: Endpoint
+    name: str  # of the model, as the server has it
+    routes: tuple[Route, ...] = ()  # one a kind
+    batch: int = 1  # texts of a request
 
     @staticmethod
     def find(
@@ -145,36 +64,26 @@ class Server:
         """
         endpoint, version = _root(endpoint)
         first = replace(endpoint, retries=min(1, endpoint.retries))
-        wanted = _served(first, version or "v1", guess) if name is None else name
+        named = _served(first, version or "v1", guess) if name is None else name
         paths = [f"{version}/embeddings"] if version else ["v1/embeddings", "embeddings"]
-        said: dict[str, str] = {}
+        probe = Server(first, named)
 
-        def answering(routes: Sequence[Route]) -> list[Route]:
-            probe = Server(first, wanted, [], 1)
-            out: list[Route] = []
-            for route in routes:
-                if any(known.kind == route.kind for known in out):
-                    continue
-                try:
-                    found = probe._ask(route, [Text("lighthouse", range(9999))])
-                except EndpointError as error:
-                    if getattr(error.__cause__, "kind", "") in ("no connection", "too slow", "429"):
-                        raise
-                    said[str(route)] = str(error)
-                else:
-                    if found[0] is not None:
-                        out.append(route)
-            return out
-
-        routes = answering(TEI) if api in (None, "tei") else []
-        if not routes and api != "tei":
-            routes = answering([_openai(path) for path in paths])
+        async def answering(client: Client) -> tuple[list[Route], dict[str, str]]:
+            said: dict[str, str] = {}
+            if api in (None, "tei") and (routes := await probe._answering(client, TEI, said)):
+                return routes, said
+            if api == "tei":
+                return [], said
+            routes = await probe._answering(client, [openai(path) for path in paths], said)
             if api != "openai":
-                routes += answering(POOLING)
+                routes += await probe._answering(client, POOLING, said)
+            return routes, said
+
+        routes, said = _with_client(first, answering)
         if not routes:
-            told = "; ".join(f"{route}: {_after(text)}" for route, text in said.items())
+            told = "; ".join(f"{route}: {why}" for route, why in said.items())
             raise EndpointError(f"{endpoint.url} gives no embeddings: {told}")
-        return Server(endpoint, wanted, routes, batch)
+        return Server(endpoint, named, tuple(routes), batch)
 
     @property
     def words(self) -> str:
@@ -186,113 +95,148 @@ class Server:
 
         multi: the size of the checkpoint's multi-vectors. Raises EndpointError.
         """
-        found: dict[Kind, list[Answer | None]] = {}
-        refused: dict[Kind, dict[int, str]] = {}
-        for route in self.routes:
-            if route.kind not in kinds and not (route.kind == "states" and "multi" in kinds):
-                continue
-            by_token = route.kind in ("multi", "states")
-            rows = [n for n, text in enumerate(texts) if not by_token or len(text.ids) <= TOKENS]
-            reasons: dict[int, str] = {}
-            got = self._ask(route, [texts[row] for row in rows], reasons)
-            kind = _kind(got, route.kind, multi)
-            got = _shaped(got) if by_token else got
-            if kind not in kinds:
-                continue
-            found[kind] = [None] * len(texts)
-            for row, answer in zip(rows, got, strict=True):
-                found[kind][row] = answer
-            refused[kind] = {rows[place]: why for place, why in reasons.items()}
-        notes = [self._base64(texts)] if "dense" in found else []
-        return Answers(self.words, found, refused, tuple(note for note in notes if note))
+        answers = Answers(self.words, {})
+
+        async def everything(client: Client) -> list[Fact]:
+            for route in self.routes:
+                if route.kind in kinds or (route.kind == "states" and "multi" in kinds):
+                    await self._add(client, route, texts, kinds, multi, answers)
+            return await self._base64(client, texts) if "dense" in answers.found else []
+
+        return replace(answers, facts=tuple(_with_client(self.endpoint, everything)))
 
     def alone(self, texts: Sequence[Text], kind: Kind) -> list[Answer | None]:
         """The answers to texts that are sent one by one."""
-        route = next(
-            r for r in self.routes if r.kind == kind or (kind, r.kind) == ("multi", "states")
-        )
-        return Server(self.endpoint, self.name, [], 1)._ask(route, texts, {})
+        either = (kind, "states" if kind == "multi" else kind)
+        route = next(route for route in self.routes if route.kind in either)
+        one = replace(self, batch=1)
+        return _with_client(self.endpoint, lambda client: one._ask(client, route, texts, {}))
 
-    def _base64(self, texts: Sequence[Text]) -> str | None:
+    async def _answering(
+        self, client: Client, routes: Sequence[Route], said: dict[str, str]
+    ) -> list[Route]:
+        """The routes that answer, one a kind; `said` gets the reasons of the others."""
+        out: list[Route] = []
+        for route in routes:
+            if any(known.kind == route.kind for known in out):
+                continue
+            try:
+                await self._ask(client, route, [Text("lighthouse", range(9999))])
+            except EndpointError as failed:
+                if getattr(failed.__cause__, "kind", "") in SURE:
+                    raise
+                said[str(route)] = _after(str(failed))
+            else:
+                out.append(route)
+        return out
+
+    async def _add(
+        self,
+        client: Client,
+        route: Route,
+        texts: Sequence[Text],
+        kinds: Sequence[Kind],
+        multi: int | None,
+        answers: Answers,
+    ) -> None:
+        """Puts what a route answers to all texts into `answers`."""
+        by_token = route.kind in ("multi", "states")
+        rows = [n for n, text in enumerate(texts) if not by_token or len(text.ids) <= TOKENS]
+        refused: dict[int, str] = {}
+        got = await self._ask(client, route, [texts[row] for row in rows], refused)
+        kind = _kind(got, route.kind, multi)
+        if kind in kinds:
+            found: list[Answer | None] = [None] * len(texts)
+            for row, answer in zip(rows, _shaped(got) if by_token else got, strict=True):
+                found[row] = answer
+            answers.found[kind] = found
+            answers.refused[kind] = {rows[place]: why for place, why in refused.items()}
+
+    async def _base64(self, client: Client, texts: Sequence[Text]) -> list[Fact]:
         """What is wrong with the form that OpenAI's own client asks for, if anything."""
         route = next(route for route in self.routes if route.kind == "dense")
         if not route.path.endswith("embeddings"):
-            return None
-        coded = replace(
-            route, body=lambda t, name: route.body(t, name) | {"encoding_format": "base64"}
-        )
-        some = [text for text in texts if len(text.text) < LARGE][:3]
-        plain = self._ask(route, some, {})
+            return []
+        form = {"encoding_format": "base64"}
+        coded = replace(route, body=lambda some, name: route.body(some, name) | form)
+        few = [text for text in texts if text.text.strip() and len(text.text) < LARGE][:3]
+        plain = await self._ask(client, route, few, {})
         try:
-            found = self._ask(coded, some, {})
+            found = await self._ask(client, coded, few)
         except EndpointError as failed:
-            return f"base64, which OpenAI's own client asks for, fails: {failed}"
-        if any(a is None for a in found):
-            return "base64, which OpenAI's own client asks for, is refused"
+            return [Fact(f"{_BASE64}, fails: {_after(str(failed))}", False)]
         for a, b in zip(found, plain, strict=True):
             if a is not None and b is not None and error(a, b) > 1e-2:
-                return "base64, which OpenAI's own client asks for, gives other numbers"
-        return None
+                return [Fact(f"{_BASE64}, gives other numbers than plain floats")]
+        return []
 
-    def _ask(
-        self, route: Route, texts: Sequence[Text], refused: dict[int, str] | None = None
+    async def _ask(
+        self,
+        client: Client,
+        route: Route,
+        texts: Sequence[Text],
+        refused: dict[int, str] | None = None,
     ) -> list[Answer | None]:
         """One answer a text; with `refused`, a text that the server rejects is None."""
-        parts = list(_batches(texts, self.batch))
-        values: list[Any] = [None] * len(texts)
-        given: set[int] = set()
+        values: dict[int, Any] = {}
 
-        async def send(client: Client, rows: list[int]) -> None:
-            body = route.body([texts[row].text for row in rows], self.name)
+        async def send(rows: list[int]) -> None:
             try:
+                body = route.body([texts[row].text for row in rows], self.name)
                 answer = await client.post(route.path, body)
-            except RejectedError as error:
+            except RejectedError as failed:
                 if refused is None:
                     raise
                 if len(rows) == 1:
-                    refused[rows[0]] = _after(str(error))
-                    return
-                half = len(rows) // 2
-                await send(client, rows[:half])
-                await send(client, rows[half:])
-                return
-            for row, value in zip(rows, self._rows(route, answer, len(rows)), strict=True):
-                values[row] = value
-                given.add(row)
+                    refused[rows[0]] = _after(str(failed))
+                else:
+                    half = len(rows) // 2
+                    await send(rows[:half])
+                    await send(rows[half:])
+            else:
+                values.update(zip(rows, self._rows(route, answer, len(rows)), strict=True))
 
-        async def everything() -> None:
-            async with Client(self.endpoint) as client:
-                try:
-                    async with asyncio.TaskGroup() as group:
-                        for rows in parts:
-                            group.create_task(send(client, rows))
-                except BaseExceptionGroup as errors:
-                    raise first_of(errors) from first_of(errors).__cause__
-
-        wait_for(everything())
-        out: list[Answer | None] = []
-        for row, text in enumerate(texts):
-            try:
-                out.append(route.read(values[row], text) if row in given else None)
-            except ValueError as error:
-                raise EndpointError(
-                    f"{self.endpoint.url}{route}: the answer to {text.text[:30]!r} cannot be read: "
-                    f"{error}"
-                ) from error
-        return out
+        try:
+            async with asyncio.TaskGroup() as group:
+                for rows in _batches(texts, self.batch):
+                    group.create_task(send(rows))
+        except BaseExceptionGroup as errors:
+            raise first_of(errors) from first_of(errors).__cause__
+        return [
+            self._read(route, values[row], text) if row in values else None
+            for row, text in enumerate(texts)
+        ]
 
     def _rows(self, route: Route, answer: Any, count: int) -> list[Any]:
         where = f"{self.endpoint.url}{route}"
         try:
             rows = route.rows(answer)
-        except (KeyError, TypeError, AttributeError) as error:
-            shown = repr(answer)[:80]
-            raise EndpointError(f"{where}: an answer without embeddings: {shown}") from error
+        except (KeyError, TypeError, AttributeError):
+            rows = None
         if not isinstance(rows, list):
             raise EndpointError(f"{where}: an answer without embeddings: {repr(answer)[:80]}")
         if len(rows) != count:
             raise EndpointError(f"{where}: {len(rows)} answers to {count} texts in one request")
         return rows
+
+    def _read(self, route: Route, value: Any, text: Text) -> Answer:
+        try:
+            return route.read(value, text)
+        except ValueError as wrong:
+            raise EndpointError(
+                f"{self.endpoint.url}{route}: the answer to {text.text[:30]!r} cannot be read: "
+                f"{wrong}"
+            ) from wrong
+
+
+def _with_client(endpoint: Endpoint, work: Callable[[Client], Coroutine[Any, Any, T]]) -> T:
+    """Runs work with one client, to its end."""
+
+    async def run() -> T:
+        async with Client(endpoint) as client:
+            return await work(client)
+
+    return wait_for(run())
 
 
 def _batches(texts: Sequence[Text], size: int) -> list[list[int]]:

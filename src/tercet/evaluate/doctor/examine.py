@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from tercet.evaluate.doctor.compare import SAME, Level, Sizes, level, sizes
-from tercet.evaluate.doctor.endpoints import Answers, Text
+from tercet.evaluate.doctor.endpoints import Answers
 from tercet.evaluate.doctor.readings import Answer, Cause, Kind
 from tercet.evaluate.doctor.reference import Reference, expected
+from tercet.evaluate.doctor.routes import Text
 from tercet.evaluate.doctor.search import Explained, Search, shuffled, unknown, unusable
 from tercet.evaluate.doctor.sequences import PRECISIONS
 

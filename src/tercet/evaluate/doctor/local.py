@@ -4,24 +4,17 @@ Knows nothing of endpoints or verdicts.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from tercet.config import HEADS, Head
 from tercet.encoder import Encoder
-from tercet.evaluate.doctor.endpoints import Answers, Text
+from tercet.evaluate.doctor.compare import Fact
+from tercet.evaluate.doctor.endpoints import Answers
 from tercet.evaluate.doctor.readings import Answer, Kind, Sparse
 from tercet.evaluate.doctor.reference import About
+from tercet.evaluate.doctor.routes import Text
 from tercet.evaluate.doctor.sequences import TOKENS
-
-
-@dataclass(frozen=True)
-class Fact:
-    """Something that differs besides vectors; `matters` where results of search change."""
-
-    says: str
-    matters: bool = True
 
 
 def answers_of(encoder: Encoder, texts: Sequence[Text], kinds: Sequence[Kind]) -> Answers:

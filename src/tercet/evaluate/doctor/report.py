@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from tercet.evaluate.doctor.compare import SAME, Level
+from tercet.evaluate.doctor.compare import SAME, Fact, Level
 from tercet.evaluate.doctor.examine import HeadResult
-from tercet.evaluate.doctor.local import Fact
 from tercet.evaluate.doctor.reference import About
 
 NAMED = 3  # texts that are named
@@ -22,7 +21,6 @@ class Diagnosis:
     about: About
     heads: tuple[HeadResult, ...]
     facts: tuple[Fact, ...] = ()
-    notes: tuple[str, ...] = ()
 
     def healthy(self, within: Level) -> bool:
         """Whether every head is the same to this rounding, and nothing else differs."""
@@ -51,7 +49,6 @@ def text(found: Diagnosis) -> str:
         )
         lines += [f"        {line}" for line in _details(head)]
     lines += [f"{'' if fact.matters else 'note: '}{fact.says}" for fact in found.facts]
-    lines += [f"note: {note}" for note in found.notes]
     absent = [k for k in about.kinds if k != "states" and k not in {h.kind for h in found.heads}]
     if absent:
         lines.append(f"not offered or not asked for: {', '.join(absent)}")
@@ -114,7 +111,6 @@ def machine(found: Diagnosis, within: Level) -> dict[str, Any]:
         "healthy": found.healthy(within),
         "heads": [_head(head) for head in found.heads],
         "facts": [asdict(fact) for fact in found.facts],
-        "notes": list(found.notes),
     }
 
 

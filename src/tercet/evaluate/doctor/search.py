@@ -184,8 +184,7 @@ def unusable(answers: Sequence[Answer | None]) -> Explained | None:
         return _certain(f"{bad} of {len(some)} answers hold no finite numbers", mend)
     if empty > len(some) / 2 or (empty and dense):  # a text without content may have no weight
         return _certain(f"{empty} of {len(some)} answers are empty", "check the server's log")
-    alike = [part for part in some if part.shape == some[0].shape and np.allclose(part, some[0])]
-    if dense and len(alike) == len(some) > 2:
+    if dense and len(some) > 2 and all(error(part, some[0]) < SAME["multi"] for part in some):
         return _certain("all texts get the same vector", "check that texts reach the model")
     return None
 
