@@ -172,7 +172,10 @@ def run_part(job: Job, shard: Shard, wanted: dict[str, Any] | None = None) -> Pa
 
 
 def _scratch_name(folder: Path) -> str:
-    return f".{folder.name}.{socket.gethostname()}."
+    """How the folders begin in which this machine makes a part; the process follows."""
+    boot = Path("/proc/sys/kernel/random/boot_id")  # two machines may have one name
+    machine = f"{socket.gethostname()}-{boot.read_text()[:8] if boot.exists() else ''}"
+    return f".{folder.name}.{machine}."
 
 
 def _sweep(folder: Path) -> None:

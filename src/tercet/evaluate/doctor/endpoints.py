@@ -99,7 +99,7 @@ class Server:
 
         async def everything(client: Client) -> list[Fact]:
             for route in self.routes:
-                if route.kind in kinds or (route.kind == "states" and "multi" in kinds):
+                if route.kind in kinds or _may_be_other(route):
                     await self._add(client, route, texts, kinds, multi, answers)
             return await self._base64(client, texts) if "dense" in answers.found else []
 
@@ -107,8 +107,8 @@ class Server:
 
     def alone(self, texts: Sequence[Text], kind: Kind) -> list[Answer | None]:
         """The answers to texts that are sent one by one."""
-        either = (kind, "states" if kind == "multi" else kind)
-        route = next(route for route in self.routes if route.kind in either)
+        several = [r for r in self.routes if r.kind == kind or _may_be_other(r)]
+        route = next((r for r in several if r.kind == kind), several[0])
         one = replace(self, batch=1)
         return _with_client(self.endpoint, lambda client: one._ask(client, route, texts, {}))
 
@@ -256,6 +256,11 @@ def _shaped(answers: list[Answer | None]) -> list[Answer | None]:
     arrays = [a for a in answers if a is not None and not isinstance(a, Sparse)]
     none = np.zeros((0, next((a.shape[1] for a in arrays if a.ndim == 2), 0)), dtype=np.float32)
     return [none if isinstance(a, np.ndarray) and not a.size else a for a in answers]
+
+
+def _may_be_other(route: Route) -> bool:
+    """Whether answers may be of another kind than the path says, see `_kind`."""
+    return route.path.endswith("embeddings") or route.kind == "states"
 
 
 def _kind(answers: Sequence[Answer | None], said: Kind, multi: int | None) -> Kind:

@@ -19,7 +19,7 @@ BETTER = 0.5  # what is less simple must leave at most so much of what the simpl
 RELATED = (
     0.8  # of the length: vectors of a fine-tuned model are nearer than that, strangers are not
 )
-BEST = 5  # variants and readings that are tried together
+BEST = 3  # variants and readings that are tried together
 
 Show = Callable[[int, int], None]
 
