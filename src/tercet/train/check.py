@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from tercet import checkpoint
 from tercet.data.groups import group_rows
 from tercet.data.rows import Record, Row, check_row, numbered_rows
 from tercet.data.split import text_key
-from tercet.errors import InputError, ModelError
+from tercet.errors import InputError
 from tercet.hub import fetch
 from tercet.tokens import Tokenizer
 
@@ -77,15 +78,7 @@ class FileReport:
 
 def read_tokenizer(source: str | Path, revision: str | None = None) -> Tokenizer:
     """The tokenizer of a model's folder or hub id, without the weights being loaded."""
-    folder = fetch(source, revision)
-    if (folder / "tokenizer.json").exists():
-        return Tokenizer.from_file(folder / "tokenizer.json")
-    pieces = folder / "sentencepiece.bpe.model"
-    if not pieces.exists():
-        raise ModelError(f"{folder} has neither tokenizer.json nor {pieces.name}")
-    from tercet.sentencepiece import read_sentencepiece
-
-    return Tokenizer(read_sentencepiece(pieces))
+    return checkpoint.read_tokenizer(fetch(source, revision))[0]
 
 
 def check_files(

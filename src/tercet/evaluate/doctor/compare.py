@@ -50,7 +50,8 @@ def error(answer: Answer, expected: Answer) -> float:
         if answer.shape != expected.shape:
             return WORST
         difference, whole = answer - expected, expected
-    size, length = float(np.linalg.norm(difference)), float(np.linalg.norm(whole))
+    with np.errstate(over="ignore", invalid="ignore"):  # nonsense may be of any size
+        size, length = float(np.linalg.norm(difference)), float(np.linalg.norm(whole))
     if size == 0:
         return 0.0
     return min(WORST, size / length) if length > 0 and np.isfinite(size) else WORST
