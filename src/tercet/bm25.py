@@ -200,10 +200,7 @@ def index(texts: Iterable[str], terms: Terms, *, max_tokens: int | None = None) 
 
     Raises MissingExtraError without bm25s.
     """
-    try:
-        import bm25s
-    except ImportError as error:
-        raise MissingExtraError("BM25 needs bm25s: pip install 'tercet[bm25]'") from error
+    bm25s = library()
     packed, longer = _Packed(), 0
     for some in _blocks(texts):
         limit = None if max_tokens is None else max_tokens - SPECIAL
@@ -224,6 +221,15 @@ def index(texts: Iterable[str], terms: Terms, *, max_tokens: int | None = None) 
     )
     parts = tuple(made.scores[name] for name in ("data", "indices", "indptr"))
     return Index(sp.csr_array(sp.csc_array(parts, shape=shape)), terms, longer)
+
+
+def library() -> Any:
+    """The library that counts; raises MissingExtraError where it is not installed."""
+    try:
+        import bm25s
+    except ImportError as error:
+        raise MissingExtraError("BM25 needs bm25s: pip install 'tercet[bm25]'") from error
+    return bm25s
 
 
 class _Packed:

@@ -234,7 +234,7 @@ def test_mkqa_of_every_form(kind: str, tmp_path: Path) -> None:
         assert set(task.answers[first]) == {"Dave Edmunds", "Edmunds"}
         assert set(task.answers[last]) == {"11.0 year", "1970"}
         assert task.corpus is found[0].corpus  # encoded once
-        assert task.protocol.measures == ("AnswerRecall@20", "AnswerRecall@100")
+        assert task.protocol.measures == ("AnswerRecall@100", "AnswerRecall@20")
         assert (task.protocol.two, task.protocol.three) == (PAPER.two, PAPER.three)
     assert list(found[0].corpus.read()) == [
         ("doc0", 'dave edmunds\n"he" sang - i hear you...'),

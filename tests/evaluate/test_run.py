@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from tercet.config import HEADS, Head, Weights
 from tercet.encoder import Encoder
 from tercet.errors import InputError, ModelError
 from tercet.evaluate import encoding
-from tercet.evaluate.encoding import Cache, Settings
+from tercet.evaluate.encoding import Cache, Settings, digest_of
 from tercet.evaluate.run import EvaluateConfig, Evaluator
 from tercet.evaluate.tasks import PAPER, Bitext, Corpus, Protocol, Task
 from tercet.evaluate.trec import Run
@@ -144,32 +145,56 @@ def test_a_killed_run_goes_on_and_a_damaged_block_is_made_again(
     encoder: Encoder, tmp_path: Path, small_blocks: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     passages, settings = texts(50, 3, 20), Settings(("dense",))
-    cache = Cache(tmp_path, encoder)
+    cache, digest = Cache(tmp_path, encoder), digest_of(passages)
+    asked: list[int] = []
+    fatal = {passages[20]}
     real: Callable[..., object] = Encoder.encode
 
     def dying(self: Encoder, some: list[str], **options: object) -> object:
-        if passages[20] in some:
+        if fatal & set(some):
             raise KeyboardInterrupt
+        asked.append(len(some))
         return real(self, some, **options)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Encoder, "encode", dying)
-        cache.encode(passages, settings, lambda more: None)
-    whole = cache.encode(passages, settings, lambda more: None)
-    assert whole.encoded == 50 - 17
-    one = np.array(whole.whole().dense)
+        cache.encode(passages, digest, settings, lambda more: None)
+    assert asked == [17]
+    fatal.clear()
+    monkeypatch.setattr(Encoder, "encode", dying)
+    one = np.array(cache.encode(passages, digest, settings, lambda more: None).dense)
+    assert asked == [17, 17, 16]
+    assert not list(tmp_path.rglob("blocks/*"))
     next(tmp_path.rglob("dense.npy")).write_bytes(b"no array")
-    again = cache.encode(passages, settings, lambda more: None)
-    assert 0 < again.encoded <= 17
-    np.testing.assert_array_equal(one, again.whole().dense)
+    again = cache.encode(passages, digest, settings, lambda more: None)
+    assert len(asked) == 6
+    np.testing.assert_array_equal(one, again.dense)
     assert not list(tmp_path.rglob(".*"))
+
+
+def test_a_second_process_may_be_quicker(
+    encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passages, settings = texts(9, 3, 20), Settings(("dense",))
+    digest, real = digest_of(passages), Cache.once
+    other = Cache(tmp_path, encoder)
+
+    def once(self: Cache, *arguments: Any) -> Any:
+        monkeypatch.setattr(Cache, "once", real)
+        other.encode(passages, digest, settings, lambda more: None)
+        return real(self, *arguments)
+
+    monkeypatch.setattr(Cache, "once", once)
+    found = Cache(tmp_path, encoder).encode(passages, digest, settings, lambda more: None)
+    assert len(found) == 9
 
 
 def test_what_decides_vectors_decides_the_cache(encoder: Encoder, tmp_path: Path) -> None:
     cache, settings = Cache(tmp_path, encoder), Settings(("dense",))
     changes = ({"max_length": 9}, {"role": "query"}, {"mcls": 4}, {"heads": ("sparse",)})
-    keys = {cache.key(["a", "b"], replace(settings, **change)) for change in ({}, *changes)}
-    keys |= {cache.key(some, settings) for some in (["a"], ["ab"], ["b", "a"], ["a", "b", ""])}
+    both, others = digest_of(["a", "b"]), (["a"], ["ab"], ["b", "a"], ["a", "b", ""])
+    keys = {cache.key(both, replace(settings, **change)) for change in ({}, *changes)}
+    keys |= {cache.key(digest_of(some), settings) for some in others}
     assert len(keys) == 1 + len(changes) + 4
 
 
@@ -191,7 +216,7 @@ def test_weights_are_the_benchmark_s_unless_others_are_given(
 ) -> None:
     paper = replace(task, protocol=replace(PAPER, rerank=PASSAGES, union=PASSAGES))
     result, runs = evaluator(encoder, tmp_path).retrieval(paper)
-    assert result.weights["from"] == "the paper, for this benchmark"
+    assert result.weights["from"] == "the paper, for this kind of text"
     ids = [identifier for identifier, _ in task.corpus.read()]
     check(runs, wanted(encoder, task, Weights(1.0, 0.3, 1.0)), ids)
     given = EvaluateConfig(weights=Weights(0.2, 2.0, 0.1))
@@ -237,7 +262,7 @@ def test_some_heads_alone(encoder: Encoder, task: Task, tmp_path: Path) -> None:
         config = EvaluateConfig(heads=heads, bm25=False)
         result, _ = evaluator(encoder, tmp_path, config).retrieval(task)
         assert set(result.found) == names
-    with pytest.raises(InputError, match="neither a dense nor a sparse"):
+    with pytest.raises(InputError, match="multi alone finds no candidates"):
         config = EvaluateConfig(heads=("multi",), bm25=False)
         evaluator(encoder, tmp_path, config).retrieval(task)
 
@@ -254,4 +279,4 @@ def test_a_model_of_nan_is_refused(
     monkeypatch.setattr(Encoder, "encode", broken)
     with pytest.raises(ModelError, match="not finite"):
         evaluator(encoder, tmp_path).retrieval(task)
-    assert not list((tmp_path / "vectors").glob("*"))
+    assert not list((tmp_path / "vectors").glob("[!.]*"))

@@ -104,7 +104,7 @@ def test_published_benchmarks_from_copies(encoder: Encoder, tmp_path: Path) -> N
     for task in made["tasks"]:
         assert task["weights"] == {
             "two": (1.0, 0.3, 0.0), "three": (1.0, 0.3, 1.0),
-            "from": "the paper, for this benchmark",
+            "from": "the paper, for this kind of text",
         }  # fmt: skip
     assert first["notes"] == ["the corpus lacks relevant passages of 1 queries"]
     assert {a["suite"] for a in made["averages"]} == {"miracl", "mkqa"}
@@ -112,7 +112,7 @@ def test_published_benchmarks_from_copies(encoder: Encoder, tmp_path: Path) -> N
 
 def test_lengths_make_a_curve(encoder: Encoder, sets: Path, tmp_path: Path) -> None:
     wanted = Wanted(
-        (f"beir:{sets / 'one-en'}",), lengths=(6, 64), to=tmp_path / "to", cache=tmp_path / "c"
+        (f"beir:{sets / 'one-en'}",), lengths=(6, 64, 64), to=tmp_path / "to", cache=tmp_path / "c"
     )
     made = evaluate(encoder, wanted)
     assert [task["max_length"] for task in made["tasks"]] == [6, 64]
@@ -161,12 +161,16 @@ def test_what_cannot_be_evaluated_is_said(encoder: Encoder, sets: Path, tmp_path
     one = f"beir:{sets / 'one-en'}"
     (tmp_path / "empty").mkdir()
     shutil.copytree(sets / "one-en", tmp_path / "one-en")
+    (tmp_path / "good.trec").write_text("q0 Q0 d1 1 2.5 x\n")
     (tmp_path / "bad.trec").write_text("q0 Q0 d1 1 nan x\n")
     cases: list[tuple[Wanted, str]] = [
         (Wanted(("nothing",)), "no suite"),
         (Wanted((one,), tune=(one,)), "weights are to be tuned on"),
         (Wanted((one,), tune=(f"beir:{tmp_path / 'one-en'}",)), "tune on a dev split"),
         (Wanted((one,), against="nobody"), "no column 'nobody'"),
+        (Wanted((one, one)), "two tasks are named beir/one-en"),
+        (Wanted((one,), tune=(one,), lengths=(8, 16)), "at one maximum length"),
+        (Wanted((one,), outside={"dense": tmp_path / "good.trec"}), "a run cannot be named 'dense'"),
         (Wanted((one,), outside={"x": tmp_path / "empty"}), "holds no run"),
         (Wanted((one,), outside={"x": tmp_path / "bad.trec"}), r"bad\.trec:1"),
         (Wanted((f"beir:{sets}",), outside={"x": tmp_path / "bad.trec"}), "one run, but there are"),
@@ -195,6 +199,11 @@ def test_the_command(sets: Path, tmp_path: Path, tiny_checkpoint: Path) -> None:
         [one, "--max-length", "long"],
         [one, "--measures", "Goodness@10"],
         [one, "--run", "nothing"],
+        [one, "--run", "a=x", "--run", "a=y"],
+        [one, "--no-model", "--max-length", "64"],
+        [one, "--no-model", "--no-bm25"],
+        [one, "--measures", ","],
+        [one, "--tune-weights", one, "--store-weights", tmp_path],
         [],
     ):
         assert call(*wrong).exit_code == 2, wrong

@@ -5,6 +5,8 @@ import pytest
 from scipy import stats
 
 from tercet.errors import InputError
+from tercet.evaluate.measures import Values
+from tercet.evaluate.results import TaskResult, comparisons
 from tercet.evaluate.significance import EXACT, compare, holm
 
 
@@ -133,3 +135,21 @@ def test_holm_steps_down() -> None:
     corrected = np.array(holm(p.tolist()))
     assert (corrected >= p).all()
     assert (np.diff(corrected[np.argsort(p)]) >= 0).all()
+
+
+def test_the_same_questions_in_many_languages_are_one_sample() -> None:
+    draw = np.random.default_rng(5)
+    values = {name: draw.random(40) for name in ("a", "b")}
+    results = []
+    for number in range(6):
+        order = draw.permutation(40)
+        ids = tuple(f"q{place}" for place in order)
+        found = {n: {"nDCG@10": Values("nDCG@10", ids, v[order])} for n, v in values.items()}
+        results.append(TaskResult(f"t/{number}", "t", str(number), "retrieval", 9, 40, 512, found))
+    alone = comparisons(results[:1], ["a", "b"], "a")[0]
+    together = comparisons(results, ["a", "b"], "a")[0]
+    assert together["p"] == pytest.approx(alone["p"], abs=0.02)
+    assert together["queries"] == 40
+    assert together["high"] - together["low"] == pytest.approx(
+        alone["high"] - alone["low"], rel=0.1
+    )

@@ -44,6 +44,8 @@ def _runs(ctx: click.Context, option: Any, values: tuple[str, ...]) -> dict[str,
         name, equals, path = value.partition("=")
         if not (name.strip() and equals and path):
             raise click.BadParameter(f"{value!r} is not of the form NAME=PATH")
+        if name.strip() in out:
+            raise click.BadParameter(f"two runs are named {name.strip()!r}")
         out[name.strip()] = Path(path)
     return out
 
@@ -179,8 +181,9 @@ def evaluate(
 
     A SUITE is miracl, mkqa, mldr (maybe with languages, as in miracl:sw,yo) or narrativeqa, as the
     M3 paper has them; beir:PATH, a BEIR folder or a folder of them; bitext:PATH, translations; or
-    pairs:PATH, your own rows {"query", "pos"}. @SPLIT behind it names another split. What was
-    encoded is kept, so that a second run, or one after a kill, is quick.
+    pairs:PATH, your own rows {"query", "pos"}. @SPLIT behind it names another split. A hit whose id
+    is the query's counts as any other. What was encoded is kept, so that a second run, or one after
+    a kill, is quick.
 
     \b
     Examples:
@@ -190,19 +193,29 @@ def evaluate(
       tercet evaluate narrativeqa --model BAAI/bge-m3 --max-length 128,512,4096,8192 --to curve
       tercet evaluate beir:data/scifact --no-model --run other=run.trec
     """
-    if no_model and (model is not None or tune):
-        raise click.UsageError("--no-model goes with neither --model nor --tune-weights")
+    if no_model:
+        given = {
+            "--model": model, "--tune-weights": tune, "--heads": heads, "--max-length": lengths,
+            "--query-length": query_length, "--mcls": mcls, "--rerank": rerank, "--union": union,
+            "--weights": weights,
+        }  # fmt: skip
+        if idle := [name for name, value in given.items() if value]:
+            raise click.UsageError(f"--no-model leaves {idle[0]} without a meaning: leave it out")
+        if no_bm25 and not outside:
+            raise click.UsageError("--no-model and --no-bm25 leave nothing: give a --run")
+    if measures == ():
+        raise click.UsageError("--measures names none")
     if store is not None and not tune:
         raise click.UsageError("--store-weights keeps what --tune-weights finds: give both")
     if weights is not None and tune:
         raise click.UsageError("give --weights or --tune-weights, not both")
     from tercet.encoder import Encoder
+    from tercet.evaluate.keeping import is_index, keep_weights
     from tercet.evaluate.run import EvaluateConfig
     from tercet.evaluate.session import Wanted
     from tercet.evaluate.session import evaluate as run
     from tercet.evaluate.table import text
 
-    options: dict[str, Any] = {} if heads is None else {"heads": heads}
     with as_usage("'--measures'"):
         config = EvaluateConfig(
             bm25=not no_bm25,
@@ -213,7 +226,7 @@ def evaluate(
             weights=weights,
             measures=measures,
             multi_gb=multi_gb,
-            **options,
+            heads=heads,
         )
     wanted = Wanted(
         suites=suites,
@@ -226,6 +239,8 @@ def evaluate(
         to=to,
         cache=cache,
     )
+    if store is not None and not ((store / "config.json").exists() or is_index(store)):
+        raise click.UsageError(f"--store-weights: {store} is neither a model's folder nor an index")
     encoder = None if no_model else Encoder.load(model, revision=revision, device=device)
     shower = _Shower()
     try:
@@ -233,8 +248,6 @@ def evaluate(
     finally:
         shower.close()
     if store is not None:
-        from tercet.evaluate.keeping import keep_weights
-
         kept = keep_weights(store, Weights(*made["settings"]["tuned"]["weights"]))
         click.echo(f"{kept}: weights kept", err=True)
     if as_json:
@@ -261,7 +274,11 @@ class _Shower:
     def told(self, result: "TaskResult") -> None:
         self.close()
         seconds = sum(result.seconds.values())
-        click.echo(f"{result.name}: done in {seconds:,.1f} s", err=True)
+        name = next((name for found in result.found.values() for name in found), "")
+        figures = ", ".join(
+            f"{column} {100 * found[name].mean:.1f}" for column, found in result.found.items()
+        )
+        click.echo(f"{result.name}: {name}: {figures}; {seconds:,.1f} s", err=True)
 
     def close(self) -> None:
         self._meter.__exit__(None, None, None)

@@ -1,14 +1,15 @@
-"""Embeddings of any number of texts, in blocks that are kept by content and model.
+"""Embeddings of any number of texts, kept by content and model.
 
 What was encoded once is found again, in whatever suite it stands; a killed run goes on at its next
-block. Knows nothing of tasks, rankings or measures.
+block of texts. Knows nothing of tasks, rankings or measures.
 """
 
 import hashlib
 import json
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,12 @@ import numpy as np
 from tercet.config import MAX_LENGTH, Head, Role
 from tercet.embeddings import Embeddings
 from tercet.encoder import Encoder
-from tercet.errors import ModelError, StoreError
+from tercet.errors import InputError, ModelError, StoreError
+from tercet.writer import EmbeddingsWriter
 
 TEXTS, CHARACTERS = 1 << 14, 1 << 21  # of a block, at most: its vectors are in memory at once
-FORMAT = 1
+FORMAT = 2
+DAY = 86400  # seconds
 
 Advance = Callable[[int], None]  # so many texts more are done
 
@@ -34,64 +37,75 @@ class Settings:
     mcls: int | None = None
 
 
-@dataclass
-class Vectors:
-    """Embeddings of P texts as blocks, memory-mapped; `firsts` are the places they start at."""
+def digest_of(texts: Iterable[str]) -> "Digest":
+    """What names texts and their order."""
+    out = Digest()
+    for text in texts:
+        out.add(text)
+    return out
 
-    blocks: list[Embeddings] = field(default_factory=list)
-    firsts: list[int] = field(default_factory=list)
-    size: int = 0
-    encoded: int = 0  # texts that were not in the cache
 
-    def add(self, block: Embeddings) -> None:
-        """Appends a block behind the others."""
-        self.firsts.append(self.size)
-        self.blocks.append(block)
-        self.size += len(block)
+class Digest:
+    """Names texts and their order, one text after another."""
 
-    @property
-    def truncated(self) -> int:
-        """How many texts were cut to the maximum length."""
-        return sum(int(np.sum(b.truncated)) for b in self.blocks if b.truncated is not None)
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
 
-    @property
-    def tokens(self) -> int:
-        """Tokens of all texts, special ones included, as encoded."""
-        return sum(int(np.sum(b.lengths)) for b in self.blocks if b.lengths is not None)
+    def add(self, text: str) -> None:
+        """One text more."""
+        raw = text.encode(errors="surrogatepass")
+        self._hash.update(len(raw).to_bytes(8, "little") + raw)
 
-    def whole(self) -> Embeddings:
-        """All blocks as one, in memory: for queries."""
-        return Embeddings.concatenate(self.blocks)
+    def name(self) -> str:
+        """In 64 hexadecimal digits."""
+        return self._hash.hexdigest()
 
 
 class Cache:
-    """Blocks of embeddings of one model in a folder."""
+    """Embeddings of one model in a folder.
+
+    vectors/KEY holds all of a corpus; while it is being made, blocks/KEY/NUMBER what is done.
+    """
 
     def __init__(self, folder: Path, encoder: Encoder) -> None:
         self.folder, self.encoder = folder, encoder
 
-    def encode(self, texts: Iterable[str], settings: Settings, advance: Advance) -> Vectors:
-        """Vectors of the texts, taken from the folder or encoded and put there.
+    def encode(
+        self, texts: Iterable[str], digest: Digest, settings: Settings, advance: Advance
+    ) -> Embeddings:
+        """Vectors of the texts that the digest names, memory-mapped; from the folder if there.
 
         Raises ModelError where the model gives what is no finite number.
         """
-        out = Vectors()
-        for some in _blocks(texts):
-            place = self.folder / "vectors" / self.key(some, settings)
-            if (found := _load(place)) is None:
-                found = self._encode(some, settings)
+        key = self.key(digest, settings)
+        place, blocks = self.folder / "vectors" / key, self.folder / "blocks" / key
+        found = _load(place)
+        if found is None:
+            _sweep(place.parent)
+            try:
+                with EmbeddingsWriter(place) as writer:
+                    for number, some in enumerate(_blocks(texts)):
+                        writer.add(self._block(blocks / f"{number:06d}", some, settings))
+                        advance(len(some))
+            except (InputError, OSError):
+                if not place.exists():  # else another process was quicker
+                    raise
+            found = Embeddings.load(place)
+            shutil.rmtree(blocks, ignore_errors=True)
+        else:
+            advance(len(found))
+        return found
+
+    def _block(self, place: Path, texts: Sequence[str], settings: Settings) -> Embeddings:
+        found = _load(place)
+        if found is None or len(found) != len(texts):
+            found = self.once(texts, settings)
+            if not place.exists():
                 found.save(place)
-                found = Embeddings.load(place)
-                out.encoded += len(some)
-            out.add(found)
-            advance(len(some))
-        return out
+        return found
 
     def once(self, texts: Sequence[str], settings: Settings) -> Embeddings:
         """Vectors that are not kept: of texts whose multi-vectors would fill the disk."""
-        return self._encode(texts, settings)
-
-    def _encode(self, texts: Sequence[str], settings: Settings) -> Embeddings:
         found = self.encoder.encode(texts, **asdict(settings))
         for part in (found.dense, found.multi, None if found.sparse is None else found.sparse.data):
             if part is not None and not np.isfinite(part).all():
@@ -101,25 +115,32 @@ class Cache:
                 )
         return found
 
-    def key(self, texts: Sequence[str], settings: Settings) -> str:
-        """Names the vectors of these texts."""
+    def key(self, digest: Digest, settings: Settings) -> str:
+        """Names the vectors of some texts."""
         model = [FORMAT, self.encoder.fingerprint, str(self.encoder.dtype)]
-        digest = hashlib.sha256(json.dumps([model, asdict(settings)]).encode())
-        for text in texts:
-            raw = text.encode(errors="surrogatepass")
-            digest.update(len(raw).to_bytes(8, "little") + raw)
-        return digest.hexdigest()[:40]
+        facts = json.dumps([model, asdict(settings), digest.name()])
+        return hashlib.sha256(facts.encode()).hexdigest()[:40]
 
 
 def _load(place: Path) -> Embeddings | None:
-    """A block of before; one that is damaged is made anew."""
+    """What was kept; None where it is not there or damaged, and then it is removed."""
     if not place.exists():
         return None
     try:
         return Embeddings.load(place)
-    except StoreError:
+    except StoreError as error:
+        cause = error.__cause__
+        if isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError):
+            raise  # too many open files, say: nothing is wrong with these
         shutil.rmtree(place)
         return None
+
+
+def _sweep(folder: Path) -> None:
+    """Removes what killed processes left a day ago or longer."""
+    for scratch in folder.glob(".*"):
+        if time.time() - scratch.stat().st_mtime > DAY:
+            shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _blocks(texts: Iterable[str]) -> Iterator[list[str]]:

@@ -11,12 +11,17 @@ from tercet.config import Weights
 from tercet.errors import InputError
 
 
+def is_index(folder: Path) -> bool:
+    """Whether a folder holds an index."""
+    return (folder / DOCUMENTS).exists()
+
+
 def keep_weights(folder: Path, weights: Weights) -> Path:
     """Keeps weights in a checkpoint's tercet.json or in an index; returns what was changed.
 
     Raises InputError where the folder is neither.
     """
-    if (folder / DOCUMENTS).exists():
+    if is_index(folder):
         with Collection.open(folder, create=False) as collection:
             collection.keep_weights(weights)
         return folder

@@ -63,6 +63,26 @@ def check_measures(names: Sequence[str]) -> None:
             _parse(name)
 
 
+def check_task(task: Task, names: Sequence[str]) -> tuple[list[str], dict[str, int]]:
+    """Measures on judgements, and the depths of those on answers.
+
+    Raises InputError for an unknown measure, or one that the task has no judgements for.
+    """
+    check_measures(names)
+    depths = {
+        name: int(match[1]) for name in names if (match := _ANSWERS.fullmatch(name)) is not None
+    }
+    judged = [name for name in names if name not in depths]
+    if judged and task.answers is not None:
+        raise InputError(
+            f"{task.name} has answer strings, no judgements: measure AnswerRecall@k, not "
+            f"{judged[0]}"
+        )
+    if depths and task.answers is None:
+        raise InputError(f"{task.name} has no answer strings: {next(iter(depths))} needs them")
+    return judged, depths
+
+
 def measure(
     task: Task, runs: Mapping[str, Run], names: Sequence[str] | None = None
 ) -> dict[str, dict[str, Values]]:
@@ -72,17 +92,7 @@ def measure(
     unknown measure, or one that the task has no judgements for.
     """
     wanted = task.protocol.measures if names is None else names
-    depths = {
-        name: int(match[1]) for name in wanted if (match := _ANSWERS.fullmatch(name)) is not None
-    }
-    judged = [name for name in wanted if name not in depths]
-    if judged and task.answers is not None:
-        raise InputError(
-            f"{task.name} has answer strings, no judgements: measure AnswerRecall@k, not "
-            f"{judged[0]}"
-        )
-    if depths and task.answers is None:
-        raise InputError(f"{task.name} has no answer strings: {next(iter(depths))} needs them")
+    judged, depths = check_task(task, wanted)
     found: dict[str, dict[str, Values]] = {}
     ranks = first_answers(task, runs, max(depths.values())) if depths else {}
     for run_name, run in runs.items():

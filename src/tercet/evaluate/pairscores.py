@@ -3,14 +3,17 @@
 Scores are kept by content, so that a killed run goes on. Knows nothing of rankings.
 """
 
+import contextlib
 import hashlib
+import os
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from tercet.embeddings import Embeddings
-from tercet.evaluate.encoding import CHARACTERS, TEXTS, Cache, Settings
+from tercet.evaluate.encoding import CHARACTERS, TEXTS, Cache, Settings, digest_of
 from tercet.evaluate.tasks import Corpus
 from tercet.ranking import MultiRanker, Places
 from tercet.scores import Scores
@@ -43,22 +46,22 @@ class Streamed:
         return score
 
     def _block(self, texts: list[str], queries: Embeddings, rows: Places, at: Places) -> Scores:
-        digest = hashlib.sha256(self.cache.key(texts, self.settings).encode())
+        digest = hashlib.sha256(self.cache.key(digest_of(texts), self.settings).encode())
         assert queries.multi is not None
         for array in (queries.multi, queries.offsets, rows, at):
             digest.update(np.ascontiguousarray(array).tobytes())
         place = self.cache.folder / "maxsim" / f"{digest.hexdigest()[:40]}.npy"
-        if place.exists():
+        with contextlib.suppress(OSError, ValueError, EOFError):  # made anew
             kept: Scores = np.load(place)
             return kept
         found = MultiRanker(queries, self.cache.once(texts, self.settings), len(texts)).score(
             rows, at
         )
         place.parent.mkdir(parents=True, exist_ok=True)
-        scratch = place.with_suffix(".part")
-        with open(scratch, "wb") as file:
+        handle, scratch = tempfile.mkstemp(prefix=f".{place.name}.", dir=place.parent)
+        with os.fdopen(handle, "wb") as file:
             np.save(file, found)
-        scratch.replace(place)
+        os.replace(scratch, place)
         return found
 
     def _blocks(self, wanted: Places) -> Iterator[tuple[Places, list[str]]]:

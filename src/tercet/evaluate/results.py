@@ -12,6 +12,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from tercet.evaluate.measures import Values, average
 from tercet.evaluate.significance import compare
 
@@ -42,6 +45,8 @@ class TaskResult:
     seconds: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     languages: Mapping[str, str] = field(default_factory=dict)  # of queries, where they differ
+    protocol: dict[str, int] = field(default_factory=dict)  # lengths and depths, as used
+    source: str = ""  # where the files came from
 
     def means(self, column: str, measure: str) -> list[tuple[str, float]]:
         """The mean of each language of the task."""
@@ -148,18 +153,47 @@ def comparisons(
     out = []
     for (suite, length), some in _sections(results).items():
         for measure in _measures(some)[:1]:
-            found = {
-                column: [r.found[column][measure].values for r in some]
+            shared = [
+                column
                 for column in columns
                 if all(measure in r.found.get(column, {}) for r in some)
-            }
-            if against not in found or not all(len(values) for values in found[against]):
+            ]
+            if against not in shared or not all(
+                len(r.found[against][measure].queries) for r in some
+            ):
                 continue
-            pairs = [(against, column) for column in found if column != against]
+            groups = parallel([r.found[against][measure].queries for r in some])
+            found = {
+                column: [
+                    np.mean([in_order(some[at].found[column][measure]) for at in group], axis=0)
+                    for group in groups
+                ]
+                for column in shared
+            }
+            pairs = [(against, column) for column in shared if column != against]
             where = {"suite": suite, "max_length": length, "measure": measure}
-            compared = compare(found, pairs=pairs) if pairs else []
+            sizes = [len(group) for group in groups]
+            compared = compare(found, pairs=pairs, weights=sizes) if pairs else []
             out += [where | asdict(one) for one in compared]
     return out
+
+
+def parallel(queries: Sequence[tuple[str, ...]]) -> list[list[int]]:
+    """Numbers of tasks with the same query ids, together: their queries are not independent.
+
+    The same question in 25 languages (MKQA) is drawn once, as one query. Ids that merely look the
+    same (those of two sets that count from 0) make a test that is no less careful.
+    """
+    groups: dict[frozenset[str], list[int]] = {}
+    for number, ids in enumerate(queries):
+        groups.setdefault(frozenset(ids), []).append(number)
+    return list(groups.values())
+
+
+def in_order(values: Values) -> npt.NDArray[np.float64]:
+    """The values in the order of their queries' ids."""
+    order = sorted(range(len(values.queries)), key=values.queries.__getitem__)
+    return values.values[order]
 
 
 def machine() -> dict[str, Any]:

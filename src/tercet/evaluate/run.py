@@ -4,7 +4,8 @@ The join of encoder and evaluation. Knows nothing of suites' files or of how a r
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -12,11 +13,12 @@ import numpy as np
 
 from tercet import bm25
 from tercet.bm25 import Pieces, Words
-from tercet.config import HEADS, MAX_LENGTH, Head, Weights
+from tercet.config import MAX_LENGTH, Head, Weights
+from tercet.embeddings import Embeddings
 from tercet.encoder import Encoder
 from tercet.errors import InputError
-from tercet.evaluate.columns import Scorers, both_ways, cut, rank
-from tercet.evaluate.encoding import Cache, Settings, Vectors
+from tercet.evaluate.columns import DEPTH, Scorers, both_ways, cut, rank
+from tercet.evaluate.encoding import Cache, Digest, Settings, digest_of
 from tercet.evaluate.measures import bitext_accuracy, check_measures, measure
 from tercet.evaluate.pairscores import Streamed
 from tercet.evaluate.results import BM25, BM25_PIECES, CUT, TaskResult
@@ -26,15 +28,15 @@ from tercet.evaluate.tuning import Tuned, candidates, tune
 from tercet.ranking import Ranked, SparseRanker
 
 Show = Callable[[str, int, int | None], None]  # what is done, how much, of how much
+PROTOCOL = ("query_tokens", "passage_tokens", "rerank", "union")  # told in a report
 TOKEN = 4  # characters of one, about: only to guess what multi-vectors would take
-RUN = 1000  # ranks of a run
 
 
 @dataclass(frozen=True)
 class EvaluateConfig:
     """What is evaluated, and how; None leaves it to the suite's protocol or to the model."""
 
-    heads: tuple[Head, ...] = HEADS
+    heads: tuple[Head, ...] | None = None  # None: all that the model has
     bm25: bool = True
     max_length: int | None = None  # tokens of a passage
     query_length: int | None = None
@@ -72,8 +74,9 @@ class _Passages:
 
     corpus: Corpus
     ids: list[str]
-    characters: int
-    vectors: dict[Settings, Vectors]
+    lengths: "array[int]"  # characters of each passage
+    digest: Digest
+    vectors: dict[Settings, Embeddings]
     baselines: dict[tuple[bool, int | None], bm25.Index]  # by pieces or words, and tokens read
 
 
@@ -90,9 +93,12 @@ class Evaluator:
         """encoder None: BM25 and outside runs alone."""
         self.encoder, self.config, self.show = encoder, config, show
         self.cache = cache
-        self.heads = tuple(h for h in config.heads if encoder is not None and h in encoder.heads)
-        if encoder is not None and not self.heads:
-            raise InputError(f"the model has none of the heads {', '.join(config.heads)}")
+        wanted = config.heads or (() if encoder is None else encoder.heads)
+        if encoder is not None and (absent := [h for h in wanted if h not in encoder.heads]):
+            raise InputError(
+                f"the model has no {absent[0]} head: it has {', '.join(encoder.heads)}"
+            )
+        self.heads = () if encoder is None else wanted
         self._passages: _Passages | None = None
 
     def retrieval(
@@ -101,6 +107,8 @@ class Evaluator:
         """All columns of a task, measured, and their runs of up to 1,000 passages a query."""
         if not task.queries:
             raise InputError(f"{task.name} has no queries")
+        if self.heads == ("multi",):
+            raise InputError("multi alone finds no candidates: take dense or sparse with it")
         seconds: dict[str, float] = {}
         protocol = self.config.of(task.protocol)
         with _timed(seconds, "read"):
@@ -108,6 +116,7 @@ class Evaluator:
         if not passages.ids:
             raise InputError(f"{task.name}: its corpus has no passages")
         result = _new(task, passages, seconds)
+        result.protocol = {name: getattr(protocol, name) for name in PROTOCOL}
         ranked: dict[str, Ranked] = {}
         if self.encoder is not None:
             scorers = self._scorers(task, protocol, passages, result)
@@ -122,7 +131,7 @@ class Evaluator:
         if absent := lacking(task.qrels, passages.ids):
             result.notes.append(f"the corpus lacks relevant passages of {len(absent)} queries")
         runs = {
-            name: Run.of(list(task.queries), passages.ids, cut(found, RUN), tag=_tag(name))
+            name: Run.of(list(task.queries), passages.ids, cut(found, DEPTH), tag=_tag(name))
             for name, found in ranked.items()
         }
         with _timed(seconds, "measure"):
@@ -151,7 +160,7 @@ class Evaluator:
         settings = Settings(self.heads, limit, "plain")
         with _timed(seconds, "encode"):
             both = (task.left, task.right)
-            sides = [self._encode(task.name, side, settings).whole() for side in both]
+            sides = [self._encode(task.name, side, settings) for side in both]
         weights, source = self._weights(Protocol())
         with _timed(seconds, "rank"):
             columns = both_ways(sides[0], sides[1], weights)
@@ -172,11 +181,12 @@ class Evaluator:
 
     def _read(self, corpus: Corpus) -> _Passages:
         if self._passages is None or self._passages.corpus is not corpus:
-            ids, characters = [], 0
+            ids, lengths, digest = [], array("q"), Digest()
             for identifier, text in corpus.read():
                 ids.append(identifier)
-                characters += len(text)
-            self._passages = _Passages(corpus, ids, characters, {}, {})
+                lengths.append(len(text))
+                digest.add(text)
+            self._passages = _Passages(corpus, ids, lengths, digest, {}, {})
         return self._passages
 
     def _limit(self, tokens: int) -> int:
@@ -192,7 +202,8 @@ class Evaluator:
         limit = self._limit(protocol.passage_tokens)
         kept = heads
         if "multi" in heads:
-            size = passages.characters / TOKEN * encoder.dims["multi"] * 2
+            tokens = np.minimum(np.frombuffer(passages.lengths, np.int64) / TOKEN, limit).sum()
+            size = tokens * encoder.dims["multi"] * 2
             if size > 1e9 * self.config.multi_gb:
                 kept = tuple(head for head in heads if head != "multi")
                 result.notes.append("multi-vectors of candidates only, encoded again")
@@ -201,8 +212,7 @@ class Evaluator:
             vectors = self._vectors(task, passages, settings)
         asked = Settings(heads, self._limit(protocol.query_tokens), "query")
         with _timed(result.seconds, "encode queries"):
-            found = self._encode(f"{task.name}: queries", list(task.queries.values()), asked)
-        queries = found.whole()
+            queries = self._encode(f"{task.name}: queries", list(task.queries.values()), asked)
         multi = None
         if kept != heads:
             streamed = Streamed(self._cache(), passages.corpus, replace(settings, heads=("multi",)))
@@ -211,23 +221,22 @@ class Evaluator:
             )
         result.max_length = limit
         result.cut = {
-            "passages": vectors.truncated / len(passages.ids),
-            "queries": found.truncated / len(task.queries),
+            "passages": _share_cut(vectors),
+            "queries": _share_cut(queries),
         }
         return Scorers.of(queries, vectors, encoder.device, multi)
 
-    def _vectors(self, task: Task, passages: _Passages, settings: Settings) -> Vectors:
+    def _vectors(self, task: Task, passages: _Passages, settings: Settings) -> Embeddings:
         if settings not in passages.vectors:
             texts = (text for _, text in passages.corpus.read())
-            passages.vectors[settings] = self._encode(
-                f"{task.name}: passages", texts, settings, len(passages.ids)
-            )
+            counter = _Counter(self.show, f"{task.name}: passages", len(passages.ids))
+            found = self._cache().encode(texts, passages.digest, settings, counter)
+            passages.vectors = {settings: found}  # of other lengths no more
         return passages.vectors[settings]
 
-    def _encode(
-        self, what: str, texts: Iterable[str], settings: Settings, total: int | None = None
-    ) -> Vectors:
-        return self._cache().encode(texts, settings, _Counter(self.show, what, total))
+    def _encode(self, what: str, texts: Sequence[str], settings: Settings) -> Embeddings:
+        counter = _Counter(self.show, what, len(texts))
+        return self._cache().encode(texts, digest_of(texts), settings, counter)
 
     def _cache(self) -> Cache:
         assert self.cache is not None
@@ -239,7 +248,7 @@ class Evaluator:
         if self.config.weights is not None:
             three, source = self.config.weights, self.config.weights_from
         elif protocol.two is not None and protocol.three is not None:
-            return (protocol.two, protocol.three), "the paper, for this benchmark"
+            return (protocol.two, protocol.three), "the paper, for this kind of text"
         else:
             three = self.encoder.weights
             own = self.encoder.settings.weights is not None
@@ -269,7 +278,7 @@ class Evaluator:
             made = passages.baselines[key]
             asked = made.queries(task.queries.values())
             ranker = SparseRanker(asked, made.weights, len(passages.ids))
-            out[name] = ranker.top(np.arange(len(task.queries)), RUN)
+            out[name] = ranker.top(np.arange(len(task.queries)), DEPTH)
         return out
 
 
@@ -285,7 +294,12 @@ def _new(task: Task, passages: _Passages, seconds: dict[str, float]) -> TaskResu
         found={},
         seconds=seconds,
         languages=task.languages,
+        source=task.source,
     )
+
+
+def _share_cut(vectors: Embeddings) -> float:
+    return float(np.mean(vectors.truncated)) if vectors.truncated is not None else 0.0
 
 
 class _Counter:

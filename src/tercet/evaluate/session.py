@@ -13,13 +13,15 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tercet.config import Weights, default_cache
+from tercet import bm25
+from tercet.config import Head, Weights, default_cache
 from tercet.encoder import Encoder
 from tercet.errors import InputError
 from tercet.evaluate.encoding import Cache
-from tercet.evaluate.results import BM25, TaskResult, columns_of, report
+from tercet.evaluate.measures import check_task
+from tercet.evaluate.results import BASELINES, BM25, OWN, TaskResult, report
 from tercet.evaluate.run import EvaluateConfig, Evaluator, Show
-from tercet.evaluate.suites import load
+from tercet.evaluate.suites import PUBLISHED, Suite, load
 from tercet.evaluate.tasks import Bitext, Task
 from tercet.evaluate.trec import Run, read_run, write_qrels, write_run
 from tercet.evaluate.tuning import Tuned
@@ -57,23 +59,36 @@ def evaluate(
     """
     began = time.monotonic()
     config = config or EvaluateConfig()
-    tasks = [task for suite in wanted.suites for task in load_suite(suite, wanted)]
-    dev = [task for suite in wanted.tune for task in load_suite(suite, wanted)]
+    most = 0 if encoder is None else encoder.max_length
+    lengths = list(dict.fromkeys(min(n, most) for n in wanted.lengths)) if most else []
+    if wanted.tune and len(lengths) > 1:
+        raise InputError("weights are tuned at one maximum length: give one, or run twice")
+    tasks = [
+        task for suite in wanted.suites for task in load_suite(suite, wanted, wanted.languages)
+    ]
+    dev = only_tasks([task for suite in wanted.tune for task in load_suite(suite, wanted, ())])
+    refuse_twice(tasks)
+    refuse_twice(dev)
     refuse_mixed(tasks, dev)
     outside = outside_runs(wanted.outside or {}, tasks)
     cache = None
     if encoder is not None:
         cache = Cache((wanted.cache or default_cache()) / "evaluate", encoder)
+    evaluator = Evaluator(encoder, config, cache, show)
+    against = check(evaluator, tasks, dev, wanted)
+    if lengths:
+        evaluator.config = replace(config, max_length=lengths[0])
     tuned = None
     if dev:
-        tuned = Evaluator(encoder, config, cache, show).tune(only_tasks(dev))
-        config = replace(config, weights=tuned.weights, weights_from=tuned_on(tuned))
+        tuned = evaluator.tune(dev)
+        weights = {"weights": tuned.weights, "weights_from": tuned_on(tuned)}
+        evaluator.config = replace(evaluator.config, **weights)  # type: ignore[arg-type]
+    model = None if encoder is None else facts(encoder)
     results: list[TaskResult] = []
-    most = 0 if encoder is None else encoder.max_length
-    lengths = list(dict.fromkeys(min(n, most) for n in wanted.lengths)) if most else []
-    for length in lengths or (config.max_length,):
-        evaluator = Evaluator(encoder, replace(config, max_length=length), cache, show)
-        for task in tasks:
+    made: dict[str, Any] = {}
+    for task in tasks:
+        for length in lengths or (config.max_length,):
+            evaluator.config = replace(evaluator.config, max_length=length)
             if isinstance(task, Bitext):
                 result = evaluator.bitext(task)
             else:
@@ -83,27 +98,83 @@ def evaluate(
                     write_found(wanted.to, task, runs, label)
             results.append(result)
             told(result)
-    against = wanted.against or BM25
-    if wanted.against is not None and against not in (known := columns_of(results)):
-        raise InputError(f"there is no column {against!r}: choose from {', '.join(known)}")
-    settings = {k: v for k, v in asdict(config).items() if k not in ("weights", "weights_from")}
-    settings |= {"suites": list(wanted.suites), "weights": _weights(config.weights)}
-    settings["tuned"] = None if tuned is None else _tuned(tuned)
-    made = report(
-        results,
-        model=None if encoder is None else facts(encoder),
-        settings=settings,
-        against=against,
-        seconds=time.monotonic() - began,
-    )
-    if wanted.to is not None:
-        write_report(wanted.to, made)
+        # what is found so far stays, whatever happens to the next
+        last = task is tasks[-1]
+        settings = settings_of(evaluator.config, wanted, lengths, tuned)
+        made = report(
+            results,
+            model=model,
+            settings=settings,
+            against=against if last else None,
+            seconds=time.monotonic() - began,
+        )
+        if wanted.to is not None:
+            write_report(wanted.to, made)
     return made
 
 
-def load_suite(name: str, wanted: Wanted) -> list[Task | Bitext]:
-    """The tasks of a suite by its name."""
-    return load(name, local=wanted.local, languages=wanted.languages)
+def check(
+    evaluator: Evaluator,
+    tasks: Sequence[Task | Bitext],
+    dev: Sequence[Task],
+    wanted: Wanted,
+) -> str:
+    """The column to compare with; raises InputError for what could not be measured in the end."""
+    config, outside = evaluator.config, wanted.outside or {}
+    own = expected(evaluator.heads)
+    columns = [*(BASELINES if config.bm25 else ()), *own, *outside]
+    if not columns:
+        raise InputError("neither a model, nor BM25, nor a run: there is nothing to measure")
+    if taken := [name for name in outside if name in (*BASELINES, *OWN)]:
+        raise InputError(f"a run cannot be named {taken[0]!r}, as a column of ours is: rename it")
+    if wanted.against is not None and wanted.against not in columns:
+        raise InputError(f"no column {wanted.against!r}: choose from {', '.join(columns)}")
+    if config.bm25:
+        bm25.library()
+    for task in (*tasks, *dev):
+        if isinstance(task, Bitext):
+            if evaluator.encoder is None:
+                raise InputError(f"{task.name}: translations need a model")
+        else:
+            check_task(task, config.of(task.protocol).measures)
+    for task in dev:
+        if not task.qrels:
+            raise InputError(f"{task.name} has no judgements: weights are tuned on nDCG@10")
+    return wanted.against or (BM25 if config.bm25 else columns[0])
+
+
+def expected(heads: Sequence[Head]) -> list[str]:
+    """The columns of a model with these heads."""
+    both = ["dense+sparse"] if {"dense", "sparse"} <= set(heads) else []
+    return [*heads, *both, *(["all"] if "multi" in heads and len(heads) > 1 else [])]
+
+
+def settings_of(
+    config: EvaluateConfig, wanted: Wanted, lengths: Sequence[int], tuned: Tuned | None
+) -> dict[str, Any]:
+    """What was asked for, for the report."""
+    settings = {k: v for k, v in asdict(config).items() if k not in ("weights", "weights_from")}
+    settings |= {"suites": list(wanted.suites), "weights": _weights(config.weights)}
+    settings["max_length"] = list(lengths) if len(lengths) > 1 else config.max_length
+    settings["tuned"] = None if tuned is None else _tuned(tuned)
+    return settings
+
+
+def load_suite(name: str, wanted: Wanted, languages: Sequence[str]) -> list[Task | Bitext]:
+    """The tasks of a suite by its name; copies are of published suites."""
+    published = Suite.parse(name).kind in PUBLISHED
+    return load(name, local=wanted.local if published else None, languages=languages)
+
+
+def refuse_twice(tasks: Sequence[Task | Bitext]) -> None:
+    """Raises InputError where two tasks have one name: their runs and figures would mix."""
+    seen: dict[str, Task | Bitext] = {}
+    for task in tasks:
+        if task.name in seen:
+            raise InputError(
+                f"two tasks are named {task.name}: rename a folder or file, or evaluate them apart"
+            )
+        seen[task.name] = task
 
 
 def only_tasks(dev: Sequence[Task | Bitext]) -> list[Task]:
@@ -116,9 +187,9 @@ def only_tasks(dev: Sequence[Task | Bitext]) -> list[Task]:
     return out
 
 
-def refuse_mixed(tasks: Sequence[Task | Bitext], dev: Sequence[Task | Bitext]) -> None:
+def refuse_mixed(tasks: Sequence[Task | Bitext], dev: Sequence[Task]) -> None:
     """Raises InputError where queries that are reported are among those weights are tuned on."""
-    asked = {text for task in dev if isinstance(task, Task) for text in task.queries.values()}
+    asked = {text for task in dev for text in task.queries.values()}
     for task in tasks:
         if isinstance(task, Task):
             both = sum(text in asked for text in task.queries.values())

@@ -45,6 +45,7 @@ def compare(
     runs: Mapping[str, Sequence[Array]],
     *,
     pairs: Iterable[tuple[str, str]] | None = None,
+    weights: Sequence[float] | None = None,
     trials: int = TRIALS,
     confidence: float = CONFIDENCE,
     seed: int = 0,
@@ -52,8 +53,9 @@ def compare(
     """Compares runs pair by pair: `pairs` of names (a, b), or every two.
 
     runs: name -> one array of values per task, (Q of the task,), the same queries in the same
-    order in every run. A mean is that of the tasks' means, as suites are reported; queries are
-    drawn within their task. Raises InputError where the queries differ in number.
+    order in every run. A mean is that of the tasks' means, as suites are reported, each task with
+    its weight (1 each where none are given); queries are drawn within their task. Raises InputError
+    where the queries differ in number.
     """
     wanted = list(combinations(runs, 2)) if pairs is None else list(pairs)
     for a, b in wanted:
@@ -68,7 +70,10 @@ def compare(
     if not sizes or not all(sizes):
         raise InputError("a task has no query with a relevant passage: there is nothing to compare")
     # each query's part of the difference of means: what follows are sums
-    share = np.concatenate([np.full(size, 1 / (size * len(sizes))) for size in sizes])
+    counts = [1.0] * len(sizes) if weights is None else list(weights)
+    share = np.concatenate(
+        [np.full(n, count / (n * sum(counts))) for n, count in zip(sizes, counts, strict=True)]
+    )
     parts = np.stack(
         [(np.concatenate(runs[b]) - np.concatenate(runs[a])) * share for a, b in wanted], axis=1
     )

@@ -72,10 +72,14 @@ def _named(name: str, max_length: int | None, several: bool) -> str:
 def _comparisons(found: Sequence[dict[str, Any]], several: bool) -> list[str]:
     if not found:
         return []
-    lines = [f"less {found[0]['a']}, {found[0]['measure']}, 95% interval, p corrected (Holm)"]
+    lines: list[str] = []
+    said = None
     names = [_named(f"{one['suite']} {one['b']}", one["max_length"], several) for one in found]
     width = max(map(len, names))
     for one, name in zip(found, names, strict=True):
+        if said != one["measure"]:
+            said = one["measure"]
+            lines.append(f"less {one['a']}, {said}, 95% interval, p corrected (Holm)")
         mark = "" if one["corrected"] < SIGNIFICANT else "  not significant"
         low, high = 100 * one["low"], 100 * one["high"]
         lines.append(

@@ -100,6 +100,8 @@ def tune(dev: Mapping[str, Candidates], before: Weights) -> Tuned:
     coarse = best_of([GRID for _ in others])
     around = [[round(getattr(coarse, head) * f, 4) for f in FINER] for head in others]
     best = best_of(around)
+    if value(best) <= value(before):
+        best = before
     return Tuned(best, value(best), value(before), tuple(dev))
 
 

@@ -31,7 +31,7 @@ LANGUAGES = tuple(
 )
 ZIP = "MKQA_test-data.zip"
 LEFT_OUT = ("unanswerable", "binary", "long_answer")  # kinds of answers
-PROTOCOL = replace(PAPER, measures=("AnswerRecall@20", "AnswerRecall@100"), passage_tokens=512)
+PROTOCOL = replace(PAPER, measures=("AnswerRecall@100", "AnswerRecall@20"), passage_tokens=512)
 
 Questions = list[tuple[str, str, str, tuple[str, ...]]]  # where, id, question, answers
 

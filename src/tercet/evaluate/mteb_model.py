@@ -1,0 +1,327 @@
+"""A Tercet model as a model object of mteb 2 (`pip install 'tercet[mteb]'`).
+
+Dense is an encoder, good for every kind of task. Multi-vectors, sparse weights and the weighted sum
+of all are search models, good for retrieval and re-ranking: mteb hands them a corpus and queries,
+and scores are computed here, as everywhere in Tercet, over the whole corpus. A passage is title,
+newline, text (method.md, scores). Knows nothing of tasks or measures.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tercet.config import HEADS, MAX_LENGTH, MODES, Head, Mode, Role, Weights
+from tercet.embeddings import Embeddings
+from tercet.encoder import Encoder
+from tercet.errors import InputError, MissingExtraError
+from tercet.evaluate.loaders.passages import passage_text
+from tercet.evaluate.tasks import Protocol
+from tercet.ranking import Ranked
+from tercet.scores import Scores, dense_scores, lexical_scores, maxsim_scores, weighted_sum
+
+if TYPE_CHECKING:
+    from mteb.models.model_meta import ModelMeta
+
+CHUNK = 4096  # passages encoded and scored at once
+QUERY_TOKENS = Protocol().query_tokens
+
+Batch = Mapping[str, Sequence[str]]
+Vectors = npt.NDArray[np.float32]
+Results = dict[str, dict[str, float]]  # query id -> passage id -> score
+
+
+class MtebDense:
+    """Dense vectors for mteb's encoder tasks: retrieval, classification, clustering, pairs."""
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        *,
+        name: str | None = None,
+        max_length: int = MAX_LENGTH,
+        query_length: int = QUERY_TOKENS,
+    ) -> None:
+        """Lengths in tokens; name as `organisation/model`, by default from where it was loaded."""
+        self.encoder, self.max_length, self.query_length = encoder, max_length, query_length
+        self.mteb_model_meta = model_meta(encoder, "dense", name, max_length, query_length)
+
+    def encode(
+        self,
+        inputs: Iterable[Batch],
+        *,
+        task_metadata: Any = None,
+        hf_split: str = "",
+        hf_subset: str = "",
+        prompt_type: Any = None,
+        batch_size: int | None = None,
+        show_progress_bar: bool = False,
+        precision: str | None = None,
+    ) -> Vectors:
+        """(B, D) unit rows of the texts of all batches.
+
+        The role, and so the model's prefix and the maximum length, follow from prompt_type. Texts
+        are batched by tokens, whatever batch_size says. Raises InputError for another precision.
+        """
+        if precision not in (None, "float32"):
+            raise InputError(f"precision {precision!r}: vectors are given in float32")
+        role = role_of(prompt_type)
+        length = self.query_length if role == "query" else self.max_length
+        texts = (text for batch in inputs for text in texts_of(batch, role))
+        parts = [
+            part.dense
+            for part in self.encoder.stream(texts, heads=("dense",), max_length=length, role=role)
+            if part.dense is not None
+        ]
+        return np.concatenate(parts) if parts else np.zeros((0, self.encoder.dims["dense"]), "f4")
+
+    def similarity(self, embeddings1: Any, embeddings2: Any) -> Vectors:
+        """Cosines of all pairs, which are inner products of unit rows."""
+        one, other = np.atleast_2d(embeddings1), np.atleast_2d(embeddings2)
+        return dense_scores(Embeddings(dense=one), Embeddings(dense=other))
+
+    def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> Vectors:
+        """Cosines of row i and row i."""
+        one, other = np.atleast_2d(embeddings1), np.atleast_2d(embeddings2)
+        return np.asarray(np.einsum("nd,nd->n", one, other), dtype=np.float32)
+
+
+class MtebSearch:
+    """Multi-vectors (MaxSim), sparse weights or the weighted sum of all for mteb's retrieval."""
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        mode: Mode = "multi",
+        *,
+        name: str | None = None,
+        max_length: int = MAX_LENGTH,
+        query_length: int = QUERY_TOKENS,
+        weights: Weights | None = None,
+    ) -> None:
+        """weights are those of `hybrid`, by default the model's own. Lengths in tokens."""
+        self.encoder, self.max_length, self.query_length = encoder, max_length, query_length
+        self.weights = weights or encoder.weights
+        self.heads: tuple[Head, ...] = HEADS if mode == "hybrid" else (mode,)
+        encoder.model.check(self.heads)
+        self.mteb_model_meta = model_meta(encoder, mode, name, max_length, query_length)
+        self._corpus: Any = None
+
+    def index(
+        self,
+        corpus: Any,
+        *,
+        task_metadata: Any = None,
+        hf_split: str = "",
+        hf_subset: str = "",
+        encode_kwargs: Any = None,
+        num_proc: int | None = None,
+    ) -> None:
+        """Takes the corpus, rows of id, title and text; it is encoded when it is searched."""
+        self._corpus = corpus
+
+    def search(
+        self,
+        queries: Any,
+        *,
+        task_metadata: Any = None,
+        hf_split: str = "",
+        hf_subset: str = "",
+        top_k: int,
+        encode_kwargs: Any = None,
+        top_ranked: Mapping[str, Sequence[str]] | None = None,
+        num_proc: int | None = None,
+    ) -> Results:
+        """The best top_k passages of each query; with top_ranked, of those candidates alone.
+
+        Equal scores go by place in the corpus. Raises InputError where nothing was indexed.
+        """
+        if self._corpus is None:
+            raise InputError("there is nothing to search: call index first")
+        names = [str(row["id"]) for row in queries]
+        asked = self._encode([query_text(row) for row in queries], "query", self.query_length)
+        ids: list[str] = []
+        best = Ranked.of(*_nothing(), len(names), top_k)
+        for rows in _chunks(self._corpus):
+            passages = [passage_text(row.get("title") or "", row["text"]) for row in rows]
+            scores = self._scores(asked, self._encode(passages, "passage", self.max_length))
+            first = len(ids)
+            ids += [str(row["id"]) for row in rows]
+            allowed = None
+            if top_ranked is not None:
+                place = {identifier: at for at, identifier in enumerate(ids[first:])}
+                allowed = [[place[i] for i in top_ranked.get(n, ()) if i in place] for n in names]
+            best = _merged(best, scores, first, top_k, allowed)
+        self._corpus = None
+        out: Results = {}
+        for name, places, scores_of in zip(names, best.places, best.scores, strict=True):
+            found = [(at, score) for at, score in zip(places, scores_of, strict=True) if at >= 0]
+            out[name] = {ids[at]: float(score) for at, score in found}
+        return out
+
+    def _encode(self, texts: Sequence[str], role: Role, length: int) -> Embeddings:
+        return self.encoder.encode(texts, heads=self.heads, max_length=length, role=role)
+
+    def _scores(self, queries: Embeddings, passages: Embeddings) -> Scores:
+        functions = {"dense": dense_scores, "sparse": lexical_scores, "multi": maxsim_scores}
+        parts = {head: functions[head](queries, passages) for head in self.heads}
+        return weighted_sum(parts, self.weights) if len(parts) > 1 else parts[self.heads[0]]
+
+
+def mteb_model(
+    source: str | Path | Encoder | None = None,
+    mode: Mode = "dense",
+    *,
+    name: str | None = None,
+    max_length: int = MAX_LENGTH,
+    query_length: int = QUERY_TOKENS,
+    device: str | None = None,
+    revision: str | None = None,
+) -> MtebDense | MtebSearch:
+    """A model for `mteb.evaluate(model, tasks)`: a folder, a hub id or an encoder.
+
+    mode is dense, sparse, multi or hybrid (all three, weighted). Raises MissingExtraError without
+    mteb, ModelError for a model that cannot be loaded or has no such head.
+    """
+    if mode not in MODES:
+        raise InputError(f"unknown mode {mode!r}: choose from {', '.join(MODES)}")
+    encoder = source
+    if not isinstance(source, Encoder):
+        encoder = Encoder.load(source, device=device, revision=revision)
+    assert isinstance(encoder, Encoder)
+    if mode == "dense":
+        return MtebDense(encoder, name=name, max_length=max_length, query_length=query_length)
+    return MtebSearch(encoder, mode, name=name, max_length=max_length, query_length=query_length)
+
+
+def register(meta: "ModelMeta") -> None:
+    """Makes `mteb.get_model(meta.name)` find a model, for the rest of this process."""
+    from mteb.models.model_implementations import MODEL_REGISTRY
+
+    MODEL_REGISTRY[str(meta.name)] = meta
+
+
+def model_meta(
+    encoder: Encoder, mode: Mode, name: str | None, max_length: int, query_length: int
+) -> "ModelMeta":
+    """What mteb wants to know of a model; its results are kept by name, revision and mode."""
+    try:
+        from mteb.models.model_meta import ModelMeta, ScoringFunction
+    except ImportError as error:
+        raise MissingExtraError("mteb is not installed: pip install 'tercet[mteb]'") from error
+    source = encoder.source
+
+    def load(model_name: str, *, revision: str | None = None, **options: Any) -> Any:
+        return mteb_model(source, name=model_name, **options)
+
+    kinds = {"dense": "dense", "sparse": "sparse", "multi": "late-interaction", "hybrid": "hybrid"}
+    similarities = {"dense": ScoringFunction.COSINE, "sparse": ScoringFunction.DOT_PRODUCT}
+    similarities |= {"multi": ScoringFunction.MAX_SIM, "hybrid": ScoringFunction.CUSTOM}
+    settings = encoder.settings
+    return ModelMeta(
+        loader=load,
+        name=name or _name(source),
+        revision=encoder.fingerprint,
+        release_date=None,
+        languages=None,
+        n_parameters=_parameters(encoder),
+        n_embedding_parameters=encoder.dims["vocabulary"] * encoder.dims["dense"],
+        memory_usage_mb=None,
+        max_tokens=min(max_length, encoder.max_length),
+        embed_dim=encoder.dims["multi" if mode == "multi" else "dense"],
+        license=None,
+        open_weights=True,
+        public_training_code=None,
+        public_training_data=None,
+        framework=["PyTorch", "safetensors"],
+        similarity_fn_name=similarities[mode],
+        use_instructions=bool(settings.query_prefix or settings.passage_prefix),
+        training_datasets=None,
+        model_type=[kinds[mode]],
+        experiment_kwargs={"mode": mode, "max_length": max_length, "query_length": query_length},
+    )
+
+
+def role_of(prompt_type: Any) -> Role:
+    """mteb's prompt type to ours; none, as in clustering, is plain."""
+    value = getattr(prompt_type, "value", prompt_type)
+    known: dict[Any, Role] = {"query": "query", "document": "passage", None: "plain"}
+    if value not in known:
+        raise InputError(f"unknown prompt type {value!r}: query, document or none")
+    return known[value]
+
+
+def texts_of(batch: Batch, role: Role) -> Sequence[str]:
+    """The texts of a batch; of passages with a title and a body, both with a newline between."""
+    if role != "passage" or "body" not in batch or "title" not in batch:
+        return batch["text"]
+    both = zip(batch["title"], batch["body"], strict=True)
+    return [passage_text(title or "", body) for title, body in both]
+
+
+def query_text(row: Mapping[str, Any]) -> str:
+    """The text of a query, its instruction behind it as mteb has it."""
+    text = row["text"]
+    if not isinstance(text, str):
+        raise InputError(f"query {row['id']!r} is a {type(text).__name__}: only texts are searched")
+    return f"{text} {row['instruction']}" if row.get("instruction") else text
+
+
+def _chunks(corpus: Iterable[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:
+    some: list[Mapping[str, Any]] = []
+    for row in corpus:
+        some.append(row)
+        if len(some) == CHUNK:
+            yield some
+            some = []
+    if some:
+        yield some
+
+
+def _nothing() -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Scores]:
+    return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32)
+
+
+def _merged(
+    best: Ranked, scores: Scores, first: int, count: int, allowed: list[list[int]] | None
+) -> Ranked:
+    """The best so far and a chunk's scores (Q, P), whose passages start at `first`, as one."""
+    queries, passages = scores.shape
+    if allowed is None:
+        kept = min(count, passages)
+        at = np.argpartition(-scores, kept - 1, axis=1)[:, :kept]
+        rows, places = np.repeat(np.arange(queries), kept), at.ravel()
+    else:
+        rows = np.repeat(np.arange(queries), [len(some) for some in allowed])
+        places = np.array([at for some in allowed for at in some], dtype=np.int64)
+    old = np.nonzero(best.places >= 0)
+    return Ranked.of(
+        np.concatenate((old[0], rows)),
+        np.concatenate((best.places[old], places + first)),
+        np.concatenate((best.scores[old], scores[rows, places])),
+        queries,
+        count,
+    )
+
+
+def _name(source: str | None) -> str:
+    """`organisation/model`, as mteb wants it."""
+    if source is None:
+        return "tercet/tercet-mini"
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", source) and not Path(source).exists():
+        return source
+    return f"local/{Path(source).name}"
+
+
+def _parameters(encoder: Encoder) -> int:
+    """Weights of trunk and heads, by their sizes: packed layers have none to be counted."""
+    c, heads = encoder.model.backbone.config, encoder.heads
+    layer = 4 * (c.hidden**2 + c.hidden) + 2 * c.hidden * c.feed_forward
+    layer += c.feed_forward + c.hidden + 4 * c.hidden
+    tables = (c.vocabulary + c.positions + 1) * c.hidden + 2 * c.hidden
+    multi = (c.hidden + 1) * encoder.dims["multi"] if "multi" in heads else 0
+    sparse = c.hidden + 1 if "sparse" in heads else 0
+    return tables + c.layers * layer + sparse + multi
