@@ -13,6 +13,7 @@ import json
 import os
 import platform
 import random
+import resource
 import subprocess
 import sys
 import tempfile
@@ -20,6 +21,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -94,11 +96,21 @@ def varied(draw: random.Random, row: Row) -> Row:
     return {**row, "pos": [changed(draw, text, share) for text in row["pos"]]}
 
 
-def filtered(source: Path, work: Path, *options: str) -> tuple[dict[str, Any], float, int]:
-    """The report, seconds and bytes of `tercet data filter`."""
+@dataclass(frozen=True)
+class Run:
+    """What `tercet data filter` said and used."""
+
+    report: dict[str, Any]
+    seconds: float
+    processor: float  # seconds of all its processes: the others' load does not change it
+    bytes: int
+
+
+def filtered(source: Path, work: Path, *options: str) -> Run:
+    """Runs the command."""
     target = work / "filtered.jsonl"
     command = [sys.executable, "-m", "tercet", "data", "filter", str(source), "--to", str(target)]
-    begin = time.perf_counter()
+    begin, before = time.perf_counter(), _processor()
     with subprocess.Popen(
         [*command, "--json", *options], stdout=subprocess.PIPE, text=True
     ) as process:
@@ -109,7 +121,13 @@ def filtered(source: Path, work: Path, *options: str) -> tuple[dict[str, Any], f
         most = peak.stop()
     if process.returncode:
         raise SystemExit(f"{' '.join(command)} failed")
-    return json.loads(out), seconds, most
+    return Run(json.loads(out), seconds, _processor() - before, most)
+
+
+def _processor() -> float:
+    """Processor seconds of the processes that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def throughput(arguments: argparse.Namespace, work: Path) -> dict[str, Any]:
@@ -120,7 +138,8 @@ def throughput(arguments: argparse.Namespace, work: Path) -> dict[str, Any]:
     against = ["--against", str(arguments.against)] if arguments.against else []
     workers = ["--workers", str(arguments.workers)]
     out: dict[str, Any] = {}
-    table = f"{'steps':<14}{'rows':>11}{'dropped':>10}{'seconds':>9}{'rows/s':>9}{'MB':>8}"
+    table = f"{'steps':<14}{'rows':>11}{'dropped':>10}{'seconds':>9}{'rows/s':>9}"
+    table += f"{'processor s':>13}{'MB':>8}"
     print(f"{source.stat().st_size / 1e6:.0f} MB in {count:,} rows\n{table}")
     single = [name for name in STEPS if name not in ("fields", "relevance")]
     for name in ["all", "none", *single]:
@@ -128,17 +147,15 @@ def throughput(arguments: argparse.Namespace, work: Path) -> dict[str, Any]:
             continue
         options = [] if name == "all" else ["--steps", "fields" if name == "none" else name]
         options += against if name in ("all", "evaluation") else []
-        report, seconds, most = filtered(
-            source if name == "all" else part, work, *options, *workers
-        )
-        rows = report["rows"]
-        dropped = rows - report["kept"]
-        out[name] = {"rows": rows, "dropped": dropped, "seconds": seconds, "bytes": most}
-        if name == "all":
-            out[name]["steps"] = {step: of["rows"] for step, of in report["steps"].items()}
+        run = filtered(source if name == "all" else part, work, *options, *workers)
+        rows = run.report["rows"]
+        dropped = rows - run.report["kept"]
+        steps = {step: of["rows"] for step, of in run.report["steps"].items()}
+        out[name] = {**asdict(run), "report": None, "rows": rows, "dropped": dropped}
+        out[name]["steps"] = steps
         print(
-            f"{name:<14}{rows:>11,}{dropped:>10,}{seconds:>9.1f}{rows / seconds:>9,.0f}"
-            f"{most / 1e6:>8,.0f}",
+            f"{name:<14}{rows:>11,}{dropped:>10,}{run.seconds:>9.1f}{rows / run.seconds:>9,.0f}"
+            f"{run.processor:>13.1f}{run.bytes / 1e6:>8,.0f}",
             flush=True,
         )
     print("all:", out["all"]["steps"])

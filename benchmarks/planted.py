@@ -31,7 +31,8 @@ def words_of(text: str) -> list[str]:
 def changed(draw: random.Random, text: str, share: float) -> str:
     """A text with this share of its words changed, left out or put in twice; one at least."""
     words = words_of(text)
-    for place in draw.sample(range(len(words)), max(1, round(share * len(words)))):
+    places = [at for at, word in enumerate(words) if any(map(str.isalpha, word))]
+    for place in draw.sample(places, max(1, round(share * len(places)))):
         how = draw.random()
         if how < 0.5:
             words[place] = f"{RARE}{draw.randrange(10_000)} "
@@ -65,9 +66,10 @@ def near_cases(rows: Sequence[Row], draw: random.Random, each: int) -> Cases:
             yield copy, None if share == 0.1 else share < 0.1
     # decoys: what a plain similarity of whole rows would drop
     pairs = [row for row in rows if "pos" in row]
-    for row, other in zip(draw.sample(pairs, each), draw.sample(pairs, each), strict=True):
+    mixed = draw.sample(pairs, 3 * each)
+    for row, other in zip(mixed[:each], mixed[each:], strict=False):
         yield {**row, "query": other["query"], "planted": "another query, same passage"}, False
-    for row, other in zip(draw.sample(pairs, each), draw.sample(pairs, each), strict=True):
+    for row, other in zip(mixed[each:], mixed[2 * each :], strict=False):
         yield {**row, "pos": other["pos"], "planted": "same query, another passage"}, False
     short = [row for row in pairs if 20 <= len(row["query"]) < 150]
     for row in draw.sample(short, each):

@@ -143,6 +143,14 @@ PLANTED: dict[str, tuple[str, str, Defect, str]] = {
     "one vector": ("tei", "dense", Defect(change=lambda text: "sea"), "all texts get the same"),
     "refused": ("openai", "dense", Defect(refuses=256), "tokens and more are refused"),
     "two at once": ("openai", "dense", Defect(pool="mean", limit=256), "256 tokens; and mean pool"),
+    "an odd length": ("openai", "dense", Defect(limit=300), "long texts are cut or changed"),
+    "an odd length, multi": ("vllm", "multi", Defect(limit=300), "all of them have 299 vectors"),
+    "some texts": (
+        "tei",
+        "dense",
+        Defect(change=lambda text: text.replace("🍞", ":bread:")),
+        "only some texts differ: 'emoji'",
+    ),
     "in bfloat16": (
         "openai",
         "dense",
@@ -237,8 +245,10 @@ def test_golden_vectors_give_the_same_diagnosis(
         for a, b in zip(first, second, strict=True):
             assert (a.kind, a.verdict, len(a.texts)) == (b.kind, b.verdict, len(b.texts))
             np.testing.assert_allclose(a.errors, b.errors, atol=1e-6)
-            if a.kind != "multi" and not a.same:  # of other variants no vectors of tokens are kept
+            if a.kind != "multi" and not a.same:
                 assert says(a) == says(b)
+            if a.kind == "multi" and not a.same:  # vectors of tokens are stored of right ones alone
+                assert "all of them have 255 vectors" in says(b)
     with pytest.raises(InputError, match="exists already"):
         save(reference, tmp_path / "golden")
     (tmp_path / "golden" / "logits.npy").unlink()

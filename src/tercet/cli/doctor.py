@@ -9,7 +9,7 @@ from tercet.cli.meter import Meter
 from tercet.cli.options import as_usage, emit, json_option, model_options
 
 if TYPE_CHECKING:
-    from tercet.evaluate.doctor.reference import Reference
+    from tercet.evaluate.doctor.reference import Live, Reference
 
 _PATH = click.Path(path_type=Path)
 _KINDS = ("dense", "sparse", "multi", "states")
@@ -74,6 +74,13 @@ def _kinds(ctx: click.Context, option: Any, value: str | None) -> tuple[str, ...
 )
 @click.option("--dtype", metavar="NAME", help="In which a folder or hub id is loaded.")
 @click.option(
+    "--device",
+    default="cpu",
+    show_default=True,
+    metavar="NAME",
+    help="Where the checkpoint is run, and a folder or hub id: cpu, cuda or mps.",
+)
+@click.option(
     "--batch", type=click.IntRange(1), default=8, show_default=True, help="Texts a request."
 )
 @click.option(
@@ -102,6 +109,7 @@ def doctor(
     suspects: tuple[str, ...],
     within: str,
     dtype: str | None,
+    device: str,
     batch: int,
     timeout: float,
     retries: int,
@@ -142,7 +150,7 @@ def doctor(
         from tercet.evaluate.doctor.golden import save
 
         with Meter("running the checkpoint") as meter:
-            made = _live(model, revision, prefixes, suspects)
+            made = _live(model, revision, device, prefixes, suspects)
             for number in range(len(made.causes)):
                 meter.show(number, len(made.causes))
                 made.raws(number)
@@ -167,7 +175,7 @@ def doctor(
         with as_usage("'TARGET'"):
             endpoint = Endpoint(target, key_env=key_env, timeout=timeout, retries=retries)
     reference: Reference = (
-        _live(model, revision, prefixes, suspects) if golden is None else Golden(golden)
+        _live(model, revision, device, prefixes, suspects) if golden is None else Golden(golden)
     )
     from tercet.evaluate.doctor.diagnose import diagnose_endpoint, diagnose_model
 
@@ -183,7 +191,7 @@ def doctor(
         else:
             from tercet.encoder import Encoder
 
-            encoder = Encoder.load(target, dtype=dtype)
+            encoder = Encoder.load(target, dtype=dtype, device=device)
             found = diagnose_model(encoder, reference, kinds=kinds, show=show)
     if as_json:
         emit(machine(found, limit))
@@ -194,10 +202,14 @@ def doctor(
 
 
 def _live(
-    model: str | None, revision: str | None, prefixes: tuple[str, ...], suspects: tuple[str, ...]
-) -> Any:
+    model: str | None,
+    revision: str | None,
+    device: str,
+    prefixes: tuple[str, ...],
+    suspects: tuple[str, ...],
+) -> "Live":
     from tercet.evaluate.doctor.reference import Live, read_reference
 
-    checkpoint = read_reference(model, revision)
-    others = [(suspect, read_reference(suspect)) for suspect in suspects]
+    checkpoint = read_reference(model, revision, device)
+    others = [(suspect, read_reference(suspect, device=device)) for suspect in suspects]
     return Live(checkpoint, model or "tercet-mini", prefixes=prefixes, suspects=others)

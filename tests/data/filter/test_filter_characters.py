@@ -50,6 +50,7 @@ def test_words_are_parted_and_not_torn() -> None:
     assert letters_alone("हिन्दी में") == "हिन्दी में"  # marks are parts of letters
     assert letters_alone("ß ﬁ Ⅻ") == "ss fi xii"
     assert letters_alone("?!… --") == ""
+    assert letters_alone("C++ (or C#), 5 < 6?", symbols=True) == "c++ or c# 5 < 6"
 
 
 def test_counts_are_of_characters() -> None:

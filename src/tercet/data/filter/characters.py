@@ -18,6 +18,7 @@ SPACE = 4
 BROKEN = 8  # control characters, U+FFFD, halves of surrogate pairs, noncharacters
 DENSE = 16  # of a script that sets no spaces between words
 HIDDEN = 32  # apostrophes and what is not seen: inside words, and often left out
+SYMBOL = 64  # of mathematics, money and names, as in C++ and C#: they say something
 
 # Thai to Myanmar, Khmer, Tai and Javanese scripts, then CJK with kana; hangul has spaces
 _DENSE = (
@@ -50,6 +51,8 @@ def kinds() -> npt.NDArray[np.uint8]:
         group = unicodedata.category(character)
         if group in ("Cc", "Cs"):
             table[code] = SPACE if character.isspace() else BROKEN
+        elif group in ("Sm", "Sc", "So") or character in "#%&@":
+            table[code] = SYMBOL
         else:
             table[code] = by_group.get(group[0], 0)
     for character in "'\u2019\u02bc\u0307\u00ad\u200b\u200c\u200d\ufeff":
@@ -97,7 +100,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class Bare:
-    """Texts without case, punctuation and symbols, words parted by one space, all in one array.
+    """Texts without case and punctuation, words parted by one space, all in one array.
 
     Apostrophes and what is not seen part no words. Between characters of scripts without spaces
     there is none. Text n is codes[starts[n]:ends[n]]; a 0 stands before and behind each.
@@ -108,8 +111,9 @@ class Bare:
     ends: Places  # (N,)
 
     @staticmethod
-    def of(texts: Sequence[str]) -> "Bare":
-        """Bares N texts."""
+    def of(texts: Sequence[str], *, symbols: bool = False) -> "Bare":
+        """Bares N texts; symbols go too, or else are kept."""
+        kept = LETTER | DIGIT | (SYMBOL if symbols else 0)
         if not texts:
             nowhere: Places = np.zeros(0, dtype=np.int64)
             return Bare(np.zeros(1, dtype=np.uint32), nowhere, nowhere)
@@ -121,13 +125,13 @@ class Bare:
         codes = codes[(kinds()[codes] & HIDDEN) == 0]
         found = kinds()[codes]
         ends = codes == 0
-        word = (found & (LETTER | DIGIT)) > 0
+        word = (found & kept) > 0
         codes, found = codes[word | ends], found[word | ends]
         # a space stands where something was left out between two words, unless both are dense
         places = np.flatnonzero(word | ends)
         gap = np.zeros(len(places), dtype=np.bool_)  # before this character
         gap[1:] = np.diff(places) > 1
-        solid = (found & (LETTER | DIGIT)) > 0
+        solid = (found & kept) > 0
         dense = (found & DENSE) > 0
         gap[1:] &= solid[1:] & solid[:-1] & ~(dense[1:] & dense[:-1])
         out = np.full(len(codes) + int(gap.sum()), ord(" "), dtype=np.uint32)
@@ -160,6 +164,6 @@ def fold(text: str) -> str:
     return " ".join(text.casefold().split())
 
 
-def letters_alone(text: str) -> str:
+def letters_alone(text: str, *, symbols: bool = False) -> str:
     """What Bare keeps of one text."""
-    return as_text(Bare.of([text]).text(0))
+    return as_text(Bare.of([text], symbols=symbols).text(0))

@@ -39,7 +39,7 @@ class Item:
     texts: list[str]
     where: str  # file:line
     lang: str = ""
-    left: list[int] = field(default_factory=list)  # of the positives, numbers in texts
+    left: list[int] = field(init=False)  # of the positives, numbers in texts
 
     def __post_init__(self) -> None:
         self.left = list(range(1, len(self.texts)))

@@ -8,11 +8,12 @@
     4. where one is found, the characters themselves are compared to both sides, so that nothing is
        told that is not shared
 
-The index lies in a folder of .npy files that all processes of a machine map into memory. Knows
+The index lies in a folder of arrays that all processes of a machine map into memory. Knows
 nothing of rows. Shapes: C characters, T evaluation texts, G hashed runs.
 """
 
 import json
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -98,7 +99,7 @@ class Overlap:
         self.shares = Shares(**facts["shares"])
         self.names: list[str] = facts["names"]
         self.files: list[str] = facts["files"]
-        self._codes = _opened(folder, "codes")
+        self._codes = np.memmap(folder / "codes.bin", dtype=np.uint32, mode="r")
         self._starts, self._ends, self._name, self._file, self._line = _opened(folder, "texts")
         self._grams = _opened(folder, "grams")  # (G,) sorted
         self._places = _opened(folder, "places")  # (G,) in codes
@@ -115,26 +116,25 @@ class Overlap:
         """Writes the index of T texts into a folder."""
         names: dict[str, int] = {}
         files: dict[str, int] = {}
-        rows: list[tuple[int, int, int, int, int]] = []
+        rows = array("q")
         grams, places, keys = [], [], []
         at = 0
-        parts: list[Codes] = []
-        for block in _blocks(texts):
-            bare = Bare.of([text.text for text in block])
-            sums = _Sums(bare.codes)
-            starts = sums.starts(bare, shares.gram)
-            starts = starts[(starts - bare.starts[sums.owners(bare, starts)]) % shares.stride == 0]
-            grams.append(sums.runs(starts, shares.gram))
-            places.append(starts + at)
-            keys.append(sums.whole(bare))
-            for text, start, end in zip(block, bare.starts, bare.ends, strict=True):
-                of = (
-                    names.setdefault(text.name, len(names)),
-                    files.setdefault(text.path, len(files)),
-                )
-                rows.append((int(start) + at, int(end) + at, *of, text.line))
-            parts.append(bare.codes)
-            at += len(bare.codes)
+        with (folder / "codes.bin").open("wb") as codes:
+            for block in _blocks(texts):
+                bare = Bare.of([text.text for text in block])
+                sums = _Sums(bare.codes)
+                starts = sums.starts(bare, shares.gram)
+                within = starts - bare.starts[sums.owners(bare, starts)]
+                starts = starts[within % shares.stride == 0]
+                grams.append(sums.runs(starts, shares.gram))
+                places.append(starts + at)
+                keys.append(sums.whole(bare))
+                for text, start, end in zip(block, bare.starts, bare.ends, strict=True):
+                    name = names.setdefault(text.name, len(names))
+                    file = files.setdefault(text.path, len(files))
+                    rows.extend((int(start) + at, int(end) + at, name, file, text.line))
+                codes.write(bare.codes.tobytes())
+                at += len(bare.codes)
         if not rows:
             raise InputError("the evaluation sets hold no text")
         order = np.argsort(all_grams := np.concatenate(grams), kind="stable")
@@ -145,16 +145,15 @@ class Overlap:
         may = np.zeros(1 << bits, dtype=np.bool_)
         may[all_grams >> np.uint64(64 - bits)] = True
         arrays: dict[str, npt.NDArray[Any]] = {
-            "codes": np.concatenate(parts),
-            "texts": np.array(rows, dtype=np.int64).T,
+            "texts": np.array(rows, dtype=np.int64).reshape(-1, 5).T,
             "grams": all_grams,
             "places": np.concatenate(places)[order],
             "keys": all_keys[by_key],
             "owners": by_key,
             "may": may,
         }
-        for name, array in arrays.items():
-            np.save(folder / f"{name}.npy", array)
+        for label, values in arrays.items():
+            np.save(folder / f"{label}.npy", values)
         facts = {
             "shares": {"words": shares.words, "characters": shares.characters},
             "names": list(names),

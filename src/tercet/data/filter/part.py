@@ -12,6 +12,7 @@ Memory does not grow with the number of rows. Knows nothing of other parts.
 """
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -230,17 +231,22 @@ def _overlap(config: FilterConfig) -> Overlap:
     beside = parts_folder(Path(config.target))
     beside.mkdir(parents=True, exist_ok=True)
     folder = beside / f"evaluation-{name}"
-    if not folder.is_dir():
-        scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=beside))
-        try:
-            texts = (
-                text for one in sources for text in read_evaluation(one, passages=config.passages)
-            )
-            Overlap.build(texts, shares, scratch)
-            scratch.chmod(0o755)  # a temporary folder is its owner's alone
-            with contextlib.suppress(OSError):
-                # another part may have been quicker: what it made is the same
-                os.rename(scratch, folder)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+    with (beside / f".{folder.name}.lock").open("w") as lock:
+        with contextlib.suppress(OSError):  # a file system without locks: several make the same
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.is_dir():
+            _build_overlap(config, sources, folder)
     return Overlap(folder)
+
+
+def _build_overlap(config: FilterConfig, sources: Sequence[Path], folder: Path) -> None:
+    """Makes the index in a folder that appears whole."""
+    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        texts = (text for one in sources for text in read_evaluation(one, passages=config.passages))
+        Overlap.build(texts, config.shares, scratch)
+        scratch.chmod(0o755)  # a temporary folder is its owner's alone
+        with contextlib.suppress(OSError):  # another part was quicker: what it made is the same
+            os.rename(scratch, folder)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)

@@ -3,7 +3,7 @@
 A row has two sides, its query and its positives; a raw text is both sides of itself. Two rows are
 near-duplicates where both sides are alike, so the bands look at both. Knows nothing of files.
 
-    1. a side is the set of its runs of 5 characters, case and white space folded
+    1. a side is the set of its runs of 5 characters, without case and punctuation
     2. MinHash (rensa) gives each side 3 values for every band
     3. a band of a row is one hash of the 6; rows that share one are candidates
     4. candidates are compared by the true Jaccard similarity of their sets; short texts must
@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tercet.data.filter.characters import Bare, Codes, code_points, fold, spread
+from tercet.data.filter.characters import Bare, fold, spread
 from tercet.errors import MissingExtraError
 
 SHINGLE = 5  # characters; short enough for every script, long enough to be rare
@@ -49,25 +49,38 @@ def bands_for(threshold: float) -> int:
     return 1 if shared >= 1 else math.ceil(math.log(MISSED) / math.log1p(-shared))
 
 
-def hashes(text: str) -> Shingles:
-    """Hashes of all runs of 5 characters of a folded text, repeats kept; at least one."""
-    codes = code_points(text)
-    if len(codes) < SHINGLE:
-        codes = np.pad(codes, (0, SHINGLE - len(codes)))
-    count = len(codes) - SHINGLE + 1
-    mixed = np.zeros(count, dtype=np.uint64)
+def hashes(bare: Bare) -> tuple[Shingles, npt.NDArray[np.uint64]]:
+    """Hashes of all runs of 5 characters of N texts, and (N + 1,) where each text's begin.
+
+    Repeats are kept. A text has one at least; behind the end of a short one are zeros.
+    """
+    counts = np.maximum(bare.ends - bare.starts - SHINGLE + 1, 1)
+    bounds = np.concatenate(([0], np.cumsum(counts)))
+    first = np.arange(bounds[-1]) + np.repeat(bare.starts - bounds[:-1], counts)
+    ends = np.repeat(bare.ends, counts)
+    codes = np.pad(bare.codes, (0, SHINGLE))
+    mixed = np.zeros(len(first), dtype=np.uint64)
     for shift in range(SHINGLE):
-        mixed = (mixed + codes[shift : shift + count]) * _MIX
+        place = first + shift
+        mixed = (mixed + np.where(place < ends, codes[place], 0)) * _MIX
         mixed ^= mixed >> np.uint64(29)
-    return mixed
+    return mixed, bounds.astype(np.uint64)
 
 
 def shingles(text: str) -> Shingles:
     """The set of a text's shingles, sorted."""
-    found = np.sort(hashes(fold(text)))  # quicker than np.unique for so few
+    return _sorted_set(hashes(_bare([text]))[0])
+
+
+def _sorted_set(found: Shingles) -> Shingles:
+    found = np.sort(found)  # quicker than np.unique for so few
     first = np.ones(len(found), dtype=np.bool_)
     first[1:] = found[1:] != found[:-1]
     return found[first]
+
+
+def _bare(texts: Sequence[str]) -> Bare:
+    return Bare.of(texts, symbols=True)
 
 
 def jaccard(left: Shingles, right: Shingles) -> float:
@@ -80,27 +93,18 @@ def jaccard(left: Shingles, right: Shingles) -> float:
 
 
 class Side:
-    """A side of a row, to be compared; what is dear is made when it is asked for."""
+    """A side of a row, to be compared; its shingles are made when they are asked for."""
 
     def __init__(self, text: str, short: int) -> None:
         """`short` is the number of letters from which on it is judged by its shingles."""
-        self._text, self._short = text, short
-
-    @cached_property
-    def letters(self) -> Codes:
-        """The characters that are compared of a short text."""
-        return Bare.of([self._text]).text(0)
-
-    @cached_property
-    def long(self) -> bool:
-        """Whether it is judged by its shingles."""
-        # a text of twice the length is spared the count: at least half of it is letters
-        return len(self._text) >= 2 * self._short or spread(self.letters) >= self._short
+        self._bare = _bare([text])
+        self.letters = self._bare.text(0)
+        self.long = spread(self.letters) >= short
 
     @cached_property
     def shingles(self) -> Shingles:
         """The set of its shingles."""
-        return shingles(self._text)
+        return _sorted_set(hashes(self._bare)[0])
 
 
 def compared(texts: Sequence[str]) -> list[Side]:
@@ -152,11 +156,8 @@ def minhash_version() -> int:
 
 def _minhash(texts: Sequence[str], count: int, seed: int) -> Bands:
     """(N, count) MinHash values of N texts."""
-    sets = [hashes(fold(text)) for text in texts]
-    ends = np.cumsum([0, *map(len, sets)])
-    matrix = _library().digest_matrix_from_flat_token_hashes(
-        np.concatenate(sets), ends.astype(np.uint64), count, seed
-    )
+    found, bounds = hashes(_bare(texts))
+    matrix = _library().digest_matrix_from_flat_token_hashes(found, bounds, count, seed)
     return np.array(matrix.to_rows(), dtype=np.uint64)
 
 

@@ -85,7 +85,8 @@ def _lengths(config: FilterConfig) -> Judge:
 def _same(items: Sequence[Item]) -> Iterator[Objection]:
     """Positives that say the query again, but for case and punctuation."""
     pairs = [(item, at) for item in items for at in item.left]
-    bare = Bare.of([item.texts[0] for item, _ in pairs] + [item.texts[at] for item, at in pairs])
+    texts = [item.texts[0] for item, _ in pairs] + [item.texts[at] for item, at in pairs]
+    bare = Bare.of(texts, symbols=True)
     for number, (item, at) in enumerate(pairs):
         query, positive = bare.text(number), bare.text(len(pairs) + number)
         if len(query) == len(positive) and (query == positive).all() and len(query):

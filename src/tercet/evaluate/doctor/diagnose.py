@@ -7,8 +7,9 @@ from tercet.encoder import Encoder
 from tercet.endpoint import Endpoint
 from tercet.errors import InputError
 from tercet.evaluate.doctor.endpoints import Api, Server
-from tercet.evaluate.doctor.examine import Show, examine, texts_of
+from tercet.evaluate.doctor.examine import Show, examine
 from tercet.evaluate.doctor.local import answers_of, facts_of
+from tercet.evaluate.doctor.otherwise import texts_of
 from tercet.evaluate.doctor.readings import KINDS, Kind
 from tercet.evaluate.doctor.reference import Reference
 from tercet.evaluate.doctor.report import Diagnosis

@@ -22,6 +22,7 @@ from tercet.evaluate.doctor.sequences import TOKENS
 Api = Literal["openai", "tei", "vllm"]
 APIS: tuple[Api, ...] = get_args(Api)
 LARGE = 2000  # characters from which a text is sent alone
+SHOWN = 120  # characters of a reason
 SURE = ("no connection", "too slow", "429")  # failures that are no matter of the path
 _SUFFIX = re.compile(r"/(v\d+/)?(embeddings|embed|embed_sparse|embed_all|pooling)$")
 _VERSION = re.compile(r"/(v\d+)$")
@@ -81,8 +82,7 @@ class Server:
 
         routes, said = _with_client(first, answering)
         if not routes:
-            told = "; ".join(f"{route}: {why}" for route, why in said.items())
-            raise EndpointError(f"{endpoint.url} gives no embeddings: {told}")
+            raise EndpointError(f"{endpoint.url} gives no embeddings: {_grouped(said)}")
         return Server(endpoint, named, tuple(routes), batch)
 
     @property
@@ -309,6 +309,17 @@ def _served(endpoint: Endpoint, version: str, guess: str) -> str:
 def _after(message: str) -> str:
     """A message of the client without the address it begins with."""
     return re.sub(r"^https?://\S+: ", "", message)
+
+
+def _grouped(said: dict[str, str]) -> str:
+    """Which paths failed for which reason, each reason once and in short."""
+    paths: dict[str, list[str]] = {}
+    for path, why in said.items():
+        why = re.sub(
+            r"^no such address or model (\(\d+\)): .*?/v1: ", r"no such address or model \1: ", why
+        )
+        paths.setdefault(why[:SHOWN], []).append(path)
+    return "; ".join(f"{', '.join(some)}: {why}" for why, some in paths.items())
 
 
 def is_url(target: str) -> bool:

@@ -3,23 +3,29 @@
 Knows nothing of how answers were got, or of how a report looks.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
-
-from tercet.evaluate.doctor.compare import SAME, Level, Sizes, level, sizes
+from tercet.evaluate.doctor.compare import Level, Sizes, level, sizes
 from tercet.evaluate.doctor.endpoints import Answers
-from tercet.evaluate.doctor.readings import Answer, Cause, Kind
+from tercet.evaluate.doctor.otherwise import (
+    Again,
+    neighbours,
+    nothing,
+    only_some,
+    refused_too_soon,
+    shuffled,
+    unknown,
+    unusable,
+)
+from tercet.evaluate.doctor.readings import Kind
 from tercet.evaluate.doctor.reference import Reference, expected
-from tercet.evaluate.doctor.routes import Text
-from tercet.evaluate.doctor.search import Explained, Search, shuffled, unknown, unusable
+from tercet.evaluate.doctor.search import Explained, Search
 from tercet.evaluate.doctor.sequences import PRECISIONS
 
 THIRD, TENTH = 1 / 3, 0.1  # of the error: what a cause may leave where rounding explains it too
-ALONE = 8  # texts that are asked again one by one
+COARSE: tuple[Level, ...] = ("bfloat16", "int8")  # roundings that could hide a small defect
 
-Again = Callable[[Sequence[Text], Kind], list[Answer | None]]
 Show = Callable[[str, int, int], None]
 
 
@@ -61,14 +67,6 @@ class HeadResult:
         return self.same and order.index(self.level) <= order.index(limit)
 
 
-def texts_of(reference: Reference) -> list[Text]:
-    """The texts with the ids that the checkpoint makes of them."""
-    raws = reference.raws(0)
-    both = zip(reference.texts.values(), raws, strict=True)
-    weightless = reference.about.weightless
-    return [Text(text, () if raw is None else raw.ids.tolist(), weightless) for text, raw in both]
-
-
 def examine(
     reference: Reference,
     answers: Answers,
@@ -101,21 +99,20 @@ def _head(
     limits = reference.limits()[kind]
     same, rounding = level(search.errors, kind, limits)
     refused = answers.refused.get(kind, {})
-    too_short = _refused_too_soon(reference, refused, found)
-    if not search.errors or too_short:
-        same = False
+    too_soon = refused_too_soon(reference, search, refused)
     explained = None
+
+    def shown(done: int, of: int) -> None:
+        show(kind, done, of)
+
     if not search.errors:
-        explained = _nothing(refused)
-    elif not same or rounding in ("bfloat16", "int8"):
-        explained = _explain(
-            reference, search, again, lambda d, n: show(kind, d, n), trunk_is_right
-        )
-        if same and not _convinces(explained, rounding):
-            explained = None
-        same = same and explained is None
-    if too_short is not None and max(search.errors, default=0.0) <= SAME[kind]:
-        explained = too_short
+        same, explained = False, nothing(refused)
+    elif too_soon is not None and same:
+        same, explained = False, too_soon
+    elif not same:
+        explained = _explain(reference, search, again, shown, trunk_is_right)
+    elif rounding in COARSE and (best := search.best(shown)) and _convinces(best, rounding):
+        same, explained = False, best
     names = list(reference.texts)
     right = expected(reference.raws(0), kind, reference.about)
     results = []
@@ -139,18 +136,18 @@ def _explain(
     show: Callable[[int, int], None],
     trunk_is_right: bool,
 ) -> Explained:
-    kind, answers = search.kind, search.answers
-    if (found := unusable(answers)) is not None:
+    if (found := unusable(search.answers)) is not None:
         return found
-    limit = reference.limits()[kind]["int8"]
-    if (found := shuffled(reference, kind, answers, limit)) is not None:
+    if (found := shuffled(reference, search)) is not None:
         return found
     best = search.best(show)
     if best is not None and best.rest is not None and best.rest[0]:
         return best
-    if again is not None and (found := _neighbours(reference, search, again)) is not None:
+    if again is not None and (found := neighbours(reference, search, again)) is not None:
         return found
-    return best or unknown(reference, kind, answers, trunk_is_right)
+    if best is None:
+        best = only_some(reference, search)
+    return best or unknown(reference, search, trunk_is_right)
 
 
 def _convinces(found: Explained, rounding: Level) -> bool:
@@ -162,52 +159,3 @@ def _convinces(found: Explained, rounding: Level) -> bool:
         return True
     order = [None, *PRECISIONS]
     return found.rest[0] and order.index(found.rest[1]) < order.index(rounding)
-
-
-def _neighbours(reference: Reference, search: Search, again: Again) -> Explained | None:
-    """Whether texts that are asked alone get other, better answers."""
-    errors = {row: e for row, e in enumerate(search.plain) if e is not None}
-    texts = texts_of(reference)
-    rows = sorted((r for r in errors if len(texts[r].ids) <= 512), key=lambda r: -errors[r])[:ALONE]
-    found: list[Answer | None] = [None] * len(texts)
-    for row, answer in zip(rows, again([texts[row] for row in rows], search.kind), strict=True):
-        found[row] = answer
-    alone = Search(reference, search.kind, found).errors
-    if not alone:
-        return None
-    before, after = float(np.mean([errors[row] for row in rows])), float(np.mean(alone))
-    if after > THIRD * before:
-        return None
-    cause = Cause(
-        "a text's vector depends on the texts that it is sent with: alone it is right",
-        "mask padding in attention, pooling and heads; till then send texts one by one",
-    )
-    return Explained((cause,), 1 - after / before)
-
-
-def _refused_too_soon(
-    reference: Reference, refused: dict[int, str], found: Sequence[Answer | None]
-) -> Explained | None:
-    """Whether texts are refused that the checkpoint takes whole; empty ones may be refused."""
-    texts = texts_of(reference)
-    short = [
-        row
-        for row in refused
-        if texts[row].text.strip() and len(texts[row].ids) < reference.about.max_length
-    ]
-    if not short:
-        return None
-    tokens = min(len(texts[row].ids) for row in short)
-    taken = [len(texts[row].ids) for row, answer in enumerate(found) if answer is not None]
-    fits = max((size for size in taken if size < tokens), default=0)
-    cause = Cause(
-        f"texts of {tokens:,} tokens and more are refused, {fits:,} are taken: {refused[short[0]]}",
-        f"allow {reference.about.max_length:,} tokens: in vLLM --max-model-len, in TEI "
-        "--max-batch-tokens and auto-truncate",
-    )
-    return Explained((cause,), 1.0)
-
-
-def _nothing(refused: dict[int, str]) -> Explained:
-    why = next(iter(refused.values()), "there is none")
-    return Explained((Cause(f"no answer to any text: {why}", "check the server's log"),), 1.0)

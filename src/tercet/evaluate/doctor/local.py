@@ -45,7 +45,9 @@ def facts_of(encoder: Encoder, texts: Sequence[Text], about: About) -> list[Fact
     out: list[Fact] = []
     if encoder.fingerprint == about.fingerprint:
         return out
-    out.append(Fact("weights, tokenizer or prefixes are not those of the checkpoint", False))
+    out.append(
+        Fact("the files of weights, tokenizer or prefixes are not the checkpoint's own", False)
+    )
     out += [
         Fact(f"there is no {kind} head, which the checkpoint has")
         for kind in about.kinds

@@ -10,13 +10,23 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+import torch
 
 from tercet.checkpoint import Checkpoint, read_checkpoint
 from tercet.config import MAX_LENGTH
 from tercet.encoder import BUNDLED
+from tercet.errors import InputError
 from tercet.evaluate.doctor.compare import SLACK, error
 from tercet.evaluate.doctor.readings import KINDS, Answer, Cause, Kind, readings
-from tercet.evaluate.doctor.sequences import PRECISIONS, Distortion, Ids, Precision, Raw, Trunk
+from tercet.evaluate.doctor.sequences import (
+    PRECISIONS,
+    TOKENS,
+    Distortion,
+    Ids,
+    Precision,
+    Raw,
+    Trunk,
+)
 from tercet.evaluate.doctor.texts import golden_texts
 from tercet.evaluate.doctor.variants import NONE, Framer, Variant, plainly, sequence, variants
 
@@ -138,9 +148,9 @@ class Live:
         return self._limits
 
     def _simulated(self) -> Limits:
-        """Errors of short texts when everything is rounded, and some slack."""
+        """Errors of texts up to 1,024 tokens when everything is rounded, and some slack."""
         plain = self._runs[0]
-        short = [some for some in plain.sequences if some is not None and len(some) <= SHORT]
+        short = [some for some in plain.sequences if some is not None and len(some) <= TOKENS]
         right = plain.trunk.run(short)
         out: Limits = {kind: {} for kind in self.about.kinds}
         for precision in PRECISIONS:
@@ -166,6 +176,17 @@ def expected(raws: Sequence[Raw | None], kind: Kind, about: About) -> list[Answe
 NOTHING: Answer = np.zeros(0, dtype=np.float32)  # is not looked at by M3's own readings
 
 
-def read_reference(source: str | Path | None, revision: str | None = None) -> Checkpoint:
-    """A checkpoint as `Live` takes it; no source is the model that comes with Tercet."""
-    return read_checkpoint(BUNDLED if source is None else source, revision=revision)
+def read_reference(
+    source: str | Path | None, revision: str | None = None, device: str = "cpu"
+) -> Checkpoint:
+    """A checkpoint as `Live` takes it; no source is the model that comes with Tercet.
+
+    Raises InputError for a device that is not there, ModelError for what cannot be loaded.
+    """
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as absent:
+        first = str(absent).strip().split("\n", 1)[0]
+        raise InputError(f"device {device!r} is not there: {first}") from absent
+    where = BUNDLED if source is None else source
+    return read_checkpoint(where, revision=revision, device=device)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tercet.evaluate.doctor.compare import SAME, WORST, error, level
+from tercet.evaluate.doctor.compare import SAME, error, level
 from tercet.evaluate.doctor.readings import Answer, Cause, Kind, Reading, Sparse, readings
 from tercet.evaluate.doctor.reference import Reference, expected
 from tercet.evaluate.doctor.sequences import Precision
@@ -53,7 +53,7 @@ class Search:
     def __init__(self, reference: Reference, kind: Kind, answers: Sequence[Answer | None]) -> None:
         self.reference, self.kind, self.answers = reference, kind, answers
         about = reference.about
-        size = next((_size(a) for a in answers if a is not None and _size(a)), 0)
+        size = next((size_of(a) for a in answers if a is not None and size_of(a)), 0)
         weightless = np.array(about.weightless)
         self.readings: list[Reading] = readings(kind, weightless, size, about.size(kind))
         right = expected(reference.raws(0), kind, about)
@@ -74,14 +74,17 @@ class Search:
         alone = [fit for fit in readings_alone if fit is not None]
         if (found := self._chosen(alone)) is not None and self._is_same(found):
             return self._explained(found)
-        variants = []
+        variants: list[_Fit] = []
         for number in range(1, count):
             show(number, count)
-            variants.append(self._fit(number, 0))
-        singles = alone + [fit for fit in variants if fit is not None]
+            if (fit := self._fit(number, 0)) is not None:
+                variants.append(fit)
+                if self._is_same(fit):
+                    break  # the rest would only take time
+        singles = alone + variants
         found = self._chosen(singles)
         if found is None or not self._is_same(found):
-            found = self._chosen([*singles, *self._pairs(alone, singles[len(alone) :])])
+            found = self._chosen([*singles, *self._pairs(alone, variants)])
         return None if found is None else self._explained(found)
 
     def _pairs(self, alone: list[_Fit], variants: list[_Fit]) -> list[_Fit]:
@@ -144,87 +147,6 @@ def _better(fit: _Fit, simpler: _Fit) -> bool:
     return fit.left < simpler.left and worst <= BETTER * before
 
 
-def shuffled(
-    reference: Reference, kind: Kind, answers: Sequence[Answer | None], limit: float
-) -> Explained | None:
-    """Whether the answers are right but of other texts."""
-    right = expected(reference.raws(0), kind, reference.about)
-    rows = [n for n, a in enumerate(answers) if a is not None and right[n] is not None]
-    moved = before = after = 0.0
-    for row in rows:
-        answer = answers[row]
-        assert answer is not None
-        errors = [error(answer, found) for n in rows if (found := right[n]) is not None]
-        nearest = int(np.argmin(errors))
-        own = errors[rows.index(row)]
-        if own > limit and errors[nearest] <= limit:
-            moved += 1
-        before += own
-        after += errors[nearest]
-    wrong = sum(error(a, e) > limit for a, e in zip(answers, right, strict=True)
-                if a is not None and e is not None)  # fmt: skip
-    if moved < 2 or moved <= HALF * wrong:
-        return None
-    cause = Cause(
-        "vectors are right but come in another order than the texts",
-        "give answers in the order of the texts, or an index with each",
-    )
-    return Explained((cause,), 1 - after / before)
-
-
-def unusable(answers: Sequence[Answer | None]) -> Explained | None:
-    """Whether many answers are empty, no finite numbers, or all alike."""
-    some = [a.weights if isinstance(a, Sparse) else a for a in answers if a is not None]
-    sparse = any(isinstance(a, Sparse) for a in answers)
-    dense = not sparse and any(part.ndim == 1 and part.size for part in some)
-    bad = sum(not np.isfinite(part).all() for part in some)
-    empty = sum(part.size == 0 for part in some)
-    if bad:
-        mend = "float16 overflows in some models: serve in bfloat16 or float32; check the weights"
-        return _certain(f"{bad} of {len(some)} answers hold no finite numbers", mend)
-    if empty > len(some) / 2 or (empty and dense):  # a text without content may have no weight
-        return _certain(f"{empty} of {len(some)} answers are empty", "check the server's log")
-    if dense and len(some) > 2 and all(error(part, some[0]) < SAME["multi"] for part in some):
-        return _certain("all texts get the same vector", "check that texts reach the model")
-    return None
-
-
-def _certain(says: str, mend: str) -> Explained:
-    return Explained((Cause(says, mend),), 1.0)
-
-
-def _guess(says: str, mend: str) -> Explained:
-    return Explained((Cause(says, mend),), 0.0)
-
-
-def unknown(
-    reference: Reference, kind: Kind, answers: Sequence[Answer | None], trunk_is_right: bool
-) -> Explained:
-    """What can be said where nothing fits: other sizes, other weights."""
-    right = expected(reference.raws(0), kind, reference.about)
-    pairs = [(a, e) for a, e in zip(answers, right, strict=True) if a is not None and e is not None]
-    mend = f"check which model and revision is served; {reference.about.model} is compared with"
-    size = next((_size(a) for a, _ in pairs if _size(a)), 0)
-    whole = reference.about.size(kind)
-    if size and size != whole:
-        return _guess(f"another model: vectors of {size:,} dimensions instead of {whole:,}", mend)
-    if kind in ("sparse", "multi") and trunk_is_right:
-        file = "sparse_linear" if kind == "sparse" else "colbert_linear"
-        return _guess(
-            f"the {kind} head's own weights are not the checkpoint's: the trunk is right",
-            f"load {file}.pt of the checkpoint: where it is not found, some libraries go on with "
-            "random weights",
-        )
-    near = float(np.median([error(a, e) for a, e in pairs])) if pairs else WORST
-    if near < RELATED:
-        says = (
-            "weights of a related checkpoint, such as a fine-tuned one or another revision, or "
-            "coarser quantisation than int8"
-        )
-    else:
-        says = "weights of another checkpoint, or something that is not in the list of causes"
-    return _guess(says, mend)
-
-
-def _size(answer: Answer) -> int:
+def size_of(answer: Answer) -> int:
+    """Dimensions of a vector; 0 for sparse and for what is empty."""
     return 0 if isinstance(answer, Sparse) else int(answer.shape[-1])

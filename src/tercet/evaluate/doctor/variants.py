@@ -60,6 +60,7 @@ class Framer:
 
 
 NONE = Distortion()
+LATE = 2048  # tokens of a text, beyond which a variant is tried last
 
 
 @dataclass(frozen=True)
@@ -96,19 +97,22 @@ def variants(framer: Framer, prefixes: Sequence[str]) -> list[Variant]:
         for wrong in range(first)
     ]
     prompts = [_prefixed(prefix) for prefix in dict.fromkeys((*prefixes, *PREFIXES)) if prefix]
-    return [
+    lengths = _lengths(framer.max_length)
+    return [  # what takes long comes last
         Variant(None, plainly, everywhere=True),
-        *_lengths(framer.max_length),
+        *(variant for tokens, variant in lengths if tokens <= LATE),
         *_special_tokens(),
         *prompts,
         *_texts(),
         *positions,
+        *(variant for tokens, variant in lengths if tokens > LATE),
     ]
 
 
-def _lengths(longest: int) -> list[Variant]:
+def _lengths(longest: int) -> list[tuple[int, Variant]]:
+    """Ways to cut long texts, each with the tokens that it leaves of one."""
     mend = f"allow {longest:,} tokens as the checkpoint does, and check what a client sets"
-    ends = [length for length in (512, longest) if length <= longest]
+    right = "truncate at the end: in TEI truncation_direction Right"
 
     def first(length: int) -> Make:
         return lambda f, text: f.framed(f.content(text), length)
@@ -119,16 +123,16 @@ def _lengths(longest: int) -> list[Variant]:
     def without_end(length: int) -> Make:
         return lambda f, text: [*f.cls, *f.content(text), *f.eos][:length]
 
-    cases = [(f"texts are cut to {n:,} tokens", mend, first(n)) for n in LENGTHS if n < longest]
+    cases = [(n, f"texts are cut to {n:,} tokens", mend, first(n)) for n in LENGTHS if n < longest]
     if longest > 514:
-        cases.append(("texts are cut to 512 tokens besides [CLS] and </s>", mend, first(514)))
-    for length in ends:
-        says = f"the last {length:,} tokens of long texts are kept instead of the first"
-        right = "truncate at the end: in TEI truncation_direction Right"
-        lost = f"texts are cut to {length:,} tokens, and </s> is lost"
-        cases.append((says, right, last(length)))
-        cases.append((lost, f"cut before </s> is put behind; {mend}", without_end(length)))
-    return [Variant(Cause(says, how), make, everywhere=True) for says, how, make in cases]
+        says = "texts are cut to 512 tokens besides [CLS] and </s>"
+        cases.append((514, says, mend, first(514)))
+    for n in (n for n in (512, longest) if n <= longest):
+        says = f"the last {n:,} tokens of long texts are kept instead of the first"
+        lost = f"texts are cut to {n:,} tokens, and </s> is lost"
+        cases.append((n, says, right, last(n)))
+        cases.append((n, lost, f"cut before </s> is put behind; {mend}", without_end(n)))
+    return [(n, Variant(Cause(says, how), make, everywhere=True)) for n, says, how, make in cases]
 
 
 def _special_tokens() -> list[Variant]:
