@@ -189,7 +189,7 @@ def found(
     filtered(source, work, "--steps", step, "--dropped", str(target), "--workers", "1", *options)
     dropped: dict[str, int] = defaultdict(int)
     for entry in read_rows(target):
-        if entry["dropped"] == "row":
+        if entry["dropped"] == "row" and entry["step"] == step:
             dropped[entry["row"].get("planted", "real")] += 1
     kinds: dict[str, Any] = {"real": {"rows": len(rows), "dropped": dropped["real"], "bad": False}}
     for name, bad in wanted.items():

@@ -164,7 +164,7 @@ def main() -> None:
     report: dict[str, dict[str, int]] = {}
     for length in options.lengths:
         plain = largest(length, False, options.limit, max(1, 12_000 // length))
-        split = largest(length, True, options.limit, max(2, 850_000 // length))
+        split = largest(length, True, options.limit, max(2, 920_000 // length))
         report[str(length)] = {"plain": plain, "split": split}
         print(f"{length}: {plain} plain, {split} split", flush=True)
     if options.json:

@@ -71,7 +71,7 @@ def near_cases(rows: Sequence[Row], draw: random.Random, each: int) -> Cases:
         yield {**row, "query": other["query"], "planted": "another query, same passage"}, False
     for row, other in zip(mixed[each:], mixed[2 * each :], strict=False):
         yield {**row, "pos": other["pos"], "planted": "same query, another passage"}, False
-    short = [row for row in pairs if 20 <= len(row["query"]) < 150]
+    short = [row for row in pairs if len(words_of(row["query"])) >= 4 and len(row["query"]) < 150]
     for row in draw.sample(short, each):
         query = changed(draw, row["query"], 0.0)
         yield {**row, "query": query, "planted": "1 word of a short query"}, False

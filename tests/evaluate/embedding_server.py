@@ -116,6 +116,8 @@ class Model:
         )
         logits = sparse.squeeze(-1)
         logits = F.relu(logits) if defect.relu else logits
+        if defect.broken is not None and len(ids) % 3 == 0:
+            logits = torch.full_like(logits, defect.broken)
         logits = torch.log1p(logits) if defect.log1p else logits
         vectors = states.float() if defect.states else multi
         vectors = vectors[defect.first : len(ids) - defect.last]

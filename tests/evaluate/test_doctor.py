@@ -140,6 +140,7 @@ PLANTED: dict[str, tuple[str, str, Defect, str]] = {
     "order": ("tei", "dense", Defect(order=lambda rows: rows[1:] + rows[:1]), "another order"),
     "order, sparse": ("tei", "sparse", Defect(order=lambda rows: rows[::-1]), "another order"),
     "NaN": ("tei", "dense", Defect(broken=float("nan")), "hold no finite numbers"),
+    "NaN, sparse": ("tei", "sparse", Defect(broken=float("nan")), "hold no finite numbers"),
     "one vector": ("tei", "dense", Defect(change=lambda text: "sea"), "all texts get the same"),
     "refused": ("openai", "dense", Defect(refuses=256), "tokens and more are refused"),
     "two at once": ("openai", "dense", Defect(pool="mean", limit=256), "256 tokens; and mean pool"),
@@ -384,6 +385,7 @@ def test_the_command(
         code, out, _ = tercet(server.root, "--golden", golden, "--heads", "sparse")
         assert code == 1
         assert "weights of a repeated token are summed" in out
+        assert "'▁the' weighs" in out
         code, out, _ = tercet(server.root, "--golden", golden, "--heads", "dense", "--json")
         assert code == 0
         assert json.loads(out)["healthy"]

@@ -120,8 +120,8 @@ def doctor(
     TARGET is the address of a server that speaks OpenAI's /v1/embeddings, text-embeddings-inference
     (TEI) or vLLM's /pooling; or a folder or hub id, which our own encoder runs. Its answers to 49
     texts of many kinds are compared with --model, run here in float32, head by head: the same, the
-    same within the rounding of a narrower number type, or different; and why, as far as trying some
-    hundred usual mistakes tells.
+    same within the rounding of a narrower number type, or different; and why, as far as trying the
+    usual mistakes tells.
 
     \b
     Examples:

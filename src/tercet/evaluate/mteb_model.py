@@ -7,12 +7,15 @@ newline, text (method.md, scores). Knows nothing of tasks or measures.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
 from tercet.config import HEADS, MAX_LENGTH, MODES, Head, Mode, Role, Weights
 from tercet.embeddings import Embeddings
@@ -47,7 +50,13 @@ class MtebDense:
     ) -> None:
         """Lengths in tokens; name as `organisation/model`, by default from where it was loaded."""
         self.encoder, self.max_length, self.query_length = encoder, max_length, query_length
-        self.mteb_model_meta = model_meta(encoder, "dense", name, max_length, query_length)
+        self._name = name
+
+    @cached_property
+    def mteb_model_meta(self) -> "ModelMeta":
+        """What mteb wants to know; mteb may set it."""
+        lengths = (self.max_length, self.query_length)
+        return model_meta(self.encoder, "dense", self._name, *lengths)
 
     def encode(
         self,
@@ -78,15 +87,15 @@ class MtebDense:
         ]
         return np.concatenate(parts) if parts else np.zeros((0, self.encoder.dims["dense"]), "f4")
 
-    def similarity(self, embeddings1: Any, embeddings2: Any) -> Vectors:
+    def similarity(self, embeddings1: Any, embeddings2: Any) -> Tensor:
         """Cosines of all pairs, which are inner products of unit rows."""
-        one, other = np.atleast_2d(embeddings1), np.atleast_2d(embeddings2)
-        return dense_scores(Embeddings(dense=one), Embeddings(dense=other))
+        one, other = (np.atleast_2d(some) for some in (embeddings1, embeddings2))
+        return torch.from_numpy(dense_scores(Embeddings(dense=one), Embeddings(dense=other)))
 
-    def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> Vectors:
+    def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> Tensor:
         """Cosines of row i and row i."""
-        one, other = np.atleast_2d(embeddings1), np.atleast_2d(embeddings2)
-        return np.asarray(np.einsum("nd,nd->n", one, other), dtype=np.float32)
+        one, other = (np.atleast_2d(some) for some in (embeddings1, embeddings2))
+        return torch.from_numpy(np.einsum("nd,nd->n", one, other))
 
 
 class MtebSearch:
@@ -107,8 +116,14 @@ class MtebSearch:
         self.weights = weights or encoder.weights
         self.heads: tuple[Head, ...] = HEADS if mode == "hybrid" else (mode,)
         encoder.model.check(self.heads)
-        self.mteb_model_meta = model_meta(encoder, mode, name, max_length, query_length)
+        self._mode, self._name = mode, name
         self._corpus: Any = None
+
+    @cached_property
+    def mteb_model_meta(self) -> "ModelMeta":
+        """What mteb wants to know; mteb may set it."""
+        lengths = (self.max_length, self.query_length)
+        return model_meta(self.encoder, self._mode, self._name, *lengths)
 
     def index(
         self,
@@ -142,28 +157,31 @@ class MtebSearch:
         if self._corpus is None:
             raise InputError("there is nothing to search: call index first")
         names = [str(row["id"]) for row in queries]
-        asked = self._encode([query_text(row) for row in queries], "query", self.query_length)
-        ids: list[str] = []
+        texts = [query_text(row) for row in queries]
+        asked = self.encoder.encode(
+            texts, heads=self.heads, max_length=self.query_length, role="query"
+        )
+        ids = [str(row["id"]) for row in self._corpus]
+        place = {identifier: at for at, identifier in enumerate(ids)}
+        wanted = None
+        if top_ranked is not None:
+            wanted = [
+                sorted(place[i] for i in top_ranked.get(name, ()) if i in place) for name in names
+            ]
         best = Ranked.of(*_nothing(), len(names), top_k)
-        for rows in _chunks(self._corpus):
-            passages = [passage_text(row.get("title") or "", row["text"]) for row in rows]
-            scores = self._scores(asked, self._encode(passages, "passage", self.max_length))
-            first = len(ids)
-            ids += [str(row["id"]) for row in rows]
-            allowed = None
-            if top_ranked is not None:
-                place = {identifier: at for at, identifier in enumerate(ids[first:])}
-                allowed = [[place[i] for i in top_ranked.get(n, ()) if i in place] for n in names]
-            best = _merged(best, scores, first, top_k, allowed)
+        first = 0
+        passages = (passage_text(row.get("title") or "", row["text"]) for row in self._corpus)
+        for part in self.encoder.stream(
+            passages, shard=CHUNK, heads=self.heads, max_length=self.max_length
+        ):
+            best = _merged(best, self._scores(asked, part), first, top_k, wanted)
+            first += len(part)
         self._corpus = None
         out: Results = {}
-        for name, places, scores_of in zip(names, best.places, best.scores, strict=True):
-            found = [(at, score) for at, score in zip(places, scores_of, strict=True) if at >= 0]
+        for name, places, scores in zip(names, best.places, best.scores, strict=True):
+            found = [(at, score) for at, score in zip(places, scores, strict=True) if at >= 0]
             out[name] = {ids[at]: float(score) for at, score in found}
         return out
-
-    def _encode(self, texts: Sequence[str], role: Role, length: int) -> Embeddings:
-        return self.encoder.encode(texts, heads=self.heads, max_length=length, role=role)
 
     def _scores(self, queries: Embeddings, passages: Embeddings) -> Scores:
         functions = {"dense": dense_scores, "sparse": lexical_scores, "multi": maxsim_scores}
@@ -192,9 +210,14 @@ def mteb_model(
     if not isinstance(source, Encoder):
         encoder = Encoder.load(source, device=device, revision=revision)
     assert isinstance(encoder, Encoder)
+    options: dict[str, Any] = {"max_length": max_length, "query_length": query_length}
+    model: MtebDense | MtebSearch
     if mode == "dense":
-        return MtebDense(encoder, name=name, max_length=max_length, query_length=query_length)
-    return MtebSearch(encoder, mode, name=name, max_length=max_length, query_length=query_length)
+        model = MtebDense(encoder, name=name, **options)
+    else:
+        model = MtebSearch(encoder, mode, name=name, **options)
+    _ = model.mteb_model_meta  # so that an mteb that is missing is told now
+    return model
 
 
 def register(meta: "ModelMeta") -> None:
@@ -270,33 +293,26 @@ def query_text(row: Mapping[str, Any]) -> str:
     return f"{text} {row['instruction']}" if row.get("instruction") else text
 
 
-def _chunks(corpus: Iterable[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:
-    some: list[Mapping[str, Any]] = []
-    for row in corpus:
-        some.append(row)
-        if len(some) == CHUNK:
-            yield some
-            some = []
-    if some:
-        yield some
-
-
 def _nothing() -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Scores]:
     return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32)
 
 
 def _merged(
-    best: Ranked, scores: Scores, first: int, count: int, allowed: list[list[int]] | None
+    best: Ranked, scores: Scores, first: int, count: int, wanted: list[list[int]] | None
 ) -> Ranked:
-    """The best so far and a chunk's scores (Q, P), whose passages start at `first`, as one."""
+    """The best so far and the scores (Q, P) of passages from `first` on, as one.
+
+    wanted: the places in the corpus that count for each query; None: all.
+    """
     queries, passages = scores.shape
-    if allowed is None:
+    if wanted is None:
         kept = min(count, passages)
         at = np.argpartition(-scores, kept - 1, axis=1)[:, :kept]
         rows, places = np.repeat(np.arange(queries), kept), at.ravel()
     else:
-        rows = np.repeat(np.arange(queries), [len(some) for some in allowed])
-        places = np.array([at for some in allowed for at in some], dtype=np.int64)
+        here = [[at - first for at in some if 0 <= at - first < passages] for some in wanted]
+        rows = np.repeat(np.arange(queries), [len(some) for some in here])
+        places = np.array([at for some in here for at in some], dtype=np.int64)
     old = np.nonzero(best.places >= 0)
     return Ranked.of(
         np.concatenate((old[0], rows)),

@@ -6,8 +6,10 @@ Knows nothing of texts, models or endpoints.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from tercet.evaluate.doctor.readings import Answer, Kind, Sparse
 from tercet.evaluate.doctor.sequences import PRECISIONS, Floats, Precision
@@ -37,6 +39,7 @@ class Sizes:
     cosine: float | None = None  # dense: of the vector; multi: the smallest of a token
     missing: int = 0  # sparse: ids that should be there
     extra: int = 0  # sparse: ids that should not
+    token: tuple[int, float, float] | None = None  # sparse, the furthest off: id, expected, got
     vectors: tuple[int, int] | None = None  # multi, where they differ: expected, got
 
 
@@ -45,7 +48,8 @@ def error(answer: Answer, expected: Answer) -> float:
     if isinstance(answer, Sparse) or isinstance(expected, Sparse):
         if not (isinstance(answer, Sparse) and isinstance(expected, Sparse)):
             return WORST
-        difference, whole = _sparse_difference(answer, expected), expected.weights
+        _, got, wanted = _aligned(answer, expected)
+        difference, whole = got - wanted, wanted
     else:
         if answer.shape != expected.shape:
             return WORST
@@ -63,6 +67,7 @@ def sizes(answer: Answer, expected: Answer) -> Sizes:
         return Sizes(
             missing=len(np.setdiff1d(expected.ids, answer.ids)),
             extra=len(np.setdiff1d(answer.ids, expected.ids)),
+            token=_furthest(answer, expected),
         )
     if isinstance(answer, Sparse) or isinstance(expected, Sparse):
         return Sizes()
@@ -80,11 +85,24 @@ def _cosines(a: Floats, b: Floats) -> Floats:
     return out
 
 
-def _sparse_difference(a: Sparse, b: Sparse) -> Floats:
-    ids = np.union1d(a.ids, b.ids)
-    out = np.zeros(len(ids), dtype=np.float32)
-    out[np.searchsorted(ids, a.ids)] = a.weights
-    out[np.searchsorted(ids, b.ids)] -= b.weights
+def _furthest(answer: Sparse, expected: Sparse) -> tuple[int, float, float] | None:
+    """The token whose weight is furthest off; None where all are right or one is no number."""
+    ids, wanted, got = _aligned(expected, answer)
+    off = np.abs(wanted - got)
+    if not len(ids) or not np.isfinite(off).all() or not off.any():
+        return None
+    worst = int(np.argmax(off))
+    return int(ids[worst]), float(wanted[worst]), float(got[worst])
+
+
+def _aligned(*some: Sparse) -> list[npt.NDArray[Any]]:
+    """All ids of several, and the weights that each has for them."""
+    ids = np.unique(np.concatenate([part.ids for part in some]))
+    out: list[npt.NDArray[Any]] = [ids]
+    for part in some:
+        weights = np.zeros(len(ids), dtype=np.float32)
+        weights[np.searchsorted(ids, part.ids)] = part.weights
+        out.append(weights)
     return out
 
 

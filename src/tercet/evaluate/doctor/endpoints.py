@@ -7,7 +7,7 @@ import asyncio
 import re
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -20,7 +20,6 @@ from tercet.evaluate.doctor.routes import POOLING, TEI, Route, Text, openai
 from tercet.evaluate.doctor.sequences import TOKENS
 
 Api = Literal["openai", "tei", "vllm"]
-APIS: tuple[Api, ...] = get_args(Api)
 LARGE = 2000  # characters from which a text is sent alone
 SHOWN = 120  # characters of a reason
 SURE = ("no connection", "too slow", "429")  # failures that are no matter of the path

@@ -47,7 +47,7 @@ def text(found: Diagnosis) -> str:
             f"{head.kind:<8}{len(head.texts):>6}{_share(middle):>10}{_share(worst):>10}  "
             f"{head.verdict}"
         )
-        lines += [f"        {line}" for line in _details(head)]
+        lines += [f"        {line}" for line in _details(head, about)]
     lines += [f"{'' if fact.matters else 'note: '}{fact.says}" for fact in found.facts]
     absent = [k for k in about.kinds if k != "states" and k not in {h.kind for h in found.heads}]
     if absent:
@@ -55,7 +55,7 @@ def text(found: Diagnosis) -> str:
     return "\n".join(lines)
 
 
-def _details(head: HeadResult) -> list[str]:
+def _details(head: HeadResult, about: About) -> list[str]:
     out = []
     if head.explained is not None:
         out.append(f"likely cause: {'; and '.join(c.says for c in head.explained.causes)}")
@@ -75,6 +75,12 @@ def _details(head: HeadResult) -> list[str]:
         missing, extra = (sum(getattr(t.sizes, n) for t in wrong) for n in ("missing", "extra"))
         if missing or extra:
             out.append(f"token ids: {missing:,} missing, {extra:,} too many")
+        if (token := wrong[0].sizes.token) is not None:
+            piece = about.pieces.get(token[0], f"id {token[0]}")
+            out.append(
+                f"furthest off in {wrong[0].name!r}: {piece!r} weighs {token[2]:.3f} instead of "
+                f"{token[1]:.3f}"
+            )
         counts = [t for t in wrong if t.sizes.vectors is not None]
         if counts and (both := counts[0].sizes.vectors) is not None:
             out.append(

@@ -16,9 +16,6 @@ from tercet.evaluate.doctor.sequences import Precision
 
 HALF = 0.5  # a cause leaves at most so much of the error, else it is none
 BETTER = 0.5  # what is less simple must leave at most so much of what the simpler one leaves
-RELATED = (
-    0.8  # of the length: vectors of a fine-tuned model are nearer than that, strangers are not
-)
 BEST = 3  # variants and readings that are tried together
 
 Show = Callable[[int, int], None]
