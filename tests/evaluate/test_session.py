@@ -170,7 +170,7 @@ def test_what_cannot_be_evaluated_is_said(encoder: Encoder, sets: Path, tmp_path
         (Wanted((one,), against="nobody"), "no column 'nobody'"),
         (Wanted((one, one)), "two tasks are named beir/one-en"),
         (Wanted((one,), tune=(one,), lengths=(8, 16)), "at one maximum length"),
-        (Wanted((one,), outside={"dense": tmp_path / "good.trec"}), "a run cannot be named 'dense'"),
+        (Wanted((one,), outside={"dense": tmp_path / "good.trec"}), "run cannot be named .dense"),
         (Wanted((one,), outside={"x": tmp_path / "empty"}), "holds no run"),
         (Wanted((one,), outside={"x": tmp_path / "bad.trec"}), r"bad\.trec:1"),
         (Wanted((f"beir:{sets}",), outside={"x": tmp_path / "bad.trec"}), "one run, but there are"),
