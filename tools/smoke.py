@@ -133,6 +133,15 @@ def commands(place: Environment) -> None:
     (place.place / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     split = place.run("tercet", "data", "split", "rows.jsonl", "--to", "split", "--share", "0.1")
     check("100" not in split.split()[:2], "nothing was held out", split)
+    for part in ("1/2", "2/2"):
+        place.run("tercet", "encode", "texts.txt", "--out", "parts", "--shard", part)
+    merged = json.loads(place.run("tercet", "data", "merge", "parts", "--json"))
+    check(merged["texts"] == 2, "parts of an encoding are not joined", merged)
+    made = ["tercet", "data", "pairs", "docs", "--to", "pairs.jsonl", "--lang", "en", "--json"]
+    check(json.loads(place.run(*made))["rows"] > 0, "no pairs of the documents", None)
+    place.run("tercet", "data", "mix", "rows.jsonl=0.5", "pairs.jsonl", "--to", "mixed")
+    check(any((place.place / "mixed").glob("*.jsonl*")), "nothing was mixed", None)
+    place.run("python", "-c", "import tercet.evaluate.session, tercet.evaluate.doctor.diagnose")
 
 
 if __name__ == "__main__":
