@@ -142,7 +142,7 @@ def largest(length: int, split: bool, limit: float, guess: int) -> int:
         else:
             low = size
             room = max(1.05, (limit - WEIGHTS) / max(0.1, peak - WEIGHTS))
-            size = max(low + 1, int(0.98 * low * room))
+            size = max(low + 1, int(1.1 * low), int(0.98 * low * room))
             if high:
                 size = min(size, (low + high) // 2)
         if high == 1:
