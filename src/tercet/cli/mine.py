@@ -208,8 +208,9 @@ def _mine(
     revision: str | None,
     **options: Any,
 ) -> None:
+    from tercet.data.filter.relevance import scorer_of
     from tercet.mining.config import MineConfig
-    from tercet.mining.scorers import cross_encoder, named_scorer
+    from tercet.mining.scorers import cross_encoder
 
     first, last = ranks
     sources: Any = by
@@ -228,7 +229,7 @@ def _mine(
         raise click.UsageError("give a --reranker or a --scorer, not both")
     if config.scores and reranker is None and scorer is None:
         raise click.UsageError("--scores writes the scores of a --reranker or --scorer: give one")
-    judge = named_scorer(scorer) if scorer is not None else None
+    judge = scorer_of(scorer) if scorer is not None else None
     if reranker is not None:
         judge = cross_encoder(reranker, device=device)
 

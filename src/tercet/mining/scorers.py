@@ -1,12 +1,9 @@
-"""Judges from outside: a cross-encoder, a function by its name, or any callable on pairs of texts.
+"""Judges from outside: a cross-encoder, or any callable on pairs of texts.
 
 Sees to it that what comes back is one finite number a pair. Knows nothing of rows or candidates.
 """
 
-import importlib
 import math
-import os
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -63,20 +60,3 @@ def cross_encoder(model: str, *, device: str | None = None, max_length: int = 51
         return scores
 
     return score
-
-
-def named_scorer(name: str) -> Scorer:
-    """The function that "module:function" names, looked for in the present folder too."""
-    module, colon, function = name.partition(":")
-    if not (module and colon and function):
-        raise InputError(f"a scorer is named module:function, got {name!r}")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())  # as a script in this folder would have it
-    try:
-        found = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as error:
-        raise InputError(f"the scorer {name!r} is not there: {error}") from error
-    if not callable(found):
-        raise InputError(f"the scorer {name!r} is a {type(found).__name__}, not a function")
-    scorer: Scorer = found
-    return scorer
