@@ -1,11 +1,12 @@
-"""`tercet data filter`: rows a second, peak memory, and what it finds of planted defects.
+"""`tercet data`: rows a second, peak memory, and what the filter finds of planted defects.
 
     python benchmarks/curation.py --rows ROWS/*.jsonl.xz --against EVALUATION_SETS
 
 The rows are real ones from --rows, then near-copies and copies of them until there are --count.
-All steps run on all of them, each step alone on every fifth; --workers processes. Memory is that of
-all processes of the command together (shared pages counted once), looked at five times a second.
-Planted defects and decoys (planted.py) lie among --sample real rows that the filter has left.
+`pairs` gets them as articles (JSON lines of title and text), `mix` and `filter` as they are. All
+steps of the filter run on all rows, each step alone on every fifth; --workers processes. Memory is
+that of all processes of a command together (watched.py). Planted defects and decoys (planted.py)
+lie among --sample real rows that the filter has left.
 """
 
 import argparse
@@ -13,19 +14,15 @@ import json
 import os
 import platform
 import random
-import resource
-import subprocess
-import sys
 import tempfile
-import threading
-import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from planted import changed, copied_cases, near_cases
+from watched import Run, watched
 
 from tercet.data.filter.config import STEPS
 from tercet.data.filter.evaluation import read_evaluation
@@ -33,43 +30,6 @@ from tercet.data.rows import read_rows, write_rows
 
 Row = dict[str, Any]
 EACH = 300  # planted rows of each kind
-
-
-class TreePeak(threading.Thread):
-    """The most memory that a process and its children have together."""
-
-    def __init__(self, pid: int) -> None:
-        super().__init__(daemon=True)
-        self.pid, self.most, self.done = pid, 0, False
-
-    def run(self) -> None:
-        while not self.done:
-            self.most = max(self.most, sum(map(_shared_once, _tree(self.pid))))
-            time.sleep(0.2)
-
-    def stop(self) -> int:
-        """Ends it; the most bytes that were seen."""
-        self.done = True
-        self.join()
-        return self.most
-
-
-def _tree(pid: int) -> Iterator[int]:
-    yield pid
-    try:
-        for children in Path(f"/proc/{pid}/task").glob("*/children"):
-            for child in children.read_text().split():
-                yield from _tree(int(child))
-    except OSError:  # it has just ended
-        return
-
-
-def _shared_once(pid: int) -> int:
-    try:
-        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    except OSError:
-        return 0
-    return sum(int(line.split()[1]) * 1024 for line in text.splitlines() if line[:4] == "Pss:")
 
 
 def rows_of(paths: Sequence[Path], count: int) -> Iterator[Row]:
@@ -96,42 +56,57 @@ def varied(draw: random.Random, row: Row) -> Row:
     return {**row, "pos": [changed(draw, text, share) for text in row["pos"]]}
 
 
-@dataclass(frozen=True)
-class Run:
-    """What `tercet data filter` said and used."""
-
-    report: dict[str, Any]
-    seconds: float
-    processor: float  # seconds of all its processes: the others' load does not change it
-    bytes: int
-
-
 def filtered(source: Path, work: Path, *options: str) -> Run:
-    """Runs the command."""
-    target = work / "filtered.jsonl"
-    command = [sys.executable, "-m", "tercet", "data", "filter", str(source), "--to", str(target)]
-    begin, before = time.perf_counter(), _processor()
-    with subprocess.Popen(
-        [*command, "--json", *options], stdout=subprocess.PIPE, text=True
-    ) as process:
-        peak = TreePeak(process.pid)
-        peak.start()
-        out, _ = process.communicate()
-        seconds = time.perf_counter() - begin
-        most = peak.stop()
-    if process.returncode:
-        raise SystemExit(f"{' '.join(command)} failed")
-    return Run(json.loads(out), seconds, _processor() - before, most)
+    """Runs `tercet data filter`."""
+    return watched("data", "filter", source, "--to", work / "filtered.jsonl", *options)
 
 
-def _processor() -> float:
-    """Processor seconds of the processes that have ended."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+def articles_of(rows: Iterable[Row]) -> Iterator[Row]:
+    """What `data pairs` is to make rows of: a title and a text each."""
+    for row in rows:
+        text = "\n\n".join(row["pos"])
+        yield {"title": row["query"], "text": text, "lang": row.get("lang", "und")}
 
 
-def throughput(arguments: argparse.Namespace, work: Path) -> dict[str, Any]:
-    """Rows a second and memory, for all steps and for each."""
+def pairs(arguments: argparse.Namespace, work: Path) -> dict[str, Any]:
+    """Rows a second and memory of `tercet data pairs` on articles."""
+    source, target = work / "articles.jsonl", work / "pairs.jsonl.gz"
+    titled = [path for path in arguments.rows if _pairs(path)]
+    count = write_rows(source, articles_of(rows_of(titled, arguments.count)))
+    options = ["--as", "title-body", "--workers", str(arguments.workers)]
+    run = watched("data", "pairs", source, "--to", target, *options)
+    return told("pairs", run, count, source)
+
+
+def mix(arguments: argparse.Namespace, work: Path) -> dict[str, Any]:
+    """The same of `tercet data mix`, lengths in characters and in tokens."""
+    source = work / "rows.jsonl"
+    count = write_rows(source, rows_of(arguments.rows, arguments.count))
+    out = {}
+    for unit in ("characters", "tokens"):
+        options = ["--unit", unit, "--workers", str(arguments.workers)]
+        run = watched("data", "mix", source, "--to", work / f"mix-{unit}", *options)
+        out[unit] = told(f"mix by {unit}", run, count, source)
+    return out
+
+
+def told(name: str, run: Run, rows: int, source: Path) -> dict[str, Any]:
+    """Prints the figures of a command, and gives them."""
+    print(
+        f"{name}: {rows:,} rows ({source.stat().st_size / 1e6:,.0f} MB) in {run.seconds:.1f} s, "
+        f"{rows / run.seconds:,.0f} rows/s, {run.processor:.1f} s of processor, "
+        f"peak {run.bytes / 1e6:,.0f} MB",
+        flush=True,
+    )
+    return {**asdict(run), "report": None, "rows": rows}
+
+
+def _pairs(path: Path) -> bool:
+    return "pos" in next(iter(read_rows(path)))
+
+
+def filters(arguments: argparse.Namespace, work: Path) -> dict[str, Any]:
+    """Rows a second and memory of `tercet data filter`, for all steps and for each."""
     source, part = work / "rows.jsonl", work / "part.jsonl"
     count = write_rows(source, rows_of(arguments.rows, arguments.count))
     write_rows(part, (row for at, row in enumerate(read_rows(source)) if at % 5 == 0))
@@ -221,6 +196,9 @@ def planted(arguments: argparse.Namespace, work: Path) -> dict[str, Any]:
     return out
 
 
+PARTS = {"pairs": pairs, "mix": mix, "filter": filters, "planted": planted}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=Path, nargs="+", required=True, help="files of rows")
@@ -228,16 +206,15 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=1_000_000)
     parser.add_argument("--sample", type=int, default=20_000)
     parser.add_argument("--workers", type=int, default=os.cpu_count())
-    parser.add_argument("--only", choices=("throughput", "planted"))
+    parser.add_argument("--only", choices=list(PARTS))
     parser.add_argument("--work", type=Path, help="folder for temporary files")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     out: dict[str, Any] = {"machine": f"{platform.machine()}, {os.cpu_count()} cores"}
     with tempfile.TemporaryDirectory(dir=arguments.work) as folder:
-        if arguments.only != "planted":
-            out["throughput"] = throughput(arguments, Path(folder))
-        if arguments.only != "throughput":
-            out["planted"] = planted(arguments, Path(folder))
+        for name, part in PARTS.items():
+            if arguments.only in (None, name):
+                out[name] = part(arguments, Path(folder))
     if arguments.json:
         arguments.json.write_text(json.dumps(out, indent=1) + "\n")
 
