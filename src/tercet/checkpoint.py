@@ -7,9 +7,6 @@ tercet.json where there is one. Knows nothing of texts, batches or training. No 
 
 import hashlib
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -26,6 +23,7 @@ from tercet.hub import fetch
 from tercet.model import M3Model
 from tercet.tensorfiles import TensorFiles, read_head, weight_files
 from tercet.tokens import CLS, EOS, MASK, PAD, UNK, Tokenizer
+from tercet.whole import whole_file, whole_folder
 
 SETTINGS, FORMAT = "tercet.json", 1
 SPARSE, MULTI = "sparse_linear", "colbert_linear"  # the reference's names of the two head files
@@ -204,9 +202,8 @@ def set_weights(folder: Path, weights: Weights) -> Path:
     """
     path = folder / SETTINGS
     settings = replace(_read_settings(path), weights=weights)
-    scratch = path.with_name(f".{path.name}.part")
-    _write_json(scratch, {"format": FORMAT} | asdict(settings))
-    scratch.replace(path)
+    with whole_file(path) as file:
+        file.write(_json({"format": FORMAT} | asdict(settings)))
     return path
 
 
@@ -244,23 +241,12 @@ def write_checkpoint(
     target = Path(folder)
     if target.exists():
         raise InputError(f"{target} exists already: remove it or choose another folder")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    try:
+    with whole_folder(target) as scratch:
         _write_weights(scratch, model, dtype)
         _write_tokenizer(scratch, tokenizer, min(model.backbone.config.max_length, MAX_LENGTH))
         documents = _documents(model, settings or Settings())
         for name, facts in documents.items():
             _write_json(scratch / name, facts)
-        for path in scratch.rglob("*"):
-            if path.is_file():
-                with open(path, "rb") as file:
-                    os.fsync(file.fileno())
-        scratch.chmod(0o755)
-        os.rename(scratch, target)
-    except BaseException:
-        shutil.rmtree(scratch, ignore_errors=True)
-        raise
 
 
 def _write_weights(folder: Path, model: M3Model, dtype: torch.dtype) -> None:
@@ -366,5 +352,9 @@ def _documents(model: M3Model, settings: Settings) -> dict[str, Any]:
 
 def _write_json(path: Path, facts: Any) -> None:
     path.parent.mkdir(exist_ok=True)
+    path.write_bytes(_json(facts))
+
+
+def _json(facts: Any) -> bytes:
     text = json.dumps(facts, indent=2, ensure_ascii=False, allow_nan=False)
-    path.write_text(text + "\n", encoding="utf-8")
+    return f"{text}\n".encode()

@@ -5,9 +5,6 @@ V vocabulary, M multi-vector size, sum T the token vectors of all texts together
 """
 
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +16,7 @@ import scipy.sparse as sp
 
 from tercet.config import HEADS, Head
 from tercet.errors import InputError, StoreError
+from tercet.whole import whole_folder
 
 FORMAT = 1
 
@@ -162,14 +160,10 @@ class Embeddings:
         target = Path(folder)
         if target.exists():
             raise InputError(f"{target} exists already: remove it or choose another folder")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-        try:
+        with whole_folder(target) as scratch:
             for name, array in self._arrays().items():
                 with open(scratch / f"{name}.npy", "wb") as file:
                     np.save(file, array)
-                    file.flush()
-                    os.fsync(file.fileno())
             facts = {
                 "format": FORMAT,
                 "texts": len(self),
@@ -178,11 +172,6 @@ class Embeddings:
                 "fingerprint": self.fingerprint,
             }
             (scratch / "embeddings.json").write_text(json.dumps(facts, indent=1) + "\n")
-            scratch.chmod(0o755)
-            os.rename(scratch, target)
-        except BaseException:
-            shutil.rmtree(scratch, ignore_errors=True)
-            raise
 
     def _arrays(self) -> dict[str, npt.NDArray[Any]]:
         arrays: dict[str, Any] = {

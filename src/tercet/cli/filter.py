@@ -11,7 +11,7 @@ from tercet.cli.parts import Cut, carry_out, cut_options
 if TYPE_CHECKING:
     from tercet.config import Role
     from tercet.data.filter.job import FilterJob
-    from tercet.data.filter.relevance import Scorer
+    from tercet.scorers import Scorer
 
 _GROUPS = 8  # languages and evaluation sets of a step that are named
 _STEPS = (

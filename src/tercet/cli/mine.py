@@ -208,9 +208,8 @@ def _mine(
     revision: str | None,
     **options: Any,
 ) -> None:
-    from tercet.data.filter.relevance import scorer_of
     from tercet.mining.config import MineConfig
-    from tercet.mining.scorers import cross_encoder
+    from tercet.scorers import cross_encoder, scorer_of
 
     first, last = ranks
     sources: Any = by

@@ -4,21 +4,19 @@ JSON lines (plain, .gz, .xz, .zst), Parquet, and folders that Hugging Face datas
 nothing of tokens or models.
 """
 
-import contextlib
 import gzip
 import io
 import json
 import lzma
-import os
-import tempfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from tercet.data.tables import dataset_files, dataset_rows, is_dataset, parquet_rows
 from tercet.errors import InputError, MissingExtraError
+from tercet.whole import whole_file
 
 Row = dict[str, Any]
 SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.xz", ".jsonl.zst", ".parquet")
@@ -293,32 +291,24 @@ def stem_of(path: Path) -> str:
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> int:
-    """Writes rows as JSON lines, packed where the name ends in .gz; returns their number.
+    """Writes rows as JSON lines, see `write_lines`; returns their number."""
+    return write_lines(path, map(line_of, rows))
 
-    Under a temporary name first, then renamed. The same rows give the same bytes.
+
+def line_of(row: Row) -> bytes:
+    """A row as a line of JSON; a lone surrogate becomes its escape."""
+    text = json.dumps(row, ensure_ascii=False, default=str) + "\n"
+    return text.encode("utf-8", "backslashreplace")
+
+
+def write_lines(path: Path, lines: Iterable[bytes]) -> int:
+    """Writes lines, packed where the name ends in .gz; returns their number.
+
+    The file appears whole or not at all; the same lines give the same bytes.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, scratch = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     count = 0
-    try:
-        with contextlib.ExitStack() as stack:
-            raw: IO[bytes] = stack.enter_context(os.fdopen(handle, "wb"))
-            packed: IO[bytes] = raw
-            if path.suffix == ".gz":  # neither time nor name in the header
-                packed = stack.enter_context(
-                    gzip.GzipFile(filename="", mode="wb", fileobj=raw, compresslevel=3, mtime=0)  # type: ignore[arg-type]
-                )
-            # a lone surrogate becomes its JSON escape
-            file = stack.enter_context(
-                io.TextIOWrapper(packed, encoding="utf-8", errors="backslashreplace")
-            )
-            for row in rows:
-                count += 1
-                file.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
-        os.chmod(scratch, 0o644)  # mkstemp makes it for its owner alone
-        os.replace(scratch, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(scratch)
-        raise
+    with whole_file(path) as file:
+        for line in lines:
+            file.write(line)
+            count += 1
     return count

@@ -5,8 +5,6 @@ Scores are kept by content, so that a killed run goes on. Knows nothing of ranki
 
 import contextlib
 import hashlib
-import os
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -17,6 +15,7 @@ from tercet.evaluate.encoding import CHARACTERS, TEXTS, Cache, Settings, digest_
 from tercet.evaluate.tasks import Corpus
 from tercet.ranking import MultiRanker, Places
 from tercet.scores import Scores
+from tercet.whole import whole_file
 
 
 @dataclass(frozen=True)
@@ -57,11 +56,8 @@ class Streamed:
         found = MultiRanker(queries, self.cache.once(texts, self.settings), len(texts)).score(
             rows, at
         )
-        place.parent.mkdir(parents=True, exist_ok=True)
-        handle, scratch = tempfile.mkstemp(prefix=f".{place.name}.", dir=place.parent)
-        with os.fdopen(handle, "wb") as file:
+        with whole_file(place) as file:
             np.save(file, found)
-        os.replace(scratch, place)
         return found
 
     def _blocks(self, wanted: Places) -> Iterator[tuple[Places, list[str]]]:

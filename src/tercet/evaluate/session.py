@@ -5,8 +5,6 @@ found, and encodes nothing twice. Knows nothing of how vectors or measures are m
 """
 
 import json
-import os
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -25,6 +23,7 @@ from tercet.evaluate.suites import PUBLISHED, Suite, load
 from tercet.evaluate.tasks import Bitext, Task
 from tercet.evaluate.trec import Run, read_run, write_qrels, write_run
 from tercet.evaluate.tuning import Tuned
+from tercet.whole import whole_file
 
 REPORT, PAGE, RUNS, QRELS = "report.json", "report.html", "runs", "qrels"
 
@@ -260,15 +259,8 @@ def write_report(folder: Path, made: Mapping[str, Any]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Writes a file that appears whole or not at all."""
-    handle, scratch = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(text)
-        os.chmod(scratch, 0o644)
-        os.replace(scratch, path)
-    except BaseException:
-        Path(scratch).unlink(missing_ok=True)
-        raise
+    with whole_file(path) as file:
+        file.write(text.encode("utf-8", "backslashreplace"))
 
 
 def facts(encoder: Encoder) -> dict[str, Any]:

@@ -6,14 +6,11 @@ Knows nothing of texts, models or measures.
 
 import contextlib
 import gzip
-import io
-import os
 import zlib
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +20,7 @@ from tercet.errors import InputError
 from tercet.evaluate.tasks import Qrels
 from tercet.ranking import Places, Ranked
 from tercet.scores import Scores
+from tercet.whole import whole_file
 
 Ids = npt.NDArray[np.object_]  # strings: an id stands in memory once, however often it is found
 TAG = "tercet"
@@ -280,20 +278,8 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def _write(path: Path, lines: Iterable[str]) -> None:
-    """Writes lines, packed where the name ends in .gz, under a temporary name, then renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with contextlib.ExitStack() as stack:
-            file: IO[bytes] = stack.enter_context(scratch.open("wb"))
-            if path.suffix == ".gz":  # neither time nor name in the header
-                file = stack.enter_context(
-                    gzip.GzipFile(filename="", mode="wb", fileobj=file, compresslevel=3, mtime=0)  # type: ignore[arg-type]
-                )
-            text = stack.enter_context(io.TextIOWrapper(file, encoding="utf-8", newline="\n"))
-            text.writelines(f"{line}\n" for line in lines)
-        os.replace(scratch, path)
+        with whole_file(path) as file:
+            file.writelines(f"{line}\n".encode() for line in lines)
     except UnicodeEncodeError as error:
         raise InputError(f"{path}: an id is not Unicode text: {error}") from error
-    finally:
-        scratch.unlink(missing_ok=True)

@@ -3,9 +3,6 @@
 Takes Embeddings and gives IndexHits; knows nothing of texts, documents or models.
 """
 
-import os
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -21,6 +18,7 @@ from tercet.index.base import (
 )
 from tercet.index.files import fsync_folder, read_json, write_json
 from tercet.index.store import RowStore
+from tercet.whole import whole_folder
 
 __all__ = ["DEFAULT_CANDIDATES", "Filter", "Index", "IndexSpec", "create_index", "open_index"]
 
@@ -53,18 +51,9 @@ def create_index(
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise StoreError(f"{target} exists and is not empty: open it, or choose another folder")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-        try:
-            scratch.chmod(0o755)
+        with whole_folder(target) as scratch:
             RowStore.create(scratch, spec)
             write_json(scratch / "index.json", spec.to_json())
-            if target.exists():
-                target.rmdir()  # empty, and Windows would not replace it
-            os.replace(scratch, target)  # the index is there whole or not at all
-        except BaseException:
-            shutil.rmtree(scratch, ignore_errors=True)
-            raise
         fsync_folder(target.parent)
     except OSError as error:
         raise StoreError(f"cannot make an index in {target}: {error.strerror}") from error

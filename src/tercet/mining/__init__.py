@@ -3,7 +3,7 @@
 from tercet.mining.config import SOURCES, MineConfig, Source
 from tercet.mining.miner import MineReport, mine
 from tercet.mining.refresh import Answers, Refresher, follow
-from tercet.mining.scorers import Scorer
+from tercet.scorers import Scorer
 
 __all__ = [
     "SOURCES",

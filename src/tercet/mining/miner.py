@@ -18,8 +18,8 @@ from tercet.errors import InputError
 from tercet.mining.candidates import Candidates, Encodes
 from tercet.mining.config import MineConfig
 from tercet.mining.pool import Pool, Rows, each_row, read_corpus
-from tercet.mining.scorers import Scorer, checked
 from tercet.mining.selection import REASONS, Chosen, Selector, Tally
+from tercet.scorers import Scorer, scores_of
 
 BLOCK = 8192  # queries ranked at once
 
@@ -174,7 +174,7 @@ def _merged(
         own = row.get("neg") or [] if config.keep else []
         row["neg"] = own + [pool.texts[place] for place in new.places]
         if config.scores and scorer is not None:
-            before = checked(scorer, [(row["query"], text) for text in own]) if own else []
+            before = scores_of(scorer, [(row["query"], text) for text in own]) if own else []
             row["pos_scores"] = new.positive_scores
             row["neg_scores"] = before + new.scores
         yield row

@@ -22,9 +22,9 @@ import numpy.typing as npt
 from tercet.mining.candidates import Candidates
 from tercet.mining.config import MineConfig, Source
 from tercet.mining.pool import Places, Pool
-from tercet.mining.scorers import PAIRS, Scorer, checked
 from tercet.mining.texts import Shingles, jaccard, shingles
 from tercet.ranking import Ranked
+from tercet.scorers import PAIRS, Scorer, scores_of
 from tercet.scores import Scores
 
 EXAMPLES, SHOWN = 3, 160  # of each reason; characters of a text in one
@@ -228,7 +228,7 @@ class Selector:
         for first in range(0, len(wanted), PAIRS):
             some = wanted[first : first + PAIRS]
             pairs = [(pool.queries[row.number], pool.texts[place]) for row, place in some]
-            for (row, place), score in zip(some, checked(scorer, pairs), strict=True):
+            for (row, place), score in zip(some, scores_of(scorer, pairs), strict=True):
                 yield row, place, score
 
     def _count(self, row: _Row) -> None:

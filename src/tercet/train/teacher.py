@@ -20,6 +20,7 @@ from tercet.data.split import text_key
 from tercet.errors import InputError, MissingExtraError
 from tercet.train.collate import Collated
 from tercet.train.examples import Examples
+from tercet.whole import whole_file
 
 
 @dataclass(frozen=True)
@@ -35,11 +36,9 @@ class TeacherVectors:
         return np.where(self.keys[at] == keys, at, -1)
 
     def save(self, path: Path) -> None:
-        """Writes one .npz under a temporary name, then renames."""
-        scratch = path.with_name(f".{path.name}.part")
-        with open(scratch, "wb") as file:
+        """Writes one .npz; it appears whole or not at all."""
+        with whole_file(path) as file:
             np.savez(file, keys=self.keys, vectors=self.vectors)
-        scratch.replace(path)
 
     @staticmethod
     def join(parts: "Sequence[TeacherVectors]") -> "TeacherVectors":

@@ -4,15 +4,12 @@ Knows nothing of how the parts are run.
 """
 
 import contextlib
-import gzip
 import heapq
 import json
-import os
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -20,9 +17,9 @@ from tercet.data.filter.config import STEPS, FilterConfig
 from tercet.data.filter.evaluation import evaluation_files
 from tercet.data.filter.items import StepTally, Tally, quantiles, where
 from tercet.data.filter.near import KeptRows, exact_repeats, near_repeats
-from tercet.data.filter.part import DROPPED, TALLY, dropped_entry, line_of, run_part, sources_of
+from tercet.data.filter.part import DROPPED, TALLY, dropped_entry, run_part, sources_of
 from tercet.data.filter.shingles import bands_for
-from tercet.data.rows import numbered_rows, parts_of
+from tercet.data.rows import line_of, numbered_rows, parts_of, write_lines
 from tercet.data.shards import NUMBER, Shard
 from tercet.errors import InputError
 
@@ -63,9 +60,11 @@ class FilterJob(FilterConfig):
             if not tally.kept:
                 steps = ", ".join(f"{name} {step.rows}" for name, step in tally.steps.items())
                 raise InputError(f"no row is left of {tally.rows}: {steps}")
-            _write(Path(self.target), (rows.line(one) for one in np.flatnonzero(left).tolist()))
+            write_lines(
+                Path(self.target), (rows.line(one) for one in np.flatnonzero(left).tolist())
+            )
             if self.dropped is not None:
-                _write(Path(self.dropped), self._dropped(folders, rows, gone, files))
+                write_lines(Path(self.dropped), self._dropped(folders, rows, gone, files))
         return self._report(tally, files)
 
     def _repeats(self, rows: KeptRows, tally: Tally, files: Sequence[str]) -> list[Gone]:
@@ -138,22 +137,3 @@ class FilterJob(FilterConfig):
         if self.has("relevance"):
             report["scores"] = quantiles(tally.scores)
         return report
-
-
-def _write(path: Path, lines: Iterable[bytes]) -> None:
-    """Writes lines, packed where the name ends in .gz, under a temporary name and renames it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, scratch = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with contextlib.ExitStack() as stack:
-            file: IO[bytes] = stack.enter_context(os.fdopen(handle, "wb"))
-            if path.suffix == ".gz":  # neither time nor name in the header
-                file = stack.enter_context(
-                    gzip.GzipFile(filename="", mode="wb", fileobj=file, compresslevel=3, mtime=0)  # type: ignore[arg-type]
-                )
-            file.writelines(lines)
-        os.replace(scratch, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(scratch)
-        raise

@@ -30,7 +30,7 @@ from tercet.data.filter.items import Item, Objection, Tally, place_of, where
 from tercet.data.filter.overlap import Overlap
 from tercet.data.filter.shingles import bands_for, bands_of, key_of, minhash_version
 from tercet.data.filter.steps import Judge, steps_of
-from tercet.data.rows import Row, check_row, files_of, numbered_rows
+from tercet.data.rows import Row, check_row, files_of, line_of, numbered_rows
 from tercet.data.shards import BLOCK, NUMBER, Shard, parts_folder
 from tercet.errors import InputError
 
@@ -51,12 +51,6 @@ def sources_of(config: FilterConfig) -> list[Path]:
         if os.path.abspath(path) in written:
             raise InputError(f"{path} is read and would be written: give another --to")
     return found
-
-
-def line_of(row: Row) -> bytes:
-    """A row as a line of JSON; a lone surrogate becomes its escape."""
-    text = json.dumps(row, ensure_ascii=False, default=str) + "\n"
-    return text.encode("utf-8", "backslashreplace")
 
 
 def run_part(config: FilterConfig, shard: Shard, folder: Path) -> None:

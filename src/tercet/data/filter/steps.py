@@ -14,8 +14,8 @@ from tercet.data.filter.items import Item, Objection, Tally
 from tercet.data.filter.language import Languages, are_kin, languages_of
 from tercet.data.filter.overlap import Overlap
 from tercet.data.filter.quality import Wrong, check_encoding, check_length, check_letters
-from tercet.data.filter.relevance import Scorer, scorer_of, scores_of
 from tercet.errors import InputError
+from tercet.scorers import Scorer, scorer_of, scores_of
 
 Judge = Callable[[Sequence[Item]], Iterator[Objection]]
 Check = Callable[[Sequence[str]], Sequence[Wrong]]

@@ -11,8 +11,6 @@ import heapq
 import json
 import os
 import random
-import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,11 +20,12 @@ import numpy as np
 
 from tercet.data.mix.lengths import BOUNDS, Groups, Unit
 from tercet.data.mix.plan import Cell, Plan, Tally
-from tercet.data.mix.scatter import Scatter, write_lines
+from tercet.data.mix.scatter import Scatter
 from tercet.data.mix.sources import Source, check_sources
-from tercet.data.rows import Record, Row, check_row, numbered_rows, parts_of
+from tercet.data.rows import Record, Row, check_row, line_of, numbered_rows, parts_of, write_lines
 from tercet.data.shards import BLOCK, Shard
 from tercet.errors import InputError
+from tercet.whole import whole_folder
 
 ROWS, COUNTS, REPORT = "rows.gz", "counts.json", "mix.json"
 _LINES = 40  # bits of a row's number that are its line; the others are its file
@@ -116,18 +115,11 @@ class Mix:
         if not total.cells:
             raise InputError("the sources hold no rows: there is nothing to mix")
         plan = Plan.of(self, total)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-        try:
+        with whole_folder(target) as scratch:
             report = self._write(_in_order(folders, tallies, total), plan, scratch)
             (scratch / REPORT).write_text(
                 json.dumps(report, ensure_ascii=False, indent=1) + "\n", encoding="utf-8"
             )
-            scratch.chmod(0o755)
-            os.rename(scratch, target)
-        except BaseException:
-            shutil.rmtree(scratch, ignore_errors=True)
-            raise
         return report
 
     def _files(self) -> list[tuple[int, Path]]:
@@ -147,10 +139,7 @@ class Mix:
         for some in _batches(self._rows(shard)):
             found = groups.of([record for _, _, record, _ in some], tokenizer)
             for (number, source, record, row), group in zip(some, found, strict=True):
-                text = json.dumps(row, ensure_ascii=False, default=str) + "\n"
-                # a lone surrogate becomes its JSON escape
-                line = text.encode("utf-8", "backslashreplace")
-                yield number, (source, record.lang), group, line, record.raw
+                yield number, (source, record.lang), group, line_of(row), record.raw
 
     def _rows(self, shard: Shard) -> Iterator[tuple[int, int, Record, Row]]:
         """Number, source, fields and whole of each row of a part; raises InputError as training."""

@@ -4,8 +4,6 @@ A line's random key says which file it goes to and where in it, so that the orde
 alone. Knows nothing of what the lines are.
 """
 
-import gzip
-import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -62,15 +60,3 @@ def _sorted(data: bytes) -> list[bytes]:
         at += size
     found.sort()
     return [data[start:stop] for _, start, stop in found]
-
-
-def write_lines(path: Path, lines: list[bytes]) -> None:
-    """Writes lines packed as .gz; the same lines give the same bytes."""
-    with (
-        path.open("wb") as raw,
-        gzip.GzipFile(filename="", mode="wb", fileobj=raw, compresslevel=3, mtime=0) as packed,
-    ):
-        packed.write(b"".join(lines))
-        packed.flush()
-        raw.flush()
-        os.fsync(raw.fileno())

@@ -4,9 +4,6 @@ Knows nothing of endpoints or verdicts.
 """
 
 import json
-import os
-import shutil
-import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,6 +14,7 @@ from tercet.errors import InputError, StoreError
 from tercet.evaluate.doctor.readings import KINDS, Cause
 from tercet.evaluate.doctor.reference import About, Limits, Reference
 from tercet.evaluate.doctor.sequences import Raw
+from tercet.whole import whole_folder
 
 FORMAT, FACTS = 1, "golden.json"
 
@@ -60,9 +58,7 @@ def save(reference: Reference, folder: Path) -> None:
         "states": [raw.states for raw in some],
         "multi": [raw.multi for raw in some],
     }
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
+    with whole_folder(folder) as scratch:
         for name, array in arrays.items():
             if isinstance(array, list):
                 if any(part is None for part in array):
@@ -72,11 +68,6 @@ def save(reference: Reference, folder: Path) -> None:
                 np.save(file, array, allow_pickle=False)
         text = json.dumps(facts, ensure_ascii=False, indent=1, allow_nan=False)
         (scratch / FACTS).write_text(text + "\n", encoding="utf-8")
-        scratch.chmod(0o755)
-        os.rename(scratch, folder)
-    except BaseException:
-        shutil.rmtree(scratch, ignore_errors=True)
-        raise
 
 
 class Golden:

@@ -1,7 +1,7 @@
-"""Scores of (query, passage) pairs from outside, by the name of a function.
+"""Scores of (query, passage) pairs from outside: any callable, a function's name, a cross-encoder.
 
-A name and options travel to other processes, and this room need not know the encoder. Knows nothing
-of rows or of what a score means.
+Sees to it that what comes back is one finite number a pair. Knows nothing of rows or of what a
+score means.
 """
 
 import importlib
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from tercet.errors import InputError
+from tercet.errors import InputError, MissingExtraError
 
 Pair = tuple[str, str]  # query, passage
 Scorer = Callable[[list[Pair]], Sequence[float]]  # the higher, the more relevant
@@ -24,7 +24,8 @@ PAIRS = 1024  # given to a scorer at once
 def scorer_of(name: str, options: Mapping[str, Any] | None = None) -> Scorer:
     """The function that "module:function" names; with options, what that returns for them.
 
-    Modules of the present folder are found too. Raises InputError where there is none.
+    A name and options can travel to other processes. Modules of the present folder are found too.
+    Raises InputError where there is none.
     """
     module, colon, function = name.partition(":")
     if not (module and colon and function):
@@ -41,7 +42,9 @@ def scorer_of(name: str, options: Mapping[str, Any] | None = None) -> Scorer:
     return scorer
 
 
-def scores_of(scorer: Scorer, pairs: Sequence[Pair], where: Sequence[str]) -> list[float]:
+def scores_of(
+    scorer: Scorer, pairs: Sequence[Pair], where: Sequence[str] | None = None
+) -> list[float]:
     """The scores of some pairs; raises InputError where they are not one finite number each.
 
     where says, for each pair, the file and line that a message names.
@@ -60,9 +63,35 @@ def scores_of(scorer: Scorer, pairs: Sequence[Pair], where: Sequence[str]) -> li
             )
         for number, score in enumerate(array.tolist()):
             if not math.isfinite(score):
+                query, passage = some[number]
+                place = "" if where is None else f"{where[first + number]}: "
                 raise InputError(
-                    f"{where[first + number]}: the scorer gave {score} for the query "
-                    f"{some[number][0][:60]!r}: it must give finite numbers"
+                    f"{place}the scorer gave {score} for the query {query[:60]!r} and the text "
+                    f"{passage[:60]!r}: it must give finite numbers"
                 )
             out.append(score)
     return out
+
+
+def cross_encoder(model: str, *, device: str | None = None, max_length: int = 512) -> Scorer:
+    """A re-ranker by its folder or hub id, through sentence-transformers.
+
+    Needs the extra `tercet[teacher]`.
+    """
+    try:
+        from sentence_transformers import CrossEncoder
+    except ImportError as error:
+        raise MissingExtraError(
+            "a re-ranker needs sentence-transformers: pip install 'tercet[teacher]'"
+        ) from error
+    try:
+        judge: Any = CrossEncoder(model, device=device, max_length=max_length)
+    except (OSError, ValueError) as error:
+        first = str(error).strip().split("\n", 1)[0]
+        raise InputError(f"the re-ranker {model!r} cannot be loaded: {first}") from error
+
+    def score(pairs: list[Pair]) -> Sequence[float]:
+        scores: Sequence[float] = judge.predict(pairs, show_progress_bar=False)
+        return scores
+
+    return score

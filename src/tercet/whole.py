@@ -1,0 +1,57 @@
+"""Files and folders that appear under their names whole, or not at all."""
+
+import gzip
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import IO
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write that takes its name when the block ends without an error.
+
+    It is packed where the name ends in .gz; the same content gives the same bytes.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, scratch = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with ExitStack() as stack:
+            file: IO[bytes] = stack.enter_context(os.fdopen(handle, "wb"))
+            if path.suffix == ".gz":  # neither time nor name in the header
+                file = stack.enter_context(
+                    gzip.GzipFile(filename="", mode="wb", fileobj=file, compresslevel=3, mtime=0)  # type: ignore[arg-type]
+                )
+            yield file
+        os.chmod(scratch, 0o644)  # mkstemp makes it for its owner alone
+        os.replace(scratch, path)
+    except BaseException:
+        Path(scratch).unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A folder to fill that takes its name when the block ends without an error.
+
+    What is in it is on the disk before. An empty folder of that name is replaced; OSError where
+    there is more.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        yield scratch
+        for path in scratch.rglob("*"):
+            if path.is_file():
+                with open(path, "rb") as file:
+                    os.fsync(file.fileno())
+        scratch.chmod(0o755)  # mkdtemp makes it for its owner alone
+        if folder.is_dir():
+            folder.rmdir()  # empty, and Windows would not replace it
+        os.rename(scratch, folder)
+    except BaseException:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
