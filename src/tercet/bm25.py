@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import groupby, islice
+from pathlib import Path
 from typing import Any, Protocol
 from unicodedata import category
 
@@ -17,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
-from tercet.errors import MissingExtraError
+from tercet.errors import InputError, MissingExtraError
 
 K1, B = 0.9, 0.4  # Anserini's, for passages; the M3 paper's BM25 runs have them too
 BLOCK = 4096  # texts tokenised at once
@@ -30,6 +31,9 @@ PAIR_RANGES = (
     (0x3040, 0x30FF), (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF),
     (0x1100, 0x11FF), (0xAC00, 0xD7AF), (0x0E00, 0x0E7F),
 )  # fmt: skip
+
+
+TERM_BYTES = 24  # of a term of the corpus, while bm25s makes its index
 
 
 class Tokenizes(Protocol):
@@ -221,6 +225,25 @@ def index(texts: Iterable[str], terms: Terms, *, max_tokens: int | None = None) 
     )
     parts = tuple(made.scores[name] for name in ("data", "indices", "indptr"))
     return Index(sp.csr_array(sp.csc_array(parts, shape=shape)), terms, longer)
+
+
+def check_memory(terms: int, what: str) -> None:
+    """Raises InputError where the index of so many terms, about, is more than the free memory."""
+    free = _free_memory()
+    if free is not None and terms * TERM_BYTES > free:
+        raise InputError(
+            f"{what}: BM25 of about {terms:,} terms needs {terms * TERM_BYTES / 1e9:,.0f} GB of "
+            f"memory, and {free / 1e9:,.0f} GB are free: leave it out with --no-bm25"
+        )
+
+
+def _free_memory() -> int | None:
+    """Bytes that processes can still have; None where the system does not say (Linux does)."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line[:13] == "MemAvailable:")
+    except (OSError, StopIteration):
+        return None
 
 
 def library() -> Any:

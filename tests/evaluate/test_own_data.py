@@ -81,7 +81,14 @@ def test_a_folder_of_beir_folders(tmp_path: Path) -> None:
         beir(tmp_path / name)
     (tmp_path / "other@split/qrels/test.tsv").rename(tmp_path / "other@split/qrels/dev.tsv")
     (tmp_path / "notes").mkdir()
-    assert [found.name for found in load(f"beir:{tmp_path}")] == ["beir/a", "beir/z"]
+    beir(tmp_path / "forum/android")
+    first, *others = load(f"beir:{tmp_path}")
+    assert isinstance(first, Task)
+    assert (first.name, first.notes) == (
+        "beir/a",
+        ("beside it without a qrels/test.tsv, and left out: other@split",),
+    )
+    assert [found.name for found in others] == ["beir/forum/android", "beir/z"]
     assert [found.name for found in load(f"beir:{tmp_path}@dev")] == ["beir/other@split@dev"]
     check(task(f"beir:{tmp_path}/other@split@dev"))
     with pytest.raises(InputError, match=r"no qrels/test\.tsv: there is dev\.tsv"):
@@ -92,8 +99,34 @@ def test_one_language_of_all_queries_is_the_tasks(tmp_path: Path) -> None:
     folder = beir(tmp_path / "de", queries=[{**row, "lang": "de"} for row in QUERIES])
     found = task(f"beir:{folder}", languages=["de"])
     assert (found.language, found.languages) == ("de", {})
-    with pytest.raises(InputError, match="no task of language 'fr': they are de"):
+    with pytest.raises(InputError, match="nothing in the language 'fr': there is de"):
         load(f"beir:{folder}", languages=["fr"])
+
+
+def test_queries_of_some_languages(tmp_path: Path) -> None:
+    folder = beir(tmp_path / "mixed")
+    found = task(f"beir:{folder}", languages=["de"])
+    assert found.queries == {"b": "Musik"}
+    assert found.qrels == {"b": {"3": 2, "1": 0}}
+    check(task(f"beir:{folder}", languages=["de", "en"]))
+    with pytest.raises(InputError, match="nothing in the language 'fr': there is de, en"):
+        load(f"beir:{folder}", languages=["fr"])
+
+
+def test_a_prompt_makes_another_query(tmp_path: Path) -> None:
+    rows = [
+        {"query": "q", "pos": ["p1"], "prompt": "Find code: "},
+        {"query": "q", "pos": ["p2"]},
+        {"query": "q", "pos": ["p3"], "prompt": "Find code: "},
+    ]
+    (tmp_path / "rows.jsonl").write_bytes(lines(rows))
+    found = task(f"pairs:{tmp_path / 'rows.jsonl'}")
+    passages = dict(found.corpus.read())
+    asked = [
+        (found.prompts.get(query), text, [passages[name] for name in found.qrels[query]])
+        for query, text in found.queries.items()
+    ]
+    assert asked == [("Find code: ", "q", ["p1", "p3"]), (None, "q", ["p2"])]
 
 
 @pytest.mark.parametrize(

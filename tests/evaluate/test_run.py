@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tercet import bm25
 from tercet.config import HEADS, Head, Weights
 from tercet.encoder import Encoder
 from tercet.errors import InputError, ModelError
@@ -139,6 +140,35 @@ def test_a_second_run_encodes_nothing(
     second, again = evaluator(encoder, tmp_path, config).retrieval(task)
     assert [r.of_query(3) for r in runs.values()] == [r.of_query(3) for r in again.values()]
     assert first.as_dict()["figures"] == second.as_dict()["figures"]
+
+
+def test_a_query_s_own_prompt_is_put_before_it(
+    encoder: Encoder, task: Task, tmp_path: Path
+) -> None:
+    first = next(iter(task.queries))
+    told = replace(task, prompts={first: "the city law "})  # "the " is the model's prefix
+    written = replace(
+        task, queries={q: ("city law " if q == first else "") + t for q, t in task.queries.items()}
+    )
+    config = EvaluateConfig(bm25=False)
+    (_, plain), (_, found), (_, expected) = (
+        evaluator(encoder, tmp_path, config).retrieval(one) for one in (task, told, written)
+    )
+    for name, run in found.items():
+        assert run.of_query(0)[0] == expected[name].of_query(0)[0]
+        np.testing.assert_array_equal(run.of_query(0)[1], expected[name].of_query(0)[1])
+        np.testing.assert_array_equal(run.of_query(1)[1], plain[name].of_query(1)[1])
+    assert list(found["dense"].of_query(0)[1]) != list(plain["dense"].of_query(0)[1])
+
+
+def test_a_corpus_that_bm25_has_no_memory_for_is_refused_before_it_is_encoded(
+    encoder: Encoder, task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bm25, "_free_memory", lambda: 1000)
+    with pytest.raises(InputError, match=r"own/x: BM25 of about .* --no-bm25"):
+        evaluator(encoder, tmp_path).retrieval(task)
+    assert not list(tmp_path.iterdir())
+    evaluator(encoder, tmp_path, EvaluateConfig(bm25=False)).retrieval(task)
 
 
 def test_a_killed_run_goes_on_and_a_damaged_block_is_made_again(

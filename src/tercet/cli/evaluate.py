@@ -64,7 +64,10 @@ def _runs(ctx: click.Context, option: Any, values: tuple[str, ...]) -> dict[str,
     help="Folder with copies of the published files, instead of the hub.",
 )
 @click.option(
-    "--languages", callback=_names, metavar="LIST", help="Tasks of these languages alone."
+    "--languages",
+    callback=_names,
+    metavar="LIST",
+    help="Tasks, and queries, of these languages alone.",
 )
 @click.option(
     "--max-length",

@@ -29,7 +29,7 @@ from tercet.ranking import Ranked, SparseRanker
 
 Show = Callable[[str, int, int | None], None]  # what is done, how much, of how much
 PROTOCOL = ("query_tokens", "passage_tokens", "rerank", "union")  # told in a report
-TOKEN = 4  # characters of one, about: only to guess what multi-vectors would take
+TOKEN = 4  # characters of one, about: only to guess what multi-vectors and BM25 would take
 
 
 @dataclass(frozen=True)
@@ -115,6 +115,8 @@ class Evaluator:
             passages = self._read(task.corpus)
         if not passages.ids:
             raise InputError(f"{task.name}: its corpus has no passages")
+        if self.config.bm25:
+            bm25.check_memory(sum(passages.lengths) // TOKEN, task.name)
         result = _new(task, passages, seconds)
         result.protocol = {name: getattr(protocol, name) for name in PROTOCOL}
         ranked: dict[str, Ranked] = {}
@@ -211,8 +213,12 @@ class Evaluator:
         with _timed(result.seconds, "encode passages"):
             vectors = self._vectors(task, passages, settings)
         asked = Settings(heads, self._limit(protocol.query_tokens), "query")
+        texts = list(task.queries.values())
+        if task.prompts:
+            asked, prefix = replace(asked, role="plain"), encoder.settings.query_prefix
+            texts = [task.prompts.get(query, prefix) + text for query, text in task.queries.items()]
         with _timed(result.seconds, "encode queries"):
-            queries = self._encode(f"{task.name}: queries", list(task.queries.values()), asked)
+            queries = self._encode(f"{task.name}: queries", texts, asked)
         multi = None
         if kept != heads:
             streamed = Streamed(self._cache(), passages.corpus, replace(settings, heads=("multi",)))
@@ -295,6 +301,7 @@ def _new(task: Task, passages: _Passages, seconds: dict[str, float]) -> TaskResu
         seconds=seconds,
         languages=task.languages,
         source=task.source,
+        notes=list(task.notes),
     )
 
 

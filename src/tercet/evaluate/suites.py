@@ -115,10 +115,22 @@ def _own(suite: Suite) -> list[Task | Bitext]:
 
 
 def _of_languages(
-    text: str, tasks: list[Task | Bitext], languages: Sequence[str]
+    text: str, tasks: list[Task | Bitext], wanted: Sequence[str]
 ) -> list[Task | Bitext]:
-    there = sorted({task.language for task in tasks})
-    if absent := [name for name in languages if name not in there]:
-        named = ", ".join(name or "not said" for name in there)
-        raise InputError(f"{text} has no task of language {absent[0]!r}: they are {named}")
-    return [task for task in tasks if not languages or task.language in languages]
+    """The tasks of these languages; of one in several languages, their queries alone."""
+    if not wanted:
+        return tasks
+    there = {task.language for task in tasks if isinstance(task, Bitext) or not task.languages}
+    for task in tasks:
+        if isinstance(task, Task):
+            there.update(task.languages.values())
+    if absent := [name for name in wanted if name not in there]:
+        named = ", ".join(name or "not said" for name in sorted(there))
+        raise InputError(f"{text} has nothing in the language {absent[0]!r}: there is {named}")
+    out: list[Task | Bitext] = []
+    for task in tasks:
+        if isinstance(task, Bitext):
+            out += [task] if task.language in wanted else []
+        elif (some := task.of_languages(wanted)) is not None:
+            out.append(some)
+    return out

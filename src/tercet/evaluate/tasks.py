@@ -3,9 +3,8 @@
 Knows nothing of files, models or measures.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 from tercet.config import MAX_LENGTH, PAPER_WEIGHTS, PAPER_WEIGHTS_LONG, Weights
 
@@ -58,7 +57,25 @@ class Task:
     answers: Mapping[str, tuple[str, ...]] | None = None
     protocol: Protocol = Protocol()
     languages: Mapping[str, str] = field(default_factory=dict)  # of queries, where they differ
+    # what is put before a query's text in place of the model's prefix, where its row says
+    prompts: Mapping[str, str] = field(default_factory=dict)
     source: str = ""  # where the files came from: a folder, or dataset@commit of the hub
+    notes: tuple[str, ...] = ()  # what a reader of the figures should know
+
+    def of_languages(self, wanted: Collection[str]) -> "Task | None":
+        """The task with the queries of these languages alone; None where there are none."""
+        if not self.languages:
+            return self if self.language in wanted else None
+        kept = {q: text for q, text in self.queries.items() if self.languages.get(q) in wanted}
+        if not kept:
+            return None
+        return replace(
+            self,
+            queries=kept,
+            qrels={query: gains for query, gains in self.qrels.items() if query in kept},
+            languages={query: self.languages[query] for query in kept},
+            prompts={query: prompt for query, prompt in self.prompts.items() if query in kept},
+        )
 
 
 @dataclass(frozen=True)
@@ -70,4 +87,3 @@ class Bitext:
     language: str
     left: tuple[str, ...]
     right: tuple[str, ...]
-    kind: Literal["bitext"] = "bitext"

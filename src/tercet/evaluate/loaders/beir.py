@@ -4,6 +4,7 @@ The layout that the hub has, corpus/*.parquet, is read too. Knows nothing of wha
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from tercet.data.rows import Row, numbered_rows
@@ -25,18 +26,33 @@ def patterns(stem: str) -> tuple[str, ...]:
 def load(path: Path, split: str = SPLIT) -> list[Task]:
     """The task of a BEIR folder, or those of all BEIR folders in a folder; raises InputError.
 
-    Queries that the split does not judge are left out. `lang` of queries is their language.
+    The latter may lie one folder deeper, as those of CQADupStack do; those without the split are
+    left out, and a note of the first task says so. Queries that the split does not judge are left
+    out. `lang` of queries is their language.
     """
     if not path.is_dir():
         raise InputError(f"{path}: no such folder")
     if _is_beir(path):
-        return [_task(path, split)]
-    folders = sorted(folder for folder in path.iterdir() if _is_beir(folder))
+        return [_task(path, split, path.name)]
+    folders = [found for inner in sorted(path.iterdir()) for found in _beneath(inner)]
     with_split = [folder for folder in folders if _qrels(folder, split)]
     if not with_split:
         what = f"qrels/{split}.tsv" if folders else "corpus.jsonl and queries.jsonl"
         raise InputError(f"{path}: neither a BEIR folder nor a folder of them: no {what} in it")
-    return [_task(folder, split) for folder in with_split]
+    tasks = [_task(folder, split, folder.relative_to(path).as_posix()) for folder in with_split]
+    if left := [
+        folder.relative_to(path).as_posix() for folder in folders if folder not in with_split
+    ]:
+        note = f"beside it without a qrels/{split}.tsv, and left out: {', '.join(left)}"
+        tasks[0] = replace(tasks[0], notes=(note,))
+    return tasks
+
+
+def _beneath(folder: Path) -> list[Path]:
+    """A BEIR folder, or those in it."""
+    if _is_beir(folder):
+        return [folder]
+    return sorted(filter(_is_beir, folder.iterdir())) if folder.is_dir() else []
 
 
 def _is_beir(folder: Path) -> bool:
@@ -51,7 +67,7 @@ def _qrels(folder: Path, split: str) -> Path | None:
     return next((name for name in names if name.is_file()), None)
 
 
-def _task(folder: Path, split: str) -> Task:
+def _task(folder: Path, split: str, name: str) -> Task:
     judgements = _qrels(folder, split)
     if judgements is None:
         there = sorted(path.name for path in (folder / "qrels").glob("*.tsv*"))
@@ -77,7 +93,7 @@ def _task(folder: Path, split: str) -> Task:
     different = set(of.values())
     alone = len(different) == 1 and len(of) == len(kept)
     return Task(
-        name=f"beir/{folder.name}" + ("" if split == SPLIT else f"@{split}"),
+        name=f"beir/{name}" + ("" if split == SPLIT else f"@{split}"),
         suite="beir",
         language=different.pop() if alone else "",
         corpus=corpus_of(

@@ -1,13 +1,14 @@
 """Own rows {"query", "pos", "neg"?}: every text of "pos" and "neg" is a passage that all search.
 
-Passages and queries that come in several rows are one. Knows nothing of what is measured.
+Passages and queries that come in several rows are one; a "prompt" makes another query.
+Knows nothing of what is measured.
 """
 
 from collections.abc import Iterator
 from hashlib import blake2b
 from pathlib import Path
 
-from tercet.data.rows import check_row, files_of, numbered_rows, stem_of
+from tercet.data.rows import Record, check_row, files_of, numbered_rows, stem_of
 from tercet.errors import InputError
 from tercet.evaluate.loaders.passages import Numbered, once_each
 from tercet.evaluate.tasks import Corpus, Task
@@ -19,20 +20,23 @@ def load(path: Path) -> list[Task]:
     queries: dict[str, str] = {}
     qrels: dict[str, dict[str, int]] = {}
     languages: dict[str, str] = {}
-    for _, query, positives, _, language in _rows(files):
-        key = name_of(query)
-        queries[key] = query
+    prompts: dict[str, str] = {}
+    for _, row in _rows(files):
+        key = name_of(row.query if row.prompt is None else f"{row.prompt}\0{row.query}")
+        queries[key] = row.query
         gains = qrels.setdefault(key, {})
-        gains.update({name_of(text): 1 for text in positives})
-        if language:
-            languages[key] = language
+        gains.update({name_of(text): 1 for text in row.pos})
+        if row.lang:
+            languages[key] = row.lang
+        if row.prompt is not None:
+            prompts[key] = row.prompt
     if not queries:
         raise InputError(f"{path}: no row")
 
     def passages() -> Numbered:
         seen: set[str] = set()
-        for where, _, positives, negatives, _ in _rows(files):
-            for text in (*positives, *negatives):
+        for where, row in _rows(files):
+            for text in (*row.pos, *row.neg):
                 key = name_of(text)
                 if key not in seen:
                     seen.add(key)
@@ -49,6 +53,7 @@ def load(path: Path) -> list[Task]:
             queries=queries,
             qrels=qrels,
             languages={} if alone else languages,
+            prompts=prompts,
             source=str(path),
         )
     ]
@@ -59,14 +64,12 @@ def name_of(text: str) -> str:
     return blake2b(text.encode(errors="surrogatepass"), digest_size=8).hexdigest()
 
 
-def _rows(
-    files: list[Path],
-) -> Iterator[tuple[str, str, tuple[str, ...], tuple[str, ...], str]]:
-    """Where, query, positives, negatives and language of each row."""
+def _rows(files: list[Path]) -> Iterator[tuple[str, Record]]:
+    """Each row, and where it stands."""
     for path in files:
         for line, row in numbered_rows(path):
             where = f"{path}:{line}"
             record = check_row(row, where)
             if record.raw:
                 raise InputError(f'{where}: a text alone: evaluation needs "query" and "pos"')
-            yield where, record.query, record.pos, record.neg, record.lang
+            yield where, record
