@@ -23,7 +23,7 @@ QUERIES, PASSAGES = 256, 1 << 14  # of a block of dense scores: 16 MB
 FIRST = 1 << 12  # passages of the first block, of which all may be among the best
 SPARSE_PASSAGES = 1 << 16  # of a block of sparse scores
 PAIRS = 1 << 14  # computed at once
-TOKENS = 1 << 14  # of queries, compared with one passage at once
+ASKED, TOKENS = 2048, 512  # of queries and of a passage, compared at once: 4 MB stay in cache
 SLACK = 16  # ranks looked at behind the last, so that rounding moves nothing over the edge
 
 NONE = -np.inf
@@ -208,17 +208,20 @@ class MultiRanker:
         assert self.queries.offsets is not None
         starts, counts = self.queries.offsets[:-1], np.diff(self.queries.offsets)
         out = np.empty(len(places), dtype=np.float32)
+        if not len(places):
+            return out
         order = np.lexsort((queries, places))
         for some in np.split(order, np.flatnonzero(np.diff(places[order])) + 1):
+            passage = torch.from_numpy(np.array(self.passages.tokens(int(places[some[0]])))).float()
             ends = np.cumsum(counts[queries[some]])
-            for few in np.split(some, np.flatnonzero(np.diff(ends // TOKENS)) + 1):
+            for few in np.split(some, np.flatnonzero(np.diff(ends // ASKED)) + 1):
                 asked = queries[few]
-                if not len(asked):
-                    continue
                 bounds = np.concatenate(([0], np.cumsum(counts[asked])))
                 at = np.arange(bounds[-1]) + np.repeat(starts[asked] - bounds[:-1], counts[asked])
                 tokens = torch.from_numpy(self.queries.multi[at]).float()
-                passage = torch.from_numpy(np.array(self.passages.tokens(int(places[few[0]]))))
-                best = (tokens @ passage.float().T).amax(1).numpy()
-                out[few] = np.add.reduceat(best, bounds[:-1]) / counts[asked]
+                best = torch.full((len(tokens),), NONE)
+                for first in range(0, len(passage), TOKENS):
+                    part = passage[first : first + TOKENS]
+                    torch.maximum(best, (tokens @ part.T).amax(1), out=best)
+                out[few] = np.add.reduceat(best.numpy(), bounds[:-1]) / counts[asked]
         return out

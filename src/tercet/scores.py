@@ -15,7 +15,7 @@ from tercet.config import HEADS, Head, Weights
 from tercet.embeddings import Embeddings
 from tercet.errors import InputError
 
-TOKENS, QUERY_TOKENS = 1 << 13, 1 << 9  # of a block of `maxsim_scores`: 16 MB of similarities
+TOKENS, QUERY_TOKENS = 512, 2048  # of a block of `maxsim_scores`: 4 MB stay in cache
 
 Scores = npt.NDArray[np.float32]
 Places = npt.NDArray[np.int64]

@@ -1,6 +1,7 @@
 """Files and folders that appear under their names whole, or not at all."""
 
 import gzip
+import io
 import os
 import shutil
 import tempfile
@@ -8,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO
+
+BUFFER = 1 << 18  # bytes packed at once
 
 
 @contextmanager
@@ -22,9 +25,11 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
         with ExitStack() as stack:
             file: IO[bytes] = stack.enter_context(os.fdopen(handle, "wb"))
             if path.suffix == ".gz":  # neither time nor name in the header
-                file = stack.enter_context(
-                    gzip.GzipFile(filename="", mode="wb", fileobj=file, compresslevel=3, mtime=0)  # type: ignore[arg-type]
+                packed = stack.enter_context(
+                    gzip.GzipFile(filename="", mode="wb", fileobj=file, compresslevel=3, mtime=0)
                 )
+                # short lines one by one take GzipFile longer than to pack them
+                file = stack.enter_context(io.BufferedWriter(packed, BUFFER))
             yield file
         os.chmod(scratch, 0o644)  # mkstemp makes it for its owner alone
         os.replace(scratch, path)

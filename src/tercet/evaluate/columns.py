@@ -154,9 +154,9 @@ def unions(several: Iterable[Ranked]) -> tuple[Places, Places]:
         at = np.nonzero(ranked.places >= 0)
         rows.append(at[0])
         places.append(ranked.places[at])
-    pairs = np.stack((np.concatenate(rows), np.concatenate(places)))
-    both = np.unique(pairs, axis=1)
-    return both[0], both[1]
+    flat = np.concatenate(places)
+    width = int(flat.max(initial=0)) + 1
+    return np.divmod(np.unique(np.concatenate(rows) * width + flat), width)
 
 
 def cut(ranked: Ranked, count: int) -> Ranked:

@@ -169,8 +169,9 @@ def write_run(path: Path, run: Run) -> None:
 
     def lines() -> Iterator[str]:
         for number, query in enumerate(run.queries):
+            head, tail = f"{query}{blank}Q0{blank}", f"{blank}{run.tag}"
             for rank, (passage, score) in enumerate(zip(*run.of_query(number), strict=True), 1):
-                yield blank.join((query, "Q0", passage, str(rank), f"{score:.9g}", run.tag))
+                yield f"{head}{passage}{blank}{rank}{blank}{score:.9g}{tail}"
 
     _write(path, lines())
 
