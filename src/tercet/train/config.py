@@ -213,7 +213,7 @@ class TrainConfig:
     seed: int = 0
     device: str = ""  # empty: a GPU where there is one
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # of products; weights are float32
-    compile: bool = False  # torch.compile of the trunk; pays on a GPU with batches of one size
+    compile: bool = False  # torch.compile of the trunk; benchmarks/compiled.py shows if it pays
     threads: int = 0  # of the CPU; 0: torch's choice
     multi: int = 0  # size of a fresh multi-vector head, where the model lacks one; 0: H
     dropout: float = -1.0  # of the trunk; below 0: what the checkpoint says
