@@ -51,9 +51,10 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         yield scratch
         for path in scratch.rglob("*"):
             if path.is_file():
+                path.chmod(0o644)  # some libraries write for the owner alone, as mkdtemp does
                 with open(path, "rb") as file:
                     os.fsync(file.fileno())
-        scratch.chmod(0o755)  # mkdtemp makes it for its owner alone
+        scratch.chmod(0o755)
         if folder.is_dir():
             folder.rmdir()  # empty, and Windows would not replace it
         os.rename(scratch, folder)
