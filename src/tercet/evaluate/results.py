@@ -47,17 +47,22 @@ class TaskResult:
     languages: Mapping[str, str] = field(default_factory=dict)  # of queries, where they differ
     protocol: dict[str, int] = field(default_factory=dict)  # lengths and depths, as used
     source: str = ""  # where the files came from
+    # a report is made after every task: `means` of those before are kept
+    _means: dict[tuple[str, str], list[tuple[str, float]]] = field(default_factory=dict, repr=False)
 
     def means(self, column: str, measure: str) -> list[tuple[str, float]]:
         """The mean of each language of the task."""
-        values = self.found[column][measure]
-        if not self.languages:
-            return [(self.language, values.mean)]
-        return list(values.mean_by(self.languages).items())
+        if (column, measure) not in self._means:
+            values = self.found[column][measure]
+            by_language = values.mean_by(self.languages) if self.languages else {}
+            self._means[column, measure] = list(by_language.items()) or [
+                (self.language, values.mean)
+            ]
+        return self._means[column, measure]
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON: means in place of the values of each query."""
-        left_out = ("found", "languages")
+        left_out = ("found", "languages", "_means")
         out = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in left_out}
         out["figures"] = {
             column: {name: number(values.mean) for name, values in measures.items()}
