@@ -54,8 +54,10 @@ class _Blockwise(torch.autograd.Function):
             for first in range(0, count, size):
                 some = slice(first, first + size)
                 logits = _logits(states[some].to(dtype), table, bias)
-                sums[some] = logits.logsumexp(1)
-                losses[some] = sums[some] - logits.gather(1, targets[some, None]).squeeze(1)
+                wanted = logits.gather(1, targets[some, None]).squeeze(1)
+                most = logits.amax(1)  # in place: logsumexp would make the block twice more
+                sums[some] = logits.sub_(most[:, None]).exp_().sum(1).log_().add_(most)
+                losses[some] = sums[some] - wanted
         ctx.save_for_backward(states, words, bias, targets, sums)
         ctx.size, ctx.dtype = size, dtype
         return losses
