@@ -59,7 +59,13 @@ class FilterJob(FilterConfig):
                 raise InputError(f"no rows in {', '.join(files)}: nothing to filter")
             if not tally.kept:
                 steps = ", ".join(f"{name} {step.rows}" for name, step in tally.steps.items())
-                raise InputError(f"no row is left of {tally.rows}: {steps}")
+                examples = [one for step in tally.steps.values() for one in step.examples]
+                first = min(examples, key=lambda example: example["place"], default=None)
+                told = ""
+                if first is not None:
+                    file, line = where(first["place"], files)
+                    told = f"; the first is {file}:{line}: {first['reason']}"
+                raise InputError(f"no row is left of {tally.rows}: {steps}{told}")
             write_lines(
                 Path(self.target), (rows.line(one) for one in np.flatnonzero(left).tolist())
             )
