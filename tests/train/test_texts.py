@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tercet.errors import InputError
-from tercet.train.texts import beginnings, text_files, texts_in
+from tercet.train.texts import beginnings, tagged_texts, text_files, texts_in
 
 ROWS = [
     {"query": "q", "pos": ["p1", "p2"], "neg": ["n"], "lang": "en"},
@@ -59,3 +59,24 @@ def test_no_files_are_refused(tmp_path: Path) -> None:
         text_files([tmp_path / "absent"])
     with pytest.raises(InputError, match=r"no .* file here"):
         text_files([tmp_path])
+
+
+def test_texts_come_with_the_language_of_their_side(tmp_path: Path) -> None:
+    pair: dict[str, object] = {"query": "q", "pos": ["p"], "neg": ["n"]}
+    rows = [
+        {**pair, "lang": tag} for tag in ("pt-en", "az-Latn-en", "zh-Hant", "af-pt-BR", "009-en")
+    ]
+    rows += [pair, {**pair, "lang": None}, {"text": "t", "title": "h", "lang": "de"}]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "lines.txt").write_text("one\n")
+    sides = [("pt", "en"), ("az-Latn", "en"), ("zh-Hant", "zh-Hant"), ("af", "pt-BR")]
+    sides += [("009", "en"), ("", ""), ("", "")]
+    expected = [
+        pair for first, second in sides for pair in ((first, "q"), (second, "p"), (second, "n"))
+    ]
+    expected += [("de", "h"), ("de", "t"), ("", "one")]
+    assert list(tagged_texts([path, tmp_path / "lines.txt"])) == expected
+    path.write_text('{"text": "x", "lang": ["de"]}\n')
+    with pytest.raises(InputError, match=r"rows\.jsonl:1: lang holds a list"):
+        list(tagged_texts([path]))

@@ -1,6 +1,7 @@
 """Pruning keeps what the corpus uses, every single character, and the places of special ids."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,16 @@ from tokenizers import Tokenizer as Backend
 from tercet.errors import InputError, ModelError
 from tercet.tokens import Tokenizer
 from tercet.train import vocabulary
-from tercet.train.vocabulary import document_frequency, prune_tokenizer, pruned
+from tercet.train.vocabulary import (
+    LanguageCounts,
+    balanced,
+    balanced_scores,
+    count_languages,
+    document_frequency,
+    probabilities,
+    prune_tokenizer,
+    pruned,
+)
 
 TEXTS = ["the river and the sea", "the river", "bread", "水山 river ☃ 日本", "de la ciudad"]
 
@@ -86,3 +96,92 @@ def test_what_cannot_be_pruned_is_refused(tokenizer: Tokenizer) -> None:
         prune_tokenizer(tokenizer, counts[:-1], 200)
     with pytest.raises(ModelError, match="only Unigram"):
         pruned({"model": {"type": "BPE"}}, counts, 200)
+
+
+TAGGED = [
+    ("en", "the river and the sea"),
+    ("de", "das Wasser und das Haus"),
+    ("en", "☃ the river"),
+    ("es", "la ciudad"),
+    ("", "the"),
+]
+
+
+def test_ids_are_counted_by_language_in_any_block(
+    tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = {name: np.zeros(tokenizer.vocabulary, dtype=np.int64) for name, _ in TAGGED}
+    for name, text in TAGGED:
+        for number in tokenizer.contents([text])[0]:
+            expected[name][number] += 1
+    assert expected["en"][tokenizer.backend.token_to_id("▁the")] == 3
+    for name, size in (("CHARACTERS", 1 << 20), ("BLOCK", 2), ("CHARACTERS", 10)):
+        monkeypatch.setattr(vocabulary, name, size)
+        found = count_languages(tokenizer, iter(TAGGED))
+        assert set(found.languages) == expected.keys()
+        for row, language in enumerate(found.languages):
+            assert np.array_equal(found.counts[[row]].toarray()[0], expected[language])
+    nothing = count_languages(tokenizer, [])
+    assert (nothing.languages, nothing.counts.shape) == ((), (0, tokenizer.vocabulary))
+
+
+def test_probabilities_leave_out_special_tokens(tokenizer: Tokenizer) -> None:
+    found = probabilities(tokenizer)
+    place = tokenizer.backend.token_to_id
+    for token in ("<s>", "<pad>", "</s>", "<unk>", "<mask>"):
+        assert found[place(token)] == 0
+    assert (found > 0).sum() == len(found) - 5
+    assert found[place("▁the")] == pytest.approx(np.exp(-4.0))
+
+
+def test_small_languages_weigh_more_than_their_text(tokenizer: Tokenizer) -> None:
+    place = tokenizer.backend.token_to_id
+    large, small, neither = place("▁river"), place("▁Haus"), place("▁king")
+    own = probabilities(tokenizer)
+    found = count_languages(tokenizer, [("en", "river " * 10_000), ("de", "Haus"), ("", "☃")])
+
+    def scores(alpha: float, prior: float = 0.0) -> tuple[float, ...]:
+        score = balanced(found, own, alpha=alpha, prior=prior)
+        assert score.sum() == pytest.approx(1.0)
+        assert (score[own == 0] == 0).all()
+        return tuple(float(score[number]) for number in (large, small, neither))
+
+    many = int(found.counts[[found.languages.index("en")]].sum())
+    few = int(found.counts[[found.languages.index("de")]].sum())
+    assert (many, few) == (10_000, 1)
+    # by words alone as the text has them; of equal weight; and between, 10_000 ** 0.3 to 1
+    # (the snowman is unknown, so its language has only the piece of a space)
+    spaces = 1
+    assert scores(1.0) == pytest.approx((many / (many + few + spaces), few / (many + few + 1), 0))
+    assert scores(0.0) == pytest.approx((1 / 3, 1 / 3, 0))
+    assert scores(0.3) == pytest.approx((many**0.3 / (many**0.3 + 2), 1 / (many**0.3 + 2), 0))
+    first, last = scores(0.3, 0.0), scores(0.3, 1.0)
+    assert last == pytest.approx([own[number] / own.sum() for number in (large, small, neither)])
+    for half, left, right in zip(scores(0.3, 0.5), first, last, strict=True):
+        assert half == pytest.approx((left + right) / 2)
+    for wrong in ({"alpha": 1.5, "prior": 0.3}, {"alpha": 0.3, "prior": -0.1}):
+        with pytest.raises(InputError, match="from 0 to 1"):
+            balanced(found, own, **wrong)
+    empty = LanguageCounts((), found.counts[[]])
+    assert np.allclose(balanced(empty, own, alpha=0.3, prior=0.3), own / own.sum())
+
+
+def test_pieces_are_chosen_for_balanced_languages(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [{"text": "the river and the sea", "lang": "en"}] * 200
+    rows += [{"text": "the mountain city", "lang": "en"}] * 5
+    rows += [{"query": "das Wasser", "pos": ["the river"], "lang": "de-en"}]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    size = singles(tokenizer) + 5 + 6  # of ▁the ▁river ▁and ▁sea, ▁mountain ▁city, ▁das ▁Wasser
+    wanted = {"▁das", "▁Wasser"}
+
+    def kept(prior: float, alpha: float) -> set[str]:
+        scores = balanced_scores(tokenizer, [path], alpha=alpha, prior=prior)
+        small, rows = prune_tokenizer(tokenizer, scores, size)
+        assert small.vocabulary == len(rows) == size
+        return set(small.backend.get_vocab())
+
+    assert wanted <= kept(0.0, 0.3)
+    assert {"▁mountain", "▁city"} <= kept(0.0, 1.0)
+    assert "▁of" not in kept(0.0, 0.3)
+    assert "▁of" in kept(1.0, 0.3)

@@ -1,10 +1,11 @@
-"""The texts of training rows, documents and plain files, one after the other.
+"""The texts of training rows, documents and plain files, one after the other, with their language.
 
 Knows nothing of tokens or models.
 """
 
 import gzip
 import lzma
+import re
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from tercet.errors import InputError
 PLAIN = (".txt", ".txt.gz", ".txt.xz")  # one text a line
 SINGLE, LISTED = ("query", "title", "text"), ("pos", "neg")  # fields of a row that hold texts
 BEGINNING = 800  # characters of each text that the choice of pieces looks at
+SECOND = re.compile(r"-(?=[a-z])")  # scripts and regions are capitals or digits: az-Latn-en
 
 
 def text_files(given: Sequence[Path]) -> list[Path]:
@@ -37,9 +39,18 @@ def text_files(given: Sequence[Path]) -> list[Path]:
 
 def texts_in(files: Iterable[Path]) -> Iterator[str]:
     """Every text of the files; raises InputError naming file and line where a row has none."""
+    return (text for _, text in tagged_texts(files))
+
+
+def tagged_texts(files: Iterable[Path]) -> Iterator[tuple[str, str]]:
+    """(language, text) of every text of the files, "" for a language that is not told.
+
+    Of a row whose "lang" names two, as pt-en or az-Latn-en, the query is in the first and all else
+    in the second. Raises InputError naming file and line where a row has no text.
+    """
     for path in files:
         if path.name.endswith(PLAIN):
-            yield from _lines(path)
+            yield from (("", text) for text in _lines(path))
             continue
         for number, row in numbered_rows(path):
             some = list(_fields(row, f"{path}:{number}"))
@@ -48,7 +59,15 @@ def texts_in(files: Iterable[Path]) -> Iterator[str]:
                     f"{path}:{number}: a row needs a text in one of"
                     f" {', '.join((*SINGLE, *LISTED))}; this has {', '.join(row) or 'nothing'}"
                 )
-            yield from some
+            tag = row.get("lang") or ""
+            if not isinstance(tag, str):
+                raise InputError(
+                    f"{path}:{number}: lang holds a {type(tag).__name__}, not the tag of a language"
+                )
+            first, *more = SECOND.split(tag, 1)
+            second = more[0] if more else first
+            for name, text in some:
+                yield first if name == "query" else second, text
 
 
 def beginnings(texts: Iterable[str]) -> Iterator[str]:
@@ -60,7 +79,8 @@ def beginnings(texts: Iterable[str]) -> Iterator[str]:
             yield text[:BEGINNING]
 
 
-def _fields(row: dict[str, Any], where: str) -> Iterator[str]:
+def _fields(row: dict[str, Any], where: str) -> Iterator[tuple[str, str]]:
+    """(field, text) of every text of a row."""
     for name in (*SINGLE, *LISTED):
         value = row.get(name)
         if value is None:
@@ -69,7 +89,7 @@ def _fields(row: dict[str, Any], where: str) -> Iterator[str]:
         for text in some:
             if not isinstance(text, str):
                 raise InputError(f"{where}: {name} holds a {type(text).__name__}, not a text")
-            yield text
+            yield name, text
 
 
 def _lines(path: Path) -> Iterator[str]:

@@ -1,19 +1,23 @@
-"""Prunes an XLM-RoBERTa tokenizer to the pieces that a corpus uses.
+"""Prunes an XLM-RoBERTa tokenizer to the pieces that a corpus uses, or its languages alike.
 
 There is no byte fallback, so every single-character piece stays: what the corpus lacks is spelled
 out, not lost. Knows nothing of models.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import scipy.sparse as sp
 
 from tercet.errors import InputError, ModelError
 from tercet.tokens import CLS, EOS, MASK, PAD, UNK, Tokenizer
+from tercet.train.texts import tagged_texts
 
 SPACE = "▁"
 FIRST = (
@@ -24,7 +28,12 @@ FIRST = (
 )  # ids 0 to 3 in every XLM-RoBERTa vocabulary; MASK comes last
 BLOCK, CHARACTERS = 4096, 1 << 20  # texts and characters tokenised at once
 
+# A language of n tokens weighs n ** ALPHA: XLM-RoBERTa's own mixture (arXiv:1911.02116, section 3).
+ALPHA = 0.3
+PRIOR = 0.3  # of the scores is the tokenizer's own; a guess
+
 Counts = npt.NDArray[np.int64]
+Scores = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -56,10 +65,96 @@ def document_frequency(tokenizer: Tokenizer, texts: Iterable[str]) -> Counts:
     return counts
 
 
+@dataclass(frozen=True)
+class LanguageCounts:
+    """How often each id occurs in the text of each of L languages: counts (L, V) int64."""
+
+    languages: tuple[str, ...]
+    counts: sp.csr_array
+
+
+def count_languages(tokenizer: Tokenizer, tagged: Iterable[tuple[str, str]]) -> LanguageCounts:
+    """Counts the ids of (language, text) pairs, each occurrence once."""
+    size = tokenizer.vocabulary
+    numbers: dict[str, int] = {}
+    keys, totals = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
+    waiting: list[tuple[Counts, Counts]] = []
+    held = 0
+
+    def merged() -> tuple[Counts, Counts]:
+        parts = [(keys, totals), *waiting]
+        all_keys, place = np.unique(np.concatenate([key for key, _ in parts]), return_inverse=True)
+        sums = np.bincount(place, weights=np.concatenate([some for _, some in parts]))
+        return all_keys, sums.astype(np.int64)  # exact: float64 below 2 ** 53
+
+    for pairs in _tagged_blocks(tagged):
+        found = tokenizer.contents([text for _, text in pairs])
+        lengths = np.fromiter(map(len, found), dtype=np.int64, count=len(found))
+        ids = np.fromiter(chain.from_iterable(found), dtype=np.int64, count=int(lengths.sum()))
+        rows = [numbers.setdefault(language, len(numbers)) for language, _ in pairs]
+        ids += np.repeat(np.array(rows, dtype=np.int64) * size, lengths)
+        waiting.append(np.unique(ids, return_counts=True))
+        held += len(waiting[-1][0])
+        if held > max(len(keys), 1 << 20):
+            (keys, totals), held = merged(), 0
+            waiting.clear()
+    keys, totals = merged()
+    return LanguageCounts(
+        tuple(numbers),
+        sp.csr_array((totals, (keys // size, keys % size)), shape=(len(numbers), size)),
+    )
+
+
+def balanced(found: LanguageCounts, own: Scores, *, alpha: float, prior: float) -> Scores:
+    """A score of each id in which languages weigh by (their tokens) ** alpha, (V,), sum 1.
+
+    `prior` is the share of own, the tokenizer's probability of each id, (V,); ids that it gives
+    none (special tokens) have none. Raises InputError where alpha or prior is not in 0 to 1.
+    """
+    for name, value in (("alpha", alpha), ("prior", prior)):
+        if not 0 <= value <= 1:
+            raise InputError(f"{name} is from 0 to 1, got {value}")
+    first = own / own.sum()
+    counts = sp.csr_array(found.counts.multiply(own > 0))
+    tokens = np.asarray(counts.sum(axis=1), dtype=np.float64).ravel()
+    weights = np.where(tokens > 0, np.maximum(tokens, 1) ** alpha, 0.0)
+    if not weights.any():
+        return np.asarray(first, dtype=np.float64)
+    seen = counts.T @ (weights / np.maximum(tokens, 1)) / weights.sum()
+    return np.asarray((1 - prior) * seen + prior * first, dtype=np.float64)
+
+
+def probabilities(tokenizer: Tokenizer) -> Scores:
+    """The Unigram tokenizer's probability of each id, 0 for special and added tokens, (V,).
+
+    Raises ModelError where there is no Unigram model.
+    """
+    content = json.loads(tokenizer.backend.to_str())
+    model = content["model"]
+    if model.get("type") != "Unigram":
+        raise ModelError("only Unigram tokenizers have a probability of each piece")
+    found = np.zeros(tokenizer.vocabulary)
+    found[: len(model["vocab"])] = np.exp([float(score) for _, score in model["vocab"]])
+    found[[int(token["id"]) for token in content["added_tokens"]]] = 0.0
+    found[tokenizer.weightless_ids] = 0.0
+    return found
+
+
+def balanced_scores(
+    tokenizer: Tokenizer, files: Iterable[Path], *, alpha: float = ALPHA, prior: float = PRIOR
+) -> Scores:
+    """A score of each id, by which `pruned` ranks, from files of rows with languages, (V,).
+
+    See `balanced`; the files are those of `text_files`, read once.
+    """
+    own = probabilities(tokenizer)
+    return balanced(count_languages(tokenizer, tagged_texts(files)), own, alpha=alpha, prior=prior)
+
+
 def pruned(
-    content: dict[str, Any], counts: Counts, size: int, *, name: str = "the tokenizer"
+    content: dict[str, Any], counts: Counts | Scores, size: int, *, name: str = "the tokenizer"
 ) -> Pruned:
-    """A Unigram tokenizer with at most size ids: the most frequent ones by counts (V,).
+    """A Unigram tokenizer with at most size ids: those of the highest counts or scores (V,).
 
     Special and added tokens and single characters are kept whatever their count; so is the piece of
     the lowest score, from which the score of the unknown follows. A text whose pieces all stay is
@@ -121,10 +216,23 @@ def pruned(
 
 
 def prune_tokenizer(
-    tokenizer: Tokenizer, counts: Counts, size: int, *, name: str = "the tokenizer"
+    tokenizer: Tokenizer, counts: Counts | Scores, size: int, *, name: str = "the tokenizer"
 ) -> tuple[Tokenizer, Counts]:
     """A tokenizer with at most size ids, and the old id of every new one, (V,); see `pruned`."""
     from tokenizers import Tokenizer as Backend
 
     found = pruned(json.loads(tokenizer.backend.to_str()), counts, size, name=name)
     return Tokenizer(Backend.from_str(json.dumps(found.content))), found.rows
+
+
+def _tagged_blocks(tagged: Iterable[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:
+    some: list[tuple[str, str]] = []
+    size = 0
+    for pair in tagged:
+        some.append(pair)
+        size += len(pair[1])
+        if len(some) == BLOCK or size > CHARACTERS:
+            yield some
+            some, size = [], 0
+    if some:
+        yield some
