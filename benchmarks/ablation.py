@@ -1,14 +1,16 @@
 """Does a part of the method help? The same data, seeds and steps with it and without it.
 
-    python benchmarks/ablation.py distillation --model START --rows ROWS --dev DEV --work DIR
-    python benchmarks/ablation.py retromae --model START --rows ROWS --raw RAW --dev DEV --work DIR
+    python benchmarks/ablation.py distillation --rows ROWS --dev DEV --work DIR
+    python benchmarks/ablation.py retromae --rows ROWS --raw RAW --dev DEV --work DIR
 
 - distillation: unified training with self-distillation from the first quarter on, and without, for
   every seed; nDCG@10 of every head on the dev files.
-- retromae: the stage retromae on raw text, then contrastive training of that trunk and of START as
-  it was; their dense nDCG@10. Also the losses of the first stage, at its start and its end.
+- retromae: the stage retromae on raw text, then contrastive training of that trunk and of the start
+  as it was; their dense nDCG@10. Also the losses of the first stage, at its start and its end.
 
-Runs go on where a killed one stopped; a finished one is not run again.
+All runs start from --model or, without it, from one random trunk: 4 layers of 256, with the bundled
+model's tokenizer pruned to the texts. Runs go on where a killed one stopped; a finished one is not
+run again.
 """
 
 import argparse
@@ -17,13 +19,45 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
+from tercet.backbone import BackboneConfig
+from tercet.checkpoint import read_tokenizer, write_checkpoint
+from tercet.encoder import BUNDLED
+from tercet.model import M3Model
 from tercet.train.config import TrainConfig, from_tree
 from tercet.train.run import train
+from tercet.train.texts import text_files, texts_in
+from tercet.train.vocabulary import document_frequency, prune_tokenizer
+
+
+def random_start(options: argparse.Namespace) -> Path:
+    """A random trunk with the three heads in the folder of the runs; made once."""
+    folder: Path = options.work / "start"
+    if folder.exists():
+        return folder
+    whole, _ = read_tokenizer(BUNDLED)
+    texts = texts_in(text_files([*options.rows, *options.raw]))
+    counts = document_frequency(whole, texts)
+    tokenizer, _ = prune_tokenizer(whole, counts, options.vocabulary)
+    sizes = {"hidden": 256, "layers": 4, "heads": 4, "feed_forward": 512, "positions": 514}
+    trunk = BackboneConfig(vocabulary=tokenizer.vocabulary, pad_id=tokenizer.pad_id, **sizes)
+    model = M3Model(trunk, tokenizer.weightless_ids.tolist(), multi=64)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():  # as XLM-RoBERTa starts: normal, norms as they are, biases and pad 0
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias"):
+                parameter.zero_()
+            elif "norm" not in name:
+                parameter.normal_(0.0, 0.02, generator=generator)  # its initializer_range
+        for table in (model.backbone.words, model.backbone.places):
+            table.weight[trunk.pad_id] = 0.0
+    write_checkpoint(folder, model, tokenizer)
+    return folder
 
 
 def base(options: argparse.Namespace, **changes: Any) -> dict[str, Any]:
-    """What all runs share: short texts, batches of --batch rows, the mini recipe's rates."""
+    """What all runs share: short texts, batches of --batch rows, rates for a small trunk."""
     tree: dict[str, Any] = {
         "stage": "unified",
         "model": str(options.model),
@@ -39,7 +73,7 @@ def base(options: argparse.Namespace, **changes: Any) -> dict[str, Any]:
             "temperature": 0.6,
         },
         "batch": {"lengths": [24, 48, 80, 112], "rows": options.batch},
-        "optimiser": {"lr": 1e-3, "embedding_lr": 0.0, "warmup": 0.05, "betas": [0.9, 0.98]},
+        "optimiser": {"lr": 1e-3, "warmup": 0.05, "betas": [0.9, 0.98]},
         "run": {"report_every": 10, "save_every": 50, "dev_queries": 500},
     }
     return {**tree, **changes}
@@ -92,7 +126,6 @@ def retromae(options: argparse.Namespace) -> dict[str, Any]:
         to=str(options.work / "retromae"),
         steps=options.raw_steps,
         batch={"lengths": [64, 128, 256], "tokens": options.raw_tokens},
-        optimiser={"lr": 1e-3, "warmup": 0.05, "betas": [0.9, 0.98]},
     )
     tree["data"] = {
         **tree["data"],
@@ -113,7 +146,6 @@ def retromae(options: argparse.Namespace) -> dict[str, Any]:
         for seed in options.seeds:
             tree = base(options, stage="contrastive", model=start, seed=seed)
             tree["to"] = str(options.work / f"contrastive-{name}-{seed}")
-            tree["optimiser"] = {"lr": 1e-3, "warmup": 0.05, "betas": [0.9, 0.98]}
             lines = run(from_tree(tree))
             losses = [line["loss"] for line in lines if "loss" in line]
             report[name].append({"dev": dev_of(lines), "loss": [losses[0], losses[-1]]})
@@ -131,7 +163,8 @@ def retromae(options: argparse.Namespace) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("what", choices=["distillation", "retromae"])
-    parser.add_argument("--model", type=Path, required=True, help="the folder all runs start from")
+    parser.add_argument("--model", type=Path, help="start of all runs; else a random one")
+    parser.add_argument("--vocabulary", type=int, default=16_384, help="ids of a random one")
     parser.add_argument("--rows", type=Path, nargs="+", required=True, help="training rows")
     parser.add_argument("--raw", type=Path, nargs="+", default=[], help="raw text")
     parser.add_argument("--dev", type=Path, nargs="+", required=True, help="held-out rows")
@@ -143,6 +176,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--json", type=Path, help="write the figures here")
     options = parser.parse_args()
+    options.model = options.model or random_start(options)
     report = {"distillation": distillation, "retromae": retromae}[options.what](options)
     if options.json:
         options.json.write_text(json.dumps(report, indent=1) + "\n")

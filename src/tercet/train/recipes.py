@@ -1,4 +1,4 @@
-"""The stages of the paper and of tercet-mini as named functions that return a whole config.
+"""The stages of the paper as named functions that return a whole config.
 
 A variant changes fields of one (`tercet train unified --set batch.rows=64`). The same recipes lie
 in recipes/*.toml at the top of the repository; a test keeps them equal. Paths are for the user to
@@ -64,30 +64,10 @@ def unified() -> TrainConfig:
     )
 
 
-def mini() -> TrainConfig:
-    """tercet-mini: all heads of a small trunk that `tercet init --bag-minutes` started.
-
-    The word embeddings keep what the bag knows, and the end is a mean with the start.
-    """
-    return TrainConfig(
-        stage="unified",
-        steps=300,
-        dropout=0.0,  # one pass over little data, from a good start
-        blend=0.7,  # chosen on dev
-        data=DataConfig(query_tokens=48, passage_tokens=112, negatives=0, temperature=0.6),
-        batch=BatchConfig(lengths=(24, 48, 80, 112), rows=256),
-        optimiser=OptimiserConfig(
-            lr=1e-3, embedding_lr=0.0, warmup=0.05, betas=(0.9, 0.98), weight_decay=0.01
-        ),
-        run=RunConfig(report_every=25, evaluate_every=100, save_every=100),
-    )
-
-
 RECIPES: dict[str, Callable[[], TrainConfig]] = {
     "retromae": retromae,
     "contrastive": contrastive,
     "unified": unified,
-    "mini": mini,
 }
 
 
