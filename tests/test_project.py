@@ -1,4 +1,4 @@
-"""The project as a whole: its map, its version, its sizes, and what an import costs."""
+"""The project as a whole: its pages, its version, its sizes, and what an import costs."""
 
 import ast
 import re
@@ -7,12 +7,15 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
+import click
 import pytest
+
+from tercet.cli import tercet
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "src" / "tercet"
 MODULES = sorted(PACKAGE.rglob("*.py"))
-LONGEST = 400  # lines of a module
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "benchmarks" / "README.md"])
 LARGEST = 48_000_000  # bytes of the models in the package
 
 
@@ -20,35 +23,54 @@ def name(path: Path) -> str:
     return path.relative_to(PACKAGE).as_posix()
 
 
-def entry(path: Path) -> str:
-    """How the map of the README names a file: a package by its folder, a model by its folder."""
-    relative = path.relative_to(PACKAGE)
-    if relative.parts[0] == "models" and len(relative.parts) > 2:
-        return f"{Path(*relative.parts[:2]).as_posix()}/"
-    if relative.name == "__init__.py" and relative.parent != Path():
-        return f"{relative.parent.as_posix()}/"
-    return relative.as_posix()
+def links(text: str) -> list[str]:
+    return re.findall(r"\]\(([^)\s]+)\)", text)
 
 
-def test_the_map_names_every_file_once_and_none_else() -> None:
+def commands(command: click.Command, path: str = "tercet") -> list[str]:
+    """The commands of a tree that do something."""
+    if isinstance(command, click.Group):
+        return [
+            name
+            for key, child in command.commands.items()
+            for name in commands(child, f"{path} {key}")
+        ]
+    return [path]
+
+
+def test_the_readme_is_short_and_links_to_every_page() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    section = re.search(r"(?ms)^## Map of `src/tercet`\n(.*?)(^## |\Z)", readme)
-    assert section is not None
-    lines = re.findall(r"^ *(\S+) {2,}\S.*$", section[1], re.MULTILINE)
-    files = {
-        entry(path)
-        for path in PACKAGE.rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
-    }
-    assert len(lines) == len(set(lines))
-    assert set(lines) == files
+    assert readme.count("\n") <= 150
+    assert {f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")} <= set(links(readme))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_to_files(page: Path) -> None:
+    for link in links(page.read_text(encoding="utf-8")):
+        if "://" not in link:
+            assert (page.parent / link.partition("#")[0]).exists(), link
+
+
+def test_the_map_names_what_is_there() -> None:
+    text = (ROOT / "docs" / "map.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^  (\S+(?:, \S+)*) {2,}\S.*$", text, re.MULTILINE)
+    names = [name for line in lines for name in line.split(", ")]
+    assert len(names) == len(set(names)) > 30
+    for name in names:
+        assert (PACKAGE / name).exists(), name
+    rooms = {path.parent for path in MODULES if path.name == "__init__.py"} - {PACKAGE}
+    assert {f"{room.relative_to(PACKAGE).as_posix()}/" for room in rooms} <= set(names)
+
+
+def test_the_guide_has_every_command() -> None:
+    guide = " ".join((ROOT / "docs" / "guide.md").read_text(encoding="utf-8").split())
+    for path in commands(tercet):
+        assert path in guide, path
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name)
-def test_modules_are_short_and_say_what_they_do(path: Path) -> None:
-    text = path.read_text(encoding="utf-8")
-    assert text.count("\n") <= LONGEST
-    assert ast.get_docstring(ast.parse(text))
+def test_modules_say_what_they_do(path: Path) -> None:
+    assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
 
 
 def test_the_changelog_is_of_this_version() -> None:

@@ -15,7 +15,7 @@ from tercet.evaluate.doctor.readings import Answer, Kind, Sparse
 from tercet.evaluate.doctor.sequences import PRECISIONS, Floats, Precision
 
 # Of float32 on other hardware, in other orders of summation, with TF32 off: the largest we saw is
-# 1e-5 (README, "The same numbers"). Multi-vectors are often stored in float16, ours too.
+# 1e-5 (docs/figures.md, "The same numbers"). Multi-vectors are often stored in float16, ours too.
 SAME: dict[Kind, float] = {"dense": 1e-4, "sparse": 1e-4, "multi": 1e-3, "states": 1e-3}
 WORST = 2.0  # an error beyond it says no more; also that of a wrong number of vectors
 SPREAD = 20.0  # times the median: the largest error that rounding gives; we saw up to 8
