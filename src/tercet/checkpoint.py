@@ -72,7 +72,7 @@ def read_checkpoint(
     folder.
     """
     folder = fetch(source, revision)
-    config = _read_config(folder / "config.json")
+    config = read_config(folder / "config.json")
     tokenizer, tokenizer_file = read_tokenizer(folder)
     if tokenizer.vocabulary > config.vocabulary:
         raise ModelError(
@@ -124,10 +124,11 @@ def _read_json(path: Path) -> dict[str, Any]:
     return facts
 
 
-def _read_config(path: Path) -> BackboneConfig:
+def read_config(path: Path, *, model_type: str = "xlm-roberta") -> BackboneConfig:
+    """The sizes in a config.json; raises ModelError where it is of another kind of model."""
     facts = _read_json(path)
     fixed = {
-        "model_type": "xlm-roberta",
+        "model_type": model_type,
         "hidden_act": "gelu",
         "position_embedding_type": "absolute",
     }

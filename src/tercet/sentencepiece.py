@@ -6,7 +6,7 @@ fairseq's, which XLM-RoBERTa kept (<s> 0, <pad> 1, </s> 2, <unk> 3, then the pie
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
@@ -40,10 +40,19 @@ def read_sentencepiece(path: Path) -> Tokenizer:
         )
     vocab = [(text, 0.0) for text in _SPECIALS] + pieces[3:] + [(_MASK, 0.0)]
     try:
-        backend = Tokenizer(models.Unigram(vocab, unk_id=_SPECIALS.index("<unk>")))
-        mapped = [normalizers.Precompiled(charsmap)] if charsmap else []
+        return unigram(vocab, [normalizers.Precompiled(charsmap)] if charsmap else [])
     except Exception as error:  # tokenizers raises bare Exception
         raise ModelError(f"{path}: not a usable SentencePiece model: {error}") from error
+
+
+def unigram(
+    vocab: Sequence[tuple[str, float]], mapped: Sequence[normalizers.Normalizer]
+) -> Tokenizer:
+    """A tokenizer of the XLM-RoBERTa family from pieces with scores and normalisers.
+
+    The vocabulary begins with <s>, <pad>, </s> and <unk> and ends with <mask>.
+    """
+    backend = Tokenizer(models.Unigram(list(vocab), unk_id=_SPECIALS.index("<unk>")))
     backend.normalizer = normalizers.Sequence([*mapped, normalizers.Replace(Regex(" {2,}"), " ")])
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()]
