@@ -149,6 +149,19 @@ def sweep() -> dict[str, Any]:
     return made(results, mcls=256, rerank=100)
 
 
+def chunked() -> dict[str, Any]:
+    """Documents whole at two lengths, and by the best of chunks of two sizes."""
+    results = []
+    for length, chunk in ((512, 0), (8192, 0), (128, 128), (320, 320)):
+        some: dict[str, Any] = {"length": length, "chunk": chunk, "chunks": 4321 if chunk else 0}
+        gain = 0.1 if chunk else -1000 / length / 20
+        results += [
+            result(f"longdoc/{name}", language=name, gain=gain, queries=40, **some)
+            for name in ("de", "en")
+        ]
+    return made(results, max_length=[512, 8192], chunk=[0, 128, 320])
+
+
 def bitext(count: int = 112) -> dict[str, Any]:
     """Translations in many languages: no BM25, and so no comparisons."""
     names = [f"{a}{b}a" for a in "abcdefghijkl" for b in "mnopqrstuv"][:count]
@@ -215,6 +228,6 @@ def empty() -> dict[str, Any]:
 
 
 ALL = {
-    "miracl": miracl, "own_sets": own_sets, "sweep": sweep, "bitext": bitext, "single": single,
-    "outside": outside, "strange": strange, "mixed": mixed, "empty": empty,
+    "miracl": miracl, "own_sets": own_sets, "sweep": sweep, "chunked": chunked, "bitext": bitext,
+    "single": single, "outside": outside, "strange": strange, "mixed": mixed, "empty": empty,
 }  # fmt: skip

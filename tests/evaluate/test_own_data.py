@@ -164,6 +164,13 @@ def test_bad_passages_are_named(corpus: list[Any], words: str, tmp_path: Path) -
         list(task(f"beir:{folder}").corpus.read())
 
 
+def test_titles_are_told_where_files_have_them(tmp_path: Path) -> None:
+    corpus = task(f"beir:{beir(tmp_path / 'set')}").corpus
+    assert corpus.titles is not None
+    both = zip(corpus.read(), corpus.titles(), strict=True)
+    assert [text[:size] for (_, text), size in both] == ["River", "", *[""] * (len(CORPUS) - 2)]
+
+
 def test_ids_of_the_same_hash_are_no_duplicates() -> None:
     class Same(str):
         __slots__ = ()

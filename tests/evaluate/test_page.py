@@ -18,7 +18,8 @@ from tercet.evaluate.page import page, rivals
 from tercet.evaluate.page.figures import Grid, best, labels, looks, meaning
 from tercet.evaluate.page.markup import EMPTY, el
 from tercet.evaluate.page.plots import against, bars, fitted, spread, ticks
-from tercet.evaluate.table import percent
+from tercet.evaluate.results import place_of
+from tercet.evaluate.table import percent, reading
 from tests.evaluate.reports import (
     ALL,
     HOSTILE,
@@ -32,6 +33,7 @@ from tests.evaluate.reports import (
 
 REPORTS = {name: make() for name, make in ALL.items()}
 PAGES = {name: page(report) for name, report in REPORTS.items()}
+WITH_WHOLE = ("longdoc",)  # suites of `chunked`, whose whole passages are called so
 each = pytest.mark.parametrize("name", list(ALL))
 SHOWN = HOSTILE.replace("\x00", "\ufffd").replace("\ud800", "\ufffd")
 
@@ -102,8 +104,8 @@ def by_name(rows: list[list[str]]) -> dict[tuple[str, str], str]:
 
 def where(section: dict[str, Any]) -> str:
     """The caption of the table of a suite, a measure and a length."""
-    length = f", {section['max_length']:,} tokens" if section["max_length"] else ""
-    return f"{section['suite']}, {section['measure']}{length}, percent"
+    how = reading(section, section["suite"] in WITH_WHOLE)
+    return f"{section['suite']}, {section['measure']}{how and f', {how}'}, percent"
 
 
 @each
@@ -172,13 +174,14 @@ def test_every_figure_is_in_its_table(name: str) -> None:
     report, tree = REPORTS[name], parsed(PAGES[name])
     checked = 0
     for average in report["averages"]:
-        key = (average["suite"], average["max_length"])
-        tasks = [t for t in report["tasks"] if (t["suite"], t["max_length"]) == key]
-        lengths = {t["max_length"] for t in report["tasks"] if t["suite"] == key[0]}
-        swept = len(lengths) > 1
+        suite = average["suite"]
+        tasks = [t for t in report["tasks"] if place_of(t) == place_of(average)]
+        places = {place_of(t) for t in report["tasks"] if t["suite"] == suite}
+        swept = len(places) > 1
         if swept:
-            caption = f"{average['suite']}, {average['measure']} by length, percent"
-            row = f"{key[1]:,} tokens"
+            by = ", whole and by best passage" if suite in WITH_WHOLE else " by length"
+            caption = f"{suite}, {average['measure']}{by}, percent"
+            row = reading(average, suite in WITH_WHOLE)
             found = by_name(table(tree, caption))
             for column, value in average["tasks"].items():
                 assert found[row, column] == percent(value)
@@ -326,6 +329,31 @@ def test_curves_have_a_point_for_each_length() -> None:
         for column, value in average["tasks"].items():
             said = f"{column}, {average['max_length']:,} tokens: {percent(value)}"
             assert said in titles
+
+
+def test_best_passages_are_named_and_explained() -> None:
+    tree, plain = parsed(PAGES["chunked"]), PAGES["sweep"]
+    head, *rows = table(tree, "Tasks")
+    sizes = [(row[head.index("Tokens")], row[head.index("Chunks")]) for row in rows]
+    assert set(sizes) == {
+        ("512", "-"), ("8,192", "-"), ("128, best passage", "4,321"),
+        ("320, best passage", "4,321"),
+    }  # fmt: skip
+    glance = [row[0] for row in table(tree, "Averages of all suites, percent")[1:]]
+    for how in ("whole, to 8,192 tokens", "best passage of 128 tokens"):
+        assert f"longdoc: nDCG@10, {how}" in glance
+        assert how in {row[1] for row in table(tree, compared_caption())[1:]}
+    assert "longdoc: nDCG@10, whole, to 512 tokens" not in glance
+    titles = [node.text() for node in tree.css("svg title")]
+    for kind in ("whole", "best passage"):
+        assert f"longdoc, nDCG@10, whole and by best passage, {kind}" in titles
+    assert "score a document by the best of its chunks" not in plain
+    assert "scores a document by the best of its chunks" in PAGES["chunked"]
+    assert "best passage" not in plain
+
+
+def compared_caption() -> str:
+    return "nDCG@10: every column less BM25, points of percent"
 
 
 def test_what_was_cut_missing_or_left_out_is_said() -> None:

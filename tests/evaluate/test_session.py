@@ -16,6 +16,7 @@ from tercet.config import Weights
 from tercet.encoder import Encoder
 from tercet.errors import InputError, ModelError
 from tercet.evaluate.keeping import keep_weights
+from tercet.evaluate.run import EvaluateConfig
 from tercet.evaluate.session import Wanted, evaluate
 from tercet.evaluate.table import text
 from tercet.evaluate.trec import read_qrels, read_run
@@ -24,10 +25,10 @@ from tests.evaluate.test_loaders import NQ, lines, miracl_files, mkqa_rows, pack
 from tests.evaluate.test_run import texts
 
 
-def beir(folder: Path, seed: int, *, queries: int = 8, passages: int = 30) -> Path:
+def beir(folder: Path, seed: int, *, queries: int = 8, passages: int = 30, words: int = 20) -> Path:
     """A BEIR folder of random words; each query is part of its passage."""
     (folder / "qrels").mkdir(parents=True)
-    corpus = texts(passages, seed, 20)
+    corpus = texts(passages, seed, words)
     draw = np.random.default_rng(seed)
     with open(folder / "corpus.jsonl", "w", encoding="utf-8") as file:
         file.writelines(
@@ -37,8 +38,8 @@ def beir(folder: Path, seed: int, *, queries: int = 8, passages: int = 30) -> Pa
     judged = ["query-id\tcorpus-id\tscore"]
     with open(folder / "queries.jsonl", "w", encoding="utf-8") as file:
         for number, place in enumerate(draw.choice(passages, queries, replace=False).tolist()):
-            words = corpus[place].split()
-            file.write(json.dumps({"_id": f"q{number}", "text": " ".join(words[:3])}) + "\n")
+            asked = " ".join(corpus[place].split()[:3])
+            file.write(json.dumps({"_id": f"q{number}", "text": asked}) + "\n")
             judged.append(f"q{number}\td{place}\t1")
     (folder / "qrels" / "test.tsv").write_text("\n".join(judged) + "\n")
     return folder
@@ -50,6 +51,12 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     beir(folder / "one-en", 1)
     beir(folder / "two-de", 2)
     return folder
+
+
+@pytest.fixture(scope="module")
+def long(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of passages of several chunks."""
+    return beir(tmp_path_factory.mktemp("long") / "long-en", 3, words=120)
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +128,65 @@ def test_lengths_make_a_curve(encoder: Encoder, sets: Path, tmp_path: Path) -> N
     assert long.of_query(0) != short.of_query(0)
 
 
+def test_whole_and_best_passages_stand_side_by_side(
+    encoder: Encoder, long: Path, tmp_path: Path
+) -> None:
+    to = tmp_path / "to"
+    wanted = Wanted((f"beir:{long}",), chunks=(24, 0), to=to, cache=tmp_path / "cache")
+    told: list[int] = []
+    made = evaluate(encoder, wanted, told=lambda result: told.append(result.chunk))
+    assert told == [0, 24]
+    whole, best = made["tasks"]
+    assert (whole["max_length"], whole["chunk"], whole["chunks"]) == (510, 0, 0)
+    assert (best["max_length"], best["chunk"], best["passages"]) == (24, 24, 30)
+    assert best["chunks"] > 60
+    assert best["protocol"]["overlap"] == 3
+    assert made["settings"]["chunk"] == [0, 24]
+    assert [a["chunk"] for a in made["averages"]] == [0, 0, 24, 24]
+    assert {c["chunk"] for c in made["comparisons"]} == {0, 24}
+    assert whole["figures"]["BM25"] == best["figures"]["BM25"]
+    assert whole["figures"]["dense"] != best["figures"]["dense"]
+    for shown in (text(made), (to / "report.html").read_text()):
+        assert "whole, to 510 tokens" in shown
+        assert "best passage of 24 tokens" in shown
+    ids = {f"d{number}" for number in range(30)}
+    for column in ("dense", "sparse", "multi", "dense+sparse", "all"):
+        run = read_run(to / f"runs/{column}.chunk-24/beir-long-en.trec.gz")
+        assert (to / f"runs/{column}/beir-long-en.trec.gz").exists()
+        for row in range(len(run)):
+            found, _ = run.of_query(row)
+            assert len(set(found)) == len(found)
+            assert set(found) <= ids
+
+    # lengths are of whole passages; chunks alone are named as any run is
+    several = Wanted(wanted.suites, lengths=(64, 128), chunks=(0, 24), cache=wanted.cache)
+    places = [(task["max_length"], task["chunk"]) for task in evaluate(encoder, several)["tasks"]]
+    assert places == [(64, 0), (128, 0), (24, 24)]
+    alone = evaluate(encoder, Wanted(wanted.suites, chunks=(24,), to=to, cache=wanted.cache))
+    assert [task["figures"] for task in alone["tasks"]] == [best["figures"]]
+    assert (alone["settings"]["chunk"], alone["settings"]["max_length"]) == (24, None)
+
+
+def test_weights_are_tuned_on_chunks(
+    encoder: Encoder, sets: Path, long: Path, tmp_path: Path
+) -> None:
+    one, dev = f"beir:{long}", f"beir:{sets / 'two-de'}"
+    cache = tmp_path / "cache"
+    made = evaluate(encoder, Wanted((one,), tune=(dev,), chunks=(16,), cache=cache))
+    assert made["tasks"][0]["chunk"] == 16
+    tuned = made["settings"]["tuned"]
+    whole = evaluate(encoder, Wanted((one,), tune=(dev,), cache=cache))["settings"]["tuned"]
+    assert tuned["before"] != whole["before"]
+    # what tuning says of the dev suite is what is measured there
+    again = evaluate(
+        encoder,
+        Wanted((dev,), chunks=(16,), cache=cache),
+        EvaluateConfig(weights=Weights(*tuned["weights"])),
+    )
+    measured = again["tasks"][0]["figures"]["all"]["nDCG@10"]
+    assert measured == pytest.approx(tuned["after"], abs=1e-5)
+
+
 def test_tuned_weights_are_said_and_kept(
     encoder: Encoder, sets: Path, tmp_path: Path, tiny_checkpoint: Path
 ) -> None:
@@ -161,6 +227,8 @@ def test_what_cannot_be_evaluated_is_said(encoder: Encoder, sets: Path, tmp_path
     one = f"beir:{sets / 'one-en'}"
     (tmp_path / "empty").mkdir()
     shutil.copytree(sets / "one-en", tmp_path / "one-en")
+    pairs = tmp_path / "pairs.jsonl"
+    pairs.write_text('{"src": "the river", "en": "water"}\n')
     (tmp_path / "good.trec").write_text("q0 Q0 d1 1 2.5 x\n")
     (tmp_path / "bad.trec").write_text("q0 Q0 d1 1 nan x\n")
     cases: list[tuple[Wanted, str]] = [
@@ -170,6 +238,11 @@ def test_what_cannot_be_evaluated_is_said(encoder: Encoder, sets: Path, tmp_path
         (Wanted((one,), against="nobody"), "no column 'nobody'"),
         (Wanted((one, one)), "two tasks are named beir/one-en"),
         (Wanted((one,), tune=(one,), lengths=(8, 16)), "at one maximum length"),
+        (Wanted((one,), tune=(one,), chunks=(0, 16)), "by one size of chunks"),
+        (Wanted((one,), lengths=(8, 16), chunks=(16,)), "a maximum length is of whole passages"),
+        (Wanted((one,), chunks=(0, 5)), "chunk is 5 tokens"),
+        (Wanted((one,), chunks=(0, 511)), "reads 510"),
+        (Wanted((f"bitext:{pairs}",), chunks=(16,)), "translations are not cut"),
         (Wanted((one,), outside={"dense": tmp_path / "good.trec"}), "run cannot be named .dense"),
         (Wanted((one,), outside={"x": tmp_path / "empty"}), "holds no run"),
         (Wanted((one,), outside={"x": tmp_path / "bad.trec"}), r"bad\.trec:1"),
@@ -190,6 +263,10 @@ def test_the_command(sets: Path, tmp_path: Path, tiny_checkpoint: Path) -> None:
     assert done.exit_code == 0, done.output
     assert "nDCG@10" in done.stdout
     assert "report.html" in done.stdout
+    both = call(one, "--model", tiny_checkpoint, "--cache", tmp_path / "c", "--chunk", "0,16")
+    assert both.exit_code == 0, both.output
+    assert "best passage of 16 tokens" in both.stdout
+    assert "beir/one-en, best passage of 16 tokens: nDCG@10" in both.stderr
     alone = call(one, "--no-model", "--measures", "RR@10", "--json")
     assert list(json.loads(alone.stdout)["tasks"][0]["figures"]["BM25"]) == ["RR@10"]
     for wrong in (
@@ -197,6 +274,11 @@ def test_the_command(sets: Path, tmp_path: Path, tiny_checkpoint: Path) -> None:
         [one, "--store-weights", "x"],
         [one, "--weights", "1,1,1", "--tune-weights", one],
         [one, "--max-length", "long"],
+        [one, "--chunk", "long"],
+        [one, "--chunk", ""],
+        [one, "--chunk", "0,8"],
+        [one, "--chunk", "64", "--max-length", "64"],
+        [one, "--no-model", "--chunk", "64"],
         [one, "--measures", "Goodness@10"],
         [one, "--run", "nothing"],
         [one, "--run", "a=x", "--run", "a=y"],

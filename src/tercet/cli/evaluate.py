@@ -30,6 +30,16 @@ def _lengths(ctx: click.Context, option: Any, value: str | None) -> tuple[int, .
     return tuple(int(part) for part in parts)
 
 
+def _chunks(ctx: click.Context, option: Any, value: str | None) -> tuple[int, ...]:
+    """`0,320` -> (0, 320)."""
+    if value is None:
+        return ()
+    parts = [part.strip() for part in value.split(",")]
+    if not all(part.isdecimal() for part in parts):
+        raise click.BadParameter(f"{value!r} is not one or more numbers of tokens, as in 0,512")
+    return tuple(int(part) for part in parts)
+
+
 def _names(ctx: click.Context, option: Any, value: str | None) -> tuple[str, ...] | None:
     """`nDCG@10,RR@10` -> ("nDCG@10", "RR@10")."""
     if value is None:
@@ -75,6 +85,16 @@ def _runs(ctx: click.Context, option: Any, values: tuple[str, ...]) -> dict[str,
     callback=_lengths,
     metavar="N,...",
     help="Tokens of a passage; several for a curve.  [default: 8192]",
+)
+@click.option(
+    "--chunk",
+    "chunks",
+    callback=_chunks,
+    metavar="N,...",
+    help="Cut passages into chunks of at most N tokens and score each by its best chunk: by a "
+    "head's highest score, by the highest sum that one chunk has. Cut as tercet index does: "
+    "neighbours share an eighth, 64 tokens at most, and a title that the file has apart stands "
+    "before every chunk. 0: whole passages; 0,N: both. BM25 reads them whole.  [default: 0]",
 )
 @click.option("--query-length", type=click.IntRange(3), metavar="N", help="Tokens of a query.")
 @click.option(
@@ -165,6 +185,7 @@ def evaluate(
     local: Path | None,
     languages: tuple[str, ...] | None,
     lengths: tuple[int, ...],
+    chunks: tuple[int, ...],
     query_length: int | None,
     mcls: int | None,
     rerank: int | None,
@@ -194,13 +215,14 @@ def evaluate(
       tercet evaluate miracl:sw,yo --model BAAI/bge-m3 --to report
       tercet evaluate pairs:test.jsonl --tune-weights pairs:dev.jsonl
       tercet evaluate narrativeqa --model BAAI/bge-m3 --max-length 128,512,4096,8192 --to curve
+      tercet evaluate mldr:en@dev --model BAAI/bge-m3 --chunk 0,512
       tercet evaluate beir:data/scifact --no-model --run other=run.trec
     """
     if no_model:
         given = {
             "--model": model, "--tune-weights": tune, "--heads": heads, "--max-length": lengths,
-            "--query-length": query_length, "--mcls": mcls, "--rerank": rerank, "--union": union,
-            "--weights": weights,
+            "--chunk": chunks, "--query-length": query_length, "--mcls": mcls, "--rerank": rerank,
+            "--union": union, "--weights": weights,
         }  # fmt: skip
         if idle := [name for name, value in given.items() if value]:
             raise click.UsageError(f"--no-model leaves {idle[0]} without a meaning: leave it out")
@@ -213,12 +235,20 @@ def evaluate(
     if weights is not None and tune:
         raise click.UsageError("give --weights or --tune-weights, not both")
     from tercet.encoder import Encoder
+    from tercet.evaluate.chunked import chunking_of
     from tercet.evaluate.keeping import is_index, keep_weights
     from tercet.evaluate.run import EvaluateConfig
     from tercet.evaluate.session import Wanted
     from tercet.evaluate.session import evaluate as run
     from tercet.evaluate.table import text
 
+    with as_usage("'--chunk'"):
+        for chunk in chunks:
+            chunking_of(chunk)
+    if lengths and chunks and 0 not in chunks:
+        raise click.UsageError(
+            "--max-length is of whole passages: leave it out, or give --chunk 0,N"
+        )
     with as_usage("'--measures'"):
         config = EvaluateConfig(
             bm25=not no_bm25,
@@ -236,6 +266,7 @@ def evaluate(
         local=local,
         languages=languages or (),
         lengths=lengths,
+        chunks=chunks,
         tune=tune,
         outside=outside,
         against=against,
@@ -281,7 +312,8 @@ class _Shower:
         figures = ", ".join(
             f"{column} {100 * found[name].mean:.1f}" for column, found in result.found.items()
         )
-        click.echo(f"{result.name}: {name}: {figures}; {seconds:,.1f} s", err=True)
+        how = f", best passage of {result.chunk:,} tokens" if result.chunk else ""
+        click.echo(f"{result.name}{how}: {name}: {figures}; {seconds:,.1f} s", err=True)
 
     def close(self) -> None:
         self._meter.__exit__(None, None, None)

@@ -1,11 +1,13 @@
 """Rankings of every representation and of their sums: the columns of a report.
 
 Takes embeddings and a protocol; knows nothing of texts, judgements or measures. Places are numbers
-of passages in their corpus, rows are numbers of queries.
+of passages in their corpus, rows are numbers of queries. A passage may be embedded in chunks: then
+it counts as its best one does.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -20,6 +22,8 @@ from tercet.scores import Scores, dense_scores, lexical_scores, maxsim_scores, w
 DEPTH = 1000  # ranks of a run
 QUERIES = 512  # ranked at once
 PAIRS = 1 << 24  # of translations, compared at once
+SCORED = 1 << 22  # pairs of a query and a chunk, scored at once
+FETCH, MORE = 3, 4  # chunks asked for per passage wanted; times that where they do not do
 
 Advance = Callable[[int], None]  # so many queries more are done
 MultiScores = Callable[[Places, Places], Scores]  # of pairs that are sorted by row
@@ -39,26 +43,88 @@ def rankers(queries: Embeddings, passages: Embeddings, device: torch.device) -> 
 
 
 @dataclass(frozen=True)
+class Owners:
+    """Which passage each of n chunks is of: P passages have theirs in a row, one at least."""
+
+    of: Places  # (n,), sorted
+    bounds: Places  # (P + 1,): chunks bounds[p] to bounds[p + 1] are of passage p
+
+    @staticmethod
+    def make(of: Places, passages: int) -> "Owners":
+        """From the passage of each chunk."""
+        return Owners(of, np.searchsorted(of, np.arange(passages + 1)))
+
+    def chunks(self, rows: Places, places: Places) -> tuple[Places, Places, Places]:
+        """Pairs of rows and passages as pairs of rows and all their chunks, and where each starts.
+
+        Returns rows (m,), chunks (m,) and starts (n,).
+        """
+        sizes = self.bounds[places + 1] - self.bounds[places]
+        starts = np.cumsum(sizes) - sizes
+        at = np.arange(sizes.sum()) + np.repeat(self.bounds[places] - starts, sizes)
+        return np.repeat(rows, sizes), at, starts
+
+    def top(self, ranker: Ranker, queries: Places, count: int) -> Ranked:
+        """The passages with the best chunks: as many as `count`, however the chunks crowd.
+
+        Asks for more chunks until there are so many passages or no more chunks.
+        """
+        passages, size = len(self.bounds) - 1, len(self.of)
+        first = fetch = min(size, FETCH * count)
+        waiting = np.arange(len(queries))
+        parts: list[tuple[Places, Places, Scores]] = []
+        while len(waiting):
+            short = []
+            step = max(1, len(queries) * first // fetch)  # no more in memory than the first time
+            for start in range(0, len(waiting), step):
+                some = waiting[start : start + step]
+                found = ranker.top(queries[some], fetch)
+                rows, ranks = np.nonzero(found.places >= 0)
+                numbers = rows * passages + self.of[found.places[rows, ranks]]
+                numbers, best = np.unique(numbers, return_index=True)  # the first is the best
+                scores = found.scores[rows, ranks][best]
+                rows, places = np.divmod(numbers, passages)
+                enough = np.bincount(rows, minlength=len(some)) >= min(count, passages)
+                enough |= (found.places >= 0).sum(1) < fetch
+                enough |= fetch == size
+                kept = enough[rows]
+                parts.append((some[rows[kept]], places[kept], scores[kept]))
+                short.append(some[~enough])
+            waiting, fetch = np.concatenate(short), min(size, MORE * fetch)
+        rows, places, scores = (np.concatenate(part) for part in zip(*parts, strict=True))
+        return Ranked.of(rows, places, scores, len(queries), count)
+
+
+@dataclass(frozen=True)
 class Parts:
-    """Pairs of queries and candidates, sorted by row, and the raw scores of heads for them."""
+    """Pairs of queries and candidates, sorted by row, and the raw scores of heads for them.
+
+    Of a candidate in chunks there is a score for each, those of pair i from starts[i] on.
+    """
 
     rows: Places
     places: Places
     scores: dict[Head, Scores]
+    starts: Places | None = None
 
-    def ranked(self, weights: Weights, queries: int) -> Ranked:
-        """The candidates by the weighted sum."""
-        total = weighted_sum(self.scores, weights)
-        return Ranked.of(self.rows, self.places, total, queries, DEPTH)
+    def total(self, weights: Weights, heads: Iterable[Head] | None = None) -> Scores:
+        """The weighted sum (of some heads) for each pair: the highest that one chunk has."""
+        parts = self.scores if heads is None else {head: self.scores[head] for head in heads}
+        total = weighted_sum(parts, weights)
+        return total if self.starts is None else np.maximum.reduceat(total, self.starts)
 
 
 @dataclass(frozen=True)
 class Scorers:
-    """Every head that queries and passages have; `multi` may be a function of pairs instead."""
+    """Every head that queries and passages have; `multi` may be a function of pairs instead.
+
+    With owners the rankers' passages are chunks, and what is given and taken here is passages.
+    """
 
     queries: int
     rankers: dict[Head, Ranker]
     multi: MultiScores | None
+    owners: Owners | None = None
 
     @staticmethod
     def of(
@@ -66,43 +132,88 @@ class Scorers:
         passages: Embeddings,
         device: torch.device,
         multi: MultiScores | None = None,
+        owners: Owners | None = None,
     ) -> "Scorers":
         """multi stands in for the multi-vectors of passages where these are not kept."""
         found = rankers(queries, passages, device)
         if multi is None and "multi" in found:
             multi = found["multi"].score
-        return Scorers(len(queries), found, multi)
+        return Scorers(len(queries), found, multi, owners)
 
-    def firsts(self, protocol: Protocol, advance: Advance) -> tuple[dict[Head, Ranked], Parts]:
-        """The best passages of dense and sparse, and the scored union of both (empty without)."""
+    @property
+    def heads(self) -> tuple[Head, ...]:
+        """In the order of sums."""
+        multi: tuple[Head, ...] = () if self.multi is None else ("multi",)
+        return (*self._searching, *multi)
+
+    @property
+    def _searching(self) -> tuple[Head, ...]:
+        return tuple(head for head in ("dense", "sparse") if head in self.rankers)
+
+    def firsts(
+        self, protocol: Protocol, advance: Advance, weights: Weights | None = None
+    ) -> tuple[dict[Head, Ranked], Ranked | None]:
+        """The best passages of dense and sparse, and the union of both by the weighted sum.
+
+        No union without weights or with but one of the heads.
+        """
         count = max(DEPTH, protocol.union, protocol.rerank)
-        heads: list[Head] = [head for head in ("dense", "sparse") if head in self.rankers]
+        heads = self._searching
         found: dict[Head, list[Ranked]] = {head: [] for head in heads}
-        both: list[Parts] = []
+        both: list[Ranked] = []
         for first in range(0, self.queries, QUERIES):
             some = np.arange(first, min(first + QUERIES, self.queries))
-            best = {head: self.rankers[head].top(some, count) for head in heads}
+            best = {head: self._top(head, some, count) for head in heads}
             for head, ranked in best.items():
                 found[head].append(cut(ranked, DEPTH))
-            if len(heads) > 1:
+            if len(heads) > 1 and weights is not None:
                 rows, places = unions([cut(ranked, protocol.union) for ranked in best.values()])
-                scores = {head: self.rankers[head].score(some[rows], places) for head in heads}
-                both.append(Parts(some[rows], places, scores))
+                total = self.sums(some[rows], places, {"": (heads, weights)})[""]
+                both.append(Ranked.of(rows, places, total, len(some), DEPTH))
             advance(len(some))
-        return {head: joined(parts) for head, parts in found.items()}, _together(both)
+        return {head: joined(parts) for head, parts in found.items()}, joined(
+            both
+        ) if both else None
 
-    def again(self, base: Ranked, advance: Advance) -> Parts:
-        """What is ranked, scored by all heads."""
-        rows, places = unions([base])
-        scores: dict[Head, Scores] = {
-            head: self.rankers[head].score(rows, places)
-            for head in ("dense", "sparse")
-            if head in self.rankers
-        }
-        if self.multi is not None:
-            scores["multi"] = self.multi(rows, places)
-        advance(self.queries)
-        return Parts(rows, places, scores)
+    def _top(self, head: Head, queries: Places, count: int) -> Ranked:
+        if self.owners is None:
+            return self.rankers[head].top(queries, count)
+        return self.owners.top(self.rankers[head], queries, count)
+
+    def scored(self, rows: Places, places: Places, heads: Iterable[Head]) -> Parts:
+        """Pairs, sorted by row, with the scores of heads."""
+        starts = None
+        asked, at = rows, places
+        if self.owners is not None:
+            asked, at, starts = self.owners.chunks(rows, places)
+        scores: dict[Head, Scores] = {}
+        for head in heads:
+            if head == "multi" and self.multi is not None:
+                scores[head] = self.multi(asked, at)
+            else:
+                scores[head] = self.rankers[head].score(asked, at)
+        return Parts(rows, places, scores, starts)
+
+    def sums(
+        self, rows: Places, places: Places, wanted: Mapping[str, tuple[Iterable[Head], Weights]]
+    ) -> dict[str, Scores]:
+        """Weighted sums of some heads by name, for pairs sorted by row; see `Parts.total`."""
+        heads = [head for head in self.heads if any(head in of for of, _ in wanted.values())]
+        out = {name: np.empty(len(rows), dtype=np.float32) for name in wanted}
+        for some in self._slices(places, heads):
+            parts = self.scored(rows[some], places[some], heads)
+            for name, (of, weights) in wanted.items():
+                out[name][some] = parts.total(weights, of)
+        return out
+
+    def _slices(self, places: Places, heads: Iterable[Head]) -> Iterator[slice]:
+        """Pairs in runs of about so many scores as fit in memory."""
+        if self.owners is None or ("multi" in heads and "multi" not in self.rankers):
+            yield slice(0, len(places))  # a function of pairs reads the corpus once for all of them
+            return
+        ends = np.cumsum(self.owners.bounds[places + 1] - self.owners.bounds[places])
+        edges = [0, *(np.flatnonzero(np.diff(ends // SCORED)) + 1).tolist(), len(places)]
+        yield from (slice(a, b) for a, b in pairwise(edges) if a < b)
 
 
 def rank(
@@ -112,18 +223,22 @@ def rank(
 
     weights are those of dense+sparse and of all. M3 paper, section 4: multi-vector and all re-rank
     the best `protocol.rerank` of dense (of sparse in a model without), dense+sparse the union of
-    the best `protocol.union` of each.
+    the best `protocol.union` of each. Of candidates in chunks every chunk is scored.
     """
-    found, both = scorers.firsts(protocol, advance)
+    found, both = scorers.firsts(protocol, advance, weights[0])
     out: dict[str, Ranked] = dict(found.items())
-    parts = scorers.again(cut(base_of(found), protocol.rerank), advance)
-    if "multi" in parts.scores:
-        only = Parts(parts.rows, parts.places, {"multi": parts.scores["multi"]})
-        out["multi"] = only.ranked(Weights(0, 0, 1), scorers.queries)
-    if len(found) > 1:
-        out["dense+sparse"] = both.ranked(weights[0], scorers.queries)
-    if len(parts.scores) > 1 and "multi" in parts.scores:
-        out["all"] = parts.ranked(weights[1], scorers.queries)
+    wanted: dict[str, tuple[Iterable[Head], Weights]] = {}
+    if scorers.multi is not None:
+        wanted["multi"] = (("multi",), Weights(0, 0, 1))
+        if len(scorers.heads) > 1:
+            wanted["all"] = (scorers.heads, weights[1])
+    rows, places = unions([cut(base_of(found), protocol.rerank)])
+    totals = scorers.sums(rows, places, wanted)
+    if both is not None:
+        out["dense+sparse"] = both
+    for name, total in totals.items():
+        out[name] = Ranked.of(rows, places, total, scorers.queries, DEPTH)
+    advance(scorers.queries)
     return out
 
 
@@ -135,16 +250,6 @@ def base_of(found: dict[Head, Ranked]) -> Ranked:
             "candidates"
         )
     return found["dense"] if "dense" in found else found["sparse"]
-
-
-def _together(several: list[Parts]) -> Parts:
-    if not several:
-        return Parts(np.empty(0, np.int64), np.empty(0, np.int64), {})
-    return Parts(
-        np.concatenate([part.rows for part in several]),
-        np.concatenate([part.places for part in several]),
-        {head: np.concatenate([p.scores[head] for p in several]) for head in several[0].scores},
-    )
 
 
 def unions(several: Iterable[Ranked]) -> tuple[Places, Places]:

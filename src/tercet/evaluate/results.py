@@ -30,7 +30,10 @@ Found = dict[str, dict[str, Values]]  # column -> measure -> values
 
 @dataclass
 class TaskResult:
-    """One task at one maximum length; shares are of passages or queries, seconds of wall time."""
+    """One task at one maximum length, or by the best chunk of so many tokens.
+
+    Shares are of passages or queries, seconds of wall time.
+    """
 
     name: str
     suite: str
@@ -47,6 +50,8 @@ class TaskResult:
     languages: Mapping[str, str] = field(default_factory=dict)  # of queries, where they differ
     protocol: dict[str, int] = field(default_factory=dict)  # lengths and depths, as used
     source: str = ""  # where the files came from
+    chunk: int = 0  # tokens of a chunk: the model's columns score a passage by its best one; 0: not
+    chunks: int = 0  # of all passages
     # a report is made after every task: `means` of those before are kept
     _means: dict[tuple[str, str], list[tuple[str, float]]] = field(default_factory=dict, repr=False)
 
@@ -118,11 +123,19 @@ def report(
     }
 
 
-def _sections(results: Sequence[TaskResult]) -> dict[tuple[str, int | None], list[TaskResult]]:
-    out: dict[tuple[str, int | None], list[TaskResult]] = {}
+Place = tuple[str, int | None, int]  # suite, maximum length, chunk
+
+
+def _sections(results: Sequence[TaskResult]) -> dict[Place, list[TaskResult]]:
+    out: dict[Place, list[TaskResult]] = {}
     for result in results:
-        out.setdefault((result.suite, result.max_length), []).append(result)
+        out.setdefault((result.suite, result.max_length, result.chunk), []).append(result)
     return out
+
+
+def place_of(part: Mapping[str, Any]) -> Place:
+    """Where a task, an average or a comparison of a report belongs."""
+    return part["suite"], part["max_length"], part["chunk"]
 
 
 def _measures(results: Sequence[TaskResult]) -> list[str]:
@@ -132,10 +145,10 @@ def _measures(results: Sequence[TaskResult]) -> list[str]:
 def averages(results: Sequence[TaskResult], columns: Sequence[str]) -> list[dict[str, Any]]:
     """Means over tasks and over languages of each suite, for columns that all its tasks have."""
     out = []
-    for (suite, length), some in _sections(results).items():
+    for (suite, length, chunk), some in _sections(results).items():
         for measure in _measures(some):
-            line: dict[str, Any] = {"suite": suite, "max_length": length, "measure": measure}
-            line |= {"tasks": {}, "languages": {}, "by_language": {}}
+            line: dict[str, Any] = {"suite": suite, "max_length": length, "chunk": chunk}
+            line |= {"measure": measure, "tasks": {}, "languages": {}, "by_language": {}}
             for column in columns:
                 values = [r.found.get(column, {}).get(measure) for r in some]
                 if any(value is None for value in values):
@@ -156,7 +169,7 @@ def comparisons(
 ) -> list[dict[str, Any]]:
     """Every column against one, on each suite's first measure; corrected for all of a suite."""
     out = []
-    for (suite, length), some in _sections(results).items():
+    for (suite, length, chunk), some in _sections(results).items():
         for measure in _measures(some)[:1]:
             shared = [
                 column
@@ -176,7 +189,7 @@ def comparisons(
                 for column in shared
             }
             pairs = [(against, column) for column in shared if column != against]
-            where = {"suite": suite, "max_length": length, "measure": measure}
+            where = {"suite": suite, "max_length": length, "chunk": chunk, "measure": measure}
             sizes = [len(group) for group in groups]
             compared = compare(found, pairs=pairs, weights=sizes) if pairs else []
             out += [where | asdict(one) for one in compared]

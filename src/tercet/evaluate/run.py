@@ -14,10 +14,12 @@ import numpy as np
 from tercet import bm25
 from tercet.bm25 import Pieces, Words
 from tercet.config import MAX_LENGTH, Head, Weights
+from tercet.documents.chunks import Chunking
 from tercet.embeddings import Embeddings
 from tercet.encoder import Encoder
 from tercet.errors import InputError
-from tercet.evaluate.columns import DEPTH, Scorers, both_ways, cut, rank
+from tercet.evaluate.chunked import Cut, chunking_of, cut_corpus
+from tercet.evaluate.columns import DEPTH, Owners, Scorers, both_ways, cut, rank
 from tercet.evaluate.encoding import Cache, Digest, Settings, digest_of
 from tercet.evaluate.measures import bitext_accuracy, check_measures, measure
 from tercet.evaluate.pairscores import Streamed
@@ -39,6 +41,7 @@ class EvaluateConfig:
     heads: tuple[Head, ...] | None = None  # None: all that the model has
     bm25: bool = True
     max_length: int | None = None  # tokens of a passage
+    chunk: int = 0  # tokens of a chunk; a passage counts as its best one does. 0: whole passages
     query_length: int | None = None
     mcls: int | None = None  # tokens for each [CLS] of a passage
     rerank: int | None = None  # candidates of dense for multi and all
@@ -53,6 +56,8 @@ class EvaluateConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"{name} must be at least 1, got {value}")
+        if chunking_of(self.chunk).chunk and self.max_length is not None:
+            raise InputError("max_length is of whole passages, chunk of their parts: give one")
         if self.measures is not None:
             check_measures(self.measures)
 
@@ -76,7 +81,8 @@ class _Passages:
     ids: list[str]
     lengths: "array[int]"  # characters of each passage
     digest: Digest
-    vectors: dict[Settings, Embeddings]
+    vectors: dict[tuple[int, Settings], Embeddings]  # by chunk size
+    cuts: dict[Chunking, Cut]
     baselines: dict[tuple[bool, int | None], bm25.Index]  # by pieces or words, and tokens read
 
 
@@ -119,6 +125,9 @@ class Evaluator:
             bm25.check_memory(sum(passages.lengths) // TOKEN, task.name)
         result = _new(task, passages, seconds)
         result.protocol = {name: getattr(protocol, name) for name in PROTOCOL}
+        if self.config.chunk:
+            chunking = chunking_of(self.config.chunk)
+            result.protocol |= {"passage_tokens": chunking.chunk, "overlap": chunking.overlap}
         ranked: dict[str, Ranked] = {}
         if self.encoder is not None:
             scorers = self._scorers(task, protocol, passages, result)
@@ -188,7 +197,7 @@ class Evaluator:
                 ids.append(identifier)
                 lengths.append(len(text))
                 digest.add(text)
-            self._passages = _Passages(corpus, ids, lengths, digest, {}, {})
+            self._passages = _Passages(corpus, ids, lengths, digest, {}, {}, {})
         return self._passages
 
     def _limit(self, tokens: int) -> int:
@@ -200,18 +209,25 @@ class Evaluator:
     ) -> Scorers:
         """The model's scores of a task; what they took and cut goes into the result."""
         assert self.encoder is not None
-        encoder, heads = self.encoder, self.heads
-        limit = self._limit(protocol.passage_tokens)
+        encoder, heads, size_of_chunk = self.encoder, self.heads, self.config.chunk
+        texts_of: _Passages | Cut = passages
+        owners, limit = None, self._limit(protocol.passage_tokens)
+        if size_of_chunk:
+            with _timed(result.seconds, "cut"):
+                texts_of = chunks = self._cut(task, passages)
+            # what a model wants before a passage comes on top of a chunk
+            owners, limit = chunks.owners, encoder.max_length
+            result.chunk, result.chunks = size_of_chunk, len(chunks.lengths)
         kept = heads
         if "multi" in heads:
-            tokens = np.minimum(np.frombuffer(passages.lengths, np.int64) / TOKEN, limit).sum()
+            tokens = np.minimum(np.frombuffer(texts_of.lengths, np.int64) / TOKEN, limit).sum()
             size = tokens * encoder.dims["multi"] * 2
             if size > 1e9 * self.config.multi_gb:
                 kept = tuple(head for head in heads if head != "multi")
                 result.notes.append("multi-vectors of candidates only, encoded again")
         settings = Settings(kept, limit, "passage", self.config.mcls)
         with _timed(result.seconds, "encode passages"):
-            vectors = self._vectors(task, passages, settings)
+            vectors = self._vectors(task, passages, texts_of, settings)
         asked = Settings(heads, self._limit(protocol.query_tokens), "query")
         texts = list(task.queries.values())
         if task.prompts:
@@ -221,24 +237,43 @@ class Evaluator:
             queries = self._encode(f"{task.name}: queries", texts, asked)
         multi = None
         if kept != heads:
-            streamed = Streamed(self._cache(), passages.corpus, replace(settings, heads=("multi",)))
+            streamed = Streamed(self._cache(), texts_of.corpus, replace(settings, heads=("multi",)))
             multi = streamed.scorer(
                 queries, lambda done: self.show(f"{task.name}: MaxSim", done, None)
             )
-        result.max_length = limit
+        result.max_length = size_of_chunk or limit
         result.cut = {
-            "passages": _share_cut(vectors),
+            "passages": _share_cut(vectors, owners),
             "queries": _share_cut(queries),
         }
-        return Scorers.of(queries, vectors, encoder.device, multi)
+        return Scorers.of(queries, vectors, encoder.device, multi, owners)
 
-    def _vectors(self, task: Task, passages: _Passages, settings: Settings) -> Embeddings:
-        if settings not in passages.vectors:
-            texts = (text for _, text in passages.corpus.read())
-            counter = _Counter(self.show, f"{task.name}: passages", len(passages.ids))
-            found = self._cache().encode(texts, passages.digest, settings, counter)
-            passages.vectors = {settings: found}  # of other lengths no more
-        return passages.vectors[settings]
+    def _cut(self, task: Task, passages: _Passages) -> Cut:
+        assert self.encoder is not None
+        chunking = chunking_of(self.config.chunk, self.encoder)
+        if chunking not in passages.cuts:
+            counter = _Counter(self.show, f"{task.name}: cutting", len(passages.ids))
+            passages.cuts[chunking] = cut_corpus(
+                passages.corpus,
+                passages.digest,
+                self.encoder,
+                chunking,
+                self._cache().folder,
+                counter,
+            )
+        return passages.cuts[chunking]
+
+    def _vectors(
+        self, task: Task, passages: _Passages, texts_of: "_Passages | Cut", settings: Settings
+    ) -> Embeddings:
+        key = (self.config.chunk, settings)
+        if key not in passages.vectors:
+            texts = (text for _, text in texts_of.corpus.read())
+            what = "chunks" if self.config.chunk else "passages"
+            counter = _Counter(self.show, f"{task.name}: {what}", len(texts_of.lengths))
+            found = self._cache().encode(texts, texts_of.digest, settings, counter)
+            passages.vectors = {key: found}  # of other lengths no more
+        return passages.vectors[key]
 
     def _encode(self, what: str, texts: Sequence[str], settings: Settings) -> Embeddings:
         counter = _Counter(self.show, what, len(texts))
@@ -270,7 +305,7 @@ class Evaluator:
         wanted: dict[str, tuple[bool, int | None]] = {BM25: (False, None)}
         if tokenizer is not None:
             wanted[BM25_PIECES] = (True, None)
-            if result.cut.get("passages"):
+            if result.cut.get("passages") and not self.config.chunk:
                 limit = self._limit(protocol.passage_tokens)
                 wanted |= {BM25 + CUT: (False, limit), BM25_PIECES + CUT: (True, limit)}
         out = {}
@@ -305,8 +340,13 @@ def _new(task: Task, passages: _Passages, seconds: dict[str, float]) -> TaskResu
     )
 
 
-def _share_cut(vectors: Embeddings) -> float:
-    return float(np.mean(vectors.truncated)) if vectors.truncated is not None else 0.0
+def _share_cut(vectors: Embeddings, owners: Owners | None = None) -> float:
+    """Of texts, or of passages of which a chunk was cut."""
+    if vectors.truncated is None:
+        return 0.0
+    if owners is None:
+        return float(np.mean(vectors.truncated))
+    return float(np.mean(np.logical_or.reduceat(vectors.truncated, owners.bounds[:-1])))
 
 
 class _Counter:

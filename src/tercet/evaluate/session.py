@@ -15,6 +15,7 @@ from tercet import bm25
 from tercet.config import Head, Weights, default_cache
 from tercet.encoder import Encoder
 from tercet.errors import InputError
+from tercet.evaluate.chunked import chunking_of
 from tercet.evaluate.encoding import Cache
 from tercet.evaluate.measures import check_task
 from tercet.evaluate.results import BASELINES, BM25, OWN, TaskResult, report
@@ -36,6 +37,7 @@ class Wanted:
     local: Path | None = None  # copies of the published files
     languages: tuple[str, ...] = ()  # tasks of others are left out
     lengths: tuple[int, ...] = ()  # maximum lengths of passages, one report row for each
+    chunks: tuple[int, ...] = ()  # tokens of chunks, one report row for each; 0: whole passages
     tune: tuple[str, ...] = ()  # dev suites
     outside: Mapping[str, Path] | None = None  # name -> a TREC run, or a folder of TASK.trec
     against: str | None = None  # the column that others are compared with; None: BM25
@@ -58,10 +60,10 @@ def evaluate(
     """
     began = time.monotonic()
     config = config or EvaluateConfig()
-    most = 0 if encoder is None else encoder.max_length
-    lengths = list(dict.fromkeys(min(n, most) for n in wanted.lengths)) if most else []
-    if wanted.tune and len(lengths) > 1:
-        raise InputError("weights are tuned at one maximum length: give one, or run twice")
+    readings = readings_of(encoder, wanted, config)
+    if wanted.tune and len(readings) > 1:
+        what = "by one size of chunks" if readings[-1].chunk else "at one maximum length"
+        raise InputError(f"weights are tuned {what}: give one, or run twice")
     tasks = [
         task for suite in wanted.suites for task in load_suite(suite, wanted, wanted.languages)
     ]
@@ -74,32 +76,32 @@ def evaluate(
     if encoder is not None:
         cache = Cache((wanted.cache or default_cache()) / "evaluate", encoder)
     evaluator = Evaluator(encoder, config, cache, show)
-    against = check(evaluator, tasks, dev, wanted)
-    if lengths:
-        evaluator.config = replace(config, max_length=lengths[0])
+    against = check(evaluator, tasks, dev, wanted, whole=not readings[0].chunk)
+    evaluator.config = readings[0].of(config)
     tuned = None
     if dev:
         tuned = evaluator.tune(dev)
         weights = {"weights": tuned.weights, "weights_from": tuned_on(tuned)}
-        evaluator.config = replace(evaluator.config, **weights)  # type: ignore[arg-type]
+        config = replace(config, **weights)  # type: ignore[arg-type]
     model = None if encoder is None else facts(encoder)
     results: list[TaskResult] = []
     made: dict[str, Any] = {}
     for task in tasks:
-        for length in lengths or (config.max_length,):
-            evaluator.config = replace(evaluator.config, max_length=length)
+        for reading in readings:
+            evaluator.config = reading.of(config)
             if isinstance(task, Bitext):
+                if reading.chunk:
+                    continue  # translations are not cut
                 result = evaluator.bitext(task)
             else:
                 result, runs = evaluator.retrieval(task, outside.get(task.name))
                 if wanted.to is not None:
-                    label = f".{length}" if len(lengths) > 1 else ""
-                    write_found(wanted.to, task, runs, label)
+                    write_found(wanted.to, task, runs, reading.label(readings))
             results.append(result)
             told(result)
         # what is found so far stays, whatever happens to the next
         last = task is tasks[-1]
-        settings = settings_of(evaluator.config, wanted, lengths, tuned)
+        settings = settings_of(config, wanted, readings, tuned)
         made = report(
             results,
             model=model,
@@ -112,11 +114,50 @@ def evaluate(
     return made
 
 
+@dataclass(frozen=True)
+class Reading:
+    """One way to read passages: whole up to a maximum length, or in chunks."""
+
+    max_length: int | None = None
+    chunk: int = 0
+
+    def of(self, config: EvaluateConfig) -> EvaluateConfig:
+        return replace(config, max_length=self.max_length, chunk=self.chunk)
+
+    def label(self, among: Sequence["Reading"]) -> str:
+        """Behind the name of a column's folder of runs, where there are several readings."""
+        if self.chunk:
+            return f".chunk-{self.chunk}" if len(among) > 1 else ""
+        lengths = [reading.max_length for reading in among if not reading.chunk]
+        return f".{self.max_length}" if len(lengths) > 1 else ""
+
+
+def readings_of(encoder: Encoder | None, wanted: Wanted, config: EvaluateConfig) -> list[Reading]:
+    """Whole passages at each length, then chunks of each size; raises InputError."""
+    if encoder is None:
+        return [Reading(config.max_length)]
+    chunks = sorted(set(wanted.chunks or (config.chunk,)))
+    for chunk in chunks:
+        chunking_of(chunk, encoder)
+    out: list[Reading] = []
+    if 0 in chunks:
+        lengths = dict.fromkeys(min(n, encoder.max_length) for n in wanted.lengths)
+        out += [Reading(length) for length in lengths or (config.max_length,)]
+    elif wanted.lengths or config.max_length is not None:
+        raise InputError(
+            "a maximum length is of whole passages, and there are only chunks: leave it out, or "
+            "ask for chunks of 0 tokens too"
+        )
+    return out + [Reading(chunk=chunk) for chunk in chunks if chunk]
+
+
 def check(
     evaluator: Evaluator,
     tasks: Sequence[Task | Bitext],
     dev: Sequence[Task],
     wanted: Wanted,
+    *,
+    whole: bool,
 ) -> str:
     """The column to compare with; raises InputError for what could not be measured in the end."""
     config, outside = evaluator.config, wanted.outside or {}
@@ -134,6 +175,10 @@ def check(
         if isinstance(task, Bitext):
             if evaluator.encoder is None:
                 raise InputError(f"{task.name}: translations need a model")
+            if not whole:
+                raise InputError(
+                    f"{task.name}: translations are not cut into chunks: ask for 0 tokens too"
+                )
         else:
             check_task(task, config.of(task.protocol).measures)
     for task in dev:
@@ -149,12 +194,15 @@ def expected(heads: Sequence[Head]) -> list[str]:
 
 
 def settings_of(
-    config: EvaluateConfig, wanted: Wanted, lengths: Sequence[int], tuned: Tuned | None
+    config: EvaluateConfig, wanted: Wanted, readings: Sequence[Reading], tuned: Tuned | None
 ) -> dict[str, Any]:
     """What was asked for, for the report."""
     settings = {k: v for k, v in asdict(config).items() if k not in ("weights", "weights_from")}
     settings |= {"suites": list(wanted.suites), "weights": _weights(config.weights)}
-    settings["max_length"] = list(lengths) if len(lengths) > 1 else config.max_length
+    lengths = [reading.max_length for reading in readings if not reading.chunk]
+    chunks = list(dict.fromkeys(reading.chunk for reading in readings))
+    settings["max_length"] = lengths if len(lengths) > 1 else next(iter(lengths), None)
+    settings["chunk"] = chunks if len(chunks) > 1 else chunks[0]
     settings["tuned"] = None if tuned is None else _tuned(tuned)
     return settings
 

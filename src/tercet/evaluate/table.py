@@ -3,35 +3,54 @@
 Knows nothing of how figures were made.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from tercet.evaluate.results import place_of
+
 SIGNIFICANT = 0.05
+Name = Callable[[str, Mapping[str, Any]], str]  # with how a part of the report was read behind it
 
 
 def text(report: dict[str, Any]) -> str:
     """Tables of every suite and measure, then what was compared, cut, weighed and how long."""
     lines: list[str] = []
+    named = chunked(report["tasks"])
     for average in report["averages"]:
-        some = [
-            task
-            for task in report["tasks"]
-            if (task["suite"], task["max_length"]) == (average["suite"], average["max_length"])
-        ]
+        some = [task for task in report["tasks"] if place_of(task) == place_of(average)]
         measure = average["measure"]
         rows = [
             (task, {name: found.get(measure) for name, found in task["figures"].items()})
             for task in some
         ]
         columns = [name for name in report["columns"] if any(name in found for _, found in rows)]
-        limit = average["max_length"]
-        lines += [f"{average['suite']}: {measure}" + (f", {limit:,} tokens" if limit else "")]
+        how = reading(average, named)
+        lines += [f"{average['suite']}: {measure}" + (f", {how}" if how else "")]
         lines += _table(rows, columns, average)
         lines.append("")
-    several = len({average["max_length"] for average in report["averages"]}) > 1
-    lines += _comparisons(report["comparisons"], several)
-    lines += _facts(report, several)
+    several = len({place_of(average)[1:] for average in report["averages"]}) > 1
+
+    def name(said: str, part: Mapping[str, Any]) -> str:
+        how = reading(part, named) if several else ""
+        return f"{said}, {how}" if how else said
+
+    lines += _comparisons(report["comparisons"], name)
+    lines += _facts(report, name)
     return "\n".join(lines)
+
+
+def chunked(tasks: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether any was scored by best chunks, so that others are to be called whole."""
+    return any(task["chunk"] for task in tasks)
+
+
+def reading(part: Mapping[str, Any], named: bool = False) -> str:
+    """What of a passage a model's columns score, in words; `named`: whole ones are called so."""
+    if part["chunk"]:
+        return f"best passage of {part['chunk']:,} tokens"
+    if not part["max_length"]:
+        return ""
+    return f"{'whole, to ' if named else ''}{part['max_length']:,} tokens"
 
 
 def percent(value: float | None) -> str:
@@ -65,16 +84,12 @@ def _table(
     return out
 
 
-def _named(name: str, max_length: int | None, several: bool) -> str:
-    return f"{name}, {max_length:,} tokens" if several and max_length else name
-
-
-def _comparisons(found: Sequence[dict[str, Any]], several: bool) -> list[str]:
+def _comparisons(found: Sequence[dict[str, Any]], named: Name) -> list[str]:
     if not found:
         return []
     lines: list[str] = []
     said = None
-    names = [_named(f"{one['suite']} {one['b']}", one["max_length"], several) for one in found]
+    names = [named(f"{one['suite']} {one['b']}", one) for one in found]
     width = max(map(len, names))
     for one, name in zip(found, names, strict=True):
         if said != one["measure"]:
@@ -89,15 +104,15 @@ def _comparisons(found: Sequence[dict[str, Any]], several: bool) -> list[str]:
     return [*lines, ""]
 
 
-def _facts(report: dict[str, Any], several: bool) -> list[str]:
+def _facts(report: dict[str, Any], named: Name) -> list[str]:
     lines = []
     for task in report["tasks"]:
         cut = [f"{percent(share)}% of {what} cut" for what, share in task["cut"].items() if share]
         missing = [f"{name} lacks {n} queries" for name, n in task["missing"].items()]
         left = [f"{task['skipped']} queries without a relevant passage"] if task["skipped"] else []
-        if said := [*cut, *missing, *left, *task["notes"]]:
-            name = _named(task["name"], task["max_length"], several)
-            lines.append(f"{name}: {'; '.join(said)}")
+        best = [f"each scored by the best of its chunks, {task['chunks']:,} in all"]
+        if said := [*(best if task["chunk"] else []), *cut, *missing, *left, *task["notes"]]:
+            lines.append(f"{named(task['name'], task)}: {'; '.join(said)}")
     weights = {
         (tuple(t["weights"]["two"]), tuple(t["weights"]["three"]), t["weights"]["from"])
         for t in report["tasks"]

@@ -21,6 +21,8 @@ class Corpus:
 
     name: str
     read: Callable[[], Texts]  # passage: title, newline, text; raises InputError on a repeated id
+    # how many characters of each passage are its title, in the order of `read`; None: none has one
+    titles: Callable[[], Iterator[int]] | None = None
 
 
 @dataclass(frozen=True)

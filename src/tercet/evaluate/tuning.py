@@ -12,9 +12,8 @@ import numpy.typing as npt
 
 from tercet.config import Head, Weights
 from tercet.errors import InputError
-from tercet.evaluate.columns import Parts, Scorers, base_of, cut
+from tercet.evaluate.columns import Parts, Scorers, base_of, cut, unions
 from tercet.evaluate.tasks import Protocol, Task
-from tercet.scores import weighted_sum
 
 # Shares of the sum, dense 1: lexical scores have no bound, so the grid spans two decades.
 GRID = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.8, 1.2, 2.0, 3.0, 5.0)
@@ -35,7 +34,7 @@ class Candidates:
 
     def ndcg(self, weights: Weights) -> float:
         """Mean nDCG@10 of the weighted sum, over queries with a relevant passage."""
-        total = weighted_sum(self.parts.scores, weights)
+        total = self.parts.total(weights)
         order = np.lexsort((self.parts.places, -total, self.parts.rows))
         rows = self.parts.rows[order]
         rank = np.arange(len(rows)) - np.searchsorted(rows, np.arange(self.queries))[rows]
@@ -61,10 +60,11 @@ def candidates(task: Task, scorers: Scorers, ids: Sequence[str], protocol: Proto
     if not task.qrels:
         raise InputError(f"{task.name} has no judgements: weights are tuned on nDCG@10")
     found, _ = scorers.firsts(protocol, lambda done: None)
-    parts = scorers.again(cut(base_of(found), protocol.rerank), lambda done: None)
+    rows, places = unions([cut(base_of(found), protocol.rerank)])
+    parts = scorers.scored(rows, places, scorers.heads)
     asked = [task.qrels.get(query, {}) for query in task.queries]
-    rows, places = parts.rows.tolist(), parts.places.tolist()
-    gains = [max(0, asked[row].get(ids[at], 0)) for row, at in zip(rows, places, strict=True)]
+    pairs = zip(rows.tolist(), places.tolist(), strict=True)
+    gains = [max(0, asked[row].get(ids[at], 0)) for row, at in pairs]
     discounts = 1 / np.log2(np.arange(2, DEPTH + 2))
     ideal = []
     for judged in asked:

@@ -54,15 +54,23 @@ def corpus_of(
     """A corpus in files of rows; fields are those of id, title (None: there is none) and text."""
     key, title, text = fields
 
+    def head(row: Row, where: str) -> str:
+        return "" if title is None else string(row, title, where, default="")
+
     def rows() -> Numbered:
         for path in files:
             for line, row in numbered_rows(path):
                 where = f"{path}:{line}"
-                head = "" if title is None else string(row, title, where, default="")
-                passage = passage_text(head, string(row, text, where))
+                passage = passage_text(head(row, where), string(row, text, where))
                 yield where, identifier(row, key, where), change(passage) if change else passage
 
-    return Corpus(name, lambda: once_each(rows, name))
+    def titles() -> Iterator[int]:
+        for path in files:
+            for line, row in numbered_rows(path):
+                found = head(row, f"{path}:{line}")
+                yield len(change(found) if change else found)
+
+    return Corpus(name, lambda: once_each(rows, name), None if title is None else titles)
 
 
 def once_each(rows: Callable[[], Numbered], name: str) -> Texts:

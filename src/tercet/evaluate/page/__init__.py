@@ -73,15 +73,11 @@ def subject(report: Mapping[str, Any]) -> str:
     return ", ".join(shown[:4]) + (", ..." if len(shown) > 4 else "") or "nothing"
 
 
-def tokens(length: int | None) -> str:
-    return f"{length:,} tokens" if length else ""
-
-
 def _summary(
     of_suites: Mapping[str, Sequence[Section]], order: Sequence[str], seen: Mapping[str, Look]
 ) -> Html | None:
     """The averages of all suites and measures; None where one task's table says it all."""
-    last = [some[-1] for some in of_suites.values()]
+    last = [section for some in of_suites.values() for section in _widest(some)]
     rows: list[tuple[str, Mapping[str, float | None]]] = []
     marks: dict[int, Mapping[str, bool]] = {}
     bases: set[str | None] = set()
@@ -93,9 +89,9 @@ def _summary(
             bases.add(section.base(measure))
             name = f"{section.suite}: {measure}"
             if len(of_suites[section.suite]) > 1:
-                name += f", {tokens(section.max_length)}"
+                name += f", {section.reading}"
             rows.append((name, average["tasks"]))
-    if not rows or (len(last) == 1 and len(last[0].tasks) == 1):
+    if not rows or (len(of_suites) == 1 and len(last[0].tasks) == 1):
         return None
     columns = tuple(name for name in order if any(name in row for _, row in rows))
     values = tuple(tuple(row.get(name) for name in columns) for _, row in rows)
@@ -116,6 +112,12 @@ def _summary(
     )
 
 
+def _widest(some: Sequence[Section]) -> list[Section]:
+    """Of a suite's sections the one at the longest length, and those by best chunks."""
+    whole = [section for section in some if not section.chunk]
+    return whole[-1:] + [section for section in some if section.chunk]
+
+
 def _suite(
     some: Sequence[Section], order: Sequence[str], seen: Mapping[str, Look]
 ) -> Iterator[Html]:
@@ -128,7 +130,7 @@ def _suite(
             yield join(_measure(longest, measure, order, seen, plotted=at == 0))
     else:
         for measure in longest.measures:
-            yield el("h3", f"{measure} by length")
+            yield el("h3", f"{measure}{_by(some)}")
             yield join(_lengths(some, measure, order, seen))
         for section in some if len(longest.tasks) > 1 else ():
             inside = [
@@ -138,7 +140,7 @@ def _suite(
                 )
                 for at, measure in enumerate(section.measures)
             ]
-            title = el("summary", f"All tasks at {tokens(section.max_length) or 'full length'}")
+            title = el("summary", _all_tasks(section))
             yield el("details", title, inside, open=section is longest)
     if longest.measures:
         yield from _pairs(longest, longest.measures[0], seen)
@@ -153,6 +155,18 @@ def _suite(
         yield compared(some)
 
 
+def _by(some: Sequence[Section]) -> str:
+    """How the sections of a suite differ, behind a measure's name."""
+    kinds = {bool(section.chunk) for section in some}
+    return ", whole and by best passage" if len(kinds) > 1 else " by length"
+
+
+def _all_tasks(section: Section) -> str:
+    how = section.reading or "full length"
+    before = "by" if section.chunk else "read" if how.startswith("whole") else "at"
+    return f"All tasks {before} {how}"
+
+
 def _measure(
     section: Section, measure: str, order: Sequence[str], seen: Mapping[str, Look], plotted: bool
 ) -> Iterator[Html]:
@@ -161,7 +175,7 @@ def _measure(
     base = section.base(measure)
     marks: Marks = {0: section.marks(measure)} if grid.averages or grid.single else {}
     where = f"{section.suite}, {measure}"
-    where += f", {tokens(section.max_length)}" if section.max_length else ""
+    where += f", {section.reading}" if section.reading else ""
     if said := meaning(measure):
         yield el("p", f"{said[0].upper()}{said[1:]}, in percent.")
     if not grid.columns:
@@ -207,23 +221,33 @@ def _lengths(
     ]
     columns = tuple(name for name in order if any(name in of for of in found))
     values = tuple(tuple(of.get(name) for name in columns) for of in found)
-    names = tuple(tokens(section.max_length) or "full length" for section in kept)
+    names = tuple(section.reading or "full length" for section in kept)
     grid = Grid(names, columns, values)
     marks = {at: section.marks(measure) for at, section in enumerate(kept)}
     said = "Averages over tasks" if len(some[-1].tasks) > 1 else "The task"
-    said += " where passages are cut at so many tokens, in percent."
+    if not all(section.chunk for section in kept):
+        said += " where passages are cut at so many tokens,"
+    said += " in percent."
+    if any(section.chunk for section in kept):
+        said += " By best passage, a document counts as its best chunk of so many tokens does."
     if BM25 in columns:
-        said += " BM25 reads them whole, but for its columns called cut."
+        said += " BM25 reads documents whole, but for its columns called cut."
     yield el("p", said)
-    where = f"{some[0].suite}, {measure} by length"
-    sized = [(section.max_length, row) for section, row in zip(kept, values, strict=True)]
-    lengths = [length for length, _ in sized if length]
-    lines = {name: [row[at] for length, row in sized if length] for at, name in enumerate(columns)}
-    if len(lengths) > 1 and any(v is not None for line in lines.values() for v in line):
-        about = "A line for each column of the table below."
-        plot = curves(lengths, lines, seen, where, about)
-        drawn = box(f"{where}, as curves", plot, css="box plot")
-        yield el("figure", drawn, el("figcaption", f"{measure}, percent."))
+    where = f"{some[0].suite}, {measure}{_by(kept)}"
+    sized = list(zip(kept, values, strict=True))
+    for chunks in (False, True):
+        mine = [(s.max_length, row) for s, row in sized if s.max_length and bool(s.chunk) == chunks]
+        lengths = [length for length, _ in mine]
+        lines = {name: [row[at] for _, row in mine] for at, name in enumerate(columns)}
+        if len(lengths) > 1 and any(v is not None for line in lines.values() for v in line):
+            about = "A line for each column of the table below."
+            what = where
+            if len(mine) < len(kept):
+                what += f", {'best passage' if chunks else 'whole'}"
+            plot = curves(lengths, lines, seen, what, about)
+            drawn = box(f"{what}, as curves", plot, css="box plot")
+            end = f"{measure}, percent{', by best passage' if chunks else ''}."
+            yield el("figure", drawn, el("figcaption", end))
     base = some[-1].base(measure)
     yield figures(f"{where}, percent", grid, seen, marks, base)
     yield key(grid, marks, base) or Html()

@@ -9,7 +9,7 @@ from tercet.evaluate.page.markup import Html, el, join, name_of
 from tercet.evaluate.page.tables import plain
 from tercet.evaluate.results import BM25, BM25_PIECES, CUT
 from tercet.evaluate.run import EvaluateConfig
-from tercet.evaluate.table import percent
+from tercet.evaluate.table import chunked, percent
 from tercet.evaluate.tasks import Protocol
 
 Report = Mapping[str, Any]
@@ -18,6 +18,7 @@ _SETTINGS = {  # others are shown under their own names
     "heads": "Heads",
     "bm25": "BM25",
     "max_length": "Tokens of a passage",
+    "chunk": "Tokens of a chunk, 0 for whole passages",
     "query_length": "Tokens of a query",
     "mcls": "Tokens for each [CLS] (MCLS)",
     "rerank": "Candidates of multi and all",
@@ -125,6 +126,18 @@ def the_columns(report: Report) -> Html:
                 "p",
                 "In tasks of translations every text is compared with all of the "
                 "other side, by every column.",
+            )
+        )
+    if chunked(report["tasks"]):
+        parts.append(
+            el(
+                "p",
+                "By best passage: every document was cut into chunks of at most so many tokens, "
+                "special ones and its title (where it has one, it stands before each) among them, "
+                "and a column of the model scores a document by the best of its chunks: by the "
+                "highest score of a head, by the highest sum that one chunk has. What is ranked "
+                "again counts in documents, and all their chunks are scored. BM25 reads documents "
+                "whole.",
             )
         )
     return join(parts)
@@ -258,7 +271,8 @@ def _tasks(tasks: Sequence[Mapping[str, Any]]) -> Html:
     columns: dict[str, list[str]] = {
         "Suite": [task["suite"] for task in tasks],
         "Language": [task["language"] or "-" for task in tasks],
-        "Tokens": [f"{task['max_length']:,}" if task["max_length"] else "-" for task in tasks],
+        "Tokens": [_tokens(task) for task in tasks],
+        "Chunks": [f"{task['chunks']:,}" if task["chunk"] else "-" for task in tasks],
     }
     sizes = {
         "Passages": "passages",
@@ -284,6 +298,7 @@ def _tasks(tasks: Sequence[Mapping[str, Any]]) -> Html:
     ]
     said = [
         ("Tokens", "Tokens: the most that was read of a passage. "),
+        ("Chunks", "Chunks: of all passages, where each is scored by its best one. "),
         ("Missing", "Missing: queries that a run lacks, 0 each."),
     ]
     note = "".join(words for name, words in said if name in kept)
@@ -291,16 +306,21 @@ def _tasks(tasks: Sequence[Mapping[str, Any]]) -> Html:
     return join((el("p", note) if note else None, plain("Tasks", ["Task", *kept], rows, words)))
 
 
+def _tokens(task: Mapping[str, Any]) -> str:
+    size = f"{task['max_length']:,}" if task["max_length"] else "-"
+    return f"{size}, best passage" if task["chunk"] else size
+
+
 def _seconds(report: Report) -> Html:
     """Wall time of each task and step."""
     tasks = report["tasks"]
     steps = list(dict.fromkeys(step for task in tasks for step in task["seconds"]))
-    several = len({task["max_length"] for task in tasks}) > 1
+    several = len({_tokens(task) for task in tasks}) > 1
     head = ["Task", *(["Tokens"] if several else []), *steps, "Together"]
     rows = []
     for task in tasks:
         found = [task["seconds"].get(step) for step in steps]
-        length = [f"{task['max_length']:,}" if task["max_length"] else "-"] if several else []
+        length = [_tokens(task)] if several else []
         rows.append(
             [
                 name_of(task["name"]),

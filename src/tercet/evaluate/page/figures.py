@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tercet.evaluate.results import BASELINES, OWN
-from tercet.evaluate.table import SIGNIFICANT
+from tercet.evaluate.results import BASELINES, OWN, Place, place_of
+from tercet.evaluate.table import SIGNIFICANT, chunked, reading
 
 GROUPS = {"base": "Baselines", "own": "Model", "run": "Other runs"}
 _DASHES = ("", "6 3", "2 3", "8 3 2 3")
@@ -69,10 +69,12 @@ class Grid:
 
 @dataclass(frozen=True)
 class Section:
-    """One suite at one maximum length."""
+    """One suite at one maximum length, or by the best chunks of one size."""
 
     suite: str
     max_length: int | None
+    chunk: int  # 0: whole passages
+    reading: str  # both in words; "" where there is nothing to say
     tasks: tuple[Task, ...]
     averages: tuple[Mapping[str, Any], ...]  # one for each measure
     comparisons: tuple[Mapping[str, Any], ...]
@@ -133,17 +135,19 @@ def _grid(
 
 
 def sections(report: Mapping[str, Any]) -> dict[str, list[Section]]:
-    """Suite -> its sections, the shortest length first."""
+    """Suite -> its sections, the shortest length first, chunks behind whole passages."""
     out: dict[str, list[Section]] = {}
-    keys = dict.fromkeys((task["suite"], task["max_length"]) for task in report["tasks"])
-    for key in sorted(keys, key=lambda key: key[1] or 0):
+    keys = dict.fromkeys(map(place_of, report["tasks"]))
+    for key in sorted(keys, key=lambda key: (key[2], key[1] or 0)):
 
-        def of(kind: str, key: tuple[str, int | None] = key) -> tuple[Any, ...]:
-            return tuple(one for one in report[kind] if (one["suite"], one["max_length"]) == key)
+        def of(kind: str, key: Place = key) -> tuple[Any, ...]:
+            return tuple(one for one in report[kind] if place_of(one) == key)
 
-        made = Section(*key, of("tasks"), of("averages"), of("comparisons"))
+        tasks = of("tasks")
+        how = reading(tasks[0], chunked(report["tasks"]))
+        made = Section(*key, how, tasks, of("averages"), of("comparisons"))
         out.setdefault(key[0], []).append(made)
-    order = list(dict.fromkeys(suite for suite, _ in keys))
+    order = list(dict.fromkeys(key[0] for key in keys))
     return {suite: out[suite] for suite in order}
 
 

@@ -176,14 +176,14 @@ def key(grid: Grid, marks: Marks, base: str | None) -> Html | None:
 
 def compared(sections: Sequence[Section]) -> Html:
     """Differences from one column with their intervals, as numbers and drawn."""
-    rows = [(section.max_length, one) for section in sections for one in section.comparisons]
-    several = len({length for length, _ in rows}) > 1
+    rows = [(section.reading, one) for section in sections for one in section.comparisons]
+    several = len({reading for reading, _ in rows}) > 1
     base, measure = rows[0][1]["a"], rows[0][1]["measure"]
     scale, marks = interval_scale(
         [100 * one["low"] for _, one in rows], [100 * one["high"] for _, one in rows]
     )
     head = [
-        el("th", "Tokens", scope="col") if several else None,
+        el("th", "Read", scope="col") if several else None,
         el("th", "Difference", scope="col"),
         el("th", f"{100 * CONFIDENCE:g}% interval", scope="col"),
         el("th", hidden("Drawn"), interval_head(scale, marks), scope="col", class_="drawn"),
@@ -193,14 +193,14 @@ def compared(sections: Sequence[Section]) -> Html:
         el("th", "Queries", scope="col"),
     ]
 
-    def row(length: int | None, one: Mapping[str, Any]) -> Html:
+    def row(reading: str, one: Mapping[str, Any]) -> Html:
         middle, low, high = (100 * one[name] for name in ("difference", "low", "high"))
         sure = one["corrected"] < SIGNIFICANT
         said = f"{one['b']} less {base}: {middle:+.1f}, from {low:+.1f} to {high:+.1f}"
         return el(
             "tr",
             el("th", name_of(one["b"]), scope="row"),
-            el("td", f"{length:,}" if length else "-") if several else None,
+            el("td", reading or "-") if several else None,
             el("td", f"{middle:+.1f}", class_="strong" if sure else None),
             el("td", f"{low:+.1f} to {high:+.1f}"),
             el("td", interval(scale, marks, middle, low, high, sure, said), class_="drawn"),
@@ -211,7 +211,7 @@ def compared(sections: Sequence[Section]) -> Html:
         )
 
     bodies = [
-        el("tbody", [row(section.max_length, one) for one in section.comparisons])
+        el("tbody", [row(section.reading, one) for one in section.comparisons])
         for section in sections
     ]
     caption = f"{measure}: every column less {base}, points of percent"
