@@ -11,6 +11,7 @@ from tercet.backbone import (
     Layout,
     PackedLayer,
     attend_in_blocks,
+    attend_plainly,
     from_published,
     packs,
     to_published,
@@ -101,6 +102,23 @@ def test_attention_in_blocks_is_attention(
     for scores in (1 << 20, 5000, 1):
         monkeypatch.setattr("tercet.backbone.SCORES", scores)
         torch.testing.assert_close(attend_in_blocks(split), want, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_plain_attention_is_attention_with_its_gradient(masked: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    split = torch.randn(3, 3, 2, 17, 8, generator=generator).requires_grad_()
+    q, k, v = split.unbind(0)
+    lengths = torch.tensor([17, 9, 4])
+    seen = (torch.arange(17) < lengths[:, None])[:, None, None, :]
+    mask = seen if masked else None
+    want = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    pull = torch.randn(want.shape, generator=generator)
+    (wanted,) = torch.autograd.grad((want * pull).sum(), split)
+    got = attend_plainly(split, mask)
+    (found,) = torch.autograd.grad((got * pull).sum(), split)
+    torch.testing.assert_close(got, want, rtol=0, atol=1e-5)
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5)
 
 
 def test_published_names_go_there_and_back(trunk: Backbone) -> None:

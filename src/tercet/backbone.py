@@ -24,6 +24,9 @@ PADDING = 0.15
 # bfloat16 attention scores worked on at once on CPU: 2 MB, which stay in cache. Measured.
 SCORES = 1 << 20
 
+# The longest texts that attend by plain products in training on CPU: scores are kept. Measured.
+PLAIN = 512
+
 
 @dataclass(frozen=True)
 class BackboneConfig:
@@ -132,14 +135,35 @@ class Group:
             padded = part.new_zeros(self.texts * self.longest, part.shape[1])
             part = padded.index_copy(0, self.slots, part)
         split = part.view(self.texts, self.longest, 3, heads, -1).permute(2, 0, 3, 1, 4)
-        plain = self.mask is None and not torch.is_grad_enabled()
-        if plain and part.dtype == torch.bfloat16 and part.device.type == "cpu":
-            out = attend_in_blocks(split)
+        if part.dtype == torch.bfloat16 and part.device.type == "cpu":
+            if torch.is_grad_enabled() and self.longest <= PLAIN:
+                out = attend_plainly(split, self.mask)
+            elif self.mask is None and not torch.is_grad_enabled():
+                out = attend_in_blocks(split)
+            else:
+                q, k, v = split.unbind(0)
+                out = F.scaled_dot_product_attention(q, k, v, attn_mask=self.mask)
         else:
             q, k, v = split.unbind(0)
             out = F.scaled_dot_product_attention(q, k, v, attn_mask=self.mask)
         out = out.transpose(1, 2).reshape(self.texts * self.longest, -1)
         return out if self.slots is None else out[self.slots]
+
+
+def attend_plainly(split: Tensor, mask: Tensor | None) -> Tensor:
+    """Attention by plain products with a gradient, (3, texts, heads, T, d) -> (texts, heads, T, d).
+
+    mask (texts, 1, 1, T) is True where a token is. On CPU in bfloat16 torch's fused kernel takes
+    several times as long in its backward pass; this keeps scores of texts * heads * T * T.
+    """
+    _, texts, heads, tokens, size = split.shape
+    q, k, v = split.reshape(3, texts * heads, tokens, size)
+    scores = torch.bmm(q * size**-0.5, k.transpose(1, 2))
+    if mask is not None:
+        scores = scores.view(texts, heads, tokens, tokens)
+        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+        scores = scores.view(texts * heads, tokens, tokens)
+    return torch.bmm(scores.softmax(-1), v).view(texts, heads, tokens, size)
 
 
 def attend_in_blocks(split: Tensor) -> Tensor:

@@ -1,19 +1,20 @@
 """`tercet init` and `tercet trim`: what they print, and what they refuse."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import click
 import pytest
+import torch
 from click.testing import CliRunner, Result
+from safetensors.torch import load_file
 
 from tercet.checkpoint import read_checkpoint
+from tercet.cli import run
 from tercet.cli.init import init
 from tercet.cli.trim import trim
-from tercet.tokens import Tokenizer
-
-SIZES = "--hidden 32 --layers 1 --heads 2 --feed-forward 32 --multi 8 --positions 66".split()
 
 
 def call(command: click.Command, *arguments: object) -> Result:
@@ -21,78 +22,74 @@ def call(command: click.Command, *arguments: object) -> Result:
 
 
 @pytest.fixture
-def source(tmp_path: Path, tokenizer: Tokenizer) -> Path:
-    path = tmp_path / "tokenizer.json"
-    path.write_text(tokenizer.backend.to_str(), encoding="utf-8")
-    return path
-
-
-@pytest.fixture
 def rows(tmp_path: Path) -> Path:
     path = tmp_path / "rows.jsonl"
     made: list[dict[str, Any]] = [
-        {"query": f"the river {n}", "pos": [f"water of the river {n}"]} for n in range(40)
+        {"query": f"the river {n}", "pos": [f"water of the river {n}"], "lang": "en"}
+        for n in range(40)
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in made))
     return path
 
 
-def test_init_makes_a_model(source: Path, rows: Path, tmp_path: Path) -> None:
-    target = tmp_path / "fresh"
-    found = call(init, "--to", target, "--tokenizer", source, *SIZES)
-    assert found.exit_code == 0, found.output
-    assert "1 layers of 32" in found.stdout
-    assert read_checkpoint(target).model.heads == ("dense", "sparse", "multi")
-    found = call(
-        init, "--to", tmp_path / "b", "--tokenizer", source, *SIZES, "--multi", 0, "--json"
-    )
-    facts = json.loads(found.stdout)
-    assert facts["heads"] == ["dense", "sparse"]
-    assert facts["max_length"] == 64
+def bare(folder: Path, target: Path) -> Path:
+    """A copy of a model without the heads of its own."""
+    shutil.copytree(folder, target)
+    for name in ("sparse_linear.pt", "colbert_linear.pt", "tercet.json"):
+        (target / name).unlink()
+    return target
 
 
-def test_init_prunes_trains_and_warms_up(source: Path, rows: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "rows"
-    folder.mkdir()
-    for name in ("one", "two"):
-        (folder / f"{name}.jsonl").write_text(rows.read_text())
+def test_init_makes_three_heads(tiny_checkpoint: Path, rows: Path, tmp_path: Path) -> None:
+    source = bare(tiny_checkpoint, tmp_path / "encoder")
+    target = tmp_path / "start"
+    found = call(init, "--from", source, "--to", target, "--fit", rows, "--multi", 8)
+    assert found.exit_code == 0, found.output
+    assert "2 layers of 32" in found.stdout
+    assert "positions: 512 -> 8,194" in found.stdout
+    assert "sample: 80 texts in 1 languages" in found.stdout
+    model = read_checkpoint(target).model
+    assert model.heads == ("dense", "sparse", "multi")
+    assert model.multi is not None
+    assert model.multi.out_features == 8
+
+
+def test_init_prunes_and_stores_in_a_dtype(
+    tiny_checkpoint: Path, rows: Path, tmp_path: Path
+) -> None:
     found = call(
-        *(init, "--to", tmp_path / "a", "--tokenizer", source, "--rows", folder),
-        *("--vocabulary", 200, "--bag-steps", 50, "--json", *SIZES),
+        *(init, "--from", tiny_checkpoint, "--to", tmp_path / "a", "--rows", rows),
+        *("--vocabulary", 200, "--positions", 600, "--dtype", "bfloat16", "--json"),
     )
     assert found.exit_code == 0, found.output
     facts = json.loads(found.stdout)
-    assert facts["vocabulary"] <= 200
-    assert "step 50, loss" in found.stderr
-    bag = read_checkpoint(tmp_path / "a").settings.training["bag"]
-    assert (bag["rows"], bag["sources"]) == (80, ["one", "two"])
-    found = call(
-        *(init, "--to", tmp_path / "b", "--train-tokenizer", "--rows", rows),
-        *("--vocabulary", 60, "--json", *SIZES),
-    )
-    assert found.exit_code == 0, found.output
-    assert json.loads(found.stdout)["vocabulary"] <= 60
+    assert facts["vocabulary"][1] <= 200
+    assert facts["positions"] == [512, 600]
+    stored = load_file(tmp_path / "a" / "model.safetensors")
+    assert {tensor.dtype for tensor in stored.values()} == {torch.bfloat16}
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "code", "message"),
     [
-        ([], "either --tokenizer or --train-tokenizer"),
-        (["--tokenizer", "x", "--train-tokenizer"], "either --tokenizer or --train-tokenizer"),
-        (["--train-tokenizer"], "needs --vocabulary"),
-        (["--tokenizer", "x", "--vocabulary", "100"], "needs --rows"),
-        (["--tokenizer", "x", "--bag-minutes", "1"], "needs --rows"),
-        (["--tokenizer", "x", "--rows", "x"], "do nothing"),
-        (["--tokenizer", "x", "--teacher", "x"], "--teacher needs"),
+        (["--vocabulary", "100"], 1, "a smaller vocabulary is chosen by text: give rows"),
+        (["--fit", "nowhere.jsonl", "--multi", "8"], 1, "nowhere.jsonl"),
+        (["--positions", "3"], 2, "--positions"),
+        (["--alpha", "2"], 2, "--alpha"),
     ],
 )
-def test_options_that_do_not_fit_are_wrong_usage(
-    tmp_path: Path, arguments: list[str], message: str
+def test_what_cannot_start_is_told_in_words(
+    tiny_checkpoint: Path,
+    tmp_path: Path,
+    arguments: list[str],
+    code: int,
+    message: str,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    found = call(init, "--to", tmp_path / "a", *arguments)
-    assert found.exit_code == 2
-    assert message in found.stderr
-    assert not list(tmp_path.iterdir())
+    source = bare(tiny_checkpoint, tmp_path / "encoder")
+    assert run(["init", "--from", str(source), "--to", str(tmp_path / "a"), *arguments]) == code
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "a").exists()
 
 
 def test_trim_tells_what_it_did(tiny_checkpoint: Path, tmp_path: Path) -> None:

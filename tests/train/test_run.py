@@ -166,7 +166,7 @@ def test_a_run_is_not_written_over(tree: dict[str, Any]) -> None:
     [
         ({"seed": 5}, "seed was 0, now it is 5"),
         ({"optimiser": {"lr": 2e-3}}, r"optimiser\.lr was 0\.001, now it is 0\.002"),
-        ({"teacher_weight": 3.0}, r"teacher_weight was 1\.0, now it is 3\.0"),
+        ({"teacher": {"dense": 3.0}}, r"teacher\.dense was 1\.0, now it is 3\.0"),
         ({"data": "other"}, "the training data was"),
     ],
 )

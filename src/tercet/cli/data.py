@@ -179,36 +179,94 @@ def _count(found: "Found") -> str:
 
 @data.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--model", required=True, help="Folder or name of a sentence-transformers model.")
+@click.option(
+    "--model",
+    required=True,
+    help="The teacher: a Tercet model's folder or hub id, or a sentence-transformers model.",
+)
 @click.option(
     "--to",
     "target",
     required=True,
-    metavar="FILE",
+    metavar="DIR",
     type=click.Path(path_type=Path),
-    help="File for the vectors (.npz).",
+    help="Folder for the vectors.",
+)
+@click.option(
+    "--student",
+    metavar="MODEL",
+    help="Also give each token of this model a vector and a rarity; the teacher needs a"
+    " multi-vector head.",
+)
+@click.option("--query-prefix", default="", help="Put before queries, as in 'query: '.")
+@click.option("--passage-prefix", default="", help="Put before passages, as in 'passage: '.")
+@click.option(
+    "--pooling",
+    type=click.Choice(["cls", "mean"]),
+    default="cls",
+    show_default=True,
+    help="How the teacher makes the vector of a text; sentence-transformers know themselves.",
 )
 @click.option(
     "--max-length",
     type=click.IntRange(8),
-    default=64,
+    default=512,
     show_default=True,
     help="Tokens of a text that the teacher reads.",
 )
-def teach(files: tuple[Path, ...], model: str, target: Path, max_length: int) -> None:
-    """Encode the English texts of FILES with an outside teacher.
+@click.option(
+    "--directions",
+    type=click.IntRange(0),
+    default=16,
+    show_default=True,
+    help="Directions that tell languages apart, and are taken out of the vectors.",
+)
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda or mps.")
+def teach(
+    files: tuple[Path, ...],
+    model: str,
+    target: Path,
+    student: str | None,
+    query_prefix: str,
+    passage_prefix: str,
+    pooling: str,
+    max_length: int,
+    directions: int,
+    device: str,
+) -> None:
+    """Encode all texts of FILES with a teacher.
 
-    `tercet train --set teacher=FILE` and `tercet init --teacher FILE` draw the dense head to these
-    vectors, and translations with it. Needs `pip install 'tercet[teacher]'`.
+    `tercet train ... --set teacher.path=DIR` draws a student to these vectors, and a translation to
+    the vector of its English side. A run that was killed goes on with the same command. A teacher
+    of sentence-transformers needs `pip install 'tercet[teacher]'`.
 
     \b
     Examples:
-      tercet data teach split/train/qa.jsonl.gz --model all-MiniLM-L6-v2 --to teacher.npz
+      tercet data teach split/train/qa.jsonl.gz --model BAAI/bge-m3 --to taught
+      tercet data teach rows --model e5 --pooling mean --query-prefix "query: " \\
+        --passage-prefix "passage: " --student start --to taught
     """
+    from tercet.train.teacher import TeachConfig
     from tercet.train.teacher import teach as run
 
-    count = run(files, model, target, max_length=max_length)
-    click.echo(f"{target}: vectors of {count} texts")
+    config = TeachConfig(
+        query_prefix=query_prefix,
+        passage_prefix=passage_prefix,
+        pooling=pooling,  # type: ignore[arg-type]
+        max_length=max_length,
+        directions=directions,
+        device=device,
+    )
+    with Meter("texts") as meter:
+        count = run(
+            files,
+            model,
+            target,
+            config,
+            student=student,
+            watch=lambda done, of: meter.show(done, of, count=done, unit="texts"),
+        )
+    click.echo(f"{target}: vectors of {count:,} texts")
 
 
 data.add_command(synthesize)

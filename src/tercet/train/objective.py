@@ -8,15 +8,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from tercet.config import Head
 from tercet.train.collate import Collated
+from tercet.train.config import TeacherConfig
 from tercet.train.distributed import World
 from tercet.train.interaction import lexical, maxsim
-from tercet.train.losses import Columns, LossConfig, competitors, flops, unified
+from tercet.train.losses import Columns, LossConfig, competitors, flops, log_shares, sum_of, unified
 from tercet.train.split_batch import Encoded
 from tercet.train.teacher import Targets
 
@@ -34,15 +36,15 @@ class Objective:
     total: int  # queries of all devices
     distil: bool
     in_batch: bool = True
-    targets: Targets | None = None  # of an outside teacher of dense vectors
-    targets_weight: float = 0.0
+    targets: Targets | None = None  # what a teacher says of the texts
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
     facts: Facts = field(default_factory=dict)
 
     def __call__(self, queries: Encoded, passages: Encoded) -> Tensor:
         """This device's part of the loss: parts of all devices add up to the whole batch's."""
         device = queries.ids.device
         everyone = Gathered.of(self.world, passages)
-        columns = self._columns(device)
+        columns, known = self._columns(device)
         scores = score(queries, everyone, self.heads, self.config)
         loss, parts = unified(scores, columns, self.config, distil=self.distil)
         facts = {f"loss_{name}": value for name, value in parts.items()}
@@ -55,10 +57,15 @@ class Objective:
             penalty = penalty / self.world.size  # every device has all of it
             loss = loss + self.config.flops * penalty
             facts["flops"] = penalty.detach()
-        if self.targets is not None and queries.dense is not None and passages.dense is not None:
-            pull = self._pull(queries.dense, passages.dense)
-            loss = loss + self.targets_weight * pull
-            facts["teacher"] = pull.detach()
+        if known is not None and self.teacher.scores:
+            taught = sum_of(self._taught(some[0], columns, known) for some in scores.values())
+            loss = loss + self.teacher.scores * taught / len(scores)
+            facts["teacher_scores"] = taught.detach() / len(scores)
+        if self.targets is not None:
+            mine = ((queries, self.collated.query_places), (passages, self.collated.passage_places))
+            pulled, told = pull(self.targets, self.teacher, mine, self.world)
+            loss = loss + pulled
+            facts |= told
         facts["loss"] = loss.detach()
         names, values = list(facts), torch.stack([facts[name].float() for name in facts])
         summed = self.world.sum(values).tolist()
@@ -66,8 +73,8 @@ class Objective:
         self.facts |= spread(scores, queries, passages)
         return loss
 
-    def _columns(self, device: torch.device) -> Columns:
-        """What the columns of all devices are to this device's queries."""
+    def _columns(self, device: torch.device) -> tuple[Columns, "Known | None"]:
+        """What the columns of all devices are to this device's queries, and what a teacher says."""
         world, mine = self.world, self.collated
         counts = world.all((len(mine.positives), len(mine.owners)))
         before = [sum(n for n, _ in counts[: world.rank]), sum(n for _, n in counts[: world.rank])]
@@ -82,20 +89,110 @@ class Objective:
             torch.from_numpy(mine.query_marks).to(device), marks, own, in_batch=self.in_batch
         )
         positives = torch.from_numpy(mine.positives + before[1]).to(device)
-        known = None if teacher is None else teacher[None, :].expand_as(own)
-        return Columns(positives, mask, own, known, self.total)
+        known = None
+        if self.targets is not None and (self.teacher.scores or self.teacher.margin >= 0):
+            known = Known.of(self.targets, mine, positives, world, device)
+            if self.teacher.margin >= 0:
+                mask = mask & ~(known.above(self.teacher.margin) & ~own)
+        told = None if teacher is None else teacher[None, :].expand_as(own)
+        return Columns(positives, mask, own, told, self.total), known
 
-    def _pull(self, queries: Tensor, passages: Tensor) -> Tensor:
-        """Mean cosine distance of known texts to the teacher's vectors, both sides added."""
-        assert self.targets is not None
-        pull = queries.new_zeros(())
-        for vectors, (rows, wanted) in zip(
-            (queries, passages), self.targets.of(self.collated), strict=True
-        ):
-            count = self.world.sum(torch.tensor(float(len(rows)), device=vectors.device))
-            at, goal = rows.to(vectors.device), wanted.to(vectors.device)
-            pull = pull + (1 - (vectors[at] * goal).sum(-1)).sum() / count.clamp(min=1)
-        return pull
+    def _taught(self, scores: Tensor, columns: Columns, known: "Known") -> Tensor:
+        """Cross entropy of a head's scores with the teacher's, over the columns that it knows."""
+        mask = columns.mask & known.pairs
+        rows = known.rows & (mask.sum(1) > 1)
+        if not bool(rows.any()):
+            return scores.sum() * 0.0
+        goal = log_shares(known.scores[rows], mask[rows], self.teacher.temperature).exp()
+        shares = log_shares(scores[rows], mask[rows], self.config.temperature)
+        return -(goal * shares).sum() / columns.total
+
+
+@dataclass(frozen=True)
+class Known:
+    """The teacher's scores (Q, A), the pairs that it knows both sides of, and the rows (Q,) whose
+    own positive it knows."""
+
+    scores: Tensor
+    pairs: Tensor
+    rows: Tensor
+    positives: Tensor
+
+    @staticmethod
+    def of(
+        targets: Targets, collated: Collated, positives: Tensor, world: World, device: torch.device
+    ) -> "Known":
+        """From the dense vectors that queries and all devices' passages are drawn to."""
+        asked, knows = spread_out(targets, collated.query_places)
+        given, known = spread_out(targets, collated.passage_places)
+        passages = world.gather(given.to(device))
+        which = world.gather(known.float().to(device)) > 0
+        pairs = knows.to(device)[:, None] & which[None, :]
+        rows = pairs.gather(1, positives[:, None])[:, 0]
+        return Known(asked.to(device) @ passages.T, pairs, rows, positives)
+
+    def above(self, margin: float) -> Tensor:
+        """(Q, A) known pairs that score above the query's positive less a margin."""
+        bar = self.scores.gather(1, self.positives[:, None]) - margin
+        return self.pairs & self.rows[:, None] & (self.scores > bar)
+
+
+def spread_out(targets: Targets, places: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+    """The dense targets of texts, (B, D), zero where there is none, and which have one, (B,)."""
+    rows, goal = targets.of(places)
+    out = torch.zeros(len(places), targets.vectors.dense.shape[1])
+    out[rows] = goal
+    known = torch.zeros(len(places), dtype=torch.bool)
+    known[rows] = True
+    return out, known
+
+
+def pull(
+    targets: Targets,
+    config: TeacherConfig,
+    sides: Sequence[tuple[Encoded, npt.NDArray[np.int64]]],
+    world: World,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The weighted distances of some texts to the teacher, and each distance by name.
+
+    sides are encoded texts and their places. Every distance is a mean over the texts or tokens of
+    all devices that the teacher knows.
+    """
+    device = sides[0][0].ids.device
+    total = torch.zeros((), device=device)
+    facts: dict[str, Tensor] = {}
+
+    def add(name: str, weight: float, distances: Sequence[Tensor]) -> None:
+        nonlocal total
+        if not weight:
+            return
+        count = world.sum(torch.tensor(float(sum(len(d) for d in distances)), device=device))
+        mean = sum_of(d.sum() for d in distances) / count.clamp(min=1)
+        facts[f"teacher_{name}"] = mean.detach()
+        total = total + weight * mean
+
+    dense, tokens, rarity = [], [], []
+    for encoded, places in sides:
+        if encoded.dense is not None:
+            rows, goal = targets.of(places)
+            found = encoded.dense[rows.to(device)]
+            dense.append(1 - (found * goal.to(device)).sum(-1))
+        at, vectors, rare = targets.tokens(places, encoded.starts, encoded.counts)
+        if not len(at):
+            continue
+        if encoded.multi is not None:
+            tokens.append(1 - (encoded.multi[at.to(device)] * vectors.to(device)).sum(-1))
+        if encoded.weights is not None:
+            # texts before it, and its own, each have a [CLS] that has a weight but no vector
+            owners = encoded.multi_owners.cpu()[at]
+            order = np.argsort(np.argsort(encoded.starts, kind="stable"), kind="stable")
+            shift = torch.from_numpy(order)[owners] + 1
+            weights = encoded.weights[(at + shift).to(device)]
+            rarity.append((weights - rare.to(device)).square())
+    add("dense", config.dense, dense)
+    add("tokens", config.tokens, tokens)
+    add("rarity", config.rarity, rarity)
+    return total, facts
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ the pieces with their scores, a map of characters, a directory of tensors; matri
 Knows nothing of heads or training.
 """
 
+import itertools
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,7 +77,7 @@ class _Image:
         """One little-endian value."""
         size = struct.calcsize(kind)
         (value,) = struct.unpack(f"<{kind}", self._take(size).tobytes())
-        return int(value) if kind != "f" else value  # type: ignore[no-any-return]
+        return int(value) if kind != "f" else value
 
     def text(self, size: int) -> str:
         return self._take(size).tobytes().decode()
@@ -114,7 +115,7 @@ class _Image:
         offsets = self.array("<u4", count + 1).tolist()
         scores = self.array("<f4", count).tolist()
         blob = self._take(size).tobytes()
-        pieces = [blob[a:b].decode() for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
+        pieces = [blob[a:b].decode() for a, b in itertools.pairwise(offsets)]
         self.number("i")
         self._take(self.number("I"))  # its map of characters is that of nmt_nfkc
         # six digits, as in published tokenizer.json files

@@ -110,7 +110,7 @@ def group(pool: Pool) -> dict[str, Any]:
 def passage_lengths(ready: Prepared) -> np.ndarray[Any, np.dtype[np.int64]]:
     """Tokens of each row's first positive, as it would be encoded, (N,)."""
     examples, most = ready.examples, ready.config.data.passage_tokens
-    if ready.config.stage == "retromae":  # its rows are texts
+    if ready.config.stage in ("align", "retromae"):  # its rows are texts
         return np.minimum(examples.lengths() + 2, most)
     first = examples.positives.values[examples.positives.offsets[:-1]]
     out: np.ndarray[Any, np.dtype[np.int64]] = np.minimum(examples.lengths()[first] + 2, most)

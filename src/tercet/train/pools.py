@@ -15,7 +15,7 @@ from tercet.train.sampler import PoolSpec, Sampler, make_pools, temperature_weig
 
 def make_sampler(config: TrainConfig, examples: Examples) -> Sampler:
     """Pools by source, language (where asked), one or two languages a row, and length."""
-    if config.stage == "retromae":
+    if config.stage in ("align", "retromae"):
         return _text_sampler(config, examples)
     lengths = examples.lengths()
     query = np.minimum(lengths[examples.query] + 2, config.data.query_tokens)
@@ -40,16 +40,17 @@ def make_sampler(config: TrainConfig, examples: Examples) -> Sampler:
 
 
 def _text_sampler(config: TrainConfig, examples: Examples) -> Sampler:
-    """Pools of texts, whose rows are places: raw texts, and the positives of pairs."""
+    """Pools of texts, whose rows are places: raw texts and the positives of pairs; align: all."""
     sizes = np.minimum(examples.lengths() + 2, config.data.passage_tokens)
     counts = np.diff(examples.positives.offsets)
     owners = np.repeat(np.arange(len(examples)), counts)
     specs = []
+    queries = config.stage == "align"
     found = [
         np.unique(
             np.concatenate(
                 (
-                    examples.query[(examples.source == at) & (counts == 0)],
+                    examples.query[(examples.source == at) & ((counts == 0) | queries)],
                     examples.positives.values[examples.source[owners] == at],
                 )
             )
@@ -71,7 +72,8 @@ def _specs(
     bare = np.flatnonzero(mine & ~pairs)
     if len(bare):
         raise InputError(
-            f"{examples.where(int(bare[0]))}: a raw text has no 'pos': it trains retromae alone"
+            f"{examples.where(int(bare[0]))}: a raw text has no 'pos': it trains align and retromae"
+            " alone"
         )
     if not source.in_batch_negatives:
         if not config.data.negatives:

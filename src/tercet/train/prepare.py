@@ -116,7 +116,7 @@ def load_model(config: TrainConfig, device: torch.device) -> Checkpoint:
             raise ModelError(f"{source}: {name} holds values that are not finite: it cannot train")
     torch.manual_seed(config.seed)
     hidden = model.backbone.config.hidden
-    if config.stage == "unified":
+    if config.stage in ("align", "unified"):
         with torch.device(device):
             if model.sparse is None:
                 model.sparse = SparseHead(hidden)
@@ -131,10 +131,18 @@ def load_model(config: TrainConfig, device: torch.device) -> Checkpoint:
     model.requires_grad_(True)
     if config.optimiser.embedding_lr == 0:
         model.backbone.words.requires_grad_(False)
-    for head in unused_heads(config):
-        module: nn.Module | None = getattr(model, head)
-        if module is not None:
-            module.requires_grad_(False)
+    trunk = model.backbone
+    parts: dict[str, tuple[nn.Module | nn.Parameter | None, ...]] = {
+        "words": (trunk.words,),
+        "positions": (trunk.places,),
+        "layers": (trunk.layers, trunk.norm, trunk.kind),
+        "sparse": (model.sparse,),
+        "multi": (model.multi,),
+    }
+    for name in (*unused_heads(config), *config.optimiser.frozen):
+        for part in parts[name]:
+            if part is not None:
+                part.requires_grad_(False)
     return checkpoint
 
 
@@ -155,12 +163,12 @@ def make_retromae(checkpoint: Checkpoint, config: TrainConfig, device: torch.dev
 
 def unused_heads(config: TrainConfig) -> tuple[str, ...]:
     """Heads with weights of their own that a stage does not train."""
-    return () if config.stage == "unified" else ("sparse", "multi")
+    return () if config.stage in ("align", "unified") else ("sparse", "multi")
 
 
 def heads_of(config: TrainConfig) -> tuple[Head, ...]:
     """The heads that a stage trains."""
-    return HEADS if config.stage == "unified" else ("dense",)
+    return HEADS if config.stage in ("align", "unified") else ("dense",)
 
 
 def set_dropout(model: M3Model, share: float) -> None:

@@ -24,7 +24,7 @@ from tercet.train.outcome import DevChecks, finish, write_model
 from tercet.train.prepare import Prepared, Show, dtype_name, make_retromae, prepare
 from tercet.train.refresh import Mine, refresh, take_up
 from tercet.train.state import checkpoints
-from tercet.train.steps import PairStep, RetroStep, Step
+from tercet.train.steps import AlignStep, PairStep, RetroStep, Step
 from tercet.train.teacher import Targets, TeacherVectors
 
 
@@ -74,8 +74,11 @@ def _train(
     if config.stage == "retromae":
         trained = retro = make_retromae(ready.checkpoint, config, world.device)
         step = RetroStep(retro, *shared)
+    elif config.stage == "align":
+        step = AlignStep(model, *shared, targets=make_targets(config, ready))
     else:
-        step = PairStep(model, *shared, targets=_targets(config, ready))
+        targets = make_targets(config, ready) if config.teacher.path else None
+        step = PairStep(model, *shared, targets=targets)
     dev = DevChecks(ready) if config.data.dev else None
     writer = RunWriter(folder, log, tensorboard=config.run.tensorboard and world.first)
     loop = Loop(
@@ -154,9 +157,15 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return out
 
 
-def _targets(config: TrainConfig, ready: Prepared) -> Targets | None:
-    if not config.teacher:
-        return None
-    size = ready.checkpoint.model.backbone.config.hidden
-    vectors = TeacherVectors.join([TeacherVectors.load(Path(p)) for p in config.teacher.split(",")])
-    return Targets(ready.examples, vectors, size)
+def make_targets(config: TrainConfig, ready: Prepared) -> Targets:
+    """What the teacher of the config says of the run's texts."""
+    model = ready.checkpoint.model
+    multi = 0 if model.multi is None else model.multi.out_features
+    vectors = TeacherVectors.load(Path(config.teacher.path))
+    by_token = len(vectors.tokens) and (config.teacher.tokens or config.teacher.rarity)
+    if by_token and (config.data.query_prefix or config.data.passage_prefix):
+        raise InputError(
+            "the teacher's vectors of tokens are of texts without the model's prefixes: take a"
+            " model that has none, or set teacher.tokens = 0 and teacher.rarity = 0"
+        )
+    return Targets(ready.examples, vectors, model.backbone.config.hidden, multi)

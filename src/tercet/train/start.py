@@ -2,23 +2,25 @@
 
 1. Read it: a checkpoint folder or hub id in XLM-RoBERTa's or BERT's layout, or a packed file.
 2. Prune the vocabulary to balanced text, 3. extend the positions, 4. fit the heads that it lacks to
-a sample of text: multi-vectors are principal components of token states, sparse weights a least-
-squares fit to idf, the dense vector is [CLS]. Nothing is trained. Shapes: N tokens, B texts, H
-hidden, M multi-vector size, V vocabulary.
+a sample of text: multi-vectors are principal components of token states less what tells languages
+apart, sparse weights a least-squares fit to idf, the dense vector is [CLS]. Nothing is trained.
+Shapes: N tokens, B texts, H hidden, M multi-vector size, V vocabulary.
 """
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+import random
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from tercet.backbone import BackboneConfig, from_published, to_published
+from tercet.backbone import BackboneConfig, from_published
 from tercet.batching import batches
 from tercet.checkpoint import (
     Settings,
@@ -36,14 +38,26 @@ from tercet.tensorfiles import TensorFiles, weight_files
 from tercet.tokens import TokenBatch, Tokenizer
 from tercet.train.packed import is_packed, read_packed
 from tercet.train.positions import extend_positions
-from tercet.train.texts import text_files, texts_in
-from tercet.train.trim import Sample, with_rows
-from tercet.train.vocabulary import balanced_scores, prune_tokenizer
+from tercet.train.texts import tagged_texts, text_files
+from tercet.train.trim import with_rows
+from tercet.train.vocabulary import (
+    ALPHA,
+    PRIOR,
+    LanguageCounts,
+    balanced_scores,
+    count_languages,
+    prune_tokenizer,
+)
 
 Pooling = Literal["mean", "cls"]
 Watch = Callable[[str, int], None]  # what is being done, so much of it
 FIT_TEXTS, FIT_TOKENS = 3000, 128  # texts of the sample, tokens of each: a minute on two cores
 BATCH = 8192  # tokens
+LEAST = 8  # texts of a language in the sample whose mean counts as the language's
+# Directions that tell languages apart and are left out, and the share of the mean that is. Chosen
+# on held-out rows: recipes/tercet-small/LOG.md. After Yang et al. 2021, arXiv 2109.04727 (LIR).
+DIRECTIONS, CENTRING = 16, 0.5
+COMMON = 0.05  # share of a language's tokens from which on a piece weighs nothing in the fit
 RIDGE = 1e-2  # of the least squares, relative to the states' mean variance
 
 
@@ -78,6 +92,7 @@ class StartReport:
     positions: tuple[int, int]
     heads: tuple[str, ...]
     fit_texts: int
+    fit_languages: int
     tokens_per_text: tuple[float, float] | None
     cls_to_pooled: float | None
     multi_variance: float | None
@@ -93,6 +108,9 @@ def make_start(
     rows: Sequence[Path] = (),
     positions: int = 8194,
     multi: int = 128,
+    directions: int = DIRECTIONS,
+    alpha: float = ALPHA,
+    prior: float = PRIOR,
     fit: Sequence[Path] = (),
     revision: str | None = None,
     pooling: Pooling | None = None,
@@ -102,9 +120,10 @@ def make_start(
     """Writes a model with three heads to the folder target.
 
     vocabulary bounds the ids; the pieces are those that balanced text of all languages in rows
-    needs. fit names text for the heads; without it the rows serve. Heads that the source has stay
-    as they are. Raises InputError where target exists or text is lacking, ModelError for a source
-    that cannot be read.
+    needs, see `balanced_scores` for alpha and prior. fit names text for the heads; without it the
+    rows serve. directions is the number that are left out of multi-vectors because they tell
+    languages apart. Heads that the source has stay as they are. Raises InputError where target
+    exists or text is lacking, ModelError for a source that cannot be read.
     """
     if target.exists():
         raise InputError(f"{target} exists already: remove it or choose another folder")
@@ -117,36 +136,39 @@ def make_start(
     lacks = [head for head in ("sparse", "multi") if head not in model.heads]
     if lacks and not (fit or rows):
         raise InputError(f"the {lacks[0]} head is fitted to text: give some (--fit FILES)")
-    if multi > model.backbone.config.hidden:
+    if "multi" in lacks and multi > model.backbone.config.hidden:
         raise InputError(
-            f"multi-vectors of {multi} values from states of {model.backbone.config.hidden}"
+            f"multi-vectors of {multi} values from states of {model.backbone.config.hidden}: ask for"
+            " fewer (--multi)"
         )
-    sample = Sample(FIT_TEXTS)
-    for number, text in enumerate(texts_in(text_files(list(fit or rows))) if fit or rows else ()):
-        sample.add(number, text)
-        if number % 1000 == 0:
-            watch("reading", number)
     old = tokenizer
     if vocabulary is not None:
         watch("choosing pieces", 0)
-        scores = balanced_scores(tokenizer, text_files(list(rows)))
+        scores = balanced_scores(tokenizer, text_files(list(rows)), alpha=alpha, prior=prior)
         tokenizer, kept = prune_tokenizer(tokenizer, scores, vocabulary, name=str(source))
         model = with_rows(model, kept, tokenizer)
     extend_positions(model.backbone, positions)
     facts: dict[str, Any] = {}
-    if sample.texts:
-        tokens = tokenizer.encode(sample.texts, max_length=FIT_TOKENS)
-        was = old.encode(sample.texts, max_length=FIT_TOKENS) if old is not tokenizer else tokens
-        facts["tokens_per_text"] = (
-            round(len(was.ids) / len(was), 2),
-            round(len(tokens.ids) / len(tokens), 2),
-        )
+    sample = FitSample()
+    if fit or rows:
+        watch("counting", 0)
+        tagged = tagged_texts(text_files(list(fit or rows)))
+        counts = count_languages(tokenizer, sample.passing(tagged))
+        texts, languages = sample.drawn()
+        if not texts:
+            raise InputError("the files to fit the heads to hold no text")
+        tokens = tokenizer.encode(texts, max_length=FIT_TOKENS)
+        was = old.encode(texts, max_length=FIT_TOKENS) if old is not tokenizer else tokens
+        facts["fit_texts"], facts["fit_languages"] = len(texts), len(set(languages))
+        facts["tokens_per_text"] = tuple(round(len(t.ids) / len(t), 2) for t in (was, tokens))
         states = sample_states(model, tokens, watch)
         facts["cls_to_pooled"] = cls_to_pooled(states, tokens, pooled)
         if model.sparse is None:
-            model.sparse, facts["idf_correlation"] = fit_sparse(states, tokens, tokenizer)
+            goals = token_idf(counts, tokens, languages)
+            model.sparse, facts["idf_correlation"] = fit_sparse(states, tokens, goals)
         if model.multi is None:
-            model.multi, facts["multi_variance"] = fit_multi(states, tokens, multi)
+            apart = language_directions(states, tokens, languages, directions)
+            model.multi, facts["multi_variance"] = fit_multi(states, tokens, multi, apart)
     told = {"recipe": "tercet init", "from": Path(source).name, **facts}
     settings = Settings(weights=found.settings.weights, training=told)
     write_checkpoint(target, model, tokenizer, settings=settings, dtype=dtype)
@@ -158,11 +180,12 @@ def make_start(
         vocabulary=(before[0], config.vocabulary),
         positions=(before[1], config.positions),
         heads=model.heads,
-        fit_texts=len(sample.texts),
-        **{
-            name: facts.get(name)
-            for name in ("tokens_per_text", "cls_to_pooled", "multi_variance", "idf_correlation")
-        },
+        fit_texts=facts.get("fit_texts", 0),
+        fit_languages=facts.get("fit_languages", 0),
+        tokens_per_text=facts.get("tokens_per_text"),
+        cls_to_pooled=facts.get("cls_to_pooled"),
+        multi_variance=facts.get("multi_variance"),
+        idf_correlation=facts.get("idf_correlation"),
         parameters=sum(parameter.numel() for parameter in model.parameters()),
     )
 
@@ -176,7 +199,7 @@ def read_source(source: str | Path, *, revision: str | None = None) -> Source:
     path = Path(source)
     if path.is_file():
         if not is_packed(path):
-            raise ModelError(f"{path}: a file that is no packed encoder: give a checkpoint's folder")
+            raise ModelError(f"{path}: no packed encoder: give the folder of a checkpoint")
         packed = read_packed(path)
         sizes = packed.sizes
         config = BackboneConfig(
@@ -243,7 +266,7 @@ def _from_bert(config: BackboneConfig, tensors: Any, tokenizer: Tokenizer) -> M3
     return model.eval()
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def sample_states(model: M3Model, tokens: TokenBatch, watch: Watch = lambda w, n: None) -> Tensor:
     """Last states of every token of a batch, (N, H) float32, in the batch's order."""
     out = torch.empty(len(tokens.ids), model.backbone.config.hidden)
@@ -273,58 +296,126 @@ def cls_to_pooled(states: Tensor, tokens: TokenBatch, pooling: Pooling) -> float
 
 def pooled_vectors(states: Tensor, tokens: TokenBatch) -> Tensor:
     """The normalised mean of each text's states, special tokens included: (N, H) -> (B, H)."""
-    owners = torch.from_numpy(np.repeat(np.arange(len(tokens)), tokens.lengths))
-    return mean_vectors(states, torch.arange(len(states)), owners, len(tokens))
+    owners = torch.from_numpy(np.repeat(np.arange(len(tokens)), tokens.lengths)).to(states.device)
+    every = torch.arange(len(states), device=states.device)
+    return mean_vectors(states, every, owners, len(tokens))
 
 
-def fit_multi(states: Tensor, tokens: TokenBatch, size: int) -> tuple[MultiHead, float]:
+class FitSample:
+    """Texts drawn from a stream, as many of each language as FIT_TEXTS in all allows."""
+
+    def __init__(self, size: int = FIT_TEXTS) -> None:
+        self.size = size
+        self._held: dict[str, list[str]] = {}
+        self._seen: dict[str, int] = {}
+        self._draw = random.Random(0)
+
+    def passing(self, tagged: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+        """The same pairs of language and text; a part of them is kept here."""
+        for language, text in tagged:
+            held = self._held.setdefault(language, [])
+            seen = self._seen[language] = self._seen.get(language, 0) + 1
+            if len(held) < self.size:
+                held.append(text)
+            elif (place := self._draw.randrange(seen)) < self.size:
+                held[place] = text
+            yield language, text
+
+    def drawn(self) -> tuple[list[str], list[str]]:
+        """The texts, and the language of each."""
+        each = self.size
+        while each > 1 and sum(min(each, len(held)) for held in self._held.values()) > self.size:
+            each -= max(1, each // 16)
+        texts, languages = [], []
+        for language, held in sorted(self._held.items()):
+            some = self._draw.sample(held, min(each, len(held)))
+            texts += some
+            languages += [language] * len(some)
+        return texts[: self.size], languages[: self.size]
+
+
+def language_directions(
+    states: Tensor, tokens: TokenBatch, languages: Sequence[str], count: int
+) -> Tensor:
+    """Unit directions in which the mean states of languages differ most, (at most count, H).
+
+    Languages with fewer than LEAST texts are left out; none are found in fewer than two languages.
+    Source: Yang et al. 2021, arXiv 2109.04727.
+    """
+    names = [name for name in sorted(set(languages)) if languages.count(name) >= LEAST]
+    owners = np.repeat(np.array(languages), tokens.lengths)
+    if count < 1 or len(names) < 2:
+        return states.new_zeros(0, states.shape[1])
+    means = torch.stack([states[torch.from_numpy(owners == name)].mean(0) for name in names])
+    _, _, directions = torch.linalg.svd(means - means.mean(0), full_matrices=False)
+    apart: Tensor = directions[: min(count, len(names) - 1)]
+    return apart
+
+
+def fit_multi(
+    states: Tensor, tokens: TokenBatch, size: int, apart: Tensor
+) -> tuple[MultiHead, float]:
     """The head whose vectors are the strongest principal components of token states.
 
-    States are normalised and centred, which the head's bias takes over; returns the share of the
-    variance that is kept too. [CLS] is left out, as in the head.
+    Without the directions `apart` (K, H), and CENTRING of the mean, which the head's bias takes
+    over; [CLS] is left out, as in the head. Returns the share of the variance that is kept too.
     """
     kept = np.ones(len(tokens.ids), dtype=np.bool_)
     kept[tokens.cls] = False
     some = states[torch.from_numpy(kept)]
-    mean = some.mean(0)
-    values, directions = torch.linalg.eigh(torch.cov((some - mean).T))
-    weight = directions[:, -size:].flip(1).T
+    mean, spread = some.mean(0), torch.cov(some.T)
+    without = torch.eye(states.shape[1]) - apart.T @ apart
+    values, found = torch.linalg.eigh(without @ spread @ without)
+    weight = found[:, -size:].flip(1).T @ without
     head = MultiHead(states.shape[1], size)
     with torch.no_grad():
         head.weight.copy_(weight)
-        head.bias.copy_(-(weight @ mean))
-    return head, round(float(values[-size:].sum() / values.sum()), 4)
+        head.bias.copy_(-CENTRING * (weight @ mean))
+    return head, round(float(values[-size:].sum() / spread.trace()), 4)
+
+
+def token_idf(
+    counts: LanguageCounts, tokens: TokenBatch, languages: Sequence[str]
+) -> npt.NDArray[np.float32]:
+    """How rare each token is in the text of its own language, (N,): -ln of its share, scaled.
+
+    COMMON and more weighs 0, a piece seen once in a million 1.
+    """
+    number = {language: row for row, language in enumerate(counts.languages)}
+    dense = sp.csr_array(counts.counts)
+    totals = np.asarray(dense.sum(axis=1), dtype=np.float64).ravel()
+    out = []
+    for text, language in enumerate(languages):
+        ids = tokens.ids[tokens.offsets[text] : tokens.offsets[text + 1]]
+        row = dense[[number[language]]].toarray()[0]
+        out.append((row[ids] + 0.5) / (totals[number[language]] + 1.0))
+    rarity = -np.log(np.concatenate(out))
+    return np.clip((rarity + np.log(COMMON)) / (np.log(1e6 * COMMON)), 0, 1).astype(np.float32)
 
 
 def fit_sparse(
-    states: Tensor, tokens: TokenBatch, tokenizer: Tokenizer
+    states: Tensor, tokens: TokenBatch, goals: npt.NDArray[np.float32]
 ) -> tuple[SparseHead, float]:
-    """The head whose weights are nearest to the idf of their pieces, and their correlation.
+    """The head whose weights are nearest to goals (N,) by ridge regression, and the correlation.
 
-    idf = ln((B + 1) / (documents + 1)), scaled so that the rarest piece weighs 1; least squares
-    over the tokens of the sample, each piece at most as often as the square root of its count, so
-    that commas do not decide the fit.
+    Special tokens are left out; a piece counts as the square root of its occurrences, so that
+    commas do not decide the fit.
     """
     ids = tokens.ids.astype(np.int64)
-    owners = np.repeat(np.arange(len(tokens)), tokens.lengths)
-    seen = np.unique(owners * tokenizer.vocabulary + ids) % tokenizer.vocabulary
-    documents = np.bincount(seen, minlength=tokenizer.vocabulary)
-    idf = np.log((len(tokens) + 1) / (documents + 1)) / np.log(len(tokens) + 1)
-    content = ~np.isin(ids, tokenizer.weightless_ids)
-    goal = torch.from_numpy(idf[ids[content]].astype(np.float32))
-    counts = np.bincount(ids[content], minlength=tokenizer.vocabulary)
-    share = torch.from_numpy(counts[ids[content]].astype(np.float32)).rsqrt()
+    content = np.ones(len(ids), dtype=np.bool_)
+    content[tokens.cls] = content[tokens.offsets[1:] - 1] = False
+    goal = torch.from_numpy(goals[content])
+    share = torch.from_numpy(np.bincount(ids[content])[ids[content]].astype(np.float32)).rsqrt()
     some = states[torch.from_numpy(content)]
     inputs = torch.cat((some, torch.ones(len(some), 1)), dim=1).double()
     weighed = inputs * share[:, None].double()
     square = weighed.T @ inputs
-    ridge = RIDGE * square.diagonal()[:-1].mean() / len(square)
-    square.diagonal()[:-1].add_(ridge)
+    square.diagonal()[:-1].add_(RIDGE * square.diagonal()[:-1].mean() / len(square))
     solved = torch.linalg.solve(square, weighed.T @ goal.double()).float()
     head = SparseHead(states.shape[1])
     with torch.no_grad():
         head.weight.copy_(solved[None, :-1])
         head.bias.copy_(solved[-1:])
         fitted = head(some)
-    both = torch.stack((fitted, goal))
-    return head, round(float(torch.corrcoef(both)[0, 1]), 4)
+    found = float(torch.corrcoef(torch.stack((fitted, goal)))[0, 1])
+    return head, round(found, 4) if found == found else 0.0  # nan: no weight differs

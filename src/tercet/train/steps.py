@@ -17,10 +17,10 @@ from tercet.train.collate import Collator
 from tercet.train.config import TrainConfig
 from tercet.train.distributed import World
 from tercet.train.examples import Examples
-from tercet.train.objective import Facts, Objective
+from tercet.train.objective import Facts, Objective, pull
 from tercet.train.retromae import RetroMAE, text_seeds
 from tercet.train.sampler import Pool, Rows, Sampler, share_of
-from tercet.train.split_batch import Batch, backward
+from tercet.train.split_batch import Batch, Encoded, backward
 from tercet.train.teacher import Targets
 
 
@@ -79,7 +79,7 @@ class PairStep:
             distil=distil,
             in_batch=source.in_batch_negatives,
             targets=self.targets,
-            targets_weight=self.config.teacher_weight,
+            teacher=self.config.teacher,
         )
         device = self.world.device
         sides = [
@@ -113,6 +113,43 @@ class PairStep:
         if named:
             return tuple(head for head in HEADS if head in named)
         return ("dense", "multi") if pool.parallel else HEADS
+
+
+@dataclass
+class AlignStep:
+    """A batch of single texts drawn to a teacher: the stage align."""
+
+    model: M3Model
+    examples: Examples
+    sampler: Sampler
+    collator: Collator
+    config: TrainConfig
+    world: World
+    dtype: torch.dtype
+    sub_batch: int | None
+    targets: Targets
+
+    def run(self, number: int, *, distil: bool) -> BatchReport:
+        _, everyone = self.sampler.batch(number)
+        places = share_of(everyone, self.world.rank, self.world.size)
+        tokens = self.collator.texts(places, number)
+        batch = Batch(tokens, most=self.sub_batch, device=self.world.device)
+        facts: Facts = {}
+
+        def loss_of(texts: Encoded) -> torch.Tensor:
+            loss, parts = pull(self.targets, self.config.teacher, [(texts, places)], self.world)
+            parts["loss"] = loss.detach()
+            summed = self.world.sum(torch.stack(list(parts.values()))).tolist()
+            facts.update(zip(parts, summed, strict=True))
+            return loss / self.config.batch.accumulate
+
+        heads = [head for head in HEADS if head in self.model.heads]
+        context = autocast(self.dtype, self.world.device)
+        backward(self.model, [batch], heads, loss_of, context=context)
+        return BatchReport(facts, batch.tokens, batch.size * int(tokens.lengths.max()), places)
+
+    def where(self, row: int) -> str:
+        return where_text(self.examples, row)
 
 
 @dataclass
@@ -151,10 +188,13 @@ class RetroStep:
         return BatchReport(facts, batch.tokens, batch.size * int(tokens.lengths.max()), places)
 
     def where(self, row: int) -> str:
-        """Of a text's place: the first row that has it as its query or a positive."""
-        examples = self.examples
-        rows = np.flatnonzero(examples.query == row)
-        if not len(rows):
-            at = np.flatnonzero(examples.positives.values == row)[:1]
-            rows = np.searchsorted(examples.positives.offsets, at, side="right") - 1
-        return examples.where(int(rows[0]))
+        return where_text(self.examples, row)
+
+
+def where_text(examples: Examples, place: int) -> str:
+    """The file and line of the first row that has a text as its query or a positive."""
+    rows = np.flatnonzero(examples.query == place)
+    if not len(rows):
+        at = np.flatnonzero(examples.positives.values == place)[:1]
+        rows = np.searchsorted(examples.positives.offsets, at, side="right") - 1
+    return examples.where(int(rows[0]))

@@ -1,139 +1,415 @@
-"""Vectors of an outside teacher for the English texts of the training rows, computed once.
+"""Vectors of a teacher for the texts of training rows, computed once and kept in a folder.
 
-A small dense teacher carries semantics that a small corpus cannot teach; a text's translations
-should land where the teacher puts the English side. Needs the extra `tercet[teacher]`.
+A teacher is any Tercet model, or one of sentence-transformers. Of a text it gives a dense vector
+and, where the student's tokens are asked for, a vector and a rarity for each of them. The trainer
+draws the student to these, and a translation to the English side's vector (Reimers & Gurevych 2020,
+arXiv 2004.09813). Shapes: N texts, D dense size, T tokens of a text with </s>, M multi-vector size.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from zipfile import BadZipFile
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from tercet.data.rows import pair_of, read_rows
+from tercet.batching import batches
+from tercet.checkpoint import Checkpoint, read_checkpoint, read_tokenizer
+from tercet.data.rows import numbered_rows
 from tercet.data.split import text_key
+from tercet.encoder import multiplies_bfloat16
 from tercet.errors import InputError, MissingExtraError
-from tercet.train.collate import Collated
+from tercet.heads import dense_vectors
+from tercet.hub import fetch
+from tercet.model import Inputs
+from tercet.tokens import TokenBatch, Tokenizer
+from tercet.train.arrays import LIST, ArraysWriter, open_arrays
 from tercet.train.examples import Examples
+from tercet.train.start import DIRECTIONS, LEAST, Pooling, pooled_vectors, token_idf
+from tercet.train.texts import tagged_fields, text_files
+from tercet.train.vocabulary import count_languages
 from tercet.whole import whole_file
+
+Ids = npt.NDArray[np.int64]
+Watch = Callable[[int, int], None]  # texts done, of all
+BLOCK, BATCH = 2048, 4096  # texts of a part that is kept, tokens of a batch
+ARRAYS: dict[str, type] = {
+    "keys": np.int64,
+    "dense": np.float16,
+    "token_offsets": np.int64,
+    "tokens": np.float16,
+    "rarity": np.float16,
+}
+FORMAT = "tercet teacher 1"
+
+
+@dataclass(frozen=True)
+class TeachConfig:
+    """How a teacher reads texts."""
+
+    query_prefix: str = ""
+    passage_prefix: str = ""
+    pooling: Pooling = "cls"
+    max_length: int = 512  # tokens, special ones included
+    directions: int = DIRECTIONS  # that tell languages apart and are taken out of the vectors
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)
 class TeacherVectors:
-    """Unit vectors (N, D) float16 of N texts, found by text_key in the sorted keys (N,)."""
+    """What a folder holds, memory-mapped: texts by text_key, in ascending order.
 
-    keys: npt.NDArray[np.int64]
-    vectors: npt.NDArray[np.float16]
+    keys (N,); dense (N, D) unit rows; token_offsets (N + 1,), tokens (sum T, M) unit rows and
+    rarity (sum T,) in 0 to 1, both empty where no student's tokens were asked for. All float16.
+    """
 
-    def rows(self, keys: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    keys: Ids
+    dense: npt.NDArray[np.float16]
+    token_offsets: Ids
+    tokens: npt.NDArray[np.float16]
+    rarity: npt.NDArray[np.float16]
+
+    def rows(self, keys: Ids) -> Ids:
         """Row number of each key, -1 where the teacher has not seen the text."""
         at = np.searchsorted(self.keys, keys).clip(max=max(0, len(self.keys) - 1))
         return np.where(self.keys[at] == keys, at, -1)
 
-    def save(self, path: Path) -> None:
-        """Writes one .npz; it appears whole or not at all."""
-        with whole_file(path) as file:
-            np.savez(file, keys=self.keys, vectors=self.vectors)
-
-    @staticmethod
-    def join(parts: "Sequence[TeacherVectors]") -> "TeacherVectors":
-        """The vectors of several files, each key once."""
-        keys = np.concatenate([part.keys for part in parts])
-        unique, first = np.unique(keys, return_index=True)
-        return TeacherVectors(unique, np.concatenate([part.vectors for part in parts])[first])
-
     @staticmethod
     def load(path: Path) -> "TeacherVectors":
-        """Reads what save() wrote; raises InputError where the file is not that."""
+        """Opens what `teach` wrote; raises InputError where the folder is not that."""
         try:
-            with np.load(path, allow_pickle=False) as data:
-                return TeacherVectors(data["keys"], data["vectors"])
-        except (OSError, ValueError, KeyError, BadZipFile) as error:
-            raise InputError(f"{path}: not a file of teacher vectors: {error}") from error
+            key = json.loads((path / LIST).read_text(encoding="utf-8"))["key"]
+            found = open_arrays(path, key, ARRAYS) if key == FORMAT else None
+        except (OSError, ValueError, KeyError, TypeError):
+            found = None
+        if found is None:
+            raise InputError(f"{path}: not a folder of `tercet data teach`, or damaged")
+        arrays, facts = found.arrays, found.facts
+        return TeacherVectors(
+            arrays["keys"],
+            arrays["dense"].reshape(len(arrays["keys"]), facts["dense"]),
+            arrays["token_offsets"],
+            arrays["tokens"].reshape(-1, max(1, facts["multi"])),
+            arrays["rarity"],
+        )
 
 
 class Targets:
-    """Where the outside teacher puts the texts of the examples, projected to the model's size."""
+    """What a teacher says of the texts of examples, by their places.
 
-    def __init__(self, examples: Examples, vectors: TeacherVectors, size: int) -> None:
-        """Projects onto the `size` strongest directions and normalises again."""
+    dense is the row of the vector that a text is drawn to: its own or, of a translation, that of
+    its English side. own is the row of the text itself. Both are -1 where there is none.
+    """
+
+    def __init__(self, examples: Examples, vectors: TeacherVectors, dense: int, multi: int) -> None:
+        """dense and multi are the sizes of the student's vectors; raises InputError if others."""
         if not len(vectors.keys):
-            raise InputError("teacher: the file holds no vectors")
-        raw = torch.from_numpy(vectors.vectors.astype(np.float32))
-        sample = raw[torch.randperm(len(raw), generator=torch.Generator().manual_seed(0))[:50_000]]
-        if size < raw.shape[1]:
-            _, directions = torch.linalg.eigh(sample.T @ sample)
-            raw = raw @ directions[:, -size:]
-        elif size > raw.shape[1]:
+            raise InputError("teacher: the folder holds no vectors")
+        if vectors.dense.shape[1] != dense:
             raise InputError(
-                f"the teacher's vectors have {raw.shape[1]} values, the model's dense head {size}"
+                f"the teacher's vectors have {vectors.dense.shape[1]} values, the model's dense"
+                f" head {dense}"
             )
-        self.vectors = F.normalize(raw, dim=-1).half()
-        self.at = vectors.rows(np.asarray(examples.keys))
-        self.parallel = examples.parallel
+        if len(vectors.tokens) and vectors.tokens.shape[1] != multi:
+            raise InputError(
+                f"the teacher's token vectors have {vectors.tokens.shape[1]} values, the model's"
+                f" multi-vector head {multi}"
+            )
+        self.vectors = vectors
+        self.own = vectors.rows(np.asarray(examples.keys))
+        self.dense = self.own.copy()
+        sides = [name.partition("-") for name in examples.languages]
+        first = np.array([head == "en" for head, _, _ in sides])[examples.language]
+        last = np.array([name.rpartition("-")[2] == "en" for name in examples.languages])
+        last = last[examples.language]
+        asked = np.asarray(examples.query)
+        answer = examples.positives.values[
+            examples.positives.offsets[:-1].clip(max=max(0, len(examples.positives.values) - 1))
+        ]
+        for rows, source, target in (
+            (examples.parallel & last, answer, asked),
+            (examples.parallel & first & ~last, asked, answer),
+        ):
+            known = rows & (self.own[source] >= 0)
+            self.dense[target[known]] = self.own[source[known]]
 
-    def of(self, collated: Collated) -> list[tuple[Tensor, Tensor]]:
-        """(rows known to the teacher, their vectors) of the queries and of the passages.
-
-        A translation should land on its English side, a question on its own vector. Passages that
-        came with a refresh of the negatives are not known.
-        """
-        known = len(self.at)
-        places = collated.passage_places
-        passages = np.where(places < known, self.at[places.clip(max=known - 1)], -1)
-        queries = np.where(
-            self.parallel[collated.rows],
-            passages[collated.positives],
-            self.at[collated.query_places],
-        )
-        return [self._target(queries), self._target(passages)]
-
-    def _target(self, wanted: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+    def of(self, places: Ids) -> tuple[Tensor, Tensor]:
+        """Texts of these that have a dense target, and the targets, float32 unit rows."""
+        wanted = np.where(places < len(self.dense), self.dense[places % len(self.dense)], -1)
         rows = np.flatnonzero(wanted >= 0)
-        return torch.from_numpy(rows), self.vectors[torch.from_numpy(wanted[rows])].float()
+        goal = self.vectors.dense[wanted[rows]].astype(np.float32)
+        return torch.from_numpy(rows), torch.from_numpy(goal)
 
+    def tokens(self, places: Ids, starts: Ids, counts: Ids) -> tuple[Tensor, Tensor, Tensor]:
+        """Packed positions of tokens that have a target, the targets (K, M) and rarities (K,).
 
-def english_texts(files: Iterable[Path]) -> Iterator[str]:
-    """Every text of the training rows that is English by its row's language tag."""
-    for path in files:
-        for number, row in enumerate(read_rows(path), 1):
-            if "query" not in row:
-                continue
-            query, positives = pair_of(row, f"{path}:{number}")
-            side = str(row.get("lang", "")).rpartition("-")
-            if side[2] == "en":
-                yield from positives
-                if not side[0]:
-                    yield query
-
-
-def teach(files: Sequence[Path], model: str, target: Path, *, max_length: int = 64) -> int:
-    """Encodes every English text once with a sentence-transformers model; returns their number."""
-    try:
-        from sentence_transformers import SentenceTransformer
-    except ImportError as error:
-        raise MissingExtraError("a teacher needs `pip install tercet[teacher]`") from error
-    texts = {text_key(text): text for text in english_texts(files)}
-    if not texts:
-        raise InputError(
-            f"no English text, by its language tag, in {[str(path) for path in files]}"
+        Text b has the tokens starts[b] to starts[b] + counts[b], [CLS] left out, </s> the last one.
+        A text that was cut for the student is compared as far as it goes.
+        """
+        offsets = self.vectors.token_offsets
+        at: list[Ids] = []
+        source: list[Ids] = []
+        if len(self.vectors.tokens):
+            own = np.where(places < len(self.own), self.own[places % len(self.own)], -1)
+            for row, start, count in zip(
+                own.tolist(), starts.tolist(), counts.tolist(), strict=True
+            ):
+                if row < 0:
+                    continue
+                have = int(offsets[row + 1] - offsets[row])
+                both = count if have == count else min(have, count) - 1  # without </s>
+                at.append(np.arange(start, start + both))
+                source.append(np.arange(offsets[row], offsets[row] + both))
+        picked = np.concatenate(source) if source else np.empty(0, np.int64)
+        return (
+            torch.from_numpy(np.concatenate(at) if at else picked),
+            torch.from_numpy(self.vectors.tokens[picked].astype(np.float32)),
+            torch.from_numpy(self.vectors.rarity[picked].astype(np.float32)),
         )
-    teacher = SentenceTransformer(model, device="cpu", model_kwargs={"dtype": "bfloat16"})
-    teacher.max_seq_length = max_length
-    keys = sorted(texts)
-    vectors = teacher.encode(
-        [texts[key] for key in keys],
-        batch_size=64,
-        convert_to_tensor=True,
-        normalize_embeddings=True,
-        show_progress_bar=True,
-    )
-    TeacherVectors(np.array(keys, dtype=np.int64), vectors.float().numpy().astype(np.float16)).save(
-        target
-    )
-    return len(keys)
+
+
+@dataclass(frozen=True)
+class Told:
+    """A text of the rows, its role and its language."""
+
+    text: str
+    role: Literal["query", "passage"]
+    language: str
+
+
+def told_texts(files: Iterable[Path]) -> dict[int, Told]:
+    """Every different text of the files by text_key, in the role and language it is first seen in.
+
+    Raises InputError naming file and line where a row has no text.
+    """
+    out: dict[int, Told] = {}
+    for path in files:
+        for number, row in numbered_rows(path):
+            for name, language, text in tagged_fields(row, f"{path}:{number}"):
+                key = text_key(text)
+                if key not in out:
+                    out[key] = Told(text, "query" if name == "query" else "passage", language)
+    return out
+
+
+def teach(
+    files: Sequence[Path],
+    model: str | Path,
+    target: Path,
+    config: TeachConfig,
+    *,
+    student: str | Path | None = None,
+    watch: Watch = lambda done, of: None,
+) -> int:
+    """Encodes every text once and writes the folder target; returns the number of texts.
+
+    student is a model whose tokens get a vector each: the teacher's token that covers a token's
+    last character speaks for it. A run that is killed goes on where it stopped, with the same
+    texts, model and config. Raises InputError where target exists or no text is found.
+    """
+    if target.exists():
+        raise InputError(f"{target} exists already: remove it or choose another folder")
+    told = told_texts(text_files(list(files)))
+    if not told:
+        raise InputError(f"no text in {', '.join(str(path) for path in files)}")
+    keys = sorted(told)
+    texts = [told[key] for key in keys]
+    tokenizer = None if student is None else read_tokenizer(fetch(student))[0]
+    reader = _reader(model, config, tokenizer)
+    parts = target.with_name(f".{target.name}.parts") / _name(keys, reader.name, config, tokenizer)
+    dense, tokens, lengths = [], [], []
+    for number, first in enumerate(range(0, len(texts), BLOCK)):
+        some = texts[first : first + BLOCK]
+        held = _part(parts / f"{number:06d}.npz", partial(reader.read, some))
+        dense.append(held["dense"])
+        tokens.append(held["tokens"])
+        lengths.append(held["lengths"])
+        watch(first + len(some), len(texts))
+    languages = [one.language for one in texts]
+    every = _without_languages(np.concatenate(dense), languages, config.directions)
+    sizes = np.concatenate(lengths)
+    with ArraysWriter(target, FORMAT, ARRAYS) as writer:
+        writer.facts |= {"dense": every.shape[1], "multi": tokens[0].shape[1], "model": str(model)}
+        writer.extend("keys", np.array(keys, dtype=np.int64))
+        writer.extend("dense", every.astype(np.float16).ravel())
+        writer.extend("token_offsets", np.concatenate(([0], np.cumsum(sizes))))
+        for block in tokens:
+            writer.extend("tokens", block.ravel())
+        if tokenizer is not None:
+            writer.extend("rarity", _rarities(tokenizer, texts, sizes))
+    for path in sorted(parts.glob("*")):
+        path.unlink()
+    parts.rmdir()
+    return len(texts)
+
+
+def _part(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """A part from disk, or made and kept."""
+    if path.exists():
+        try:
+            with np.load(path, allow_pickle=False) as held:
+                return dict(held)
+        except (OSError, ValueError, KeyError):
+            path.unlink()
+    found = make()
+    with whole_file(path) as file:
+        np.savez(file, **found)
+    return found
+
+
+def _name(keys: Sequence[int], model: str, config: TeachConfig, student: Tokenizer | None) -> str:
+    """Names what parts are made of."""
+    digest = hashlib.sha256(np.array(keys, dtype=np.int64).tobytes())
+    other = "" if student is None else student.backend.to_str()
+    digest.update(f"{model} {config} {other}".encode())
+    return digest.hexdigest()[:32]
+
+
+def _without_languages(
+    dense: npt.NDArray[np.float16], languages: Sequence[str], count: int
+) -> npt.NDArray[np.float32]:
+    """Unit vectors without the directions in which the means of languages differ most."""
+    vectors = dense.astype(np.float32)
+    _, numbers = np.unique(np.array(languages), return_inverse=True)
+    sizes = np.bincount(numbers)
+    enough = np.flatnonzero(sizes >= LEAST)
+    if count > 0 and len(enough) > 1:
+        means = np.stack([vectors[numbers == number].mean(0) for number in enough])
+        _, _, found = np.linalg.svd(means - means.mean(0), full_matrices=False)
+        apart = found[: min(count, len(enough) - 1)]
+        vectors -= (vectors @ apart.T) @ apart
+    vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    return vectors
+
+
+def _rarities(tokenizer: Tokenizer, texts: Sequence[Told], sizes: Ids) -> npt.NDArray[np.float16]:
+    """How rare each of the student's tokens is in its language, 0 at </s>, (sum T,)."""
+    counts = count_languages(tokenizer, ((one.language, one.text) for one in texts))
+    out = []
+    for first in range(0, len(texts), BLOCK):
+        some = texts[first : first + BLOCK]
+        contents = tokenizer.contents([one.text for one in some])
+        cut = [
+            [*ids[: size - 1], tokenizer.eos_id]
+            for ids, size in zip(contents, sizes[first : first + BLOCK].tolist(), strict=True)
+        ]
+        offsets = np.concatenate(([0], np.cumsum([len(ids) for ids in cut])))
+        batch = TokenBatch(
+            np.array([one for ids in cut for one in ids], dtype=np.int32),
+            offsets,
+            offsets[:-1],
+            np.zeros(len(cut), dtype=np.bool_),
+        )
+        rarity = token_idf(counts, batch, [one.language for one in some])
+        rarity[offsets[1:] - 1] = 0.0
+        out.append(rarity.astype(np.float16))
+    return np.concatenate(out)
+
+
+class _TercetReader:
+    """A Tercet model that reads texts as a teacher."""
+
+    def __init__(
+        self, checkpoint: Checkpoint, config: TeachConfig, student: Tokenizer | None
+    ) -> None:
+        self.model, self.tokenizer = checkpoint.model, checkpoint.tokenizer
+        self.name, self.config, self.student = checkpoint.fingerprint, config, student
+        if student is not None and self.model.multi is None:
+            raise InputError("the teacher has no multi-vector head to give vectors of tokens")
+        self.device = torch.device(config.device)
+        self.model.to(self.device)
+        self.model.backbone.pack()
+        self.limit = min(config.max_length, self.model.backbone.config.max_length)
+
+    def read(self, texts: Sequence[Told]) -> dict[str, npt.NDArray[Any]]:
+        """dense (n, D), tokens (sum T, M), lengths (n,) of some texts."""
+        prefixes = {"query": self.config.query_prefix, "passage": self.config.passage_prefix}
+        full = [prefixes[one.role] + one.text for one in texts]
+        shift = np.array([len(prefixes[one.role]) for one in texts])
+        places = [self.tokenizer.places(text) for text in full]
+        tokens = self.tokenizer.frame([ids for ids, _ in places], max_length=self.limit)
+        dense: list[Any] = [None] * len(texts)
+        multi: list[Any] = [np.zeros((0, 0), np.float16)] * len(texts)
+        for some in batches(tokens.lengths, BATCH):
+            batch = tokens.take(some)
+            vectors, found = self._encode(batch)
+            for at, text in enumerate(some.tolist()):
+                dense[text] = vectors[at]
+                if self.student is not None:
+                    own = found[batch.offsets[at] + 1 : batch.offsets[at + 1]]  # with </s>
+                    ends = places[text][1][: len(own) - 1, 1] - shift[text]
+                    multi[text] = own[self._covering(texts[text].text, ends)]
+        lengths = np.array([len(one) for one in multi], dtype=np.int64)
+        return {
+            "dense": np.stack(dense).astype(np.float16),
+            "tokens": np.concatenate(multi),
+            "lengths": lengths,
+        }
+
+    def _covering(self, text: str, ends: Ids) -> Ids:
+        """The teacher's token for each of the student's tokens and for </s>, its last one."""
+        assert self.student is not None
+        _, mine = self.student.places(text)
+        seen = mine[:, 1] <= (ends[-1] if len(ends) else 0)  # what the teacher's limit left
+        found = np.searchsorted(ends, mine[seen, 1], side="left")
+        return np.append(found.clip(max=max(0, len(ends) - 1)), len(ends))
+
+    @torch.inference_mode()
+    def _encode(self, batch: TokenBatch) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+        inputs = Inputs.of(batch, self.device, padding=0.0)
+        states = self.model.backbone(inputs.ids, inputs.layout)
+        if self.config.pooling == "mean":
+            dense = pooled_vectors(states, batch)
+        else:
+            dense = dense_vectors(states, inputs.layout.firsts)
+        wanted = self.student is not None and self.model.multi is not None
+        multi = self.model.multi(states) if wanted else states[:0]  # type: ignore[misc]
+        return dense.cpu().numpy(), multi.half().cpu().numpy()
+
+
+class _SentenceTransformer:
+    """A model of sentence-transformers as a teacher of dense vectors."""
+
+    def __init__(self, model: str, config: TeachConfig) -> None:
+        try:
+            from sentence_transformers import SentenceTransformer
+        except ImportError as error:
+            raise MissingExtraError("this teacher needs `pip install tercet[teacher]`") from error
+        self.model = SentenceTransformer(model, device=config.device)
+        self.model.max_seq_length = config.max_length
+        self.name, self.config = model, config
+
+    def read(self, texts: Sequence[Told]) -> dict[str, npt.NDArray[Any]]:
+        prefixes = {"query": self.config.query_prefix, "passage": self.config.passage_prefix}
+        found = self.model.encode(
+            [prefixes[one.role] + one.text for one in texts],
+            batch_size=64,
+            convert_to_tensor=True,
+            normalize_embeddings=True,
+        )
+        return {
+            "dense": found.float().cpu().numpy().astype(np.float16),
+            "tokens": np.zeros((0, 0), np.float16),
+            "lengths": np.zeros(len(texts), dtype=np.int64),
+        }
+
+
+def _reader(
+    model: str | Path, config: TeachConfig, student: Tokenizer | None
+) -> _TercetReader | _SentenceTransformer:
+    """A Tercet checkpoint where the model is one, else a model of sentence-transformers."""
+    folder = Path(model)
+    ours = (folder / "tercet.json").exists() or any(folder.glob("*_linear.*"))
+    if ours or (not folder.is_dir() and student is not None):
+        fast = config.device != "cpu" or multiplies_bfloat16()
+        dtype = torch.bfloat16 if fast else torch.float32
+        return _TercetReader(read_checkpoint(model, dtype=dtype), config, student)
+    if student is not None:
+        raise InputError(f"{model} has no multi-vector head: --student needs a Tercet model")
+    return _SentenceTransformer(str(model), config)

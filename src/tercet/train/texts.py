@@ -12,12 +12,10 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from tercet.data.rows import SUFFIXES, files_of, numbered_rows
-from tercet.data.split import text_key
 from tercet.errors import InputError
 
 PLAIN = (".txt", ".txt.gz", ".txt.xz")  # one text a line
 SINGLE, LISTED = ("query", "title", "text"), ("pos", "neg")  # fields of a row that hold texts
-BEGINNING = 800  # characters of each text that the choice of pieces looks at
 SECOND = re.compile(r"-(?=[a-z])")  # scripts and regions are capitals or digits: az-Latn-en
 
 
@@ -53,30 +51,24 @@ def tagged_texts(files: Iterable[Path]) -> Iterator[tuple[str, str]]:
             yield from (("", text) for text in _lines(path))
             continue
         for number, row in numbered_rows(path):
-            some = list(_fields(row, f"{path}:{number}"))
-            if not some:
-                raise InputError(
-                    f"{path}:{number}: a row needs a text in one of"
-                    f" {', '.join((*SINGLE, *LISTED))}; this has {', '.join(row) or 'nothing'}"
-                )
-            tag = row.get("lang") or ""
-            if not isinstance(tag, str):
-                raise InputError(
-                    f"{path}:{number}: lang holds a {type(tag).__name__}, not the tag of a language"
-                )
-            first, *more = SECOND.split(tag, 1)
-            second = more[0] if more else first
-            for name, text in some:
-                yield first if name == "query" else second, text
+            yield from ((tag, text) for _, tag, text in tagged_fields(row, f"{path}:{number}"))
 
 
-def beginnings(texts: Iterable[str]) -> Iterator[str]:
-    """The beginning of every different text."""
-    seen: set[int] = set()
-    for text in texts:
-        if (key := text_key(text)) not in seen:
-            seen.add(key)
-            yield text[:BEGINNING]
+def tagged_fields(row: dict[str, Any], where: str) -> Iterator[tuple[str, str, str]]:
+    """(field, language, text) of every text of a row; see `tagged_texts`."""
+    some = list(_fields(row, where))
+    if not some:
+        raise InputError(
+            f"{where}: a row needs a text in one of {', '.join((*SINGLE, *LISTED))};"
+            f" this has {', '.join(row) or 'nothing'}"
+        )
+    tag = row.get("lang") or ""
+    if not isinstance(tag, str):
+        raise InputError(f"{where}: lang holds a {type(tag).__name__}, not the tag of a language")
+    first, *more = SECOND.split(tag, 1)
+    second = more[0] if more else first
+    for name, text in some:
+        yield name, first if name == "query" else second, text
 
 
 def _fields(row: dict[str, Any], where: str) -> Iterator[tuple[str, str]]:

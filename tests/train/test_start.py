@@ -1,0 +1,255 @@
+"""An encoder made into the start of an M3 model: readers, fits, and what a start must keep."""
+
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from tercet.backbone import to_published
+from tercet.checkpoint import Checkpoint, read_checkpoint
+from tercet.encoder import Encoder
+from tercet.errors import InputError, ModelError
+from tercet.train.packed import read_packed
+from tercet.train.start import (
+    FitSample,
+    fit_multi,
+    fit_sparse,
+    language_directions,
+    make_start,
+    read_source,
+    sample_states,
+)
+from tests.conftest import WORDS
+
+TEXTS = [" ".join(WORDS[at : at + 9]) for at in range(0, len(WORDS) - 9, 3)]
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    path = tmp_path / "texts.jsonl"
+    lines = [{"text": one, "lang": ["en", "es", "de"][at % 3]} for at, one in enumerate(TEXTS)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+@pytest.fixture
+def bert(tmp_path: Path, tiny: Checkpoint, tiny_checkpoint: Path) -> Path:
+    """The tiny trunk as BERT stores it: positions from row 0, two token types, spare word rows."""
+    folder = tmp_path / "bert"
+    folder.mkdir()
+    config = json.loads((tiny_checkpoint / "config.json").read_text())
+    tensors = load_file(tiny_checkpoint / "model.safetensors")
+    first = config["pad_token_id"] + 1
+    places, words = (f"embeddings.{name}_embeddings.weight" for name in ("position", "word"))
+    kinds = "embeddings.token_type_embeddings.weight"
+    tensors[places] = tensors[places][first:].clone()
+    tensors[words] = torch.cat((tensors[words], torch.ones(5, tensors[words].shape[1])))
+    tensors[kinds] = torch.cat((tensors[kinds], torch.ones_like(tensors[kinds])))
+    save_file({f"bert.{name}": tensor for name, tensor in tensors.items()},
+              folder / "model.safetensors")  # fmt: skip
+    config |= {
+        "model_type": "bert",
+        "architectures": ["BertModel"],
+        "max_position_embeddings": len(tensors[places]),
+        "vocab_size": len(tensors[words]),
+        "type_vocab_size": 2,
+        "pad_token_id": 0,  # what BERT's config says; the tokenizer's pad is 1
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "tokenizer.json").write_bytes((tiny_checkpoint / "tokenizer.json").read_bytes())
+    return folder
+
+
+def states_of(checkpoint: Any, texts: list[str]) -> torch.Tensor:
+    return sample_states(checkpoint.model.float(), checkpoint.tokenizer.encode(texts))
+
+
+def test_berts_layout_gives_the_states_of_the_same_trunk(bert: Path, tiny: Checkpoint) -> None:
+    found = read_source(bert)
+    assert torch.allclose(states_of(found, TEXTS), states_of(tiny, TEXTS), atol=1e-5)
+    assert found.model.heads == ("dense",)
+    assert found.pooling == "mean"
+
+
+def test_a_start_has_all_heads_and_more_positions_and_old_texts_keep_their_states(
+    bert: Path, text: Path, tmp_path: Path, tiny: Checkpoint
+) -> None:
+    report = make_start(bert, tmp_path / "start", fit=[text], positions=1000, multi=8)
+    made = read_checkpoint(tmp_path / "start")
+    assert made.model.heads == ("dense", "sparse", "multi")
+    assert report.positions == (512, 1000)
+    assert made.model.backbone.config.positions == 1000
+    assert torch.allclose(states_of(made, TEXTS), states_of(tiny, TEXTS), atol=1e-5)
+    encoder = Encoder.load(tmp_path / "start", dtype="float32")
+    found = encoder.encode(TEXTS[:3])
+    assert found.multi is not None
+    assert found.multi.shape[1] == 8
+    assert found.sparse is not None
+    assert found.sparse.nnz > 0
+    assert report.cls_to_pooled is not None
+    assert -1 <= report.cls_to_pooled < 1
+
+
+def test_a_smaller_vocabulary_keeps_the_texts_whose_pieces_stay(
+    tiny_checkpoint: Path, text: Path, tmp_path: Path, tiny: Checkpoint
+) -> None:
+    size = tiny.tokenizer.vocabulary - 20
+    report = make_start(tiny_checkpoint, tmp_path / "start", vocabulary=size, rows=[text])
+    assert report.vocabulary == (tiny.tokenizer.vocabulary, size)
+    made = read_checkpoint(tmp_path / "start")
+    same = [
+        one for one in TEXTS
+        if [made.tokenizer.backend.id_to_token(at) for at in made.tokenizer.contents([one])[0]]
+        == [tiny.tokenizer.backend.id_to_token(at) for at in tiny.tokenizer.contents([one])[0]]
+    ]  # fmt: skip
+    assert same
+    assert torch.allclose(states_of(made, same), states_of(tiny, same), atol=1e-5)
+    # a source that has its heads keeps them
+    for name in ("sparse", "multi"):
+        ours, theirs = getattr(made.model, name), getattr(tiny.model, name)
+        assert torch.equal(ours.weight, theirs.weight)
+
+
+def test_directions_of_languages_are_left_out_of_multi_vectors(tiny: Checkpoint) -> None:
+    tokens = tiny.tokenizer.encode(TEXTS)
+    languages = ["en" if at % 2 else "de" for at in range(len(TEXTS))]
+    states = torch.randn(len(tokens.ids), 32, generator=torch.Generator().manual_seed(0))
+    owners = np.repeat(np.array(languages), tokens.lengths)
+    states[torch.from_numpy(owners == "de")] += 5 * torch.eye(32)[3]
+    apart = language_directions(states, tokens, languages, 4)
+    assert apart.shape == (1, 32)  # two languages differ in one direction
+    assert abs(float(apart[0, 3])) > 0.95
+    head, kept = fit_multi(states, tokens, 31, apart)
+    assert float((head.weight @ apart.T).detach().abs().max()) < 1e-4
+    plain, more = fit_multi(states, tokens, 31, apart[:0])
+    assert float((plain.weight @ apart.T).detach().abs().max()) > 0.9
+    assert kept < more <= 1.0001
+
+
+def test_the_sparse_fit_finds_a_linear_rarity(tiny: Checkpoint) -> None:
+    tokens = tiny.tokenizer.encode(TEXTS)
+    states = torch.randn(len(tokens.ids), 32, generator=torch.Generator().manual_seed(0))
+    truth = torch.randn(32, generator=torch.Generator().manual_seed(1))
+    goals = (states @ truth * 0.1 + 2.0).numpy().astype(np.float32)  # above 0: no ReLU in the way
+    head, correlation = fit_sparse(states, tokens, goals)
+    assert correlation > 0.99
+    assert torch.allclose(head.weight[0], 0.1 * truth, atol=0.02)
+
+
+def test_a_sample_has_every_language_alike() -> None:
+    tagged = [("en", f"text {n}") for n in range(500)] + [("sw", f"andiko {n}") for n in range(9)]
+    sample = FitSample(20)
+    assert list(sample.passing(tagged)) == tagged
+    texts, languages = sample.drawn()
+    assert languages.count("sw") == 9
+    assert 9 <= languages.count("en") <= 11
+    assert len(set(texts)) == len(texts)
+
+
+def packed(path: Path, checkpoint: Checkpoint) -> Path:
+    """Writes the tiny trunk as a packed image, weights rounded to 4 bits."""
+    model, tokenizer = checkpoint.model, checkpoint.tokenizer
+    config = model.backbone.config
+    content = json.loads(tokenizer.backend.to_str())
+    pieces = [(piece.encode(), score) for piece, score in content["model"]["vocab"]]
+    ends = np.cumsum([0, *(len(piece) for piece, _ in pieces)]).astype("<u4")
+    head = b"E5S1" + struct.pack("<I", 1)
+    sizes = (config.hidden, config.layers, config.heads, config.feed_forward)
+    head += struct.pack("<7i", *sizes, config.vocabulary, config.positions - 2, 2)
+    head += struct.pack("<fi", config.norm_eps, 32)
+    head += struct.pack("<5iQ", len(pieces), 0, 2, 1, 3, int(ends[-1]))
+    head += ends.tobytes() + np.array([score for _, score in pieces], "<f4").tobytes()
+    head += b"".join(piece for piece, _ in pieces) + struct.pack("<iI", 0, 0)
+    names = {"attention.self.query": "q", "attention.self.key": "k", "attention.self.value": "v",
+             "attention.output.dense": "ao", "intermediate.dense": "fi", "output.dense": "fo",
+             "attention.output.LayerNorm": "aln", "output.LayerNorm": "oln"}  # fmt: skip
+    tops = {"embeddings.word_embeddings.weight": "emb.word",
+            "embeddings.position_embeddings.weight": "emb.pos",
+            "embeddings.token_type_embeddings.weight": "emb.type",
+            "embeddings.LayerNorm.weight": "emb.ln.w",
+            "embeddings.LayerNorm.bias": "emb.ln.b"}  # fmt: skip
+    stored: dict[str, bytes] = {}
+    for name, tensor in to_published(model.backbone.state_dict(), config.layers).items():
+        if name in tops:
+            short = tops[name]
+        else:
+            number, part = name.removeprefix("encoder.layer.").split(".", 1)
+            part, kind = part.rsplit(".", 1)
+            short = f"l{number}.{names[part]}.{kind[0]}"
+        values = tensor.numpy()
+        if short == "emb.pos":
+            values = values[2:]
+        if short == "emb.type":
+            values = np.concatenate((values, values))
+        matrix = short == "emb.word" or (short.endswith(".w") and "ln" not in short)
+        stored[short] = blocks(values) if matrix else values.astype("<f4").tobytes()
+    at = len(head) + 4 + sum(2 + len(name) + 1 + 4 + 16 for name in stored)
+    listed, body = struct.pack("<i", len(stored)), b""
+    for name, raw in stored.items():
+        listed += struct.pack("<H", len(name)) + name.encode() + struct.pack("<BI", 0, 0)
+        listed += struct.pack("<QQ", at + len(body), len(raw))
+        body += raw
+    path.write_bytes(head + listed + body)
+    return path
+
+
+def blocks(values: np.ndarray[Any, Any]) -> bytes:
+    """Q4_0: a float16 scale and 32 weights in 16 bytes."""
+    out = b""
+    for row in values.astype(np.float32).reshape(-1, 32):
+        scale = np.float16(np.abs(row).max() / 7)
+        whole = np.clip(np.round(row / np.float32(scale)) + 8, 0, 15).astype(np.uint8)
+        out += scale.tobytes() + (whole[:16] | whole[16:] << 4).tobytes()
+    return out
+
+
+def test_a_packed_encoder_is_the_trunk_within_its_four_bits(
+    tiny: Checkpoint, tmp_path: Path
+) -> None:
+    path = packed(tmp_path / "tiny.bin", tiny)
+    found = read_packed(path)
+    ours = to_published(tiny.model.backbone.state_dict(), tiny.model.backbone.config.layers)
+    for name, tensor in found.tensors.items():
+        wanted = ours[name]
+        if "position" in name:
+            wanted = wanted[2:]
+        if "token_type" in name:
+            wanted = wanted.expand(2, -1)
+        step = wanted.abs().max() / 7 if name.endswith("weight") and wanted.ndim > 1 else 0.0
+        assert torch.all((tensor - wanted).abs() <= 0.55 * step + 1e-6), name
+    source = read_source(path)
+    assert source.tokenizer.contents(TEXTS) == tiny.tokenizer.contents(TEXTS)
+    assert source.model.backbone.config.positions == tiny.model.backbone.config.positions
+    near = torch.nn.functional.cosine_similarity(states_of(source, TEXTS), states_of(tiny, TEXTS))
+    assert float(near.mean()) > 0.9
+
+
+def test_a_damaged_packed_file_is_told_in_words(tiny: Checkpoint, tmp_path: Path) -> None:
+    path = packed(tmp_path / "tiny.bin", tiny)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ModelError, match="not a whole packed encoder"):
+        read_source(path)
+    path.write_bytes(b"something else")
+    with pytest.raises(ModelError, match="no packed encoder: give the folder"):
+        read_source(path)
+
+
+def test_what_cannot_start_is_told_in_words(
+    tiny_checkpoint: Path, bert: Path, text: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match="give rows"):
+        make_start(tiny_checkpoint, tmp_path / "a", vocabulary=100)
+    with pytest.raises(InputError, match="fitted to text: give some"):
+        make_start(bert, tmp_path / "a")
+    with pytest.raises(InputError, match="multi-vectors of 99 values from states of 32"):
+        make_start(bert, tmp_path / "a", fit=[text], multi=99)
+    with pytest.raises(InputError, match="exists already"):
+        make_start(bert, text.parent, fit=[text])
+    with pytest.raises(ModelError, match="no such folder"):
+        make_start(tmp_path / "nowhere", tmp_path / "a", fit=[text])
+    assert not (tmp_path / "a").exists()

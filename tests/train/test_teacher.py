@@ -1,0 +1,292 @@
+"""Teachers: vectors kept once, targets of texts and tokens, and a student that follows them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import cosine_similarity
+
+from tercet.checkpoint import Checkpoint, Settings, read_checkpoint, write_checkpoint
+from tercet.errors import InputError
+from tercet.model import M3Model
+from tercet.tokens import Tokenizer
+from tercet.train import start, teacher
+from tercet.train.config import TrainConfig, from_tree
+from tercet.train.distributed import World
+from tercet.train.objective import Known
+from tercet.train.prepare import prepare
+from tercet.train.run import make_targets, train
+from tercet.train.start import make_start, pooled_vectors, sample_states
+from tercet.train.teacher import TeachConfig, TeacherVectors, teach
+from tests.conftest import WORDS
+
+ENGLISH = [" ".join(WORDS[at : at + 6]) for at in range(0, 60, 2)]
+GERMAN = [" ".join((WORDS + WORDS)[at : at + 6]) for at in range(len(WORDS) - 35, len(WORDS) - 5)]
+PLAIN = TeachConfig(directions=0)
+
+
+@pytest.fixture(autouse=True)
+def exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Products in float32, whatever this machine could do."""
+    for module in (teacher, start):
+        monkeypatch.setattr(module, "multiplies_bfloat16", lambda: False)
+
+
+@pytest.fixture
+def model(tiny_model: M3Model, tokenizer: Tokenizer, tmp_path: Path) -> Path:
+    """The tiny model without a prefix."""
+    write_checkpoint(tmp_path / "model", tiny_model, tokenizer)
+    return tmp_path / "model"
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    """Translations in both orders, questions, and raw texts."""
+    path = tmp_path / "rows.jsonl"
+    made: list[dict[str, Any]] = []
+    for at in range(10):
+        made.append({"query": GERMAN[at], "pos": [ENGLISH[at]], "lang": "de-en"})
+        made.append({"query": ENGLISH[10 + at], "pos": [GERMAN[10 + at]], "lang": "en-de"})
+        made.append({"query": ENGLISH[20 + at][:12], "pos": [ENGLISH[20 + at]], "lang": "en"})
+    made += [{"text": text, "lang": "de"} for text in GERMAN[20:]]
+    path.write_text("".join(json.dumps(row) + "\n" for row in made))
+    return path
+
+
+def config(rows: Path, source: Path, taught: Path, to: Path, **changes: Any) -> TrainConfig:
+    return from_tree({
+        "stage": "align",
+        "steps": 30,
+        "model": str(source),
+        "to": str(to),
+        "device": "cpu",
+        "dtype": "float32",
+        "dropout": 0.0,
+        "data": {"sources": [{"files": [str(rows)]}], "cache": str(to.parent / "cache"),
+                 "query_tokens": 32, "passage_tokens": 64, "shuffle_segments": 0.0},
+        "batch": {"lengths": [64], "rows": 16},
+        "optimiser": {"lr": 3e-3, "frozen": ["words", "positions", "multi"]},
+        "teacher": {"path": str(taught), "rarity": 1.0},
+        **changes,
+    })  # fmt: skip
+
+
+@pytest.fixture
+def taught(rows: Path, model: Path, tmp_path: Path) -> Path:
+    folder = tmp_path / "taught"
+    teach([rows], model, folder, PLAIN, student=model)
+    return folder
+
+
+def test_a_text_has_the_teachers_vectors(taught: Path, tiny: Checkpoint) -> None:
+    found = TeacherVectors.load(taught)
+    tokens = tiny.tokenizer.encode([GERMAN[3]])
+    states = sample_states(tiny.model, tokens)
+    row = int(found.rows(np.array([teacher.text_key(GERMAN[3])]))[0])
+    assert tiny.model.multi is not None
+    wanted = torch.nn.functional.normalize(states[0], dim=-1).detach().numpy()
+    assert np.allclose(found.dense[row], wanted, atol=2e-3)
+    span = slice(int(found.token_offsets[row]), int(found.token_offsets[row + 1]))
+    assert np.allclose(found.tokens[span], tiny.model.multi(states)[1:].detach().numpy(), atol=3e-3)
+    assert found.rarity[span][-1] == 0  # </s>
+    assert (found.rarity[span][:-1] > 0).any()
+
+
+def test_pooling_and_prefix_are_the_teachers(
+    rows: Path, model: Path, tmp_path: Path, tiny: Checkpoint
+) -> None:
+    mean = TeachConfig(pooling="mean", passage_prefix="the water ", directions=0)
+    teach([rows], model, tmp_path / "mean", mean)
+    found = TeacherVectors.load(tmp_path / "mean")
+    assert not len(found.tokens)
+    row = int(found.rows(np.array([teacher.text_key(GERMAN[25])]))[0])
+    tokens = tiny.tokenizer.encode(["the water " + GERMAN[25]])
+    wanted = pooled_vectors(sample_states(tiny.model, tokens), tokens)[0].numpy()
+    assert np.allclose(found.dense[row], wanted, atol=2e-3)
+
+
+def test_tokens_of_another_vocabulary_take_the_vector_of_the_token_that_covers_them(
+    rows: Path, model: Path, tmp_path: Path, tiny: Checkpoint
+) -> None:
+    small = tmp_path / "small"
+    size = tiny.tokenizer.vocabulary - 60
+    make_start(model, small, vocabulary=size, rows=[rows], alpha=1.0, prior=0.0)
+    student = read_checkpoint(small).tokenizer
+    text = next(t for t in ENGLISH + GERMAN if len(student.contents([t])[0]) > 6)
+    path = tmp_path / "one.jsonl"
+    path.write_text(json.dumps({"text": text}) + "\n" + json.dumps({"text": "the of"}) + "\n")
+    prefixed = TeachConfig(passage_prefix="river city ", directions=0)
+    teach([path], model, tmp_path / "taught", prefixed, student=small)
+    found = TeacherVectors.load(tmp_path / "taught")
+    row = int(found.rows(np.array([teacher.text_key(text)]))[0])
+    vectors = found.tokens[found.token_offsets[row] : found.token_offsets[row + 1]]
+    _, mine = student.places(text)
+    assert len(vectors) == len(mine) + 1
+    tokens = tiny.tokenizer.encode(["river city " + text])
+    assert tiny.model.multi is not None
+    theirs = tiny.model.multi(sample_states(tiny.model, tokens))[3:].detach().numpy()
+    _, spans = tiny.tokenizer.places(text)
+    for at, (_, end) in enumerate(mine.tolist()):
+        owner = next(n for n, (_, last) in enumerate(spans.tolist()) if end <= last)
+        assert np.allclose(vectors[at], theirs[owner], atol=3e-3)
+    assert np.allclose(vectors[-1], theirs[-1], atol=3e-3)
+
+
+def test_what_tells_languages_apart_is_taken_out(rows: Path, model: Path, tmp_path: Path) -> None:
+    def distance(folder: Path) -> float:
+        found = TeacherVectors.load(folder)
+        keys = [np.array([teacher.text_key(t) for t in some]) for some in (GERMAN, ENGLISH)]
+        means = [found.dense[found.rows(key)].astype(np.float32).mean(0) for key in keys]
+        return float(np.linalg.norm(means[0] - means[1]))
+
+    teach([rows], model, tmp_path / "with", PLAIN)
+    teach([rows], model, tmp_path / "without", TeachConfig(directions=1))
+    assert distance(tmp_path / "without") < 0.5 * distance(tmp_path / "with")
+
+
+def test_a_killed_run_goes_on(
+    rows: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(teacher, "BLOCK", 16)
+    reads: list[int] = []
+    whole = teacher._TercetReader.read
+
+    def read(self: Any, texts: Any) -> Any:
+        reads.append(len(texts))
+        if len(reads) == 3:
+            raise KeyboardInterrupt
+        return whole(self, texts)
+
+    monkeypatch.setattr(teacher._TercetReader, "read", read)
+    with pytest.raises(KeyboardInterrupt):
+        teach([rows], model, tmp_path / "taught", PLAIN, student=model)
+    assert not (tmp_path / "taught").exists()
+    teach([rows], model, tmp_path / "taught", PLAIN, student=model)
+    assert sum(reads) == 70 + 16  # the part that was being read is read twice
+    monkeypatch.setattr(teacher._TercetReader, "read", whole)
+    teach([rows], model, tmp_path / "again", PLAIN, student=model)
+    both = [TeacherVectors.load(tmp_path / name) for name in ("taught", "again")]
+    assert np.array_equal(both[0].keys, both[1].keys)
+    assert np.allclose(both[0].tokens, both[1].tokens, atol=1e-3)
+
+
+def test_translations_are_drawn_to_their_english_side(
+    rows: Path, taught: Path, model: Path, tmp_path: Path
+) -> None:
+    run = config(rows, model, taught, tmp_path / "run")
+    ready = prepare(run, World.start("cpu"))
+    targets = make_targets(run, ready)
+    for row in range(len(ready.examples)):
+        if not ready.examples.parallel[row]:
+            continue
+        query = ready.examples.query[row]
+        answer = ready.examples.positives[row][0]
+        english = query if row % 3 == 1 else answer
+        own = targets.own[english]
+        assert targets.dense[query] == targets.dense[answer] == own
+    _, goal = targets.of(np.array([ready.examples.query[0]]))
+    assert np.allclose(goal[0], targets.vectors.dense[targets.own[ready.examples.positives[0][0]]])
+
+
+def test_align_draws_a_damaged_student_back_to_its_teacher(
+    rows: Path, taught: Path, model: Path, tmp_path: Path, tiny: Checkpoint
+) -> None:
+    damaged = read_checkpoint(model)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in damaged.model.backbone.layers.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    write_checkpoint(tmp_path / "damaged", damaged.model, damaged.tokenizer)
+    run = config(rows, tmp_path / "damaged", taught, tmp_path / "run", steps=60)
+    healed = read_checkpoint(train(run, log=lambda line: None))
+    tokens = tiny.tokenizer.encode(ENGLISH[:8])
+
+    def near(checkpoint: Checkpoint) -> tuple[float, float]:
+        states = sample_states(checkpoint.model, tokens)
+        wanted = sample_states(tiny.model, tokens)
+        first = torch.from_numpy(tokens.offsets[:-1])
+        assert checkpoint.model.multi is not None
+        assert tiny.model.multi is not None
+        multi = (checkpoint.model.multi(states) * tiny.model.multi(wanted)).sum(-1)
+        return (
+            float(cosine_similarity(states[first], wanted[first]).mean()),
+            float(multi.detach().mean()),
+        )
+
+    before, after = near(damaged), near(healed)
+    assert 1 - after[0] < 0.7 * (1 - before[0])
+    assert 1 - after[1] < 0.7 * (1 - before[1])
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
+    reports = [line for line in lines if "teacher_tokens" in line]
+    for name in ("teacher_dense", "teacher_tokens", "teacher_rarity"):
+        assert reports[-1][name] < reports[0][name]
+    # what is frozen stays
+    assert torch.equal(healed.model.backbone.words.weight, damaged.model.backbone.words.weight)
+    assert torch.equal(healed.model.multi.weight, damaged.model.multi.weight)  # type: ignore[union-attr]
+
+
+def test_token_targets_meet_their_tokens(
+    rows: Path, taught: Path, model: Path, tmp_path: Path
+) -> None:
+    """A student that is the teacher has no distance to it, whatever order texts are encoded in."""
+    run = config(rows, model, taught, tmp_path / "run", steps=1)
+    train(run, log=lambda line: None)
+    (line,) = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
+    assert line["teacher_tokens"] < 2e-3
+    # only translations are drawn elsewhere than to their own vectors
+    assert line["teacher_dense"] < 0.9
+
+
+def test_a_passage_that_the_teacher_prefers_is_no_negative() -> None:
+    scores = torch.tensor([[0.9, 0.95, 0.2], [0.1, 0.8, 0.79]])
+    pairs = torch.ones(2, 3, dtype=torch.bool)
+    pairs[1, 2] = False
+    known = Known(scores, pairs, torch.tensor([True, True]), torch.tensor([0, 1]))
+    assert known.above(0.0).tolist() == [[False, True, False], [False, False, False]]
+    assert known.above(0.05).tolist() == [[True, True, False], [False, True, False]]
+    blind = Known(scores, pairs, torch.tensor([False, True]), torch.tensor([0, 1]))
+    assert not blind.above(0.0)[0].any()
+
+
+def test_unified_learns_from_the_teachers_scores(taught: Path, model: Path, tmp_path: Path) -> None:
+    path = tmp_path / "pairs.jsonl"
+    pairs = [{"query": ENGLISH[20 + n][:12], "pos": [ENGLISH[20 + n]], "lang": "en"}
+             for n in range(10)]  # fmt: skip
+    path.write_text("".join(json.dumps(row) + "\n" for row in pairs))
+    parts = {"path": str(taught), "scores": 1.0, "dense": 0.0, "tokens": 0.0, "margin": 0.05}
+    loss = {"dense_loss": 0.0, "sparse_loss": 0.0, "multi_loss": 0.0, "distillation": False}
+    run = config(path, model, taught, tmp_path / "run", stage="unified", teacher=parts,
+                 loss=loss, batch={"lengths": [64], "rows": 10}, steps=30)  # fmt: skip
+    train(run, log=lambda line: None)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
+    found = [line["teacher_scores"] for line in lines if "teacher_scores" in line]
+    assert found[-1] < found[0]
+
+
+def test_wrong_teachers_are_told_in_words(
+    rows: Path, taught: Path, model: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=r"set teacher\.path"):
+        config(rows, model, taught, tmp_path / "run", teacher={"dense": 1.0})
+    with pytest.raises(InputError, match=r"set data\.shuffle_segments = 0"):
+        config(rows, model, taught, tmp_path / "run",
+               data={"sources": [{"files": [str(rows)]}]})  # fmt: skip
+    with pytest.raises(InputError, match=r"'word' is none of words, positions"):
+        config(rows, model, taught, tmp_path / "run", optimiser={"frozen": ["word"]})
+    with pytest.raises(InputError, match="not a folder of `tercet data teach`"):
+        TeacherVectors.load(tmp_path)
+    with pytest.raises(InputError, match="exists already"):
+        teach([rows], model, taught, PLAIN)
+    checkpoint = read_checkpoint(model)
+    settings = Settings(query_prefix="the ")
+    prefixed = tmp_path / "prefixed"
+    write_checkpoint(prefixed, checkpoint.model, checkpoint.tokenizer, settings=settings)
+    with pytest.raises(InputError, match="without the model's prefixes"):
+        train(config(rows, prefixed, taught, tmp_path / "run"), log=lambda line: None)
+    bare = tmp_path / "empty.jsonl"
+    bare.write_text("")
+    with pytest.raises(InputError, match="no text in"):
+        teach([bare], model, tmp_path / "none", PLAIN)
