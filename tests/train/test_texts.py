@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tercet.errors import InputError
-from tercet.train.texts import beginnings, tagged_texts, text_files, texts_in
+from tercet.train.texts import tagged_texts, text_files, texts_in
 
 ROWS = [
     {"query": "q", "pos": ["p1", "p2"], "neg": ["n"], "lang": "en"},
@@ -32,10 +32,6 @@ def test_rows_and_lines_give_their_texts(tmp_path: Path) -> None:
     ]
 
 
-def test_beginnings_of_different_texts() -> None:
-    assert list(beginnings(["The  sea", "the sea", "x" * 2000])) == ["The  sea", "x" * 800]
-
-
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -49,7 +45,7 @@ def test_beginnings_of_different_texts() -> None:
 def test_what_is_wrong_is_named(tmp_path: Path, name: str, content: bytes, message: str) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError, match=message):
-        list(texts_in([tmp_path / name]))
+        list(tagged_texts([tmp_path / name]))
 
 
 def test_no_files_are_refused(tmp_path: Path) -> None:

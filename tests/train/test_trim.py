@@ -10,10 +10,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tercet.checkpoint import Checkpoint, read_checkpoint
+from tercet.cli import run
 from tercet.encoder import Encoder
 from tercet.errors import InputError, ModelError
-from tercet.train import trim as module
+from tercet.train import counts
 from tercet.train.trim import Sample, stored_dtype, trim
+from tests.conftest import WORDS
 from tests.test_sentencepiece import spm
 
 TEXTS = [
@@ -94,9 +96,69 @@ def test_a_bound_on_the_vocabulary_changes_texts_and_says_so(
     assert 0 < report.changed < 6
     assert report.compared == 6 - report.changed
     assert set(report.values.values()) == {0.0}
+    assert report.changed == sum(cut_otherwise(tiny_checkpoint, tmp_path / "few", TEXTS))
     with pytest.raises(InputError, match="single characters"):
         trim(tiny_checkpoint, tmp_path / "none", [text], vocabulary=10)
     assert not (tmp_path / "none").exists()
+
+
+def cut_otherwise(before: Path, after: Path, texts: list[str]) -> list[bool]:
+    """Whether each text's pieces are others, told by cutting all of them."""
+    old, new = (read_checkpoint(folder).tokenizer.backend for folder in (before, after))
+    return [old.encode(text).tokens != new.encode(text).tokens for text in texts]
+
+
+@pytest.mark.parametrize("balance", [False, True])
+def test_changed_texts_are_counted_without_cutting_all_again(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, balance: bool
+) -> None:
+    facts = json.loads((folder / "tercet.json").read_text())
+    facts |= {"query_prefix": "the king ", "passage_prefix": "die Stadt "}
+    (folder / "tercet.json").write_text(json.dumps(facts))
+    texts = [f"{WORDS[n % 40]} {WORDS[n * n % 97]}" for n in range(60)] + ["", "☃ Haus"]
+    rows = [{"text": text, "lang": "de" if n % 7 else "es"} for n, text in enumerate(texts)]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    full = trim(folder, tmp_path / "full", [path], sample=0).after.vocabulary
+    monkeypatch.setattr(counts, "BLOCK", 7)  # two prefixes: a text's two rows may be parted
+    found = []
+    for less in (1, 5, 20, 30):
+        target = tmp_path / f"less-{less}"
+        report = trim(folder, target, [path], vocabulary=full - less, balance=balance, sample=99)
+        otherwise = [
+            any(marks)
+            for marks in zip(
+                *(
+                    cut_otherwise(folder, target, [prefix + text for text in texts])
+                    for prefix in ("the king ", "die Stadt ")
+                ),
+                strict=True,
+            )
+        ]
+        assert report.changed == sum(otherwise)
+        assert set(report.values.values()) <= {0.0}
+        found.append(report.changed)
+    assert 0 < found[0] < found[1] < found[2] < len(texts)
+
+
+def test_small_languages_keep_their_pieces_when_balanced(folder: Path, tmp_path: Path) -> None:
+    rows = [{"text": "the river and the sea", "lang": "en"}] * 50
+    rows += [{"text": "the mountain city", "lang": "en"}] * 3 + [{"text": "Wasser", "lang": "de"}]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    full = trim(folder, tmp_path / "full", [path], sample=0).after.vocabulary
+
+    def lost(balance: bool) -> set[str]:
+        target = tmp_path / f"balanced-{balance}"
+        trim(folder, target, [path], vocabulary=full - 1, balance=balance, sample=0)
+        both = [
+            set(read_checkpoint(one).tokenizer.backend.get_vocab())
+            for one in (tmp_path / "full", target)
+        ]
+        return both[0] - both[1]
+
+    assert lost(balance=False) == {"▁Wasser"}
+    assert len(lost(balance=True) & {"▁mountain", "▁city"}) == 1
 
 
 def test_missing_heads_stay_missing(folder: Path, text: Path, tmp_path: Path) -> None:
@@ -185,8 +247,18 @@ def test_the_sample_is_spread_and_bounded(
     drawn = sorted(int(text) for text in sample.texts)
     assert len(set(drawn)) == 50
     assert 350 < np.mean(drawn) < 650
-    monkeypatch.setattr(module, "BLOCK", 2)
+    monkeypatch.setattr(counts, "BLOCK", 2)
     report = trim(tiny_checkpoint, tmp_path / "small", [text], sample=2)
     assert report.compared == 2
     report = trim(tiny_checkpoint, tmp_path / "none", [text], sample=0)
     assert (report.compared, report.values) == (0, {})
+
+
+def test_the_command_balances_a_bounded_vocabulary_alone(
+    tiny_checkpoint: Path, text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["trim", str(tiny_checkpoint), "--rows", str(text), "--to", str(tmp_path / "small")]
+    assert run([*asked, "--balanced"]) == 2
+    assert "--vocabulary" in capsys.readouterr().err
+    assert run([*asked, "--balanced", "--vocabulary", "190", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["after"]["vocabulary"] == 190

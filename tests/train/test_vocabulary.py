@@ -5,12 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tokenizers import AddedToken
 from tokenizers import Tokenizer as Backend
 
 from tercet.errors import InputError, ModelError
+from tercet.sentencepiece import unigram
 from tercet.tokens import Tokenizer
-from tercet.train import vocabulary
+from tercet.train import counts as counting
 from tercet.train.vocabulary import (
     LanguageCounts,
     balanced,
@@ -61,7 +64,7 @@ def test_documents_are_counted_once_in_any_block(
     assert counts[place("▁the")] == 2
     assert counts[place("▁river")] == 3
     for name, size in (("BLOCK", 2), ("CHARACTERS", 10)):
-        monkeypatch.setattr(vocabulary, name, size)
+        monkeypatch.setattr(counting, name, size)
         assert np.array_equal(document_frequency(tokenizer, TEXTS), counts)
 
 
@@ -86,6 +89,38 @@ def test_the_lowest_score_stays_for_the_unknowns_sake(tokenizer: Tokenizer) -> N
     kept = [piece for piece, _ in pruned(content, counts, 1000).content["model"]["vocab"]]
     assert "▁queen" in kept
     assert "▁king" not in kept
+
+
+def test_special_tokens_keep_a_lowest_score(tokenizer: Tokenizer) -> None:
+    content = json.loads(tokenizer.backend.to_str())
+    vocab = content["model"]["vocab"]
+    assert vocab[-1][0] == "<mask>"
+    vocab[-1][1] = -50.0
+    small = pruned(content, np.zeros(len(vocab), dtype=np.int64), 1000).content["model"]["vocab"]
+    assert min(score for _, score in small) == -50.0
+
+
+# Many equal scores, so that paths tie; "d" and "z" are no pieces, so they are unknown.
+PIECES = ("▁", "a", "b", "c", "ab", "bc", "abc", "▁a", "▁ab", "ba", "zz", "bd", "db", "▁z", "aa")
+
+
+@given(
+    scores=st.lists(st.sampled_from([-1.0, -2.0, -2.5, -3.0, -9.0]), min_size=15, max_size=15),
+    special=st.sampled_from([0.0, -2.0, -20.0]),
+    kept=st.sets(st.sampled_from(PIECES)),
+    texts=st.lists(st.text("abcdz ", max_size=12), min_size=1, max_size=8),
+)
+def test_texts_change_that_have_a_piece_that_went_and_no_others(
+    scores: list[float], special: float, kept: set[str], texts: list[str]
+) -> None:
+    vocab = [(token, special) for token in ("<s>", "<pad>", "</s>", "<unk>")]
+    vocab += [*zip(PIECES, scores, strict=True), ("<mask>", 0.0)]
+    old = Tokenizer(unigram(vocab, []))
+    counts = np.array([piece in kept for piece, _ in vocab], dtype=np.int64)
+    new, rows = prune_tokenizer(old, counts, 100)
+    for text in texts:
+        before, after = old.contents([text])[0], new.contents([text])[0]
+        assert (rows[after].tolist() != before) == (not set(before) <= set(rows.tolist()))
 
 
 def test_what_cannot_be_pruned_is_refused(tokenizer: Tokenizer) -> None:
@@ -116,7 +151,7 @@ def test_ids_are_counted_by_language_in_any_block(
             expected[name][number] += 1
     assert expected["en"][tokenizer.backend.token_to_id("▁the")] == 3
     for name, size in (("CHARACTERS", 1 << 20), ("BLOCK", 2), ("CHARACTERS", 10)):
-        monkeypatch.setattr(vocabulary, name, size)
+        monkeypatch.setattr(counting, name, size)
         found = count_languages(tokenizer, iter(TAGGED))
         assert set(found.languages) == expected.keys()
         for row, language in enumerate(found.languages):

@@ -37,6 +37,12 @@ if TYPE_CHECKING:
     type=click.IntRange(1),
     help="Most ids to keep: the rarest pieces go.  [default: all that the text uses]",
 )
+@click.option(
+    "--balanced",
+    is_flag=True,
+    help="With --vocabulary, keep what is frequent in each language of the rows: one of n words"
+    " weighs n^0.3.  [default: what most texts have]",
+)
 @click.option("--revision", metavar="NAME", help="Branch, tag or commit of a model on the hub.")
 @click.option(
     "--sample",
@@ -51,6 +57,7 @@ def trim(
     files: tuple[str, ...],
     target: Path,
     vocabulary: int | None,
+    balanced: bool,
     revision: str | None,
     sample: int,
     as_json: bool,
@@ -65,9 +72,12 @@ def trim(
     Examples:
       tercet trim BAAI/bge-m3 --rows german.jsonl.gz --to m3-german
       tercet trim my-model --rows docs.txt,queries.jsonl --to small --vocabulary 30000 --json
+      tercet trim my-model --rows train/ --to small --vocabulary 60000 --balanced
     """
     from tercet.train.trim import trim as run
 
+    if balanced and vocabulary is None:
+        raise click.UsageError("--balanced says which pieces to keep: give --vocabulary too")
     names = [Path(name) for some in files for name in some.split(",") if name]
     with Meter("texts") as meter:
         report = run(
@@ -75,6 +85,7 @@ def trim(
             target,
             names,
             vocabulary=vocabulary,
+            balance=balanced,
             revision=revision,
             sample=sample,
             watch=lambda what, count: meter.show(0, None, count=count, unit=f"texts ({what})"),

@@ -5,12 +5,15 @@ memory. Knows nothing of training.
 """
 
 import random
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import numpy.typing as npt
+import scipy.sparse as sp
 import torch
 from safetensors import safe_open
 
@@ -24,12 +27,19 @@ from tercet.model import M3Model
 from tercet.scores import dense_scores, lexical_scores, maxsim_scores
 from tercet.tensorfiles import load_torch, weight_files
 from tercet.tokens import Tokenizer
-from tercet.train.texts import text_files, texts_in
-from tercet.train.vocabulary import document_frequency, prune_tokenizer
+from tercet.train.counts import token_counts
+from tercet.train.texts import tagged_texts, text_files
+from tercet.train.vocabulary import (
+    ALPHA,
+    Counts,
+    LanguageCounter,
+    Scores,
+    balanced,
+    probabilities,
+    prune_tokenizer,
+)
 
 SAMPLE, LENGTH = 100, 256  # texts encoded by both models, tokens of each: a minute on a CPU
-BLOCK = 4096  # texts tokenised at once, or
-CHARACTERS = 1 << 20  # as many as these
 
 Rows = npt.NDArray[np.int64]
 Watch = Callable[[str, int], None]  # what is being done, texts so far
@@ -67,6 +77,7 @@ def trim(
     files: Sequence[Path],
     *,
     vocabulary: int | None = None,
+    balance: bool = False,
     revision: str | None = None,
     sample: int = SAMPLE,
     watch: Watch = lambda what, count: None,
@@ -74,11 +85,13 @@ def trim(
     """Writes a checkpoint with only the pieces that the files' texts use; see `TrimReport`.
 
     1. Count the pieces of all texts, behind each prefix that the model puts before them.
-    2. Prune the tokenizer; cut all texts again and count those that came out differently.
+    2. Prune the tokenizer. The texts that it cuts otherwise are those with a piece that went.
     3. Encode a sample, replace the word embeddings by the kept rows, write, load, encode again.
 
-    vocabulary bounds the number of ids; then rare pieces go too, and texts change. Raises
-    InputError where target exists or there is no text, ModelError where the model cannot be read.
+    vocabulary bounds the number of ids; then rare pieces go too, and texts change. Rare is what few
+    texts have or, with balance, what is rare in languages that weigh (their tokens) ** ALPHA.
+    Raises InputError where target exists or there is no text, ModelError where the model cannot be
+    read.
     """
     if target.exists():
         raise InputError(f"{target} exists already: remove it or choose another folder")
@@ -89,27 +102,28 @@ def trim(
     prefixes = {checkpoint.settings.query_prefix, checkpoint.settings.passage_prefix}
     chosen = Sample(sample)
 
-    def asked(what: str) -> Iterator[str]:
-        """Every text behind every prefix."""
-        for number, text in enumerate(texts_in(found)):
-            if what == "counting":
-                chosen.add(number, text)
+    def asked() -> Iterator[tuple[str, str]]:
+        """Every text behind every prefix, with its language."""
+        for number, (language, text) in enumerate(tagged_texts(found)):
+            chosen.add(number, text)
             if number % 1000 == 0:
-                watch(what, number)
-            yield from (prefix + text for prefix in sorted(prefixes))
+                watch("counting", number)
+            yield from ((language, prefix + text) for prefix in sorted(prefixes))
 
-    counts = document_frequency(old, asked("counting"))  # 1
-    if not chosen.seen:
-        raise InputError(f"no text in {', '.join(str(path) for path in found)}")
-    new, rows = prune_tokenizer(  # 2
-        old, counts, vocabulary or old.vocabulary, name=f"the tokenizer of {folder}"
-    )
-    changed = sum(
-        any(mark for mark in some)
-        for some in _each(_changed(old, new, rows, asked("checking")), len(prefixes))
-    )
+    with tempfile.TemporaryFile() as file:
+        ids = TextIds(file) if vocabulary is not None else None  # else all that is used stays
+        ranks = rank_ids(old, asked(), balance=balance, ids=ids)  # 1
+        if not chosen.seen:
+            raise InputError(f"no text in {', '.join(str(path) for path in found)}")
+        new, rows = prune_tokenizer(  # 2
+            old, ranks, vocabulary or old.vocabulary, name=f"the tokenizer of {folder}"
+        )
+        gone = np.ones(old.vocabulary, dtype=np.bool_)
+        gone[rows] = False
+        changed = 0 if ids is None else ids.texts_with(gone, len(prefixes))
     prefix = checkpoint.settings.passage_prefix
-    same = [t for t in chosen.texts if not next(_changed(old, new, rows, [prefix + t]))]
+    marks = _same(old, new, rows, [prefix + text for text in chosen.texts])
+    same = [text for text, mark in zip(chosen.texts, marks, strict=True) if mark]
 
     before = _encode(checkpoint, same)  # 3
     sizes = [Sizes(checkpoint.model.backbone.config.vocabulary, _bytes(folder))]
@@ -220,28 +234,55 @@ def _bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in weight_files(folder))
 
 
-def _changed(old: Tokenizer, new: Tokenizer, rows: Rows, texts: Iterable[str]) -> Iterator[bool]:
-    """Whether each text is cut into other pieces by the new tokenizer."""
-    for block in _blocks(texts):
-        for left, right in zip(old.contents(block), new.contents(block), strict=True):
-            yield not np.array_equal(
-                np.array(left, dtype=np.int64), rows[np.array(right, dtype=np.int64)]
-            )
+def rank_ids(
+    tokenizer: Tokenizer,
+    tagged: Iterable[tuple[str, str]],
+    *,
+    balance: bool = False,
+    ids: "TextIds | None" = None,
+) -> Counts | Scores:
+    """What the ids of (language, text) pairs are ranked by, (V,); each text's go to `ids`, too."""
+    counts = np.zeros(tokenizer.vocabulary, dtype=np.int64)
+    languages = LanguageCounter(tokenizer.vocabulary)
+    texts = languages.named(tagged) if balance else (text for _, text in tagged)
+    for block in token_counts(tokenizer, texts):
+        counts += np.bincount(block.indices, minlength=len(counts))
+        if ids is not None:
+            ids.add(block)
+        if balance:
+            languages.add(block)
+    if not balance:
+        return counts
+    return balanced(languages.found(), probabilities(tokenizer), alpha=ALPHA, prior=0.0)
 
 
-def _blocks(texts: Iterable[str]) -> Iterator[list[str]]:
-    some: list[str] = []
-    size = 0
-    for text in texts:
-        some.append(text)
-        size += len(text)
-        if len(some) == BLOCK or size > CHARACTERS:
-            yield some
-            some, size = [], 0
-    if some:
-        yield some
+class TextIds:
+    """The different ids of each text, in an open file: 4 bytes each."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._blocks = 0
+
+    def add(self, block: sp.csr_array) -> None:
+        """Those of the next texts, from a block of `token_counts`."""
+        np.save(self._file, block.indptr)
+        np.save(self._file, block.indices.astype(np.int32))
+        self._blocks += 1
+
+    def texts_with(self, gone: npt.NDArray[np.bool_], each: int) -> int:
+        """How many texts, of so many rows each, have any of the ids that are marked, (V,)."""
+        self._file.seek(0)
+        marks = np.zeros(0, dtype=np.bool_)
+        for _ in range(self._blocks):
+            ends, ids = np.load(self._file), np.load(self._file)
+            before = np.concatenate(([0], np.cumsum(gone[ids])))
+            marks = np.concatenate((marks, before[ends[1:]] > before[ends[:-1]]))
+        return int(marks.reshape(-1, each).any(axis=1).sum())
 
 
-def _each(marks: Iterator[bool], size: int) -> Iterator[tuple[bool, ...]]:
-    """The marks of each text, one for each prefix."""
-    return zip(*[marks] * size, strict=True)
+def _same(old: Tokenizer, new: Tokenizer, rows: Rows, texts: Sequence[str]) -> list[bool]:
+    """Whether each text is cut into the same pieces by both tokenizers."""
+    return [
+        left == rows[right].tolist()
+        for left, right in zip(old.contents(texts), new.contents(texts), strict=True)
+    ]

@@ -7,7 +7,6 @@ out, not lost. Knows nothing of models.
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +16,15 @@ import scipy.sparse as sp
 
 from tercet.errors import InputError, ModelError
 from tercet.tokens import CLS, EOS, MASK, PAD, UNK, Tokenizer
+from tercet.train.counts import SPACE, token_counts
 from tercet.train.texts import tagged_texts
 
-SPACE = "▁"
 FIRST = (
     CLS,
     PAD,
     EOS,
     UNK,
 )  # ids 0 to 3 in every XLM-RoBERTa vocabulary; MASK comes last
-BLOCK, CHARACTERS = 4096, 1 << 20  # texts and characters tokenised at once
-
 # A language of n tokens weighs n ** ALPHA: XLM-RoBERTa's own mixture (arXiv:1911.02116, section 3).
 ALPHA = 0.3
 PRIOR = 0.3  # of the scores is the tokenizer's own; a guess
@@ -47,21 +44,8 @@ class Pruned:
 def document_frequency(tokenizer: Tokenizer, texts: Iterable[str]) -> Counts:
     """The number of texts in which each id occurs, (V,)."""
     counts = np.zeros(tokenizer.vocabulary, dtype=np.int64)
-    block: list[str] = []
-    size = 0
-
-    def count() -> None:
-        for ids in tokenizer.contents(block):
-            counts[np.unique(np.array(ids, dtype=np.int64))] += 1
-        block.clear()
-
-    for text in texts:
-        block.append(text)
-        size += len(text)
-        if len(block) == BLOCK or size > CHARACTERS:
-            count()
-            size = 0
-    count()
+    for block in token_counts(tokenizer, texts):
+        counts += np.bincount(block.indices, minlength=len(counts))
     return counts
 
 
@@ -73,36 +57,43 @@ class LanguageCounts:
     counts: sp.csr_array
 
 
+class LanguageCounter:
+    """Adds up blocks of `token_counts` by the language of their texts."""
+
+    def __init__(self, vocabulary: int) -> None:
+        self._numbers: dict[str, int] = {}
+        self._waiting: list[int] = []
+        self._total = sp.csr_array((0, vocabulary), dtype=np.int64)
+
+    def named(self, tagged: Iterable[tuple[str, str]]) -> Iterator[str]:
+        """The texts of (language, text) pairs, whose languages are kept for `add`."""
+        for language, text in tagged:
+            self._waiting.append(self._numbers.setdefault(language, len(self._numbers)))
+            yield text
+
+    def add(self, block: sp.csr_array) -> None:
+        """The counts (B, V) of the next B texts."""
+        count, size = block.shape
+        rows = np.array(self._waiting[:count])
+        del self._waiting[:count]
+        known, names = self._total.shape[0], len(self._numbers)
+        if known < names:
+            more = sp.csr_array((names - known, size), dtype=np.int64)
+            self._total = sp.csr_array(sp.vstack([self._total, more]))
+        member = (np.ones(count, dtype=np.int64), (rows, np.arange(count)))
+        self._total = self._total + sp.csr_array(member, shape=(names, count)) @ block
+
+    def found(self) -> LanguageCounts:
+        """What was added up."""
+        return LanguageCounts(tuple(self._numbers), self._total)
+
+
 def count_languages(tokenizer: Tokenizer, tagged: Iterable[tuple[str, str]]) -> LanguageCounts:
     """Counts the ids of (language, text) pairs, each occurrence once."""
-    size = tokenizer.vocabulary
-    numbers: dict[str, int] = {}
-    keys, totals = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
-    waiting: list[tuple[Counts, Counts]] = []
-    held = 0
-
-    def merged() -> tuple[Counts, Counts]:
-        parts = [(keys, totals), *waiting]
-        all_keys, place = np.unique(np.concatenate([key for key, _ in parts]), return_inverse=True)
-        sums = np.bincount(place, weights=np.concatenate([some for _, some in parts]))
-        return all_keys, sums.astype(np.int64)  # exact: float64 below 2 ** 53
-
-    for pairs in _tagged_blocks(tagged):
-        found = tokenizer.contents([text for _, text in pairs])
-        lengths = np.fromiter(map(len, found), dtype=np.int64, count=len(found))
-        ids = np.fromiter(chain.from_iterable(found), dtype=np.int64, count=int(lengths.sum()))
-        rows = [numbers.setdefault(language, len(numbers)) for language, _ in pairs]
-        ids += np.repeat(np.array(rows, dtype=np.int64) * size, lengths)
-        waiting.append(np.unique(ids, return_counts=True))
-        held += len(waiting[-1][0])
-        if held > max(len(keys), 1 << 20):
-            (keys, totals), held = merged(), 0
-            waiting.clear()
-    keys, totals = merged()
-    return LanguageCounts(
-        tuple(numbers),
-        sp.csr_array((totals, (keys // size, keys % size)), shape=(len(numbers), size)),
-    )
+    counter = LanguageCounter(tokenizer.vocabulary)
+    for block in token_counts(tokenizer, counter.named(tagged)):
+        counter.add(block)
+    return counter.found()
 
 
 def balanced(found: LanguageCounts, own: Scores, *, alpha: float, prior: float) -> Scores:
@@ -158,8 +149,9 @@ def pruned(
 
     Special and added tokens and single characters are kept whatever their count; so is the piece of
     the lowest score, from which the score of the unknown follows. A text whose pieces all stay is
-    then cut as before. Ids keep their order. Raises ModelError where there is no Unigram model,
-    InputError where size has no room for what must stay.
+    then cut as before, and no other: the best path is still there, with its score and all that it
+    is compared with on the way among fewer. Ids keep their order. Raises ModelError where there is
+    no Unigram model, InputError where size has no room for what must stay.
     """
     model = content.get("model", {})
     if model.get("type") != "Unigram":
@@ -200,8 +192,10 @@ def pruned(
         if counts[number] > 0 and number not in must and pieces[number] not in special
     ][:room]
     kept = sorted(must | set(chosen))
-    new = [[token, 0.0] for token in FIRST] + [vocab[number] for number in kept]
-    new += [[token, 0.0] for token in last]
+    scores = {str(piece): float(score) for piece, score in vocab}
+    new = [[token, scores.get(token, 0.0)] for token in FIRST]
+    new += [vocab[number] for number in kept]
+    new += [[token, scores.get(token, 0.0)] for token in last]
     order = [str(piece) for piece, _ in new] + extra
     place = {piece: number for number, piece in enumerate(order)}
     fewer = [{**token, "id": place[str(token["content"])]} for token in content["added_tokens"]]
@@ -223,16 +217,3 @@ def prune_tokenizer(
 
     found = pruned(json.loads(tokenizer.backend.to_str()), counts, size, name=name)
     return Tokenizer(Backend.from_str(json.dumps(found.content))), found.rows
-
-
-def _tagged_blocks(tagged: Iterable[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:
-    some: list[tuple[str, str]] = []
-    size = 0
-    for pair in tagged:
-        some.append(pair)
-        size += len(pair[1])
-        if len(some) == BLOCK or size > CHARACTERS:
-            yield some
-            some, size = [], 0
-    if some:
-        yield some

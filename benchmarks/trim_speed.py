@@ -1,0 +1,112 @@
+"""What `tercet trim` adds to the tokenizer: counting all pieces of a text beside tokenising it.
+
+    nice python benchmarks/trim_speed.py --texts data/train/*.jsonl.xz --tokenizer tokenizer.json
+
+The first --megabytes of the files' texts, of each file an equal part; repeated if they are fewer,
+which flatters the counting, so that is said. Then, one after the other, seconds and seconds of all
+cores:
+
+read       the rows from their files, which trim does besides
+tokenizer  encode_batch_fast alone, on blocks of texts, its results thrown away
+count      the number of texts in which each piece occurs (trim)
+bounded    the same, the ids of each text kept on disk and looked through (--vocabulary)
+languages  the occurrences of each piece in each language (--balanced)
+"""
+
+import argparse
+import json
+import resource
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tercet.tokens import Tokenizer
+from tercet.train.texts import tagged_texts, text_files
+from tercet.train.trim import TextIds, rank_ids
+from tercet.train.vocabulary import count_languages, document_frequency
+
+BLOCK = 4096  # texts that the tokenizer alone is given at once
+Pair = tuple[str, str]
+
+
+def texts_of(files: Sequence[Path], size: int) -> tuple[list[Pair], int]:
+    """(language, text) of so many bytes, and how many bytes of them repeat none."""
+    pairs: list[Pair] = []
+    total = 0
+    for number, path in enumerate(files):
+        share = total + (size - total) // (len(files) - number)
+        for pair in tagged_texts([path]):
+            if total >= share:
+                break
+            pairs.append(pair)
+            total += len(pair[1].encode("utf-8", "replace"))
+    own = total
+    at = 0
+    while total < size and own:
+        pairs.append(pairs[at])
+        total += len(pairs[at][1].encode("utf-8", "replace"))
+        at += 1
+    return pairs, own
+
+
+def alone(tokenizer: Tokenizer, texts: Sequence[str]) -> None:
+    """The tokenizer and nothing else."""
+    for first in range(0, len(texts), BLOCK):
+        tokenizer.backend.encode_batch_fast(texts[first : first + BLOCK], add_special_tokens=False)
+
+
+def bounded(tokenizer: Tokenizer, pairs: Iterable[Pair]) -> float:
+    """Counts, and finds the texts with a piece of the rarer half; the MB on disk."""
+    with tempfile.TemporaryFile() as file:
+        ids = TextIds(file)
+        counts = rank_ids(tokenizer, pairs, balance=False, ids=ids)
+        ids.texts_with(counts < np.median(counts[counts > 0]), 1)
+        return file.tell() / 1e6
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--texts", type=Path, nargs="+", required=True)
+    parser.add_argument("--tokenizer", type=Path, required=True)
+    parser.add_argument("--megabytes", type=float, default=440.0)
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    options = parser.parse_args()
+    tokenizer = Tokenizer.from_file(options.tokenizer)
+    steps: dict[str, dict[str, float]] = {}
+
+    def timed(name: str, work: Callable[[], Any]) -> Any:
+        wall, cpu = time.perf_counter(), time.process_time()
+        done = work()
+        steps[name] = {
+            "seconds": time.perf_counter() - wall,
+            "cpu_seconds": time.process_time() - cpu,
+            "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        }
+        print(name, *(f"{key} {value:.2f}" for key, value in steps[name].items()), flush=True)
+        return done
+
+    files = text_files(options.texts)
+    pairs, own = timed("read", lambda: texts_of(files, int(options.megabytes * 1e6)))
+    print(f"{len(pairs):,} texts; {own / 1e6:,.1f} of {options.megabytes:,.1f} MB repeat none")
+    texts = [text for _, text in pairs]
+    timed("count", lambda: document_frequency(tokenizer, texts))
+    disk = timed("bounded", lambda: bounded(tokenizer, pairs))
+    print(f"{disk:,.0f} MB on disk")
+    timed("languages", lambda: count_languages(tokenizer, pairs))
+    timed("tokenizer", lambda: alone(tokenizer, texts))
+    for name in ("count", "bounded", "languages"):
+        ratio = {
+            kind: steps[name][kind] / steps["tokenizer"][kind]
+            for kind in ("seconds", "cpu_seconds")
+        }
+        print(f"{name} / tokenizer:", *(f"{key} {value:.2f}" for key, value in ratio.items()))
+    if options.json:
+        options.json.write_text(json.dumps({"texts": len(pairs), "disk_mb": disk, "steps": steps}))
+
+
+if __name__ == "__main__":
+    main()
