@@ -16,6 +16,8 @@ MODES: tuple[Mode, ...] = get_args(Mode)
 Role = Literal["passage", "query", "plain"]  # plain: nothing is put before the text
 ROLES: tuple[Role, ...] = get_args(Role)
 
+BUNDLED_NAME = "tercet-small"  # of the model that comes with Tercet
+
 MAX_LENGTH = 8192  # tokens, special ones included; M3 paper, section 3.1
 MCLS_RUN = 256  # content tokens per [CLS]; M3 paper, section 3.4
 

@@ -25,7 +25,7 @@ from tercet.tokens import READ, TokenBatch
 
 log = logging.getLogger("tercet")
 
-BUNDLED = Path(__file__).parent / "models" / "mini"
+BUNDLED = Path(__file__).parent / "models" / "small"
 CPU_BUDGET, GPU_BUDGET = 4096, 1 << 16  # tokens of a batch; measured on CPU
 SHARD_CHARACTERS = 1 << 20  # of text that `stream` holds at once, about
 

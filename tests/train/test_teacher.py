@@ -246,7 +246,8 @@ def test_a_passage_that_the_teacher_prefers_is_no_negative() -> None:
     pairs[1, 2] = False
     known = Known(scores, pairs, torch.tensor([True, True]), torch.tensor([0, 1]))
     assert known.above(0.0).tolist() == [[False, True, False], [False, False, False]]
-    assert known.above(0.05).tolist() == [[True, True, False], [False, True, False]]
+    assert known.above(0.05).tolist() == [[False, True, False], [False, False, False]]
+    assert known.above(0.75).tolist() == [[False, True, True], [True, False, False]]
     blind = Known(scores, pairs, torch.tensor([False, True]), torch.tensor([0, 1]))
     assert not blind.above(0.0)[0].any()
 

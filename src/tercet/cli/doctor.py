@@ -7,6 +7,7 @@ import click
 
 from tercet.cli.meter import Meter
 from tercet.cli.options import as_usage, emit, json_option, model_options
+from tercet.config import BUNDLED_NAME
 
 if TYPE_CHECKING:
     from tercet.evaluate.doctor.reference import Live, Reference
@@ -212,4 +213,4 @@ def _live(
 
     checkpoint = read_reference(model, revision, device)
     others = [(suspect, read_reference(suspect, device=device)) for suspect in suspects]
-    return Live(checkpoint, model or "tercet-mini", prefixes=prefixes, suspects=others)
+    return Live(checkpoint, model or BUNDLED_NAME, prefixes=prefixes, suspects=others)

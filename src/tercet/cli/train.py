@@ -216,7 +216,9 @@ def _sentence(line: dict[str, Any]) -> str:
             f", weights {line['weights']}" if "weights" in line else ""
         )
     losses = [
-        f"{n.removeprefix('loss_')} {v:.3f}" for n, v in line.items() if n.startswith("loss_")
+        f"{name.removeprefix('loss_')} {value:.3f}"
+        for name, value in line.items()
+        if name.startswith(("loss_", "teacher_"))
     ]
     return (
         f"step {line['step']}/{line['of']}: loss {line.get('loss', float('nan')):.4f}"

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from tercet.config import HEADS, MAX_LENGTH, MODES, Head, Mode, Role, Weights
+from tercet.config import BUNDLED_NAME, HEADS, MAX_LENGTH, MODES, Head, Mode, Role, Weights
 from tercet.embeddings import Embeddings
 from tercet.encoder import Encoder
 from tercet.errors import InputError, MissingExtraError
@@ -326,7 +326,7 @@ def _merged(
 def _name(source: str | None) -> str:
     """`organisation/model`, as mteb wants it."""
     if source is None:
-        return "tercet/tercet-mini"
+        return f"tercet/{BUNDLED_NAME}"
     if re.fullmatch(r"[\w.-]+/[\w.-]+", source) and not Path(source).exists():
         return source
     return f"local/{Path(source).name}"

@@ -6,6 +6,7 @@ Knows nothing of how figures were made.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from tercet.config import BUNDLED_NAME
 from tercet.evaluate.results import place_of
 
 SIGNIFICANT = 0.05
@@ -127,7 +128,7 @@ def _facts(report: dict[str, Any], named: Name) -> list[str]:
     model, machine = report["model"], report["made"]["machine"]
     if model:
         lines.append(
-            f"model {model['source'] or 'tercet-mini'} ({model['fingerprint'][:12]}), "
+            f"model {model['source'] or BUNDLED_NAME} ({model['fingerprint'][:12]}), "
             f"{model['dtype']} on {model['device']}"
         )
     where = machine["gpu"] or f"{machine['cpu']}, {machine['threads']} threads"

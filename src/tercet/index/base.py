@@ -33,7 +33,7 @@ from tercet.errors import InputError, StoreError
 from tercet.records import IndexHit, Payload, Scalar
 
 FORMAT = 1
-# Rows per first-stage leg. Of the ten best by the whole sum over 120,000 chunks of tercet-mini, 98%
+# Rows per first-stage leg. Of the ten best by the whole sum over 120,000 chunks, 98%
 # were found with 200, 95% with 100, 99% with 300 (benchmarks/search.py; the time grows in step).
 DEFAULT_CANDIDATES = 200
 

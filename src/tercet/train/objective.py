@@ -93,7 +93,7 @@ class Objective:
         if self.targets is not None and (self.teacher.scores or self.teacher.margin >= 0):
             known = Known.of(self.targets, mine, positives, world, device)
             if self.teacher.margin >= 0:
-                mask = mask & ~(known.above(self.teacher.margin) & ~own)
+                mask = mask & ~known.above(self.teacher.margin)
         told = None if teacher is None else teacher[None, :].expand_as(own)
         return Columns(positives, mask, own, told, self.total), known
 
@@ -132,9 +132,10 @@ class Known:
         return Known(asked.to(device) @ passages.T, pairs, rows, positives)
 
     def above(self, margin: float) -> Tensor:
-        """(Q, A) known pairs that score above the query's positive less a margin."""
+        """(Q, A) known pairs, the positives not, that score above the positive less a margin."""
         bar = self.scores.gather(1, self.positives[:, None]) - margin
-        return self.pairs & self.rows[:, None] & (self.scores > bar)
+        found = self.pairs & self.rows[:, None] & (self.scores > bar)
+        return found.scatter(1, self.positives[:, None], False)
 
 
 def spread_out(targets: Targets, places: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:

@@ -96,7 +96,7 @@ def finish(
         "sources": [source.label for source in config.data.sources],
         "rows": len(ready.examples),
         "steps": ready.steps,
-        "config": to_tree(config),
+        "config": portable(to_tree(config)),
     }
     if dev is not None and config.stage == "unified":
         weights, _ = tune_weights(dev.sets, dev.encode)
@@ -108,6 +108,23 @@ def finish(
         facts["before"] = dict(before)
     write_model(folder / MODEL, ready, replace(settings, training=facts))
     (folder / DONE).touch()
+
+
+def portable(tree: dict[str, Any]) -> dict[str, Any]:
+    """A config as it is told to others: folders and files by their names alone."""
+    out = dict(tree)
+    del out["to"]
+    out["model"] = Path(out["model"]).name
+    out["teacher"] = {**out["teacher"], "path": Path(out["teacher"]["path"]).name}
+    data = dict(out["data"])
+    del data["cache"]
+    data["dev"] = [Path(name).name for name in data["dev"]]
+    data["sources"] = [
+        {**source, "files": [Path(name).name for name in source["files"]]}
+        for source in data["sources"]
+    ]
+    out["data"] = data
+    return out
 
 
 @torch.no_grad()

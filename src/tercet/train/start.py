@@ -170,6 +170,8 @@ def make_start(
             apart = language_directions(states, tokens, languages, directions)
             model.multi, facts["multi_variance"] = fit_multi(states, tokens, multi, apart)
     told = {"recipe": "tercet init", "from": Path(source).name, **facts}
+    if found.settings.training:
+        told["before"] = dict(found.settings.training)
     settings = Settings(weights=found.settings.weights, training=told)
     write_checkpoint(target, model, tokenizer, settings=settings, dtype=dtype)
     config = model.backbone.config

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
+from tercet.config import BUNDLED_NAME
 from tercet.evaluate.page.facts import facts, lead, the_columns
 from tercet.evaluate.page.figures import Grid, Look, Section, looks, meaning, sections
 from tercet.evaluate.page.markup import Html, el, join, name_of
@@ -67,7 +68,7 @@ def page(report: Mapping[str, Any]) -> str:
 def subject(report: Mapping[str, Any]) -> str:
     """What is evaluated, for the title."""
     if report["model"]:
-        return report["model"]["source"] or "tercet-mini"
+        return report["model"]["source"] or BUNDLED_NAME
     outside = [name for name in report["columns"] if name not in (*BASELINES, *OWN)]
     shown = [name for name in report["columns"] if name in BASELINES] + outside
     return ", ".join(shown[:4]) + (", ..." if len(shown) > 4 else "") or "nothing"

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from tercet.config import BUNDLED_NAME
 from tercet.evaluate.page.figures import Look, looks
 from tercet.evaluate.page.markup import Html, el, join, name_of
 from tercet.evaluate.page.tables import plain
@@ -172,7 +173,7 @@ def _how(report: Report) -> Html:
             (
                 "Model",
                 [
-                    name_of(model["source"] or "tercet-mini"),
+                    name_of(model["source"] or BUNDLED_NAME),
                     f", {model['dtype']} on {model['device']}, "
                     f"heads {', '.join(model['heads'])}, "
                     f"reads up to {model['max_length']:,} tokens",

@@ -1,0 +1,758 @@
+"""The training data of tercet-small, made again from the repositories that sources.toml names.
+
+`python build_data.py CLONES --to DIR` reads CLONES/owner+name (or CLONES/name), a clone of each
+repository at the commit that is named, and writes DIR/FILE.jsonl.gz for each kind of rows (qa_all,
+pairs_unsup, parallel_ntrex, parallel_docs, parallel_misc, raw_paragraphs, long_docs) and
+DIR/report.json. `--only` makes some files or sources; `--against` leaves out what stands in
+evaluation sets.
+
+It is not the script that made the folder which the model was trained on; that one was not ours.
+What may differ:
+
+- which rows are taken where a source gives more than it may: here those of the lowest hash
+- what is left of markup, such as references and entities in the manuals of Python and PHP
+- where paragraphs, verses and lines are joined or cut, and so how many there are
+- headings in catalogues of python-docs, which do not mark them: here they are told by their form
+- what counts as shared with an evaluation set: here what `tercet data filter` calls so
+
+A parser yields the pages of a format; the file that a take is for says what becomes of them. What
+is known of a source stands in sources.toml. Knows nothing of models.
+"""
+
+import argparse
+import csv
+import io
+import json
+import random
+import re
+import subprocess
+import tempfile
+import tomllib
+import zipfile
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from fnmatch import fnmatch
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+from xml.etree import ElementTree as ET
+
+import click
+from selectolax.parser import HTMLParser
+
+from tercet.data.filter.evaluation import read_evaluation
+from tercet.data.filter.overlap import Overlap, Shares
+from tercet.data.pairs.aligned import read_aligned
+from tercet.data.pairs.base import Pair, Plan, Unreadable, clean, decode, line, read_bytes, shorten
+from tercet.data.pairs.headings import is_around
+from tercet.data.pairs.markdown import outline_of as markdown_outline
+from tercet.data.pairs.outline import Outline, pairs
+from tercet.data.pairs.po import read_po
+from tercet.data.pairs.restructured import outline_of as restructured_outline
+from tercet.data.rows import Row, write_rows
+from tercet.data.split import text_key
+from tercet.errors import InputError, TercetError
+from tercet.whole import whole_file
+
+SOURCES = Path(__file__).with_name("sources.toml")
+ENGLISH = "en"
+QUESTIONS, TEXTS, DOCUMENTS = "qa_all", "raw_paragraphs", "long_docs"
+SHORTEST = 3  # characters of a query
+LONGEST, LONGEST_DOCUMENT = 6000, 32000  # characters of a text
+LEAD = 500  # characters of a long document's query: its title and how it begins
+BATCH = 2000  # rows looked up in the evaluation sets at once
+# What became of the items of a source: too many for its limit, shared with evaluation sets.
+COUNTED = ("rows", "read", "short", "repeated", "over", "shared")
+T = TypeVar("T")
+
+# ------------------------------------------------------------------ sources.toml and the clones
+
+
+@dataclass(frozen=True)
+class Repository:
+    """A [[repository]] of sources.toml."""
+
+    name: str  # owner/name
+    commit: str  # its first 12 hex digits
+    licence: str
+    lang: str = ""
+    tree: str = ""  # the commit with the files, where `commit` is on a branch without them
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Take:
+    """A [[take]] of sources.toml: what a source gives to one file."""
+
+    source: str  # as the rows name it
+    file: str
+    kind: str  # of parser
+    repositories: tuple[str, ...]
+    paths: tuple[str, ...]  # globs in a repository; "a.zip!b" is b in an archive
+    held_out: tuple[str, ...] = ()  # files that name what is for tests
+    lang: str = ""
+    drop: str = ""  # a regular expression of what is no part of a document
+    documents: int = 0  # of numbered documents those below; 0: all
+    draws: int = 0  # pairs of languages other than English that a line gives
+    most: int = 0  # rows; 0: all
+    most_per_language: int = 0
+    most_files: int = 0
+    least: int = 4  # characters of a text
+    rows: int = 0  # that the model's own folder has
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Clone:
+    """A repository that lies here."""
+
+    repository: Repository
+    folder: Path
+
+    def name(self, path: Path) -> str:
+        """A file's path in the repository."""
+        return path.relative_to(self.folder).as_posix()
+
+
+@dataclass
+class Job:
+    """A take with the clones that it reads, and what could not be read."""
+
+    take: Take
+    clones: list[Clone]
+    languages: Mapping[str, str]  # tags, by what repositories call languages
+    skipped: list[str] = field(default_factory=list)
+
+    @property
+    def parallel(self) -> bool:
+        """Whether it is for a file of translations."""
+        return self.take.file.startswith("parallel_")
+
+    def tag(self, code: str) -> str:
+        """The tag of a language by its code in a repository."""
+        return self.languages.get(code, code)
+
+    def files(self, patterns: Sequence[str]) -> list[tuple[Clone, Path]]:
+        """The files of all clones; raises InputError where there are none of a pattern."""
+        found: dict[tuple[Clone, Path], None] = {}
+        for pattern in patterns:
+            outer = pattern.partition("!")[0]
+            own = [(one, path) for one in self.clones for path in sorted(one.folder.glob(outer))]
+            if not own:
+                names = ", ".join(one.repository.name for one in self.clones)
+                raise InputError(
+                    f"{self.take.source}: {names} has no {outer}: check what is checked out"
+                )
+            found |= dict.fromkeys(own)
+        most = self.take.most_files or len(found)
+        return lowest([*found], most, lambda one: one[0].name(one[1]))
+
+    def texts(self, patterns: Sequence[str] = ()) -> Iterator[tuple[Clone, str, str]]:
+        """Names and texts of the files, in archives too; what is not UTF-8 is skipped."""
+        patterns = patterns or self.take.paths
+        inner = [one.partition("!")[2] for one in patterns]
+        for clone, path in self.files(patterns):
+            for name, raw in _contents(path, clone.name(path), inner):
+                try:
+                    yield clone, name, decode(raw, f"{clone.repository.name}/{name}")
+                except Unreadable as error:
+                    self.skipped.append(str(error))
+
+    def held_out(self) -> Iterator[tuple[str, str]]:
+        """Names and texts of the files that name what is for tests."""
+        if self.take.held_out:
+            yield from ((name, text) for _, name, text in self.texts(self.take.held_out))
+
+    def xml(self, name: str, text: str) -> ET.Element:
+        """The root of a file, without the entities that its DTD would define; empty if broken."""
+        try:
+            return ET.fromstring(_DOCTYPE.sub("", _ENTITY.sub("", text)).lstrip())
+        except ET.ParseError as error:
+            self.skipped.append(f"{name}: not XML: {error}")
+            return ET.Element("broken")
+
+
+_ENTITY = re.compile(r"&(?!(?:amp|lt|gt|quot|apos|#\w+);)[\w.:-]+;")
+_DOCTYPE = re.compile(r"<!DOCTYPE[^\[>]*(?:\[.*?\]\s*)?>", re.DOTALL)
+
+
+def _contents(path: Path, name: str, inner: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+    """A file's name and bytes, or those of the files in an archive that patterns ask for."""
+    if path.suffix != ".zip":
+        yield name, read_bytes(path, name)
+        return
+    with zipfile.ZipFile(path) as archive:
+        for member in sorted(archive.namelist()):
+            if any(fnmatch(member, pattern) for pattern in inner):
+                yield f"{name}!{member}", archive.read(member)
+
+
+def lowest(found: Sequence[T], most: int, text: Callable[[T], str]) -> list[T]:
+    """At most so many, those of the lowest hash, in the order they came."""
+    numbers = sorted(range(len(found)), key=lambda number: text_key(text(found[number])))[:most]
+    return [found[number] for number in sorted(numbers)]
+
+
+# ------------------------------------------------------------------ parsers: files to pages
+
+
+class Page(NamedTuple):
+    """A title with what stands below it; pages of one key are versions in other languages."""
+
+    lang: str
+    title: str  # or a question; "": none
+    parts: Sequence[str]  # paragraphs, verses or lines
+    key: str = ""
+
+
+def squad(job: Job) -> Iterator[Page]:
+    """A question, or the title of the article, and its paragraph; those of tests are left out."""
+    tests = {one[1] for name, text in job.held_out() for one in _paragraphs(job, name, text)}
+    for _, name, text in job.texts():
+        for title, context, questions in _paragraphs(job, name, text):
+            if context not in tests:
+                titles = questions if job.take.file == QUESTIONS else [title]
+                yield from (Page(job.take.lang, line(one), [context]) for one in titles)
+
+
+def _paragraphs(job: Job, name: str, text: str) -> Iterator[tuple[str, str, list[str]]]:
+    """Title, paragraph and questions: SQuAD's JSON, lines of JSON, or squad2-fi's HTML."""
+    if name.endswith(".html"):
+        yield from _numbered(text, job.take.documents)
+    elif name.endswith(".jsonl"):
+        for row in map(json.loads, text.splitlines()):
+            yield row.get("title") or "", line(row["context"]), [row["question"]]
+    else:
+        for article in json.loads(text)["data"]:
+            for paragraph in article["paragraphs"]:
+                questions = [one["question"] for one in paragraph["qas"]]
+                yield article.get("title") or "", line(paragraph["context"]), questions
+
+
+def _numbered(text: str, documents: int) -> Iterator[tuple[str, str, list[str]]]:
+    """Bold lines number what follows: a document (underlined too), its texts, their questions."""
+    context, questions, expected = "", list[str](), ""
+    for node in HTMLParser(text).css("body > p"):
+        said = line(node.text())
+        if node.css_first("b") is None:
+            if expected == "text":
+                context = said
+            elif expected == "question":
+                questions.append(said)
+            expected = ""
+            continue
+        expected = "text" if re.search("numero|number", said) else "question"
+        if node.css_first("u") is not None:
+            expected = "document"
+        if expected != "question":
+            if context:
+                yield "", context, questions
+            context, questions = "", []
+        if expected == "document" and documents and int(re.sub(r"\D", "", said)) >= documents:
+            return
+    if context:
+        yield "", context, questions
+
+
+def afriqa(job: Job) -> Iterator[Page]:
+    """A question, its translation, and the English or French paragraph that answers both."""
+    for _, name, text in job.texts():
+        language, pivot = name.split(".")[-4:-2]  # gold_span_passages.afriqa.bem.en.train.json
+        for row in map(json.loads, text.splitlines()):
+            context = [line(row["context"])]
+            yield Page(f"{job.tag(language)}-{pivot}", line(row["question_lang"]), context)
+            yield Page(pivot, line(row["question_translated"]), context)
+
+
+def medquad(job: Job) -> Iterator[Page]:
+    """A question and its answer; those that LiveQA-Med judged, the last words there, are out."""
+    judged = {one.split()[-1] for _, text in job.held_out() for one in text.splitlines() if one}
+    for _, name, text in job.texts():
+        root = job.xml(name, text)
+        for pair in root.iter("QAPair"):
+            question, answer = (line(pair.findtext(one) or "") for one in ("Question", "Answer"))
+            if f"{root.get('source')}_{root.get('id')}_Sec{pair.get('pid')}.txt" not in judged:
+                yield Page(job.take.lang, question, [answer])
+
+
+def pubmedqa(job: Job) -> Iterator[Page]:
+    """A question and the abstract without its conclusion."""
+    for _, _, text in job.texts():
+        for row in json.loads(text).values():
+            yield Page(job.take.lang, line(row["QUESTION"]), [line(" ".join(row["CONTEXTS"]))])
+
+
+_ROLE = re.compile(r":[\w:+-]+:`(?:([^`<]+?)\s*<[^`>]*>|[!~]?([^`]*))`")
+_LINK = re.compile(r"`([^`<]+?)\s*<[^`>]*>`_{1,2}")
+_LITERAL = re.compile(r"``([^`]+)``|`([^`]+)`_{0,2}")
+_ENDS = re.compile(r"[.!:;,)…]$")
+
+
+def plain(text: str) -> str:
+    """A message of Sphinx without its marks, on one line.
+
+    >>> plain("See :func:`~gc.enable` and `the tutorial <https://docs.python.org>`_: ``x``.")
+    'See gc.enable and the tutorial: x.'
+    """
+    for marks in (_ROLE, _LINK, _LITERAL):
+        text = marks.sub(lambda match: next(filter(None, match.groups()), ""), text)
+    return line(text)
+
+
+@cache
+def messages(path: Path, name: str, lang: str) -> tuple[tuple[str, str], ...]:
+    """English messages of a catalogue and their translations, in order; fuzzy ones are left out."""
+    plan = Plan(directions=((ENGLISH, lang),), min_translation=1, max_query_chars=LONGEST_DOCUMENT)
+    found = (one for _, unit in read_po(path, name, plan) for one in unit)
+    return tuple((plain(one.query), plain(one.pos[0])) for one in found if isinstance(one, Pair))
+
+
+def po(job: Job) -> Iterator[Page]:
+    """A catalogue and its English, or each heading (that asks, for qa_all) with what is below."""
+    for clone, path in job.files(job.take.paths):
+        name, lang = f"{clone.repository.name}/{clone.name(path)}", clone.repository.lang
+        try:
+            found = messages(path, name, lang)
+        except Unreadable as error:
+            job.skipped.append(str(error))
+            continue
+        if not found or job.parallel:
+            yield Page(ENGLISH, "", [english for english, _ in found], name)
+            yield Page(lang, "", [other for _, other in found], name)
+        elif job.take.file in (TEXTS, DOCUMENTS):
+            yield Page(lang, found[0][1], [other for _, other in found[1:]])
+        else:
+            for english, heading, below in _headed(found):
+                if english.endswith("?") or job.take.file != QUESTIONS:
+                    yield Page(lang, heading, below)
+
+
+def _headed(found: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str, list[str]]]:
+    """Headings, English and translated, with the paragraphs below: short, and no sentences."""
+    english, heading, below = "", "", list[str]()
+    for message, translated in found:
+        if len(message) > 100 or _ENDS.search(message):
+            below.append(translated)
+            continue
+        if heading:
+            yield english, heading, below
+        english, heading, below = message, translated, []
+    if heading:
+        yield english, heading, below
+
+
+BLOCKS = frozenset("para simpara title refpurpose question answer".split())
+CODE = frozenset("programlisting screen synopsis methodsynopsis constructorsynopsis".split())
+
+
+def docbook(job: Job) -> Iterator[Page]:
+    """A page of PHP's manual; for qa_all what its FAQ asks and answers."""
+    for clone, name, text in job.texts():
+        root, lang = job.xml(f"{clone.repository.name}/{name}", text), clone.repository.lang
+        if job.take.file == QUESTIONS:
+            for node in filter(lambda one: _tag(one) == "qandaentry", root.iter()):
+                yield Page(lang, _first(node, "question"), [_first(node, "answer")])
+            continue
+        function, purpose = _first(root, "refname"), _first(root, "refpurpose")
+        title, *parts = _blocks(root) or [""]
+        yield Page(lang, f"{function}: {purpose}" if function and purpose else title, parts, name)
+
+
+def _tag(node: ET.Element) -> str:
+    return node.tag.rpartition("}")[2]
+
+
+def _said(node: ET.Element) -> str:
+    """The text in a node on one line, without code."""
+
+    def parts(node: ET.Element) -> Iterator[str]:
+        yield node.text or ""
+        for inner in node:
+            yield from () if _tag(inner) in CODE else parts(inner)
+            yield inner.tail or ""
+
+    return line("".join(parts(node)))
+
+
+def _first(root: ET.Element, name: str) -> str:
+    return next((_said(node) for node in root.iter() if _tag(node) == name), "")
+
+
+def _blocks(root: ET.Element) -> list[str]:
+    """The innermost paragraphs and titles, empty ones too, so that versions can be aligned."""
+    found = [node for node in root.iter() if _tag(node) in BLOCKS]
+    inner = [{id(one) for one in node.iter() if _tag(one) in BLOCKS} for node in found]
+    return [_said(node) for node, within in zip(found, inner, strict=True) if len(within) == 1]
+
+
+def lines(job: Job) -> Iterator[Page]:
+    """Files that are aligned line by line, news.afr.txt; English is the first of `paths`."""
+    files = job.files(job.take.paths)
+    tags = [job.tag(path.name.split(".")[-2]) for _, path in files]
+    found = read_aligned(
+        [path for _, path in files], tags, job.take.source, Plan(min_translation=1), lambda _: True
+    )
+    columns: dict[str, list[str]] = {tag: [] for tag in tags}
+    for _, unit in found:
+        own = [one for one in unit if isinstance(one, Pair)]
+        texts = {one.lang.removeprefix(f"{ENGLISH}-"): line(one.pos[0]) for one in own}
+        texts[ENGLISH] = line(own[0].query) if own else ""
+        for tag, column in columns.items():
+            column.append(texts.get(tag.partition("-en")[0], ""))
+    yield from (Page(tag, "", column) for tag, column in columns.items())
+
+
+def table(job: Job) -> Iterator[Page]:
+    """A table with a column for each language."""
+    for _, name, text in job.texts():
+        rows = list(csv.DictReader(io.StringIO(text)))
+        for column in filter(job.languages.__contains__, rows[0] if rows else ()):
+            yield Page(job.tag(column), "", [line(row[column]) for row in rows], name)
+
+
+def bible(job: Job) -> Iterator[Page]:
+    """The verses of each Bible, bibles/*.xml, and of the World English Bible, json/*.json."""
+    english: dict[str, str] = defaultdict(str)
+    found: list[tuple[str, dict[str, str]]] = []
+    for _, name, text in job.texts():
+        if name.endswith(".json"):
+            for part in filter(lambda one: "verseNumber" in one, json.loads(text)):
+                place = f"{part['chapterNumber']}.{part['verseNumber']}"
+                english[f"b.{_book(Path(name).stem)}.{place}"] += part["value"]
+            continue
+        root = job.xml(name, text)
+        segments = [node for node in root.iter("seg") if node.get("type") == "verse"]
+        verses = {node.get("id", ""): line(node.text or "") for node in segments}
+        codes = (job.tag(node.get("iso639", "")) for node in root.iter("language"))
+        found.extend((code, verses) for code in codes)
+    if job.parallel:
+        yield Page(ENGLISH, "", [line(english[key]) for key in english])
+    for tag, verses in found:
+        keys = english if job.parallel else verses
+        yield Page(tag, "", [verses.get(key, "") for key in keys])
+
+
+def _book(name: str) -> str:
+    """What the Corpus Encoding Standard calls a book: 1samuel is 1SA."""
+    return {"judges": "JDG", "philemon": "PHM"}.get(name, name[:3].upper())
+
+
+def tldr(job: Job) -> Iterator[Page]:
+    """What a command is for, and its examples: pages.pt_BR/common/tar.md."""
+    for _, name, text in job.texts():
+        folder, _, key = name.partition("/")
+        rows = [line(row.replace("`", "")) for row in text.splitlines()]
+        described = [row[2:] for row in rows if row.startswith("> ") and "http" not in row]
+        examples = [row[2:].rstrip(":：") for row in rows if row.startswith("- ")]
+        if described and examples:
+            tag = job.tag(folder.partition(".")[2] or ENGLISH)
+            parts = examples if job.parallel else [rows[0][2:], *examples]
+            yield Page(tag, described[0], parts, key)
+
+
+def stories(job: Job) -> Iterator[Page]:
+    """Storybooks, one part a page: af/0031_name.md; those for non-commercial use are skipped."""
+    for clone, name, text in job.texts():
+        folder, _, file = name.rpartition("/")
+        title, *parts = (line(part) for part in re.split(r"(?m)^##[ \t]*$", text))
+        licence = re.search(r"(?m)^\* License: *(.*)$", text)
+        if licence is None or "NC" in licence[1]:
+            job.skipped.append(f"{clone.repository.name}/{name}: {licence and licence[1]}")
+        else:
+            yield Page(job.tag(folder), title.removeprefix("# "), parts[:-1], file.split("_")[0])
+
+
+_HEADER = re.compile(r"(?:[A-Z][\w-]*:[^\n]*\n(?:[ \t]+[^\n]*\n)*)+\n")  # of a PEP
+_NUMBER = re.compile(r"^§+ ?\d+\w* +")  # of a law's paragraph
+
+
+@cache
+def outline(path: Path, name: str, drop: str) -> Outline:
+    """The outline of a file of Markdown or reStructuredText, titled by its header or name."""
+    text = clean(decode(read_bytes(path, name), name))
+    header = _HEADER.match(text)
+    title = re.search(r"(?m)^Title: *(.+)$", header[0]) if header else None
+    text = text[header.end() :] if header else text
+    text = re.sub(drop, "", text) if drop else text
+    made = restructured_outline(text, name) if path.suffix == ".rst" else markdown_outline(text)
+    made.title = title[1].strip() if title else made.title
+    made.fallback = re.sub(r"^\d+-", "", path.stem).replace("-", " ")
+    return made
+
+
+def markup(job: Job) -> Iterator[Page]:
+    """A document with its sections as parts, or each section under its title and heading."""
+    plan = Plan(min_chars=job.take.least, max_chars=LONGEST)
+    for clone, path in job.files(job.take.paths):
+        name = f"{clone.repository.name}/{clone.name(path)}"
+        try:
+            found = outline(path, name, job.take.drop)
+        except Unreadable as error:
+            job.skipped.append(str(error))
+            continue
+        if job.take.file == DOCUMENTS:
+            yield _document(found, job.take.lang)
+            continue
+        for one in pairs(found, plan, name, "heading-section"):
+            if isinstance(one, Pair):
+                heading = _NUMBER.sub("", one.query)
+                title = f"{one.path[0]}: {heading}" if len(one.path) > 1 else heading
+                yield Page(job.take.lang, title, [line(one.pos[0])])
+
+
+def _document(found: Outline, lang: str) -> Page:
+    parts: list[str] = []
+    for path, section in found.paths():
+        if section.blocks and not is_around(found.title, path[1:]):
+            headed = parts and section.heading
+            mark = f"{'#' * max(2, section.level)} {section.heading}\n\n" if headed else ""
+            parts.append(mark + section.text)
+    return Page(lang, found.title, parts)
+
+
+def tei(job: Job) -> Iterator[Page]:
+    """The paragraphs of a novel."""
+    for clone, name, text in job.texts():
+        root = job.xml(f"{clone.repository.name}/{name}", text)
+        bodies = (node for node in root.iter() if _tag(node) == "body")
+        found = [_said(node) for body in bodies for node in body.iter() if _tag(node) == "p"]
+        yield Page(job.take.lang, "", found)
+
+
+PARSERS: dict[str, Callable[[Job], Iterator[Page]]] = {
+    "squad": squad, "afriqa": afriqa, "medquad": medquad, "pubmedqa": pubmedqa, "po": po,
+    "docbook": docbook, "lines": lines, "csv": table, "bible": bible, "tldr": tldr,
+    "stories": stories, "markup": markup, "tei": tei,
+}  # fmt: skip
+
+# ------------------------------------------------------------------ pages to rows
+
+
+class Item(NamedTuple):
+    """A row in the making; a raw text has no query."""
+
+    query: str
+    text: str
+    lang: str
+
+
+def items(job: Job) -> Iterator[Item]:
+    """What the pages of a take give to its file."""
+    take, found = job.take, PARSERS[job.take.kind](job)
+    if job.parallel:
+        yield from _translations(found, take.draws)
+        return
+    for page in found:
+        parts = [part for part in page.parts if part]
+        if take.file == TEXTS:
+            for text in _joined(parts, take.least):
+                yield Item("", shorten(text, LONGEST), page.lang)
+        elif take.file == DOCUMENTS:
+            lead = f"{page.title.rstrip('.')}. {line(parts[0])}" if parts else page.title
+            body = "\n\n".join(parts[1:])
+            yield Item(shorten(lead, LEAD), shorten(body, LONGEST_DOCUMENT), page.lang)
+        else:
+            yield Item(page.title, shorten(" ".join(parts), LONGEST), page.lang)
+
+
+def _joined(texts: Iterable[str], least: int) -> Iterator[str]:
+    """Neighbours joined until they have so many characters; what is left over is dropped."""
+    parts: list[str] = []
+    for text in texts:
+        parts.append(text)
+        if sum(map(len, parts)) >= least:
+            yield " ".join(parts)
+            parts = []
+
+
+def _translations(found: Iterable[Page], draws: int) -> Iterator[Item]:
+    """Titles and parts of a page and its English, where it has as many, and pairs of others."""
+    versions: dict[str, list[Page]] = defaultdict(list)
+    for page in found:
+        versions[page.key].append(page)
+    for pages in versions.values():
+        texts = {page.lang: [page.title, *page.parts] for page in pages}
+        english = texts.get(ENGLISH, [])
+        others = [page for page in pages if page.lang != ENGLISH]
+        for page in others:
+            own = [page.title, *page.parts]
+            for other, text in zip(own, english, strict=True) if len(own) == len(english) else ():
+                yield Item(other, text, f"{page.lang}-{ENGLISH}")
+        for number in range(len(english) if draws else 0):
+            draw = random.Random(number)
+            for _ in range(draws):
+                one, two = draw.sample(others, 2)
+                row = texts[one.lang][number], texts[two.lang][number]
+                yield Item(*row, f"{one.lang}-{two.lang}")
+
+
+def rows_of(
+    job: Job, seen: set[int], against: Overlap | None, count: Counter[str]
+) -> Iterator[Row]:
+    """The rows of a take, counted; `seen` has the keys of the rows that its file has already."""
+    take, raw = job.take, job.take.file == TEXTS
+    kept: list[Item] = []
+    for item in items(job):
+        count["read"] += 1
+        key = text_key(f"{item.query}\n{item.text}")
+        if len(item.text) < take.least or (not raw and len(item.query) < SHORTEST):
+            count["short"] += 1
+        elif key in seen or item.query == item.text:
+            count["repeated"] += 1
+        else:
+            seen.add(key)
+            kept.append(item)
+    chosen = _chosen(kept, take)
+    count["over"] = len(kept) - len(chosen)
+    for first in range(0, len(chosen), BATCH):
+        batch = chosen[first : first + BATCH]
+        for item, shared in zip(batch, _shared(batch, against), strict=True):
+            count["shared"] += shared
+            count["rows"] += not shared
+            about = {"lang": item.lang, "source": take.source}
+            if raw and not shared:
+                yield {"text": item.text} | about
+            elif not shared:
+                yield {"query": item.query, "pos": [item.text], "neg": []} | about
+
+
+def _chosen(kept: list[Item], take: Take) -> list[Item]:
+    """As many as the take allows, by language and in all."""
+    if take.most_per_language:
+        languages: dict[str, list[Item]] = defaultdict(list)
+        for item in kept:
+            languages[item.lang].append(item)
+        groups = [lowest(one, take.most_per_language, "\n".join) for one in languages.values()]
+        kept = [item for group in groups for item in group]
+    return lowest(kept, take.most, "\n".join) if take.most else kept
+
+
+def _shared(batch: list[Item], against: Overlap | None) -> list[bool]:
+    """Whether the query or the text of each is in the evaluation sets."""
+    if against is None:
+        return [False] * len(batch)
+    queries = against.find([item.query for item in batch])
+    texts = against.find([item.text for item in batch])
+    return [one is not None or two is not None for one, two in zip(queries, texts, strict=True)]
+
+
+# ------------------------------------------------------------------ the whole
+
+
+def read_sources(path: Path) -> tuple[dict[str, Repository], list[Take], dict[str, str]]:
+    """Repositories by name, takes and tags of sources.toml; raises InputError naming the entry."""
+    try:
+        facts = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"{path}: cannot be read: {error}") from error
+    repositories = [_entry(Repository, one, path) for one in facts.get("repository", ())]
+    takes = [_entry(Take, one, path) for one in facts.get("take", ())]
+    names = {one.name for one in repositories}
+    for take in takes:
+        if take.kind not in PARSERS:
+            raise InputError(
+                f"{path}: {take.source}: {take.kind!r} is none of {', '.join(PARSERS)}"
+            )
+        if unknown := [name for name in take.repositories if name not in names]:
+            raise InputError(f"{path}: {take.source}: no [[repository]] {', '.join(unknown)}")
+    return {one.name: one for one in repositories}, takes, facts.get("languages", {})
+
+
+def _entry(kind: type[T], entry: dict[str, Any], path: Path) -> T:
+    if unknown := sorted(entry.keys() - {one.name for one in fields(kind)}):  # type: ignore[arg-type]
+        raise InputError(f"{path}: {', '.join(unknown)} in {entry} is nothing that is read")
+    values = {name: tuple(one) if isinstance(one, list) else one for name, one in entry.items()}
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise InputError(f"{path}: {entry}: {error}") from error
+
+
+def opened(repository: Repository, folder: Path, any_commit: bool) -> Clone | str:
+    """The clone of a repository, or what is wrong and the command that mends it."""
+    name, wanted = repository.name, repository.tree or repository.commit
+    places = [folder / name.replace("/", "+"), folder / name.rpartition("/")[2]]
+    place = next((one for one in places if (one / ".git").exists()), None)
+    if place is None:
+        return (
+            f"no clone of {name}: git clone https://github.com/{name} {places[0]} && "
+            f"git -C {places[0]} checkout {wanted}"
+        )
+    git = ["git", "-C", str(place), "rev-parse", "HEAD"]
+    head = subprocess.run(git, capture_output=True, text=True, check=False)
+    if head.returncode:
+        return f"{place}: git tells no commit: {head.stderr.strip()}"
+    if not any_commit and not head.stdout.startswith(wanted):
+        return (
+            f"{place} is at {head.stdout[:12]}, not at {wanted}: git -C {place} checkout {wanted} "
+            "(or go on with --any-commit)"
+        )
+    return Clone(repository, place)
+
+
+def build(
+    folder: Path,
+    to: Path,
+    *,
+    only: Sequence[str] = (),
+    against: Path | None = None,
+    any_commit: bool = False,
+    sources: Path = SOURCES,
+) -> list[dict[str, Any]]:
+    """Writes the files and report.json; raises InputError naming every clone that is not right."""
+    repositories, takes, languages = read_sources(sources)
+    names = dict.fromkeys(name for take in takes for name in (take.file, take.source))
+    if unknown := [name for name in only if name not in names]:
+        raise InputError(f"no file or source {', '.join(unknown)}; there are {', '.join(names)}")
+    takes = [take for take in takes if not only or {take.file, take.source} & {*only}]
+    wanted = dict.fromkeys(name for take in takes for name in take.repositories)
+    found = {name: opened(repositories[name], folder, any_commit) for name in wanted}
+    if wrong := [one for one in found.values() if isinstance(one, str)]:
+        raise InputError("\n".join(wrong))
+    clones = {name: one for name, one in found.items() if isinstance(one, Clone)}
+    report: list[dict[str, Any]] = []
+
+    def rows(file: str, overlap: Overlap | None) -> Iterator[Row]:
+        seen: set[int] = set()
+        for take in takes:
+            if take.file == file:
+                job = Job(take, [clones[name] for name in take.repositories], languages)
+                count = Counter(dict.fromkeys(COUNTED, 0))
+                yield from rows_of(job, seen, overlap, count)
+                about = {"file": file, "source": take.source, "model": take.rows}
+                report.append(about | count | {"skipped": job.skipped})
+
+    with tempfile.TemporaryDirectory() as scratch:
+        if against is not None:
+            Overlap.build(read_evaluation(against), Shares(), Path(scratch))
+        overlap = None if against is None else Overlap(Path(scratch))
+        for file in dict.fromkeys(take.file for take in takes):
+            write_rows(to / f"{file}.jsonl.gz", rows(file, overlap))
+    with whole_file(to / "report.json") as out:
+        out.write(json.dumps(report, indent=1, ensure_ascii=False).encode())
+    return report
+
+
+def main() -> None:
+    text = argparse.RawDescriptionHelpFormatter
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=text)
+    options.add_argument("folder", type=Path, metavar="CLONES", help="owner+name, or name, each")
+    options.add_argument("--to", type=Path, required=True, help="folder of the files")
+    options.add_argument("--only", nargs="+", default=[], metavar="NAME", help="files or sources")
+    options.add_argument("--against", type=Path, help="folder of evaluation sets (BEIR)")
+    options.add_argument("--any-commit", action="store_true", help="whatever is checked out")
+    try:
+        report = build(**vars(options.parse_args()))
+    except TercetError as error:
+        raise SystemExit(str(error)) from error
+    for one in report:
+        left = ", ".join(f"{one[name]:,} {name}" for name in COUNTED[2:])
+        click.echo(
+            f"{one['file']} {one['source']}: {one['rows']:,} rows of {one['read']:,} (the model's "
+            f"folder has {one['model']:,}); left out: {left}, {len(one['skipped']):,} files"
+        )
+
+
+if __name__ == "__main__":
+    main()
