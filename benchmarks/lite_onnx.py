@@ -6,6 +6,10 @@ SkipLayerNormalization and one BiasGelu (its fuse.py), the attention then cut in
 own functions. Here the fused graph is written down directly, with the checkpoint's weights, and
 then handed to those same functions: what is timed is bge-m3-lite's code on our weights.
 
+The same graph is what ONNX Runtime's optimizer for transformers makes of an exported encoder, so
+`--dynamic` writes its int8 by `quantize_dynamic` too: the trunk as a careful user of plain ONNX
+Runtime would run it, for any size of the trunk.
+
 Runs in the peers' environment; imports nothing of ours.
 """
 
@@ -68,9 +72,9 @@ def fused_graph(folder: Path) -> Any:
         g.add("Add", ["summed", "type"], "summed_all")
         g.constant("ln.weight", tensors["embeddings.LayerNorm.weight"])
         g.constant("ln.bias", tensors["embeddings.LayerNorm.bias"])
-        return g.add(
-            "LayerNormalization", ["summed_all", "ln.weight", "ln.bias"], "embedded", epsilon=1e-5
-        )
+        parts = ["summed_all", "ln.weight", "ln.bias"]
+        epsilon = config["layer_norm_eps"]
+        return g.add("LayerNormalization", parts, "embedded", epsilon=epsilon)
 
     def skip_norm(p: str, theirs: str, branch: str, residual: str) -> str:
         parts = [
@@ -86,7 +90,7 @@ def fused_graph(folder: Path) -> Any:
             [branch, residual, *parts],
             f"{p}/out",
             domain=MICROSOFT,
-            epsilon=1e-5,
+            epsilon=config["layer_norm_eps"],
         )
 
     def matmul(name: str, theirs: str, x: str) -> str:
@@ -148,23 +152,41 @@ def save(model: Any, path: Path) -> None:
     onnx.save_model(model, str(path))
 
 
+def quantize_dynamic(plain: Path, out: Path) -> None:
+    """Weights in int8, activations in uint8 as they come: ONNX Runtime's recipe for AVX512-VNNI."""
+    from onnxruntime.quantization import QuantType
+    from onnxruntime.quantization import quantize_dynamic as quantize
+
+    # The inference of shapes knows nothing of fused operators: whatever it leaves open is float32.
+    options = {"DefaultTensorType": TensorProto.FLOAT}
+    quantize(plain, out, weight_type=QuantType.QInt8, extra_options=options)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", type=Path, help="folder of the checkpoint")
     parser.add_argument("out", type=Path, help="folder for model.onnx (and model_int8.onnx)")
     parser.add_argument("--int8", action="store_true", help="the int8 backbone too (minutes)")
+    parser.add_argument(
+        "--dynamic", action="store_true", help="only model_dynamic.onnx, for plain ONNX Runtime"
+    )
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    if args.int8:
+    if args.int8 or args.dynamic:
         plain = args.out / "unchunked.onnx"
         save(fused_graph(args.model), plain)
-        lite_quantize.quantize(
-            plain,
-            args.out / "model_int8.onnx",
-            tokenizer_path=args.model / "sentencepiece.bpe.model",
-        )
+        if args.dynamic:
+            quantize_dynamic(plain, args.out / "model_dynamic.onnx")
+        else:
+            lite_quantize.quantize(
+                plain,
+                args.out / "model_int8.onnx",
+                tokenizer_path=args.model / "sentencepiece.bpe.model",
+            )
         for path in (plain, plain.with_name(plain.name + "_data")):
             path.unlink()
+    if args.dynamic:
+        return
     model = fused_graph(args.model)
     lite_fuse._chunk_attention(model, lite_quantize.ATTENTION_CHUNK)
     save(model, args.out / "model.onnx")

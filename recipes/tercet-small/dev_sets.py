@@ -62,9 +62,7 @@ def cloze(found: Iterable[Row]) -> Iterable[tuple[str, str]]:
             yield text[:at], text[at + 1 :]
 
 
-def write_pairs(
-    folder: Path, pairs: Iterable[tuple[str, str]], others: Iterable[str] = ()
-) -> None:
+def write_pairs(folder: Path, pairs: Iterable[tuple[str, str]], others: Iterable[str] = ()) -> None:
     """One set: the first QUERIES questions among the passages of all pairs, and others."""
     passages: dict[str, str] = {}
     for passage in others:

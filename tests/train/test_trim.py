@@ -260,5 +260,5 @@ def test_the_command_balances_a_bounded_vocabulary_alone(
     asked = ["trim", str(tiny_checkpoint), "--rows", str(text), "--to", str(tmp_path / "small")]
     assert run([*asked, "--balanced"]) == 2
     assert "--vocabulary" in capsys.readouterr().err
-    assert run([*asked, "--balanced", "--vocabulary", "190", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["after"]["vocabulary"] == 190
+    assert run([*asked, "--balanced", "--vocabulary", "158", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["after"]["vocabulary"] == 158

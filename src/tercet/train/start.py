@@ -138,8 +138,8 @@ def make_start(
         raise InputError(f"the {lacks[0]} head is fitted to text: give some (--fit FILES)")
     if "multi" in lacks and multi > model.backbone.config.hidden:
         raise InputError(
-            f"multi-vectors of {multi} values from states of {model.backbone.config.hidden}: ask for"
-            " fewer (--multi)"
+            f"multi-vectors of {multi} values from states of {model.backbone.config.hidden}:"
+            " ask for fewer (--multi)"
         )
     old = tokenizer
     if vocabulary is not None:
