@@ -58,7 +58,7 @@ from tercet.whole import whole_file
 SOURCES = Path(__file__).with_name("sources.toml")
 ENGLISH = "en"
 QUESTIONS, TEXTS, DOCUMENTS = "qa_all", "raw_paragraphs", "long_docs"
-SHORTEST = 3  # characters of a query
+SHORTEST = 2  # characters of a query
 LONGEST, LONGEST_DOCUMENT = 6000, 32000  # characters of a text
 LEAD = 500  # characters of a long document's query: its title and how it begins
 BATCH = 2000  # rows looked up in the evaluation sets at once
@@ -226,7 +226,8 @@ def _paragraphs(job: Job, name: str, text: str) -> Iterator[tuple[str, str, list
             yield row.get("title") or "", line(row["context"]), [row["question"]]
     else:
         for article in json.loads(text)["data"]:
-            for paragraph in article["paragraphs"]:
+            found = article["paragraphs"]  # AmQA has articles with one that is in no list
+            for paragraph in [found] if isinstance(found, dict) else found:
                 questions = [one["question"] for one in paragraph["qas"]]
                 yield article.get("title") or "", line(paragraph["context"]), questions
 
@@ -260,7 +261,7 @@ def afriqa(job: Job) -> Iterator[Page]:
     """A question, its translation, and the English or French paragraph that answers both."""
     for _, name, text in job.texts():
         language, pivot = name.split(".")[-4:-2]  # gold_span_passages.afriqa.bem.en.train.json
-        for row in map(json.loads, text.splitlines()):
+        for row in filter(lambda one: one["context"], map(json.loads, text.splitlines())):
             context = [line(row["context"])]
             yield Page(f"{job.tag(language)}-{pivot}", line(row["question_lang"]), context)
             yield Page(pivot, line(row["question_translated"]), context)

@@ -10,6 +10,7 @@ import torch
 from torch.nn.functional import cosine_similarity
 
 from tercet.checkpoint import Checkpoint, Settings, read_checkpoint, write_checkpoint
+from tercet.data.split import text_key
 from tercet.errors import InputError
 from tercet.model import M3Model
 from tercet.tokens import Tokenizer
@@ -85,7 +86,7 @@ def test_a_text_has_the_teachers_vectors(taught: Path, tiny: Checkpoint) -> None
     found = TeacherVectors.load(taught)
     tokens = tiny.tokenizer.encode([GERMAN[3]])
     states = sample_states(tiny.model, tokens)
-    row = int(found.rows(np.array([teacher.text_key(GERMAN[3])]))[0])
+    row = int(found.rows(np.array([text_key(GERMAN[3])]))[0])
     assert tiny.model.multi is not None
     wanted = torch.nn.functional.normalize(states[0], dim=-1).detach().numpy()
     assert np.allclose(found.dense[row], wanted, atol=2e-3)
@@ -102,7 +103,7 @@ def test_pooling_and_prefix_are_the_teachers(
     teach([rows], model, tmp_path / "mean", mean)
     found = TeacherVectors.load(tmp_path / "mean")
     assert not len(found.tokens)
-    row = int(found.rows(np.array([teacher.text_key(GERMAN[25])]))[0])
+    row = int(found.rows(np.array([text_key(GERMAN[25])]))[0])
     tokens = tiny.tokenizer.encode(["the water " + GERMAN[25]])
     wanted = pooled_vectors(sample_states(tiny.model, tokens), tokens)[0].numpy()
     assert np.allclose(found.dense[row], wanted, atol=2e-3)
@@ -121,7 +122,7 @@ def test_tokens_of_another_vocabulary_take_the_vector_of_the_token_that_covers_t
     prefixed = TeachConfig(passage_prefix="river city ", directions=0)
     teach([path], model, tmp_path / "taught", prefixed, student=small)
     found = TeacherVectors.load(tmp_path / "taught")
-    row = int(found.rows(np.array([teacher.text_key(text)]))[0])
+    row = int(found.rows(np.array([text_key(text)]))[0])
     vectors = found.tokens[found.token_offsets[row] : found.token_offsets[row + 1]]
     _, mine = student.places(text)
     assert len(vectors) == len(mine) + 1
@@ -138,7 +139,7 @@ def test_tokens_of_another_vocabulary_take_the_vector_of_the_token_that_covers_t
 def test_what_tells_languages_apart_is_taken_out(rows: Path, model: Path, tmp_path: Path) -> None:
     def distance(folder: Path) -> float:
         found = TeacherVectors.load(folder)
-        keys = [np.array([teacher.text_key(t) for t in some]) for some in (GERMAN, ENGLISH)]
+        keys = [np.array([text_key(t) for t in some]) for some in (GERMAN, ENGLISH)]
         means = [found.dense[found.rows(key)].astype(np.float32).mean(0) for key in keys]
         return float(np.linalg.norm(means[0] - means[1]))
 

@@ -392,7 +392,9 @@ def token_idf(
         row = dense[[number[language]]].toarray()[0]
         out.append((row[ids] + 0.5) / (totals[number[language]] + 1.0))
     rarity = -np.log(np.concatenate(out))
-    return np.clip((rarity + np.log(COMMON)) / (np.log(1e6 * COMMON)), 0, 1).astype(np.float32)
+    scaled = (rarity + np.log(COMMON)) / np.log(1e6 * COMMON)
+    found: npt.NDArray[np.float32] = scaled.clip(0, 1).astype(np.float32)
+    return found
 
 
 def fit_sparse(
