@@ -49,7 +49,8 @@ class Graph:
 def fused_graph(folder: Path) -> Any:
     """The fused, unchunked ONNX model of the checkpoint in `folder`."""
     config = json.loads((folder / "config.json").read_text())
-    tensors = load_file(folder / "model.safetensors")
+    stored = load_file(folder / "model.safetensors")  # onnx has told NumPy what bfloat16 is
+    tensors = {name: value.astype(np.float32) for name, value in stored.items()}
     g = Graph()
 
     def embeddings() -> str:
