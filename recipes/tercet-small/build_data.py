@@ -288,7 +288,7 @@ def pubmedqa(job: Job) -> Iterator[Page]:
 _ROLE = re.compile(r":[\w:+-]+:`(?:([^`<]+?)\s*<[^`>]*>|[!~]?([^`]*))`")
 _LINK = re.compile(r"`([^`<]+?)\s*<[^`>]*>`_{1,2}")
 _LITERAL = re.compile(r"``([^`]+)``|`([^`]+)`_{0,2}")
-_ENDS = re.compile(r"[.!:;,)…]$")
+_NO_HEADING = re.compile(r"[.!:;,)…]$|^[*(\[-]|^[a-z](?!.* --- )|::")
 
 
 def plain(text: str) -> str:
@@ -334,7 +334,7 @@ def _headed(found: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str, list[s
     """Headings, English and translated, with the paragraphs below: short, and no sentences."""
     english, heading, below = "", "", list[str]()
     for message, translated in found:
-        if len(message) > 100 or _ENDS.search(message):
+        if len(message) > 100 or _NO_HEADING.search(message):
             below.append(translated)
             continue
         if heading:
@@ -390,18 +390,16 @@ def _blocks(root: ET.Element) -> list[str]:
 
 def lines(job: Job) -> Iterator[Page]:
     """Files that are aligned line by line, news.afr.txt; English is the first of `paths`."""
-    files = job.files(job.take.paths)
-    tags = [job.tag(path.name.split(".")[-2]) for _, path in files]
-    found = read_aligned(
-        [path for _, path in files], tags, job.take.source, Plan(min_translation=1), lambda _: True
-    )
+    files = [path for _, path in job.files(job.take.paths)]
+    tags = [job.tag(path.name.split(".")[-2]) for path in files]
+    plan = Plan(directions=tuple((tag, ENGLISH) for tag in tags[1:]), min_translation=1)
     columns: dict[str, list[str]] = {tag: [] for tag in tags}
-    for _, unit in found:
-        own = [one for one in unit if isinstance(one, Pair)]
-        texts = {one.lang.removeprefix(f"{ENGLISH}-"): line(one.pos[0]) for one in own}
-        texts[ENGLISH] = line(own[0].query) if own else ""
+    for _, unit in read_aligned(files, tags, job.take.source, plan, lambda _: True):
+        found = [one for one in unit if isinstance(one, Pair)]
+        texts = {one.lang.removesuffix(f"-{ENGLISH}"): line(one.query) for one in found}
+        texts[ENGLISH] = line(found[0].pos[0]) if found else ""
         for tag, column in columns.items():
-            column.append(texts.get(tag.partition("-en")[0], ""))
+            column.append(texts.get(tag, ""))
     yield from (Page(tag, "", column) for tag, column in columns.items())
 
 
@@ -447,10 +445,11 @@ def tldr(job: Job) -> Iterator[Page]:
         rows = [line(row.replace("`", "")) for row in text.splitlines()]
         described = [row[2:] for row in rows if row.startswith("> ") and "http" not in row]
         examples = [row[2:].rstrip(":：") for row in rows if row.startswith("- ")]
-        if described and examples:
-            tag = job.tag(folder.partition(".")[2] or ENGLISH)
-            parts = examples if job.parallel else [rows[0][2:], *examples]
-            yield Page(tag, described[0], parts, key)
+        tag, command = job.tag(folder.partition(".")[2] or ENGLISH), rows[0].removeprefix("# ")
+        if described and examples and job.parallel:
+            yield Page(tag, described[0], examples, key)
+        elif described and len(examples) > 1:  # with one it is the alias of another command
+            yield Page(tag, described[0], [f"{command}. {'; '.join(examples)}"])
 
 
 def stories(job: Job) -> Iterator[Page]:
