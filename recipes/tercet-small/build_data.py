@@ -15,8 +15,9 @@ What may differ:
 - headings in catalogues of python-docs, which do not mark them: here they are told by their form
 - what counts as shared with an evaluation set: here what `tercet data filter` calls so
 
-A parser yields the pages of a format; the file that a take is for says what becomes of them. What
-is known of a source stands in sources.toml. Knows nothing of models.
+On an empty CLONES it tells the commands that fill it. A parser yields the pages of a format; the
+file that a take is for says what becomes of them. What is known of a source stands in sources.toml.
+Knows nothing of models.
 """
 
 import argparse
@@ -31,7 +32,7 @@ import tomllib
 import zipfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
@@ -97,7 +98,6 @@ class Take:
     draws: int = 0  # pairs of languages other than English that a line gives
     most: int = 0  # rows; 0: all
     most_per_language: int = 0
-    most_files: int = 0
     least: int = 4  # characters of a text
     rows: int = 0  # that the model's own folder has
     note: str = ""
@@ -146,24 +146,22 @@ class Job:
                     f"{self.take.source}: {names} has no {outer}: check what is checked out"
                 )
             found |= dict.fromkeys(own)
-        most = self.take.most_files or len(found)
-        return lowest([*found], most, lambda one: one[0].name(one[1]))
+        return [*found]
 
-    def texts(self, patterns: Sequence[str] = ()) -> Iterator[tuple[Clone, str, str]]:
+    def texts(self) -> Iterator[tuple[Clone, str, str]]:
         """Names and texts of the files, in archives too; what is not UTF-8 is skipped."""
-        patterns = patterns or self.take.paths
-        inner = [one.partition("!")[2] for one in patterns]
-        for clone, path in self.files(patterns):
-            for name, raw in _contents(path, clone.name(path), inner):
+        for clone, path in self.files(self.take.paths):
+            for name, raw in _contents(path, clone.name(path), self.take.paths):
                 try:
                     yield clone, name, decode(raw, f"{clone.repository.name}/{name}")
                 except Unreadable as error:
                     self.skipped.append(str(error))
 
     def held_out(self) -> Iterator[tuple[str, str]]:
-        """Names and texts of the files that name what is for tests."""
-        if self.take.held_out:
-            yield from ((name, text) for _, name, text in self.texts(self.take.held_out))
+        """Names and texts of the files that name what is for tests; all of them can be read."""
+        for clone, path in self.files(self.take.held_out):
+            for name, raw in _contents(path, clone.name(path), self.take.held_out):
+                yield name, decode(raw, f"{clone.repository.name}/{name}")
 
     def xml(self, name: str, text: str) -> ET.Element:
         """The root of a file, without the entities that its DTD would define; empty if broken."""
@@ -178,14 +176,14 @@ _ENTITY = re.compile(r"&(?!(?:amp|lt|gt|quot|apos|#\w+);)[\w.:-]+;")
 _DOCTYPE = re.compile(r"<!DOCTYPE[^\[>]*(?:\[.*?\]\s*)?>", re.DOTALL)
 
 
-def _contents(path: Path, name: str, inner: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+def _contents(path: Path, name: str, patterns: Iterable[str]) -> Iterator[tuple[str, bytes]]:
     """A file's name and bytes, or those of the files in an archive that patterns ask for."""
     if path.suffix != ".zip":
         yield name, read_bytes(path, name)
         return
     with zipfile.ZipFile(path) as archive:
         for member in sorted(archive.namelist()):
-            if any(fnmatch(member, pattern) for pattern in inner):
+            if any(fnmatch(member, pattern.partition("!")[2]) for pattern in patterns):
                 yield f"{name}!{member}", archive.read(member)
 
 
@@ -269,7 +267,8 @@ def afriqa(job: Job) -> Iterator[Page]:
 
 def medquad(job: Job) -> Iterator[Page]:
     """A question and its answer; those that LiveQA-Med judged, the last words there, are out."""
-    judged = {one.split()[-1] for _, text in job.held_out() for one in text.splitlines() if one}
+    told = (one.split() for _, text in job.held_out() for one in text.splitlines())
+    judged = {words[-1] for words in told if words}
     for _, name, text in job.texts():
         root = job.xml(name, text)
         for pair in root.iter("QAPair"):
@@ -319,7 +318,9 @@ def po(job: Job) -> Iterator[Page]:
         except Unreadable as error:
             job.skipped.append(str(error))
             continue
-        if not found or job.parallel:
+        if not found:
+            continue
+        if job.parallel:
             yield Page(ENGLISH, "", [english for english, _ in found], name)
             yield Page(lang, "", [other for _, other in found], name)
         elif job.take.file in (TEXTS, DOCUMENTS):
@@ -539,11 +540,19 @@ class Item(NamedTuple):
 
 
 def items(job: Job) -> Iterator[Item]:
-    """What the pages of a take give to its file."""
-    take, found = job.take, PARSERS[job.take.kind](job)
-    if job.parallel:
-        yield from _translations(found, take.draws)
-        return
+    """What a take gives to its file; raises InputError where files are not of the kind's form."""
+    found = PARSERS[job.take.kind](job)
+    try:
+        yield from _translations(found, job.take.draws) if job.parallel else _items(job.take, found)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{job.take.source}: its files are not what {job.take.kind!r} reads ({error!r}): "
+            "check what is checked out"
+        ) from error
+
+
+def _items(take: Take, found: Iterable[Page]) -> Iterator[Item]:
+    """Raw texts, long documents, or titles and questions with what is below them."""
     for page in found:
         parts = [part for part in page.parts if part]
         if take.file == TEXTS:
@@ -580,7 +589,7 @@ def _translations(found: Iterable[Page], draws: int) -> Iterator[Item]:
             own = [page.title, *page.parts]
             for other, text in zip(own, english, strict=True) if len(own) == len(english) else ():
                 yield Item(other, text, f"{page.lang}-{ENGLISH}")
-        for number in range(len(english) if draws else 0):
+        for number in range(len(english) if draws and len(others) > 1 else 0):
             draw = random.Random(number)
             for _ in range(draws):
                 one, two = draw.sample(others, 2)
@@ -661,8 +670,6 @@ def read_sources(path: Path) -> tuple[dict[str, Repository], list[Take], dict[st
 
 
 def _entry(kind: type[T], entry: dict[str, Any], path: Path) -> T:
-    if unknown := sorted(entry.keys() - {one.name for one in fields(kind)}):  # type: ignore[arg-type]
-        raise InputError(f"{path}: {', '.join(unknown)} in {entry} is nothing that is read")
     values = {name: tuple(one) if isinstance(one, list) else one for name, one in entry.items()}
     try:
         return kind(**values)
