@@ -354,39 +354,39 @@ def docbook(job: Job) -> Iterator[Page]:
     for clone, name, text in job.texts():
         root, lang = job.xml(f"{clone.repository.name}/{name}", text), clone.repository.lang
         if job.take.file == QUESTIONS:
-            for node in filter(lambda one: _tag(one) == "qandaentry", root.iter()):
-                yield Page(lang, _first(node, "question"), [_first(node, "answer")])
+            for node in _all(root, "qandaentry"):
+                question, answer = (
+                    [said for inner in _all(node, tag) for said in _blocks(inner) if said]
+                    for tag in ("question", "answer")
+                )
+                yield Page(lang, " ".join(question), answer)
             continue
-        function, purpose = _first(root, "refname"), _first(root, "refpurpose")
         title, *parts = _blocks(root) or [""]
-        yield Page(lang, f"{function}: {purpose}" if function and purpose else title, parts, name)
+        for function in _all(root, "refname")[:1]:  # what is first is its purpose
+            title = f"{_said(function)}: {title}"
+        yield Page(lang, title, parts, name)
 
 
-def _tag(node: ET.Element) -> str:
-    return node.tag.rpartition("}")[2]
+def _all(root: ET.Element, tag: str) -> list[ET.Element]:
+    """The nodes of a tag, in any namespace."""
+    return [node for node in root.iter() if node.tag.rpartition("}")[2] == tag]
+
+
+def _blocks(root: ET.Element) -> list[str]:
+    """Paragraphs and titles, empty ones too, so that versions of a page can be aligned."""
+    return [_said(node) for node in root.iter() if node.tag.rpartition("}")[2] in BLOCKS]
 
 
 def _said(node: ET.Element) -> str:
-    """The text in a node on one line, without code."""
+    """The text in a node on one line, without code and the blocks within it."""
 
     def parts(node: ET.Element) -> Iterator[str]:
         yield node.text or ""
         for inner in node:
-            yield from () if _tag(inner) in CODE else parts(inner)
+            yield from () if inner.tag.rpartition("}")[2] in BLOCKS | CODE else parts(inner)
             yield inner.tail or ""
 
     return line("".join(parts(node)))
-
-
-def _first(root: ET.Element, name: str) -> str:
-    return next((_said(node) for node in root.iter() if _tag(node) == name), "")
-
-
-def _blocks(root: ET.Element) -> list[str]:
-    """The innermost paragraphs and titles, empty ones too, so that versions can be aligned."""
-    found = [node for node in root.iter() if _tag(node) in BLOCKS]
-    inner = [{id(one) for one in node.iter() if _tag(one) in BLOCKS} for node in found]
-    return [_said(node) for node, within in zip(found, inner, strict=True) if len(within) == 1]
 
 
 def lines(job: Job) -> Iterator[Page]:
@@ -517,8 +517,7 @@ def tei(job: Job) -> Iterator[Page]:
     """The paragraphs of a novel."""
     for clone, name, text in job.texts():
         root = job.xml(f"{clone.repository.name}/{name}", text)
-        bodies = (node for node in root.iter() if _tag(node) == "body")
-        found = [_said(node) for body in bodies for node in body.iter() if _tag(node) == "p"]
+        found = [_said(node) for body in _all(root, "body") for node in _all(body, "p")]
         yield Page(job.take.lang, "", found)
 
 
