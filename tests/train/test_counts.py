@@ -86,6 +86,7 @@ def is_cut(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> bool:
 @given(texts=st.lists(st.lists(PARTS, max_size=9).map("".join), min_size=1, max_size=9))
 @example(texts=["a \u0301b", "ab ", "a\n", "a  b", " a", "a ▁b", "a ▁", "a <s> b", "a\r\nb", " "])
 @example(texts=["a \ufffd b", "a ´b", "a´ b", "\u200d a", "a\u00a0 b", "", "a <mask>", "水 ำ"])
+@example(texts=["▁", "a ▁ b"])  # one is not cut; the other's part is not that
 def test_counts_are_those_of_whole_texts(
     tokenizer: Tokenizer, texts: list[str], words: dict[str, Any], normal: dict[str, Any] | None
 ) -> None:

@@ -113,7 +113,7 @@ def test_changed_texts_are_counted_without_cutting_all_again(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, balance: bool
 ) -> None:
     facts = json.loads((folder / "tercet.json").read_text())
-    facts |= {"query_prefix": "the king ", "passage_prefix": "die Stadt "}
+    facts |= {"query_prefix": "the king ", "passage_prefix": "die"}  # glued to the first word
     (folder / "tercet.json").write_text(json.dumps(facts))
     texts = [f"{WORDS[n % 40]} {WORDS[n * n % 97]}" for n in range(60)] + ["", "☃ Haus"]
     rows = [{"text": text, "lang": "de" if n % 7 else "es"} for n, text in enumerate(texts)]
@@ -130,7 +130,7 @@ def test_changed_texts_are_counted_without_cutting_all_again(
             for marks in zip(
                 *(
                     cut_otherwise(folder, target, [prefix + text for text in texts])
-                    for prefix in ("the king ", "die Stadt ")
+                    for prefix in ("the king ", "die")
                 ),
                 strict=True,
             )

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from tokenizers import AddedToken
 from tokenizers import Tokenizer as Backend
@@ -101,15 +101,35 @@ def test_special_tokens_keep_a_lowest_score(tokenizer: Tokenizer) -> None:
 
 
 # Many equal scores, so that paths tie; "d" and "z" are no pieces, so they are unknown.
-PIECES = ("▁", "a", "b", "c", "ab", "bc", "abc", "▁a", "▁ab", "ba", "zz", "bd", "db", "▁z", "aa")
+PIECES = (
+    "▁",
+    "a",
+    "b",
+    "c",
+    "ab",
+    "bc",
+    "abc",
+    "▁a",
+    "▁ab",
+    "ba",
+    "zz",
+    "bd",
+    "db",
+    "▁z",
+    "aa",
+    "cd",
+)
+SCORES = dict.fromkeys(PIECES, -15.0) | {"▁": -1.0, "c": -1.0, "abc": -1.0}
 
 
 @given(
-    scores=st.lists(st.sampled_from([-1.0, -2.0, -2.5, -3.0, -9.0]), min_size=15, max_size=15),
+    scores=st.lists(st.sampled_from([-1.0, -2.0, -2.5, -3.0, -15.0]), min_size=16, max_size=16),
     special=st.sampled_from([0.0, -2.0, -20.0]),
     kept=st.sets(st.sampled_from(PIECES)),
     texts=st.lists(st.text("abcdz ", max_size=12), min_size=1, max_size=8),
 )
+# ab cd is better than abc and an unknown only while a special token has the lowest score
+@example(scores=list(SCORES.values()), special=-20.0, kept=set(PIECES), texts=["cabcd"])
 def test_texts_change_that_have_a_piece_that_went_and_no_others(
     scores: list[float], special: float, kept: set[str], texts: list[str]
 ) -> None:

@@ -20,7 +20,8 @@ from tercet.tokens import Tokenizer
 SPACE = "▁"
 BLOCK, CHARACTERS = 1 << 16, 1 << 23  # texts and characters counted at once
 BATCH = 1 << 16  # parts of texts tokenised at once
-# Different parts of texts, and characters of them, that are remembered: some 500 MB.
+# Different parts of texts, and characters of them, that are remembered: with all that is made of
+# them about a gigabyte (benchmarks/trim_speed.py).
 PARTS, HELD = 1 << 21, 1 << 25
 NOTHING = r"(?!)"  # a pattern that matches no text
 
