@@ -109,7 +109,9 @@ def test_a_smaller_vocabulary_keeps_the_texts_whose_pieces_stay(
     ]  # fmt: skip
     assert same
     assert torch.allclose(states_of(made, same), states_of(tiny, same), atol=1e-5)
-    # a source that has its heads keeps them
+    # a source that has its heads keeps them, its prefixes and the weights of its sum
+    assert made.settings.query_prefix == "the "
+    assert made.settings.weights == tiny.settings.weights
     for name in ("sparse", "multi"):
         ours, theirs = getattr(made.model, name), getattr(tiny.model, name)
         assert torch.equal(ours.weight, theirs.weight)

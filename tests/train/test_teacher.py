@@ -292,3 +292,13 @@ def test_wrong_teachers_are_told_in_words(
     bare.write_text("")
     with pytest.raises(InputError, match="no text in"):
         teach([bare], model, tmp_path / "none", PLAIN)
+
+
+def test_a_teacher_without_tokens_teaches_dense_vectors(
+    rows: Path, model: Path, tmp_path: Path
+) -> None:
+    teach([rows], model, tmp_path / "dense", PLAIN)
+    train(config(rows, model, tmp_path / "dense", tmp_path / "run"), log=lambda line: None)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
+    assert lines[-1]["teacher_dense"] < lines[0]["teacher_dense"]
+    assert "teacher_tokens" not in lines[0]

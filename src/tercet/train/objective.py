@@ -165,7 +165,7 @@ def pull(
 
     def add(name: str, weight: float, distances: Sequence[Tensor]) -> None:
         nonlocal total
-        if not weight:
+        if not weight or not distances:
             return
         count = world.sum(torch.tensor(float(sum(len(d) for d in distances)), device=device))
         mean = sum_of(d.sum() for d in distances) / count.clamp(min=1)
@@ -178,9 +178,9 @@ def pull(
             rows, goal = targets.of(places)
             found = encoded.dense[rows.to(device)]
             dense.append(1 - (found * goal.to(device)).sum(-1))
-        at, vectors, rare = targets.tokens(places, encoded.starts, encoded.counts)
-        if not len(at):
+        if not len(targets.vectors.tokens):
             continue
+        at, vectors, rare = targets.tokens(places, encoded.starts, encoded.counts)
         if encoded.multi is not None:
             tokens.append(1 - (encoded.multi[at.to(device)] * vectors.to(device)).sum(-1))
         if encoded.weights is not None:

@@ -172,7 +172,7 @@ def make_start(
     told = {"recipe": "tercet init", "from": Path(source).name, **facts}
     if found.settings.training:
         told["before"] = dict(found.settings.training)
-    settings = Settings(weights=found.settings.weights, training=told)
+    settings = replace(found.settings, training=told)
     write_checkpoint(target, model, tokenizer, settings=settings, dtype=dtype)
     config = model.backbone.config
     return StartReport(
@@ -349,8 +349,13 @@ def language_directions(
     if count < 1 or len(names) < 2:
         return states.new_zeros(0, states.shape[1])
     means = torch.stack([states[torch.from_numpy(owners == name)].mean(0) for name in names])
+    return directions_apart(means, count)
+
+
+def directions_apart(means: Tensor, count: int) -> Tensor:
+    """Unit directions in which some means (L, H) differ most, strongest first, at most L - 1."""
     _, _, directions = torch.linalg.svd(means - means.mean(0), full_matrices=False)
-    apart: Tensor = directions[: min(count, len(names) - 1)]
+    apart: Tensor = directions[: min(count, len(means) - 1)]
     return apart
 
 

@@ -6,7 +6,7 @@ Joins sampler, collate, split_batch and objective; knows nothing of optimisers o
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +22,8 @@ from tercet.train.retromae import RetroMAE, text_seeds
 from tercet.train.sampler import Pool, Rows, Sampler, share_of
 from tercet.train.split_batch import Batch, Encoded, backward
 from tercet.train.teacher import Targets
+
+Trained = TypeVar("Trained", bound=torch.nn.Module)
 
 
 @dataclass
@@ -52,10 +54,10 @@ def autocast(dtype: torch.dtype, device: torch.device) -> Callable[[], AbstractC
 
 
 @dataclass
-class PairStep:
-    """A batch of rows with queries and passages: the stages contrastive and unified."""
+class Parts(Generic[Trained]):
+    """What every step is made of."""
 
-    model: M3Model
+    model: Trained
     examples: Examples
     sampler: Sampler
     collator: Collator
@@ -63,6 +65,12 @@ class PairStep:
     world: World
     dtype: torch.dtype
     sub_batch: int | None
+
+
+@dataclass
+class PairStep(Parts[M3Model]):
+    """A batch of rows with queries and passages: the stages contrastive and unified."""
+
     targets: Targets | None = None
 
     def run(self, number: int, *, distil: bool) -> BatchReport:
@@ -116,17 +124,9 @@ class PairStep:
 
 
 @dataclass
-class AlignStep:
+class AlignStep(Parts[M3Model]):
     """A batch of single texts drawn to a teacher: the stage align."""
 
-    model: M3Model
-    examples: Examples
-    sampler: Sampler
-    collator: Collator
-    config: TrainConfig
-    world: World
-    dtype: torch.dtype
-    sub_batch: int | None
     targets: Targets
 
     def run(self, number: int, *, distil: bool) -> BatchReport:
@@ -153,17 +153,8 @@ class AlignStep:
 
 
 @dataclass
-class RetroStep:
+class RetroStep(Parts[RetroMAE]):
     """A batch of single texts: the stage retromae."""
-
-    model: RetroMAE
-    examples: Examples
-    sampler: Sampler
-    collator: Collator
-    config: TrainConfig
-    world: World
-    dtype: torch.dtype
-    sub_batch: int | None
 
     def run(self, number: int, *, distil: bool) -> BatchReport:
         _, everyone = self.sampler.batch(number)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +32,14 @@ from tercet.model import Inputs
 from tercet.tokens import TokenBatch, Tokenizer
 from tercet.train.arrays import LIST, ArraysWriter, open_arrays
 from tercet.train.examples import Examples
-from tercet.train.start import DIRECTIONS, LEAST, Pooling, pooled_vectors, token_idf
+from tercet.train.start import (
+    DIRECTIONS,
+    LEAST,
+    Pooling,
+    directions_apart,
+    pooled_vectors,
+    token_idf,
+)
 from tercet.train.texts import tagged_fields, text_files
 from tercet.train.vocabulary import count_languages
 from tercet.whole import whole_file
@@ -175,7 +183,7 @@ class Targets:
 
 
 @dataclass(frozen=True)
-class Told:
+class RoleText:
     """A text of the rows, its role and its language."""
 
     text: str
@@ -183,18 +191,18 @@ class Told:
     language: str
 
 
-def told_texts(files: Iterable[Path]) -> dict[int, Told]:
+def role_texts(files: Iterable[Path]) -> dict[int, RoleText]:
     """Every different text of the files by text_key, in the role and language it is first seen in.
 
     Raises InputError naming file and line where a row has no text.
     """
-    out: dict[int, Told] = {}
+    out: dict[int, RoleText] = {}
     for path in files:
         for number, row in numbered_rows(path):
             for name, language, text in tagged_fields(row, f"{path}:{number}"):
                 key = text_key(text)
                 if key not in out:
-                    out[key] = Told(text, "query" if name == "query" else "passage", language)
+                    out[key] = RoleText(text, "query" if name == "query" else "passage", language)
     return out
 
 
@@ -215,32 +223,33 @@ def teach(
     """
     if target.exists():
         raise InputError(f"{target} exists already: remove it or choose another folder")
-    told = told_texts(text_files(list(files)))
-    if not told:
+    found = role_texts(text_files(list(files)))
+    if not found:
         raise InputError(f"no text in {', '.join(str(path) for path in files)}")
-    keys = sorted(told)
-    texts = [told[key] for key in keys]
+    keys = sorted(found)
+    texts = [found[key] for key in keys]
     tokenizer = None if student is None else read_tokenizer(fetch(student))[0]
     reader = _reader(model, config, tokenizer)
     parts = target.with_name(f".{target.name}.parts") / _name(keys, reader.name, config, tokenizer)
-    dense, tokens, lengths = [], [], []
+    dense, lengths, blocks = [], [], []
     for number, first in enumerate(range(0, len(texts), BLOCK)):
         some = texts[first : first + BLOCK]
-        held = _part(parts / f"{number:06d}.npz", partial(reader.read, some))
+        blocks.append(partial(_part, parts / f"{number:06d}.npz", partial(reader.read, some)))
+        held = blocks[-1]()
         dense.append(held["dense"])
-        tokens.append(held["tokens"])
         lengths.append(held["lengths"])
         watch(first + len(some), len(texts))
+    multi = held["tokens"].shape[1]
     languages = [one.language for one in texts]
     every = _without_languages(np.concatenate(dense), languages, config.directions)
     sizes = np.concatenate(lengths)
     with ArraysWriter(target, FORMAT, ARRAYS) as writer:
-        writer.facts |= {"dense": every.shape[1], "multi": tokens[0].shape[1], "model": str(model)}
+        writer.facts |= {"dense": every.shape[1], "multi": multi, "model": str(model)}
         writer.extend("keys", np.array(keys, dtype=np.int64))
         writer.extend("dense", every.astype(np.float16).ravel())
         writer.extend("token_offsets", np.concatenate(([0], np.cumsum(sizes))))
-        for block in tokens:
-            writer.extend("tokens", block.ravel())
+        for block in blocks:  # from disk once more: the vectors of all tokens fill the memory
+            writer.extend("tokens", block()["tokens"].ravel())
         if tokenizer is not None:
             writer.extend("rarity", _rarities(tokenizer, texts, sizes))
     for path in sorted(parts.glob("*")):
@@ -255,7 +264,7 @@ def _part(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         try:
             with np.load(path, allow_pickle=False) as held:
                 return dict(held)
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, BadZipFile):
             path.unlink()
     found = make()
     with whole_file(path) as file:
@@ -281,14 +290,15 @@ def _without_languages(
     enough = np.flatnonzero(sizes >= LEAST)
     if count > 0 and len(enough) > 1:
         means = np.stack([vectors[numbers == number].mean(0) for number in enough])
-        _, _, found = np.linalg.svd(means - means.mean(0), full_matrices=False)
-        apart = found[: min(count, len(enough) - 1)]
+        apart = directions_apart(torch.from_numpy(means), count).numpy()
         vectors -= (vectors @ apart.T) @ apart
     vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     return vectors
 
 
-def _rarities(tokenizer: Tokenizer, texts: Sequence[Told], sizes: Ids) -> npt.NDArray[np.float16]:
+def _rarities(
+    tokenizer: Tokenizer, texts: Sequence[RoleText], sizes: Ids
+) -> npt.NDArray[np.float16]:
     """How rare each of the student's tokens is in its language, 0 at </s>, (sum T,)."""
     counts = count_languages(tokenizer, ((one.language, one.text) for one in texts))
     out = []
@@ -327,7 +337,7 @@ class _TercetReader:
         self.model.backbone.pack()
         self.limit = min(config.max_length, self.model.backbone.config.max_length)
 
-    def read(self, texts: Sequence[Told]) -> dict[str, npt.NDArray[Any]]:
+    def read(self, texts: Sequence[RoleText]) -> dict[str, npt.NDArray[Any]]:
         """dense (n, D), tokens (sum T, M), lengths (n,) of some texts."""
         prefixes = {"query": self.config.query_prefix, "passage": self.config.passage_prefix}
         full = [prefixes[one.role] + one.text for one in texts]
@@ -385,7 +395,7 @@ class _SentenceTransformer:
         self.model.max_seq_length = config.max_length
         self.name, self.config = model, config
 
-    def read(self, texts: Sequence[Told]) -> dict[str, npt.NDArray[Any]]:
+    def read(self, texts: Sequence[RoleText]) -> dict[str, npt.NDArray[Any]]:
         prefixes = {"query": self.config.query_prefix, "passage": self.config.passage_prefix}
         found = self.model.encode(
             [prefixes[one.role] + one.text for one in texts],
