@@ -15,11 +15,13 @@ from tercet.errors import InputError
 from tercet.model import M3Model
 from tercet.tokens import Tokenizer
 from tercet.train import start, teacher
+from tercet.train.collate import Collator
 from tercet.train.config import TrainConfig, from_tree
 from tercet.train.distributed import World
-from tercet.train.objective import Known
+from tercet.train.objective import Known, pull
 from tercet.train.prepare import prepare
 from tercet.train.run import make_targets, train
+from tercet.train.split_batch import Batch, Kept
 from tercet.train.start import make_start, pooled_vectors, sample_states
 from tercet.train.teacher import TeachConfig, TeacherVectors, teach
 from tests.conftest import WORDS
@@ -302,3 +304,24 @@ def test_a_teacher_without_tokens_teaches_dense_vectors(
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
     assert lines[-1]["teacher_dense"] < lines[0]["teacher_dense"]
     assert "teacher_tokens" not in lines[0]
+
+
+def test_rarities_meet_their_tokens(
+    rows: Path, taught: Path, model: Path, tmp_path: Path, tokenizer: Tokenizer
+) -> None:
+    """Weights that are the rarities have no distance to them, whatever order texts are packed in."""
+    run = config(rows, model, taught, tmp_path / "run", teacher={"path": str(taught), "rarity": 1.0,
+                 "dense": 0.0, "tokens": 0.0})  # fmt: skip
+    ready = prepare(run, World.start("cpu"))
+    targets = make_targets(run, ready)
+    places = np.arange(len(ready.examples.keys))[::-1].copy()
+    batch = Batch(Collator(ready.examples, tokenizer, run.data, seed=0).texts(places, 0), most=None)
+    offsets, rarity = targets.vectors.token_offsets, targets.vectors.rarity
+    weights = []
+    for text in batch.order:
+        row = targets.own[places[text]]
+        weights += [9.0, *rarity[offsets[row] : offsets[row + 1]].tolist()]  # [CLS] first
+    multi = torch.ones(len(batch.multi_owners), targets.vectors.tokens.shape[1])
+    encoded = batch.encoded(Kept(None, torch.tensor(weights), multi))
+    _, facts = pull(targets, run.teacher, [(encoded, places)], World.start("cpu"))
+    assert float(facts["teacher_rarity"]) == 0.0
