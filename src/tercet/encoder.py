@@ -76,7 +76,7 @@ class Encoder:
                 f"this installation has no bundled model ({BUNDLED} is absent): give a model's"
                 " folder or hub id"
             )
-        where = _device(device)
+        where = usable_device(device)
         checkpoint = read_checkpoint(
             BUNDLED if source is None else source,
             revision=revision,
@@ -368,7 +368,8 @@ def _log_truncated(truncated: npt.NDArray[np.bool_], limit: int) -> None:
         log.warning("%d of %d texts were cut: they have more than %d tokens", count, of, limit)
 
 
-def _device(wanted: str | torch.device | None) -> torch.device:
+def usable_device(wanted: str | torch.device | None) -> torch.device:
+    """The device of that name, a GPU where none is named; raises InputError if it is not there."""
     if wanted is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

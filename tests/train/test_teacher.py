@@ -290,6 +290,8 @@ def test_wrong_teachers_are_told_in_words(
     write_checkpoint(prefixed, checkpoint.model, checkpoint.tokenizer, settings=settings)
     with pytest.raises(InputError, match="without the model's prefixes"):
         train(config(rows, prefixed, taught, tmp_path / "run"), log=lambda line: None)
+    with pytest.raises(InputError, match="device 'quantum' is not there"):
+        teach([rows], model, tmp_path / "none", TeachConfig(device="quantum"))
     bare = tmp_path / "empty.jsonl"
     bare.write_text("")
     with pytest.raises(InputError, match="no text in"):
@@ -309,7 +311,7 @@ def test_a_teacher_without_tokens_teaches_dense_vectors(
 def test_rarities_meet_their_tokens(
     rows: Path, taught: Path, model: Path, tmp_path: Path, tokenizer: Tokenizer
 ) -> None:
-    """Weights that are the rarities have no distance to them, whatever order texts are packed in."""
+    """Weights that are the rarities have no distance to them, in whatever order texts lie."""
     run = config(rows, model, taught, tmp_path / "run", teacher={"path": str(taught), "rarity": 1.0,
                  "dense": 0.0, "tokens": 0.0})  # fmt: skip
     ready = prepare(run, World.start("cpu"))

@@ -57,7 +57,8 @@ def train(
 ) -> int | None:
     """Run one stage of training.
 
-    RECIPE is retromae, contrastive or unified, or a TOML file with the same fields. Several
+    RECIPE is retromae, contrastive or unified, or a TOML file with the same fields (or of the
+    stage align, which learns from a teacher: recipes/tercet-small/align.toml). Several
     devices: start it with torchrun. SIGTERM saves a checkpoint and ends with exit code 143.
 
     \b

@@ -24,7 +24,7 @@ from tercet.batching import batches
 from tercet.checkpoint import Checkpoint, read_checkpoint, read_tokenizer
 from tercet.data.rows import numbered_rows
 from tercet.data.split import text_key
-from tercet.encoder import multiplies_bfloat16
+from tercet.encoder import multiplies_bfloat16, usable_device
 from tercet.errors import InputError, MissingExtraError
 from tercet.heads import dense_vectors
 from tercet.hub import fetch
@@ -332,7 +332,7 @@ class _TercetReader:
         self.name, self.config, self.student = checkpoint.fingerprint, config, student
         if student is not None and self.model.multi is None:
             raise InputError("the teacher has no multi-vector head to give vectors of tokens")
-        self.device = torch.device(config.device)
+        self.device = usable_device(config.device)
         self.model.to(self.device)
         self.model.backbone.pack()
         self.limit = min(config.max_length, self.model.backbone.config.max_length)
@@ -391,7 +391,7 @@ class _SentenceTransformer:
             from sentence_transformers import SentenceTransformer
         except ImportError as error:
             raise MissingExtraError("this teacher needs `pip install tercet[teacher]`") from error
-        self.model = SentenceTransformer(model, device=config.device)
+        self.model = SentenceTransformer(model, device=str(usable_device(config.device)))
         self.model.max_seq_length = config.max_length
         self.name, self.config = model, config
 
