@@ -79,7 +79,9 @@ def test_berts_layout_gives_the_states_of_the_same_trunk(bert: Path, tiny: Check
 def test_a_start_has_all_heads_and_more_positions_and_old_texts_keep_their_states(
     bert: Path, text: Path, tmp_path: Path, tiny: Checkpoint
 ) -> None:
-    report = make_start(bert, tmp_path / "start", fit=[text], positions=1000, multi=8)
+    report = make_start(
+        bert, tmp_path / "start", fit=[text], positions=1000, multi=8, pooling="cls"
+    )
     made = read_checkpoint(tmp_path / "start")
     assert made.model.heads == ("dense", "sparse", "multi")
     assert report.positions == (512, 1000)
@@ -91,8 +93,42 @@ def test_a_start_has_all_heads_and_more_positions_and_old_texts_keep_their_state
     assert found.multi.shape[1] == 8
     assert found.sparse is not None
     assert found.sparse.nnz > 0
+    assert report.cls_to_pooled == 1.0
+    assert report.mean_to_pooled is None
+
+
+def test_a_source_that_pools_by_mean_gets_a_layer_that_makes_cls_the_mean(
+    bert: Path, text: Path, tmp_path: Path, tiny: Checkpoint
+) -> None:
+    report = make_start(bert, tmp_path / "start", fit=[text], multi=8)
+    made = read_checkpoint(tmp_path / "start")
+    assert (
+        report.layers == made.model.backbone.config.layers == tiny.model.backbone.config.layers + 1
+    )
     assert report.cls_to_pooled is not None
-    assert -1 <= report.cls_to_pooled < 1
+    assert report.cls_to_pooled < 0.7
+    assert report.mean_to_pooled is not None
+    assert report.mean_to_pooled > 0.9  # 22 of its 32 components have room
+    # what the heads of tokens read is as before, up to a factor for each token
+    old, new = states_of(tiny, TEXTS), states_of(made, TEXTS)
+    assert made.model.multi is not None
+    weight = made.model.multi.weight.detach()
+    before, after = (old - old.mean(1, keepdim=True)) @ weight.T, new @ weight.T
+    assert torch.cosine_similarity(before, after).min() > 0.999
+    # its mean is nothing to the head, by half
+    content = made.tokenizer.encode(TEXTS)
+    kept = np.setdiff1d(np.arange(len(content.ids)), content.cls)
+    half = -0.5 * (new[torch.from_numpy(kept)].mean(0) @ weight.T)
+    assert torch.allclose(made.model.multi.bias, half, atol=1e-3)
+
+
+def test_multi_vectors_that_leave_no_room_for_the_mean_are_refused(
+    bert: Path, text: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match="no room for the mean"):
+        make_start(bert, tmp_path / "start", fit=[text], multi=20)
+    assert not (tmp_path / "start").exists()
+    make_start(bert, tmp_path / "start", fit=[text], multi=20, pooling="cls")
 
 
 def test_a_smaller_vocabulary_keeps_the_texts_whose_pieces_stay(

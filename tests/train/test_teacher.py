@@ -327,3 +327,30 @@ def test_rarities_meet_their_tokens(
     encoded = batch.encoded(Kept(None, torch.tensor(weights), multi))
     _, facts = pull(targets, run.teacher, [(encoded, places)], World.start("cpu"))
     assert float(facts["teacher_rarity"]) == 0.0
+
+
+def test_a_long_text_is_read_in_windows(model: Path, tmp_path: Path, tiny: Checkpoint) -> None:
+    text = " ".join(ENGLISH[:8])
+    path = tmp_path / "long.jsonl"
+    path.write_text(json.dumps({"text": text}) + "\n" + json.dumps({"text": ENGLISH[9]}) + "\n")
+    (ids,) = tiny.tokenizer.contents([text])
+    assert len(ids) > 3 * 14
+    windowed = TeachConfig(max_length=16, windows=True, directions=0)
+    teach([path], model, tmp_path / "taught", windowed, student=model)
+    found = TeacherVectors.load(tmp_path / "taught")
+    row = int(found.rows(np.array([text_key(text)]))[0])
+    dense, inner = [], []
+    assert tiny.model.multi is not None
+    for at in range(0, len(ids), 14):
+        states = sample_states(tiny.model, tiny.tokenizer.frame([ids[at : at + 14]], max_length=16))
+        dense.append(torch.nn.functional.normalize(states[0], dim=-1))
+        multi = tiny.model.multi(states).detach()
+        inner.append(multi[1:-1])
+    mean = torch.nn.functional.normalize(torch.stack(dense).mean(0), dim=-1)
+    assert np.allclose(found.dense[row], mean.detach().numpy(), atol=2e-3)
+    vectors = found.tokens[found.token_offsets[row] : found.token_offsets[row + 1]]
+    assert np.allclose(vectors, torch.cat((*inner, multi[-1:])).numpy(), atol=3e-3)
+    # without windows the text is cut
+    teach([path], model, tmp_path / "cut", TeachConfig(max_length=16, directions=0), student=model)
+    cut = TeacherVectors.load(tmp_path / "cut")
+    assert np.diff(cut.token_offsets).max() == 15

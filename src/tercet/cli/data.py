@@ -215,6 +215,12 @@ def _count(found: "Found") -> str:
     help="Tokens of a text that the teacher reads.",
 )
 @click.option(
+    "--windows",
+    is_flag=True,
+    help="Read a longer text in windows of --max-length: its vector is the mean of theirs, a token"
+    " has that of its window. For students of long texts.",
+)
+@click.option(
     "--directions",
     type=click.IntRange(0),
     default=16,
@@ -231,6 +237,7 @@ def teach(
     passage_prefix: str,
     pooling: str,
     max_length: int,
+    windows: bool,
     directions: int,
     device: str,
 ) -> None:
@@ -254,6 +261,7 @@ def teach(
         passage_prefix=passage_prefix,
         pooling=pooling,  # type: ignore[arg-type]
         max_length=max_length,
+        windows=windows,
         directions=directions,
         device=device,
     )

@@ -170,6 +170,11 @@ def _lines(target: Path, report: "StartReport") -> list[str]:
             f"dense: [CLS] has cosine {report.cls_to_pooled} to the source's own vector of a text"
             " (both less their mean)"
         )
+    if report.mean_to_pooled is not None:
+        out.append(
+            "dense: one more layer makes [CLS] the mean; cosines of pairs of texts correlate"
+            f" {report.mean_to_pooled} with those of the source, languages' directions left out"
+        )
     if report.idf_correlation is not None:
         out.append(f"sparse: fitted to rarity, correlation {report.idf_correlation}")
     if report.multi_variance is not None:

@@ -3,7 +3,8 @@
 1. Read it: a checkpoint folder or hub id in XLM-RoBERTa's or BERT's layout, or a packed file.
 2. Prune the vocabulary to balanced text, 3. extend the positions, 4. fit the heads that it lacks to
 a sample of text: multi-vectors are principal components of token states less what tells languages
-apart, sparse weights a least-squares fit to idf, the dense vector is [CLS]. Nothing is trained.
+apart, sparse weights a least-squares fit to idf, the dense vector is [CLS], which one more layer
+makes the mean of the text where that is the source's vector. Nothing is trained.
 Shapes: N tokens, B texts, H hidden, M multi-vector size, V vocabulary.
 """
 
@@ -20,7 +21,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from tercet.backbone import BackboneConfig, from_published
+from tercet.backbone import BackboneConfig, Layer, from_published
 from tercet.batching import batches
 from tercet.checkpoint import (
     Settings,
@@ -59,6 +60,7 @@ LEAST = 8  # texts of a language in the sample whose mean counts as the language
 DIRECTIONS, CENTRING = 16, 0.5
 COMMON = 0.05  # share of a language's tokens from which on a piece weighs nothing in the fit
 RIDGE = 1e-2  # of the least squares, relative to the states' mean variance
+MEAN = 3.0  # times the mean of a text's states is added to each of them by `append_mean_layer`
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,9 @@ class StartReport:
 
     tokens_per_text: of the sample, with the source's tokenizer and with the start's. cls_to_pooled:
     mean cosine of [CLS] to the source's pooled vector, less what two different texts have in
-    common (0: unrelated, 1: the same). multi_variance: share of the token states' variance in the
+    common (0: unrelated, 1: the same). mean_to_pooled: correlation of the cosines of pairs of texts
+    by the dense vector that the appended layer makes, and by the source's pooled vector less the
+    directions of languages. multi_variance: share of the token states' variance in the
     multi-vectors. idf_correlation: of the sparse weights with the idf of their pieces.
     """
 
@@ -95,6 +99,7 @@ class StartReport:
     fit_languages: int
     tokens_per_text: tuple[float, float] | None
     cls_to_pooled: float | None
+    mean_to_pooled: float | None
     multi_variance: float | None
     idf_correlation: float | None
     parameters: int
@@ -130,8 +135,8 @@ def make_start(
     if vocabulary is not None and not rows:
         raise InputError("a smaller vocabulary is chosen by text: give rows (--rows FILES)")
     found = read_source(source, revision=revision)
-    pooled = pooling or found.pooling
     model, tokenizer = found.model, found.tokenizer
+    pooled = pooling or ("cls" if model.multi is not None else found.pooling)
     before = (model.backbone.config.vocabulary, model.backbone.config.positions)
     lacks = [head for head in ("sparse", "multi") if head not in model.heads]
     if lacks and not (fit or rows):
@@ -163,12 +168,18 @@ def make_start(
         facts["tokens_per_text"] = tuple(round(len(t.ids) / len(t), 2) for t in (was, tokens))
         states = sample_states(model, tokens, watch)
         facts["cls_to_pooled"] = cls_to_pooled(states, tokens, pooled)
-        if model.sparse is None:
-            goals = token_idf(counts, tokens, languages)
+        goals = token_idf(counts, tokens, languages)
+        if "sparse" in lacks:
             model.sparse, facts["idf_correlation"] = fit_sparse(states, tokens, goals)
-        if model.multi is None:
+        if "multi" in lacks:
             apart = language_directions(states, tokens, languages, directions)
             model.multi, facts["multi_variance"] = fit_multi(states, tokens, multi, apart)
+        if len(lacks) == 2 and pooled == "mean":
+            append_mean_layer(model, pooled_vectors(states, tokens), apart)
+            later = sample_states(model, tokens, watch)
+            facts["mean_to_pooled"] = _same_cosines(states, later, tokens, apart)
+            model.sparse, facts["idf_correlation"] = fit_sparse(later, tokens, goals)
+            centre(model.multi, content_states(later, tokens))
     told = {"recipe": "tercet init", "from": Path(source).name, **facts}
     if found.settings.training:
         told["before"] = dict(found.settings.training)
@@ -186,6 +197,7 @@ def make_start(
         fit_languages=facts.get("fit_languages", 0),
         tokens_per_text=facts.get("tokens_per_text"),
         cls_to_pooled=facts.get("cls_to_pooled"),
+        mean_to_pooled=facts.get("mean_to_pooled"),
         multi_variance=facts.get("multi_variance"),
         idf_correlation=facts.get("idf_correlation"),
         parameters=sum(parameter.numel() for parameter in model.parameters()),
@@ -303,6 +315,67 @@ def pooled_vectors(states: Tensor, tokens: TokenBatch) -> Tensor:
     return mean_vectors(states, every, owners, len(tokens))
 
 
+def append_mean_layer(model: M3Model, pooled: Tensor, apart: Tensor) -> None:
+    """One more layer, after which [CLS] is the mean of its text less the directions apart (K, H).
+
+    Its queries are zero, so that each token attends to all alike, and its feed-forward part gives
+    zero until it is trained. The mean goes to directions that neither the sparse nor the multi head
+    reads, which leaves their tokens as they were up to a factor: pooled (B, H) holds means of some
+    texts, of which the strongest components are kept as far as there is room. Raises InputError
+    where multi-vectors leave none.
+    """
+    assert model.sparse is not None
+    assert model.multi is not None
+    config = model.backbone.config
+    read = torch.cat(
+        (model.multi.weight.detach(), model.sparse.weight.detach(), torch.ones(1, config.hidden))
+    )
+    free = torch.linalg.svd(read.double(), full_matrices=True)[2][len(read) :].float()
+    if len(free) < config.hidden // 2:
+        raise InputError(
+            f"multi-vectors of {len(model.multi.weight)} values leave no room for the mean in"
+            f" states of {config.hidden}: ask for fewer (--multi), or for [CLS] as it is"
+            " (--pooling cls)"
+        )
+    without = torch.eye(config.hidden) - apart.T @ apart
+    strongest = torch.linalg.svd(pooled @ without, full_matrices=False)[2][: len(free)]
+    layer = Layer(config)
+    with torch.no_grad():
+        for linear in (layer.qkv, layer.out, layer.down):
+            linear.weight.zero_()
+            linear.bias.zero_()
+        layer.qkv.weight[-config.hidden :] = free[: len(strongest)].T @ strongest @ without
+        layer.out.weight.copy_(MEAN * torch.eye(config.hidden))
+        layer.up.weight.normal_(0.0, 0.02, generator=torch.Generator().manual_seed(0))
+        layer.up.bias.zero_()
+    model.backbone.layers.append(layer.eval())
+    model.backbone.config = replace(config, layers=config.layers + 1)
+
+
+def _same_cosines(before: Tensor, after: Tensor, tokens: TokenBatch, apart: Tensor) -> float:
+    """Correlation of cosines of pairs of texts by [CLS] after, and by the mean before."""
+    pooled = pooled_vectors(before, tokens)
+    goal = torch.nn.functional.normalize(pooled - pooled @ apart.T @ apart, dim=-1)
+    dense = dense_vectors(after, torch.from_numpy(tokens.offsets[:-1]))
+    above = torch.ones(len(dense), len(dense), dtype=torch.bool).triu(1)
+    both = torch.stack([(vectors @ vectors.T)[above] for vectors in (dense, goal)])
+    return round(float(torch.corrcoef(both)[0, 1]), 4)
+
+
+def content_states(states: Tensor, tokens: TokenBatch) -> Tensor:
+    """The states that have a multi-vector: all but [CLS]."""
+    kept = np.ones(len(tokens.ids), dtype=np.bool_)
+    kept[tokens.cls] = False
+    return states[torch.from_numpy(kept)]
+
+
+def centre(head: MultiHead | None, states: Tensor) -> None:
+    """Makes CENTRING of the mean of states (N, H) nothing to the head, by its bias."""
+    assert head is not None
+    with torch.no_grad():
+        head.bias.copy_(-CENTRING * (head.weight @ states.mean(0)))
+
+
 class FitSample:
     """Texts drawn from a stream, as many of each language as FIT_TEXTS in all allows."""
 
@@ -367,17 +440,15 @@ def fit_multi(
     Without the directions `apart` (K, H), and CENTRING of the mean, which the head's bias takes
     over; [CLS] is left out, as in the head. Returns the share of the variance that is kept too.
     """
-    kept = np.ones(len(tokens.ids), dtype=np.bool_)
-    kept[tokens.cls] = False
-    some = states[torch.from_numpy(kept)]
-    mean, spread = some.mean(0), torch.cov(some.T)
+    some = content_states(states, tokens)
+    spread = torch.cov(some.T)
     without = torch.eye(states.shape[1]) - apart.T @ apart
     values, found = torch.linalg.eigh(without @ spread @ without)
     weight = found[:, -size:].flip(1).T @ without
     head = MultiHead(states.shape[1], size)
     with torch.no_grad():
         head.weight.copy_(weight)
-        head.bias.copy_(-CENTRING * (weight @ mean))
+    centre(head, some)
     return head, round(float(values[-size:].sum() / spread.trace()), 4)
 
 

@@ -47,6 +47,7 @@ from tercet.whole import whole_file
 Ids = npt.NDArray[np.int64]
 Watch = Callable[[int, int], None]  # texts done, of all
 BLOCK, BATCH = 2048, 4096  # texts of a part that is kept, tokens of a batch
+LONG_BLOCK = 128  # texts of a part where whole ones are read: 4 MB each at most, as a rule
 ARRAYS: dict[str, type] = {
     "keys": np.int64,
     "dense": np.float16,
@@ -65,6 +66,7 @@ class TeachConfig:
     passage_prefix: str = ""
     pooling: Pooling = "cls"
     max_length: int = 512  # tokens, special ones included
+    windows: bool = False  # a longer text is read in windows of so many, not cut
     directions: int = DIRECTIONS  # that tell languages apart and are taken out of the vectors
     device: str = "cpu"
 
@@ -232,8 +234,9 @@ def teach(
     reader = _reader(model, config, tokenizer)
     parts = target.with_name(f".{target.name}.parts") / _name(keys, reader.name, config, tokenizer)
     dense, lengths, blocks = [], [], []
-    for number, first in enumerate(range(0, len(texts), BLOCK)):
-        some = texts[first : first + BLOCK]
+    most = LONG_BLOCK if config.windows else BLOCK
+    for number, first in enumerate(range(0, len(texts), most)):
+        some = texts[first : first + most]
         blocks.append(partial(_part, parts / f"{number:06d}.npz", partial(reader.read, some)))
         held = blocks[-1]()
         dense.append(held["dense"])
@@ -343,24 +346,42 @@ class _TercetReader:
         full = [prefixes[one.role] + one.text for one in texts]
         shift = np.array([len(prefixes[one.role]) for one in texts])
         places = [self.tokenizer.places(text) for text in full]
-        tokens = self.tokenizer.frame([ids for ids, _ in places], max_length=self.limit)
-        dense: list[Any] = [None] * len(texts)
-        multi: list[Any] = [np.zeros((0, 0), np.float16)] * len(texts)
+        cuts = [self._windows(ids) for ids, _ in places]
+        first = np.concatenate(([0], np.cumsum([len(cut) for cut in cuts])))  # window of a text
+        tokens = self.tokenizer.frame([w for cut in cuts for w in cut], max_length=self.limit)
+        vectors: list[Any] = [None] * len(tokens)
+        found: list[Any] = [None] * len(tokens)
         for some in batches(tokens.lengths, BATCH):
             batch = tokens.take(some)
-            vectors, found = self._encode(batch)
-            for at, text in enumerate(some.tolist()):
-                dense[text] = vectors[at]
-                if self.student is not None:
-                    own = found[batch.offsets[at] + 1 : batch.offsets[at + 1]]  # with </s>
-                    ends = places[text][1][: len(own) - 1, 1] - shift[text]
-                    multi[text] = own[self._covering(texts[text].text, ends)]
+            pooled, states = self._encode(batch)
+            for at, window in enumerate(some.tolist()):
+                vectors[window] = pooled[at]
+                # without [CLS], with </s>
+                found[window] = states[batch.offsets[at] + 1 : batch.offsets[at + 1]]
+        dense: list[Any] = []
+        multi: list[Any] = [np.zeros((0, 0), np.float16)] * len(texts)
+        for text, one in enumerate(texts):
+            own = slice(first[text], first[text + 1])
+            mean = np.mean(vectors[own], axis=0)
+            dense.append(mean / max(float(np.linalg.norm(mean)), 1e-12))
+            if self.student is not None:
+                inner = [window[:-1] for window in found[own]]
+                every = np.concatenate((*inner, found[own][-1][-1:]))
+                ends = places[text][1][: len(every) - 1, 1] - shift[text]
+                multi[text] = every[self._covering(one.text, ends)]
         lengths = np.array([len(one) for one in multi], dtype=np.int64)
         return {
             "dense": np.stack(dense).astype(np.float16),
             "tokens": np.concatenate(multi),
             "lengths": lengths,
         }
+
+    def _windows(self, ids: list[int]) -> list[list[int]]:
+        """A text whole, cut later, or in windows that the teacher reads one by one."""
+        room = self.tokenizer.room(self.limit)
+        if not self.config.windows or len(ids) <= room:
+            return [ids]
+        return [ids[at : at + room] for at in range(0, len(ids), room)]
 
     def _covering(self, text: str, ends: Ids) -> Ids:
         """The teacher's token for each of the student's tokens and for </s>, its last one."""
