@@ -18,7 +18,7 @@ from tercet.train import start, teacher
 from tercet.train.collate import Collator
 from tercet.train.config import TrainConfig, from_tree
 from tercet.train.distributed import World
-from tercet.train.objective import Known, pull
+from tercet.train.objective import Known, pull, unlike
 from tercet.train.prepare import prepare
 from tercet.train.run import make_targets, train
 from tercet.train.split_batch import Batch, Kept
@@ -229,6 +229,39 @@ def test_align_draws_a_damaged_student_back_to_its_teacher(
     # what is frozen stays
     assert torch.equal(healed.model.backbone.words.weight, damaged.model.backbone.words.weight)
     assert torch.equal(healed.model.multi.weight, damaged.model.multi.weight)  # type: ignore[union-attr]
+
+
+def test_frozen_layers_stay_and_others_learn(
+    rows: Path, taught: Path, model: Path, tmp_path: Path
+) -> None:
+    frozen = {"lr": 3e-3, "frozen": ["words", "layers 2-2"]}
+    run = config(rows, model, taught, tmp_path / "run", steps=2, optimiser=frozen)
+    train(run, log=lambda line: None)
+    before = read_checkpoint(model).model.backbone
+    after = read_checkpoint(tmp_path / "run" / "model").model.backbone
+    assert torch.equal(before.layers[1].up.weight, after.layers[1].up.weight)  # type: ignore[union-attr,arg-type]
+    assert not torch.equal(before.layers[0].up.weight, after.layers[0].up.weight)  # type: ignore[union-attr,arg-type]
+    for wrong, told in (("layers 2-3", "of a model of 2 layers"), ("layers 0-1", "is none of")):
+        with pytest.raises(InputError, match=told):
+            run = config(rows, model, taught, tmp_path / "no", optimiser={"frozen": [wrong]})
+            train(run, log=lambda line: None)
+
+
+def test_relations_are_the_divergence_of_likeness_and_fall_in_training(
+    rows: Path, taught: Path, model: Path, tmp_path: Path
+) -> None:
+    draw = torch.Generator().manual_seed(0)
+    goal, other = torch.nn.functional.normalize(torch.randn(2, 5, 8, generator=draw), dim=-1)
+    assert torch.allclose(unlike(goal, goal, 0.1), torch.zeros(5), atol=1e-6)
+    wanted, given = (goal @ goal.T / 0.1).softmax(-1), (other @ goal.T / 0.1).softmax(-1)
+    assert torch.allclose(unlike(other, goal, 0.1), (wanted * (wanted / given).log()).sum(-1))
+    parts = {"path": str(taught), "relations": 1.0, "dense": 0.0, "tokens": 0.0,
+             "temperature": 0.1}  # fmt: skip
+    run = config(rows, model, taught, tmp_path / "run", teacher=parts, steps=30)
+    train(run, log=lambda line: None)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
+    found = [line["teacher_relations"] for line in lines if "teacher_relations" in line]
+    assert found[-1] < 0.7 * found[0]
 
 
 def test_token_targets_meet_their_tokens(

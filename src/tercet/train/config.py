@@ -7,6 +7,7 @@ built, and an unknown key is an error.
 import dataclasses
 import json
 import math
+import re
 import tomllib
 import types
 from collections.abc import Mapping, Sequence
@@ -121,13 +122,19 @@ class BatchConfig:
         )
 
 
+def frozen_layers(part: str) -> range:
+    """The layers, from 0, that a part such as "layers 5-12" names, counted from 1 as people do."""
+    found = re.fullmatch(r"layers (\d+)-(\d+)", part)
+    return range(int(found[1]) - 1, int(found[2])) if found and int(found[1]) else range(0)
+
+
 @dataclass(frozen=True)
 class OptimiserConfig:
     """AdamW and its schedule."""
 
     lr: float = 1e-5  # paper, fine-tuning
     embedding_lr: float = -1.0  # of the word embeddings; 0 freezes them, below 0 is lr
-    frozen: tuple[str, ...] = ()  # parts that stay as they are: any of PARTS
+    frozen: tuple[str, ...] = ()  # parts that stay as they are: any of PARTS, or layers 5-12
     weight_decay: float = 0.01  # of matrices; norms and biases have none
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
@@ -148,8 +155,12 @@ class OptimiserConfig:
         )
         if not all(0 <= beta < 1 for beta in self.betas):
             raise InputError(f"optimiser.betas lie between 0 and 1, got {list(self.betas)}")
-        if unknown := [part for part in self.frozen if part not in PARTS]:
-            raise InputError(f"optimiser.frozen: {unknown[0]!r} is none of {', '.join(PARTS)}")
+        for part in self.frozen:
+            if part not in PARTS and not frozen_layers(part):
+                raise InputError(
+                    f"optimiser.frozen: {part!r} is none of {', '.join(PARTS)}, and no layers such"
+                    " as 'layers 5-12'"
+                )
         if self.schedule not in ("linear", "cosine", "constant"):
             raise InputError(
                 f"optimiser.schedule is linear, cosine or constant, got {self.schedule!r}"
@@ -201,13 +212,16 @@ class TeacherConfig:
     tokens: float = 1.0  # the same of multi-vectors, where the folder has tokens
     rarity: float = 0.0  # squared distance of sparse weights to how rare a token is
     scores: float = 0.0  # cross entropy of each head's scores in the batch with the teacher's
-    temperature: float = 0.02  # of the teacher's scores
+    relations: float = 0.0  # cross entropy of a text's likeness to all of the batch, as the teacher
+    # has it, which weighs what tells texts apart more than what all have in common
+    temperature: float = 0.02  # of the teacher's scores and relations
     margin: float = -1.0  # passages that the teacher scores above the positive's score less this
     # are no negatives (GIST, Solatorio 2024, arXiv 2402.16829); below 0: all stay
 
     def __post_init__(self) -> None:
         _within("teacher.", self, dense=(0, MANY), tokens=(0, MANY), rarity=(0, MANY))
-        _within("teacher.", self, scores=(0, MANY), temperature=(1e-6, MANY), margin=(-1, 2))
+        _within("teacher.", self, scores=(0, MANY), relations=(0, MANY), margin=(-1, 2))
+        _within("teacher.", self, temperature=(1e-6, MANY))
 
 
 @dataclass(frozen=True)

@@ -172,12 +172,14 @@ def pull(
         facts[f"teacher_{name}"] = mean.detach()
         total = total + weight * mean
 
-    dense, tokens, rarity = [], [], []
+    dense, tokens, rarity, likeness = [], [], [], []
     for encoded, places in sides:
         if encoded.dense is not None:
             rows, goal = targets.of(places)
             found = encoded.dense[rows.to(device)]
             dense.append(1 - (found * goal.to(device)).sum(-1))
+            if config.relations and len(rows) > 1:
+                likeness.append(unlike(found, goal.to(device), config.temperature))
         if not len(targets.vectors.tokens):
             continue
         at, vectors, rare = targets.tokens(places, encoded.starts, encoded.counts)
@@ -193,7 +195,18 @@ def pull(
     add("dense", config.dense, dense)
     add("tokens", config.tokens, tokens)
     add("rarity", config.rarity, rarity)
+    add("relations", config.relations, likeness)
     return total, facts
+
+
+def unlike(vectors: Tensor, goal: Tensor, temperature: float) -> Tensor:
+    """How far each vector's likeness to all goals is from that of its goal, (B, D) -> (B,).
+
+    The Kullback-Leibler divergence of the softmax of cosines, 0 where they are the same.
+    """
+    wanted = (goal @ goal.T / temperature).log_softmax(-1)
+    given = (vectors @ goal.T / temperature).log_softmax(-1)
+    return (wanted.exp() * (wanted - given)).sum(-1)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from tercet.heads import MultiHead, SparseHead
 from tercet.model import M3Model
 from tercet.tensorfiles import TensorFiles, weight_files
 from tercet.tokens import MASK
-from tercet.train.config import TrainConfig
+from tercet.train.config import TrainConfig, frozen_layers
 from tercet.train.distributed import World
 from tercet.train.examples import Examples
 from tercet.train.pools import make_sampler
@@ -140,7 +140,10 @@ def load_model(config: TrainConfig, device: torch.device) -> Checkpoint:
         "multi": (model.multi,),
     }
     for name in (*unused_heads(config), *config.optimiser.frozen):
-        for part in parts[name]:
+        some = frozen_layers(name)
+        if some and some.stop > len(trunk.layers):
+            raise InputError(f"optimiser.frozen: {name!r} of a model of {len(trunk.layers)} layers")
+        for part in parts[name] if name in parts else (trunk.layers[at] for at in some):
             if part is not None:
                 part.requires_grad_(False)
     return checkpoint
