@@ -294,7 +294,7 @@ def test_unified_learns_from_the_teachers_scores(taught: Path, model: Path, tmp_
              for n in range(10)]  # fmt: skip
     path.write_text("".join(json.dumps(row) + "\n" for row in pairs))
     parts = {"path": str(taught), "scores": 1.0, "dense": 0.0, "tokens": 0.0, "margin": 0.05}
-    loss = {"dense_loss": 0.0, "sparse_loss": 0.0, "multi_loss": 0.0, "distillation": False}
+    loss = {"dense_loss": 1e-3, "sparse_loss": 1e-3, "multi_loss": 1e-3, "distillation": False}
     run = config(path, model, taught, tmp_path / "run", stage="unified", teacher=parts,
                  loss=loss, batch={"lengths": [64], "rows": 10}, steps=30)  # fmt: skip
     train(run, log=lambda line: None)

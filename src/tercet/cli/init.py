@@ -73,12 +73,14 @@ _PATH = click.Path(path_type=Path)
     "--fit",
     multiple=True,
     metavar="FILES",
-    help="Text that the heads are fitted to, given as --rows are.  [default: that of --rows]",
+    help="Text that the heads are fitted to, given as --rows are; best the same sentences in every"
+    " language.  [default: that of --rows]",
 )
 @click.option(
     "--pooling",
     type=click.Choice(["mean", "cls"]),
-    help="How the source makes the vector of a text, for the report.  [default: as its files say]",
+    help="How the source makes the vector of a text: where it is the mean, one more layer makes"
+    " [CLS] that.  [default: as its files say]",
 )
 @click.option(
     "--dtype",
@@ -109,8 +111,9 @@ def init(
 
     Trims the vocabulary, extends the positions, and gives the heads that the encoder lacks a start
     from a sample of text: multi-vectors are principal components of its token states, sparse
-    weights a fit to how rare a token is, the dense vector is [CLS]. Nothing is trained; a minute on
-    a CPU for a small encoder. The report says what each step did.
+    weights a fit to how rare a token is, the dense vector is [CLS], which one more layer makes the
+    mean of the text where the encoder pools so. Nothing is trained; a minute on a CPU for a small
+    encoder. The report says what each step did.
 
     \b
     Examples:

@@ -211,7 +211,8 @@ class TeacherConfig:
     dense: float = 1.0  # cosine distance of dense vectors to the teacher's
     tokens: float = 1.0  # the same of multi-vectors, where the folder has tokens
     rarity: float = 0.0  # squared distance of sparse weights to how rare a token is
-    scores: float = 0.0  # cross entropy of each head's scores in the batch with the teacher's
+    scores: float = 0.0  # cross entropy of each head's scores in the batch with the teacher's,
+    # heads weighted as in the loss
     relations: float = 0.0  # cross entropy of a text's likeness to all of the batch, as the teacher
     # has it, which weighs what tells texts apart more than what all have in common
     temperature: float = 0.02  # of the teacher's scores and relations

@@ -58,9 +58,11 @@ class Objective:
             loss = loss + self.config.flops * penalty
             facts["flops"] = penalty.detach()
         if known is not None and self.teacher.scores:
-            taught = sum_of(self._taught(some[0], columns, known) for some in scores.values())
-            loss = loss + self.teacher.scores * taught / len(scores)
-            facts["teacher_scores"] = taught.detach() / len(scores)
+            shares = {head: getattr(self.config, f"{head}_loss") for head in scores}
+            each = (shares[h] * self._taught(s[0], columns, known) for h, s in scores.items())
+            taught = sum_of(each) / max(sum(shares.values()), 1e-9)
+            loss = loss + self.teacher.scores * taught
+            facts["teacher_scores"] = taught.detach()
         if self.targets is not None:
             mine = ((queries, self.collated.query_places), (passages, self.collated.passage_places))
             pulled, told = pull(self.targets, self.teacher, mine, self.world)
