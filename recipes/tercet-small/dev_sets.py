@@ -3,8 +3,9 @@
 `python dev_sets.py SPLIT/dev --to DIR` writes qa-LANG (a question and its paragraph), titles-LANG,
 xl (a sentence and its English version among others and paragraphs), mixed (a sentence and its
 versions in 15 other languages among all of them: what a bias toward one's own language costs),
-cloze (the beginning of a paragraph in a language with little text, and its rest) and long (whole
-documents).
+cloze (the beginning of a paragraph in a language with little text, and its rest), long (whole
+documents) and deep (a sentence from behind the first thousand tokens of a document, which is left
+without it).
 """
 
 import argparse
@@ -22,6 +23,7 @@ TITLES = "en ja de es".split()
 MIXED = "en ar de el es hi ru th tr vi zh-CN sw yo fi ka ha".split()
 CLOZE = "am ha ig yo sw zu xh wo rw sn ln lg ti so om ny tn st ts ss ee".split()
 FIRST = 60  # characters of a paragraph that ask for the rest
+DEEP, DOCUMENTS, SHARE = 10_000, 40, 0.7  # characters of so many documents; asked about from there
 
 
 def main() -> None:
@@ -43,6 +45,7 @@ def main() -> None:
     write_pairs(
         given.to / "long", ((r["query"], r["pos"][0]) for r in rows(given.dev, "long_docs"))
     )
+    write_pairs(given.to / "deep", deep(rows(given.dev, "long_docs")))
     write_pairs(given.to / "cloze", cloze(rows(given.dev, "raw_paragraphs")))
     write_sentences(given.to, rows(given.dev, "parallel_ntrex"), paragraphs)
 
@@ -60,6 +63,19 @@ def cloze(found: Iterable[Row]) -> Iterable[tuple[str, str]]:
         at = text.find(" ", FIRST)
         if row["lang"] in CLOZE and 0 < at < len(text) - FIRST:
             yield text[:at], text[at + 1 :]
+
+
+def deep(found: Iterable[Row]) -> Iterable[tuple[str, str]]:
+    """A line of 60 to 200 characters far inside a document, and the document without it."""
+    texts = dict.fromkeys(row["pos"][0][:DEEP] for row in found if len(row["pos"][0]) >= DEEP)
+    for text in list(texts)[:DOCUMENTS]:
+        lines = text.split("\n")
+        read = 0
+        for number, line in enumerate(lines):
+            read += len(line) + 1
+            if read > SHARE * DEEP and 60 <= len(line) <= 200:
+                yield line, "\n".join(lines[:number] + lines[number + 1 :])
+                break
 
 
 def write_pairs(folder: Path, pairs: Iterable[tuple[str, str]], others: Iterable[str] = ()) -> None:
