@@ -3,9 +3,9 @@
 `python dev_sets.py SPLIT/dev --to DIR` writes qa-LANG (a question and its paragraph), titles-LANG,
 xl (a sentence and its English version among others and paragraphs), mixed (a sentence and its
 versions in 15 other languages among all of them: what a bias toward one's own language costs),
-cloze (the beginning of a paragraph in a language with little text, and its rest), long (whole
-documents) and deep (a sentence from behind the first thousand tokens of a document, which is left
-without it).
+cloze (the beginning of a paragraph in a language with little text, and its rest), halves (300
+characters of a paragraph, and what follows: long questions), long (whole documents) and deep (a
+line from far inside a document, which is left without it).
 """
 
 import argparse
@@ -23,6 +23,7 @@ TITLES = "en ja de es".split()
 MIXED = "en ar de el es hi ru th tr vi zh-CN sw yo fi ka ha".split()
 CLOZE = "am ha ig yo sw zu xh wo rw sn ln lg ti so om ny tn st ts ss ee".split()
 FIRST = 60  # characters of a paragraph that ask for the rest
+HALF = 300  # characters of a long question
 DEEP, DOCUMENTS, SHARE = 10_000, 40, 0.7  # characters of so many documents; asked about from there
 
 
@@ -47,6 +48,7 @@ def main() -> None:
     )
     write_pairs(given.to / "deep", deep(rows(given.dev, "long_docs")))
     write_pairs(given.to / "cloze", cloze(rows(given.dev, "raw_paragraphs")))
+    write_pairs(given.to / "halves", halves(rows(given.dev, "raw_paragraphs")))
     write_sentences(given.to, rows(given.dev, "parallel_ntrex"), paragraphs)
 
 
@@ -63,6 +65,15 @@ def cloze(found: Iterable[Row]) -> Iterable[tuple[str, str]]:
         at = text.find(" ", FIRST)
         if row["lang"] in CLOZE and 0 < at < len(text) - FIRST:
             yield text[:at], text[at + 1 :]
+
+
+def halves(found: Iterable[Row]) -> Iterable[tuple[str, str]]:
+    """Parts of longer paragraphs in any language, the first one as a long question."""
+    for row in found:
+        text = row["text"]
+        at = text.find(" ", HALF)
+        if HALF < at < len(text) - HALF:
+            yield text[:at], text[at + 1 : at + 2 * HALF]
 
 
 def deep(found: Iterable[Row]) -> Iterable[tuple[str, str]]:

@@ -269,6 +269,19 @@ def test_tuned_weights_are_no_worse_on_dev_and_measured_the_same(
         evaluator(encoder, tmp_path).tune([replace(task, qrels={})])
 
 
+def test_suites_count_alike_whatever_the_number_of_their_tasks(
+    encoder: Encoder, task: Task, tmp_path: Path
+) -> None:
+    other = replace(task, name="other", qrels={query: {"p0": 1} for query in task.queries})
+    run = evaluator(encoder, tmp_path)
+    alone = [run.tune([one]).before for one in (task, other)]
+    again = replace(task, name="again")
+    found = run.tune([task, again], [other])
+    assert found.before == pytest.approx(sum(alone) / 2)
+    assert found.before != pytest.approx((2 * alone[0] + alone[1]) / 3)
+    assert found.tasks == (task.name, "again", "other")
+
+
 def test_translations_find_each_other(encoder: Encoder, tmp_path: Path) -> None:
     left = texts(30, 5, 12)
     same = Bitext("t/x", "t", "x", tuple(left), tuple(left))

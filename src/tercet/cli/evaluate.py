@@ -126,7 +126,7 @@ def _runs(ctx: click.Context, option: Any, values: tuple[str, ...]) -> dict[str,
     "tune",
     multiple=True,
     metavar="SUITE",
-    help="Find the weights on this dev suite first; may be repeated.",
+    help="Find the weights on this dev suite first; may be repeated: each suite counts alike.",
 )
 @click.option(
     "--store-weights",

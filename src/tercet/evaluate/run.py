@@ -26,7 +26,7 @@ from tercet.evaluate.pairscores import Streamed
 from tercet.evaluate.results import BM25, BM25_PIECES, CUT, TaskResult
 from tercet.evaluate.tasks import Bitext, Corpus, Protocol, Task
 from tercet.evaluate.trec import Run, lacking
-from tercet.evaluate.tuning import Tuned, candidates, tune
+from tercet.evaluate.tuning import Candidates, Tuned, candidates, tune
 from tercet.ranking import Ranked, SparseRanker
 
 Show = Callable[[str, int, int | None], None]  # what is done, how much, of how much
@@ -149,18 +149,20 @@ class Evaluator:
             result.found = measure(task, runs | dict(outside or {}), protocol.measures)
         return result, runs
 
-    def tune(self, tasks: Iterable[Task]) -> Tuned:
-        """The weights that are best on dev tasks, by nDCG@10 of all heads together."""
+    def tune(self, *suites: Iterable[Task]) -> Tuned:
+        """The weights best on suites of dev tasks, each counting alike, by nDCG@10 of all heads."""
         if self.encoder is None:
             raise InputError("weights are tuned for a model: name one")
-        dev = {}
-        for task in tasks:
-            protocol, passages = self.config.of(task.protocol), self._read(task.corpus)
-            scorers = self._scorers(task, protocol, passages, _new(task, passages, {}))
-            dev[task.name] = candidates(task, scorers, passages.ids, protocol)
-        if not dev:
+        dev = [{task.name: self._candidates(task) for task in tasks} for tasks in suites]
+        if not all(dev):
             raise InputError("there is no dev task to tune weights on")
         return tune(dev, self.encoder.weights)
+
+    def _candidates(self, task: Task) -> Candidates:
+        """What weights are tried on."""
+        protocol, passages = self.config.of(task.protocol), self._read(task.corpus)
+        scorers = self._scorers(task, protocol, passages, _new(task, passages, {}))
+        return candidates(task, scorers, passages.ids, protocol)
 
     def bitext(self, task: Bitext) -> TaskResult:
         """Accuracy in both directions of every column; every side is compared with every other."""

@@ -67,7 +67,8 @@ def evaluate(
     tasks = [
         task for suite in wanted.suites for task in load_suite(suite, wanted, wanted.languages)
     ]
-    dev = only_tasks([task for suite in wanted.tune for task in load_suite(suite, wanted, ())])
+    suites = [only_tasks(load_suite(suite, wanted, ())) for suite in wanted.tune]
+    dev = [task for suite in suites for task in suite]
     refuse_twice(tasks)
     refuse_twice(dev)
     refuse_mixed(tasks, dev)
@@ -80,7 +81,7 @@ def evaluate(
     evaluator.config = readings[0].of(config)
     tuned = None
     if dev:
-        tuned = evaluator.tune(dev)
+        tuned = evaluator.tune(*suites)
         weights = {"weights": tuned.weights, "weights_from": tuned_on(tuned)}
         config = replace(config, **weights)  # type: ignore[arg-type]
     model = None if encoder is None else facts(encoder)

@@ -75,19 +75,21 @@ def candidates(task: Task, scorers: Scorers, ids: Sequence[str], protocol: Proto
     return Candidates(len(asked), parts, np.array(gains, dtype=np.float64), np.array(ideal))
 
 
-def tune(dev: Mapping[str, Candidates], before: Weights) -> Tuned:
+def tune(suites: Sequence[Mapping[str, Candidates]], before: Weights) -> Tuned:
     """The weights with the best mean nDCG@10 over dev tasks; dense is 1 where the model has it.
 
-    A grid over the weights of the other heads, then a finer one around its best. Of equal ones the
-    nearest to those of before.
+    Of several suites each counts alike, whatever the number of its tasks. A grid over the weights
+    of the other heads, then a finer one around its best. Of equal ones the nearest to those of
+    before.
     """
-    heads: list[Head] = list(next(iter(dev.values())).parts.scores)
+    heads: list[Head] = list(next(iter(suites[0].values())).parts.scores)
     if len(heads) < 2:
         raise InputError(f"the model has but one head, {heads[0]}: there is nothing to weigh")
     others = heads[1:]
 
     def value(weights: Weights) -> float:
-        return float(np.mean([some.ndcg(weights) for some in dev.values()]))
+        means = [np.mean([some.ndcg(weights) for some in dev.values()]) for dev in suites]
+        return float(np.mean(means))
 
     def made(numbers: Sequence[float]) -> Weights:
         given = dict(zip(others, numbers, strict=True)) | {heads[0]: 1.0}
@@ -102,7 +104,7 @@ def tune(dev: Mapping[str, Candidates], before: Weights) -> Tuned:
     best = best_of(around)
     if value(best) <= value(before):
         best = before
-    return Tuned(best, value(best), value(before), tuple(dev))
+    return Tuned(best, value(best), value(before), tuple(name for dev in suites for name in dev))
 
 
 def _distance(one: Weights, other: Weights) -> float:
