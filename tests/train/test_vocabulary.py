@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 from hypothesis import example, given
 from hypothesis import strategies as st
 from tokenizers import AddedToken
@@ -20,6 +21,7 @@ from tercet.train.vocabulary import (
     balanced_scores,
     count_languages,
     document_frequency,
+    evened,
     probabilities,
     prune_tokenizer,
     pruned,
@@ -240,3 +242,37 @@ def test_pieces_are_chosen_for_balanced_languages(tokenizer: Tokenizer, tmp_path
     assert {"▁mountain", "▁city"} <= kept(0.0, 1.0)
     assert "▁of" not in kept(0.0, 0.3)
     assert "▁of" in kept(1.0, 0.3)
+
+
+def test_languages_lose_alike_where_the_vocabulary_is_even() -> None:
+    """Four pieces each, no two languages share one, and one has its tokens in fewer of them."""
+    counts = np.array([[2000, 1500, 1000, 500, 0, 0, 0, 0], [0, 0, 0, 0, 9000, 500, 300, 200],
+                       [9, 0, 0, 0, 0, 0, 0, 0]])  # fmt: skip
+    found = LanguageCounts(("en", "de", "xx"), sp.csr_array(counts))
+    own, free = np.full(8, 1 / 8), np.ones(8, dtype=np.bool_)
+    free[7] = False  # stays anyway
+    scores = evened(found, own, free, 4, prior=0.0)
+    kept = set(np.argsort(-np.where(free, scores, 0), kind="stable")[:4].tolist())
+    assert kept == {0, 1, 2, 4}  # 10% and 8% lost
+    plain = balanced(found, own, alpha=1.0, prior=0.0)
+    assert set(np.argsort(-plain)[:4].tolist()) == {0, 1, 2, 4}
+    more = sp.csr_array(counts * np.array([[1], [100], [1]]))
+    many = LanguageCounts(("en", "de", "xx"), more)
+    assert 2 not in np.argsort(-balanced(many, own, alpha=1.0, prior=0.0))[:4]
+    again = evened(many, own, free, 4, prior=0.0)
+    assert set(np.argsort(-np.where(free, again, 0), kind="stable")[:4].tolist()) == kept
+    small = LanguageCounts(("xx",), sp.csr_array(counts[2:]))
+    assert np.allclose(evened(small, own, free, 4, prior=0.0),
+                       balanced(small, own, alpha=0.0, prior=0.0))  # fmt: skip
+
+
+def test_an_even_vocabulary_keeps_its_size(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    rows = [{"text": "the river and the sea", "lang": "en"}] * 900
+    rows += [{"text": "das Wasser", "lang": "de"}] * 1800
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    size = singles(tokenizer) + 5 + 4
+    scores = balanced_scores(tokenizer, [path], prior=0.0, even=size)
+    small, kept = prune_tokenizer(tokenizer, scores, size)
+    assert small.vocabulary == len(kept) == size
+    assert {"▁das", "▁Wasser"} & set(small.backend.get_vocab())

@@ -49,6 +49,11 @@ _PATH = click.Path(path_type=Path)
     help="Share of the tokenizer's own probabilities in the choice.  [default: 0.3]",
 )
 @click.option(
+    "--even",
+    is_flag=True,
+    help="Weigh languages so that each loses the same share of its tokens, instead of by ALPHA.",
+)
+@click.option(
     "--positions",
     type=click.IntRange(5),
     default=8194,
@@ -98,6 +103,7 @@ def init(
     vocabulary: int | None,
     alpha: float | None,
     prior: float | None,
+    even: bool,
     positions: int,
     multi: int,
     directions: int,
@@ -137,6 +143,7 @@ def init(
             directions=directions,
             alpha=ALPHA if alpha is None else alpha,
             prior=PRIOR if prior is None else prior,
+            even=even,
             fit=_paths(fit),
             revision=revision,
             pooling=pooling,  # type: ignore[arg-type]

@@ -116,6 +116,7 @@ def make_start(
     directions: int = DIRECTIONS,
     alpha: float = ALPHA,
     prior: float = PRIOR,
+    even: bool = False,
     fit: Sequence[Path] = (),
     revision: str | None = None,
     pooling: Pooling | None = None,
@@ -125,8 +126,8 @@ def make_start(
     """Writes a model with three heads to the folder target.
 
     vocabulary bounds the ids; the pieces are those that balanced text of all languages in rows
-    needs, see `balanced_scores` for alpha and prior. fit names text for the heads; without it the
-    rows serve. directions is the number that are left out of multi-vectors because they tell
+    needs, see `balanced_scores` for alpha, prior and even. fit names text for the heads; without it
+    the rows serve. directions is the number that are left out of multi-vectors because they tell
     languages apart. Heads that the source has stay as they are. Raises InputError where target
     exists or text is lacking, ModelError for a source that cannot be read.
     """
@@ -149,7 +150,8 @@ def make_start(
     old = tokenizer
     if vocabulary is not None:
         watch("choosing pieces", 0)
-        scores = balanced_scores(tokenizer, text_files(list(rows)), alpha=alpha, prior=prior)
+        files, size = text_files(list(rows)), vocabulary if even else None
+        scores = balanced_scores(tokenizer, files, alpha=alpha, prior=prior, even=size)
         tokenizer, kept = prune_tokenizer(tokenizer, scores, vocabulary, name=str(source))
         model = with_rows(model, kept, tokenizer)
     extend_positions(model.backbone, positions)

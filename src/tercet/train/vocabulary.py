@@ -28,6 +28,7 @@ FIRST = (
 # A language of n tokens weighs n ** ALPHA: XLM-RoBERTa's own mixture (arXiv:1911.02116, section 3).
 ALPHA = 0.3
 PRIOR = 0.3  # of the scores is the tokenizer's own; a guess
+ROUNDS, LEAST = 12, 3000  # in which languages are weighed anew, tokens of one that has a say
 
 Counts = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.float64]
@@ -115,6 +116,32 @@ def balanced(found: LanguageCounts, own: Scores, *, alpha: float, prior: float) 
     return np.asarray((1 - prior) * seen + prior * first, dtype=np.float64)
 
 
+def evened(
+    found: LanguageCounts, own: Scores, free: npt.NDArray[np.bool_], room: int, *, prior: float
+) -> Scores:
+    """A score of each id, (V,), whose best `room` free ids leave out as much of each language.
+
+    Languages weigh more the more of their tokens are left out, over ROUNDS; those of fewer than
+    LEAST tokens have no say. free (V,) are the ids that need not stay anyway; prior as in
+    `balanced`.
+    """
+    counts = sp.csr_array(found.counts.multiply(own > 0))
+    tokens = np.asarray(counts.sum(axis=1), dtype=np.float64).ravel()
+    rows = np.flatnonzero(tokens >= LEAST)
+    if not len(rows):
+        return balanced(found, own, alpha=0.0, prior=prior)
+    shares = sp.csr_array(counts[rows].multiply(1 / tokens[rows][:, None]))
+    weights = np.ones(len(rows))
+    for _ in range(ROUNDS):
+        seen = shares.T @ (weights / weights.sum())
+        scores = np.asarray((1 - prior) * seen + prior * own / own.sum(), dtype=np.float64)
+        out = free.copy()
+        out[np.argsort(-np.where(free, scores, 0), kind="stable")[:room]] = False
+        lost = shares @ out.astype(np.float64)
+        weights *= np.sqrt(np.maximum(lost, 1e-3) / max(lost.mean(), 1e-3))
+    return scores
+
+
 def probabilities(tokenizer: Tokenizer) -> Scores:
     """The Unigram tokenizer's probability of each id, 0 for special and added tokens, (V,).
 
@@ -132,14 +159,30 @@ def probabilities(tokenizer: Tokenizer) -> Scores:
 
 
 def balanced_scores(
-    tokenizer: Tokenizer, files: Iterable[Path], *, alpha: float = ALPHA, prior: float = PRIOR
+    tokenizer: Tokenizer,
+    files: Iterable[Path],
+    *,
+    alpha: float = ALPHA,
+    prior: float = PRIOR,
+    even: int | None = None,
 ) -> Scores:
     """A score of each id, by which `pruned` ranks, from files of rows with languages, (V,).
 
-    See `balanced`; the files are those of `text_files`, read once.
+    See `balanced`, or `evened` where even is the size of the pruned vocabulary; the files are those
+    of `text_files`, read once.
     """
     own = probabilities(tokenizer)
-    return balanced(count_languages(tokenizer, tagged_texts(files)), own, alpha=alpha, prior=prior)
+    found = count_languages(tokenizer, tagged_texts(files))
+    if even is None:
+        return balanced(found, own, alpha=alpha, prior=prior)
+    single = [stays(tokenizer.backend.id_to_token(at) or "") for at in range(len(own))]
+    free = ~np.array(single) & (own > 0)
+    return evened(found, own, free, max(0, even - int((~free).sum())), prior=prior)
+
+
+def stays(piece: str) -> bool:
+    """Whether a piece is a single character, which is kept whatever its count."""
+    return len(piece.removeprefix(SPACE)) <= 1
 
 
 def pruned(
@@ -177,7 +220,7 @@ def pruned(
     must = {
         number
         for number, piece in enumerate(pieces)
-        if piece not in special and (len(piece.removeprefix(SPACE)) <= 1 or piece in added)
+        if piece not in special and (stays(piece) or piece in added)
     }
     lowest = min(range(len(vocab)), key=lambda number: float(vocab[number][1]))
     must |= {lowest} if pieces[lowest] not in special else set()
