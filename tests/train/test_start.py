@@ -153,6 +153,13 @@ def test_a_smaller_vocabulary_keeps_the_texts_whose_pieces_stay(
         assert torch.equal(ours.weight, theirs.weight)
 
 
+def test_an_even_choice_needs_the_number_of_pieces(
+    tiny_checkpoint: Path, text: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match="--vocabulary N"):
+        make_start(tiny_checkpoint, tmp_path / "start", even=True, rows=[text])
+
+
 def test_directions_of_languages_are_left_out_of_multi_vectors(tiny: Checkpoint) -> None:
     tokens = tiny.tokenizer.encode(TEXTS)
     languages = ["en" if at % 2 else "de" for at in range(len(TEXTS))]

@@ -17,6 +17,7 @@ from tercet.tokens import Tokenizer
 from tercet.train import counts as counting
 from tercet.train.vocabulary import (
     LanguageCounts,
+    Scores,
     balanced,
     balanced_scores,
     count_languages,
@@ -264,6 +265,24 @@ def test_languages_lose_alike_where_the_vocabulary_is_even() -> None:
     small = LanguageCounts(("xx",), sp.csr_array(counts[2:]))
     assert np.allclose(evened(small, own, free, 4, prior=0.0),
                        balanced(small, own, alpha=0.0, prior=0.0))  # fmt: skip
+
+
+def test_a_language_of_many_pieces_loses_no_more_than_one_of_few() -> None:
+    few = [int(60_000 * 0.7**at) for at in range(15)]
+    many = [1500 - 20 * at for at in range(30)]
+    found = LanguageCounts(
+        ("few", "many"), sp.csr_array(np.array([few + [0] * 30, [0] * 15 + many]))
+    )
+    own, free = np.full(45, 1 / 45), np.ones(45, dtype=np.bool_)
+
+    def apart(scores: Scores) -> float:
+        out = np.argsort(-scores, kind="stable")[20:]
+        counts = found.counts.toarray()
+        lost = counts[:, out].sum(1) / counts.sum(1)
+        return float(abs(lost[0] - lost[1]))
+
+    assert apart(evened(found, own, free, 20, prior=0.0)) < 0.1
+    assert apart(balanced(found, own, alpha=0.0, prior=0.0)) > 0.3
 
 
 def test_an_even_vocabulary_keeps_its_size(tokenizer: Tokenizer, tmp_path: Path) -> None:

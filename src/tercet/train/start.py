@@ -135,6 +135,8 @@ def make_start(
         raise InputError(f"{target} exists already: remove it or choose another folder")
     if vocabulary is not None and not rows:
         raise InputError("a smaller vocabulary is chosen by text: give rows (--rows FILES)")
+    if even and vocabulary is None:
+        raise InputError("an even choice of pieces needs their number (--vocabulary N)")
     found = read_source(source, revision=revision)
     model, tokenizer = found.model, found.tokenizer
     pooled = pooling or ("cls" if model.multi is not None else found.pooling)
