@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tercet.checkpoint import Checkpoint, Settings, read_checkpoint, write_checkpoint
+from tercet.checkpoint import EMBEDDINGS, Checkpoint, Settings, read_checkpoint, write_checkpoint
 from tercet.config import Weights
 from tercet.errors import InputError, ModelError
 from tercet.model import Inputs, M3Model
@@ -79,6 +79,22 @@ def test_shards(folder: Path, tiny: Checkpoint) -> None:
     (folder / "model-00002-of-00002.safetensors").unlink()
     with pytest.raises(ModelError, match="model-00002-of-00002"):
         read_checkpoint(folder)
+
+
+def test_embeddings_are_stored_in_a_dtype_of_their_own(
+    tmp_path: Path, tiny: Checkpoint, tiny_model: M3Model, tokenizer: Tokenizer
+) -> None:
+    small = tmp_path / "small"
+    write_checkpoint(small, tiny_model, tokenizer, dtype=torch.bfloat16, embeddings=EMBEDDINGS)
+    stored = load_file(small / "model.safetensors")
+    tables = {name for name, tensor in stored.items() if tensor.dtype == torch.float8_e5m2}
+    assert tables == {f"embeddings.{kind}_embeddings.weight" for kind in ("word", "position")}
+    rest = {tensor.dtype for name, tensor in stored.items() if name not in tables}
+    assert rest == {torch.bfloat16}
+    read = read_checkpoint(small)
+    words = tiny_model.backbone.words.weight.detach()
+    assert torch.equal(read.model.backbone.words.weight, words.to(torch.float8_e5m2).float())
+    assert_same(outputs(read), outputs(tiny), 0.2)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
@@ -228,14 +244,19 @@ def test_writing_is_whole_or_not_at_all(
         write_checkpoint(tmp_path / "out", tiny_model, tokenizer)
 
 
-def test_transformers_reads_what_we_write(tiny_checkpoint: Path, tiny: Checkpoint) -> None:
+@pytest.mark.parametrize("embeddings", [None, EMBEDDINGS])
+def test_transformers_reads_what_we_write(
+    tmp_path: Path, tiny: Checkpoint, embeddings: torch.dtype | None
+) -> None:
     transformers = pytest.importorskip("transformers")
-    tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_checkpoint)
+    folder = tmp_path / "written"
+    write_checkpoint(folder, tiny.model, tiny.tokenizer, embeddings=embeddings)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     assert tokenizer.cls_token == "<s>"
     assert tokenizer.mask_token == "<mask>"
-    model = transformers.AutoModel.from_pretrained(tiny_checkpoint, add_pooling_layer=False).eval()
+    model = transformers.AutoModel.from_pretrained(folder, add_pooling_layer=False).eval()
     ours = tiny.tokenizer.encode(TEXTS)
-    result = outputs(tiny)
+    result = outputs(read_checkpoint(folder))
     for row, text in enumerate(TEXTS):
         inputs = tokenizer(text, return_tensors="pt")
         want = ours.ids[ours.offsets[row] : ours.offsets[row + 1]]

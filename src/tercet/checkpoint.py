@@ -7,6 +7,7 @@ tercet.json where there is one. Knows nothing of texts, batches or training. No 
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -27,6 +28,9 @@ from tercet.whole import whole_file, whole_folder
 
 SETTINGS, FORMAT = "tercet.json", 1
 SPARSE, MULTI = "sparse_linear", "colbert_linear"  # the reference's names of the two head files
+# Of the float8 types the one that every transformers reads; it leaves out float8_e4m3fn (4.50 on).
+EMBEDDINGS = torch.float8_e5m2
+_TABLE = re.compile(r"(word|position)_embeddings\.weight$")
 _SAMPLE, _STRIDE, _SMALL = 4096, 1 << 18, 1 << 26  # bytes; how large files are fingerprinted
 
 
@@ -233,29 +237,36 @@ def write_checkpoint(
     *,
     settings: Settings | None = None,
     dtype: torch.dtype = torch.float32,
+    embeddings: torch.dtype | None = None,
 ) -> None:
     """Writes the reference layout, weights stored in dtype; the folder appears whole or not at all.
 
-    FlagEmbedding, transformers and sentence-transformers load it. Raises InputError where the
-    folder exists already.
+    embeddings is the dtype of the word and position embeddings where it is another: EMBEDDINGS
+    halves them once more. FlagEmbedding, transformers and sentence-transformers load it. Raises
+    InputError where the folder exists already.
     """
     target = Path(folder)
     if target.exists():
         raise InputError(f"{target} exists already: remove it or choose another folder")
     with whole_folder(target) as scratch:
-        _write_weights(scratch, model, dtype)
+        _write_weights(scratch, model, dtype, embeddings or dtype)
         _write_tokenizer(scratch, tokenizer, min(model.backbone.config.max_length, MAX_LENGTH))
         documents = _documents(model, settings or Settings())
         for name, facts in documents.items():
             _write_json(scratch / name, facts)
 
 
-def _write_weights(folder: Path, model: M3Model, dtype: torch.dtype) -> None:
-    def stored(tensor: Tensor) -> Tensor:
+def _write_weights(
+    folder: Path, model: M3Model, dtype: torch.dtype, embeddings: torch.dtype
+) -> None:
+    def stored(tensor: Tensor, dtype: torch.dtype = dtype) -> Tensor:
         return tensor.detach().to("cpu", dtype).contiguous()
 
     state = to_published(model.backbone.state_dict(), model.backbone.config.layers)
-    tensors = {name: stored(tensor).clone() for name, tensor in state.items()}
+    tensors = {
+        name: stored(tensor, embeddings if _TABLE.search(name) else dtype).clone()
+        for name, tensor in state.items()
+    }
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     for name, head in ((SPARSE, model.sparse), (MULTI, model.multi)):
         if head is not None:

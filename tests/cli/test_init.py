@@ -54,19 +54,23 @@ def test_init_makes_three_heads(tiny_checkpoint: Path, rows: Path, tmp_path: Pat
     assert model.multi.out_features == 8
 
 
+@pytest.mark.parametrize(
+    ("dtype", "held"),
+    [("bfloat16", {torch.bfloat16}), ("float8", {torch.bfloat16, torch.float8_e5m2})],
+)
 def test_init_prunes_and_stores_in_a_dtype(
-    tiny_checkpoint: Path, rows: Path, tmp_path: Path
+    tiny_checkpoint: Path, rows: Path, tmp_path: Path, dtype: str, held: set[torch.dtype]
 ) -> None:
     found = call(
         *(init, "--from", tiny_checkpoint, "--to", tmp_path / "a", "--rows", rows),
-        *("--vocabulary", 200, "--positions", 600, "--dtype", "bfloat16", "--json"),
+        *("--vocabulary", 200, "--positions", 600, "--dtype", dtype, "--json"),
     )
     assert found.exit_code == 0, found.output
     facts = json.loads(found.stdout)
     assert facts["vocabulary"][1] <= 200
     assert facts["positions"] == [512, 600]
     stored = load_file(tmp_path / "a" / "model.safetensors")
-    assert {tensor.dtype for tensor in stored.values()} == {torch.bfloat16}
+    assert {tensor.dtype for tensor in stored.values()} == held
 
 
 @pytest.mark.parametrize(

@@ -89,10 +89,11 @@ _PATH = click.Path(path_type=Path)
 )
 @click.option(
     "--dtype",
-    type=click.Choice(["float32", "bfloat16", "float16"]),
+    type=click.Choice(["float32", "bfloat16", "float16", "float8"]),
     default="float32",
     show_default=True,
-    help="In which the weights are stored.",
+    help="In which the weights are stored; float8: word and position embeddings in float8_e5m2, the"
+    " rest in bfloat16.",
 )
 @click.option("--revision", metavar="NAME", help="Branch, tag or commit of a model on the hub.")
 @json_option
@@ -129,6 +130,7 @@ def init(
     """
     import torch
 
+    from tercet.checkpoint import EMBEDDINGS
     from tercet.train.start import make_start
     from tercet.train.vocabulary import ALPHA, PRIOR
 
@@ -147,7 +149,8 @@ def init(
             fit=_paths(fit),
             revision=revision,
             pooling=pooling,  # type: ignore[arg-type]
-            dtype=getattr(torch, dtype),
+            dtype=torch.bfloat16 if dtype == "float8" else getattr(torch, dtype),
+            embeddings=EMBEDDINGS if dtype == "float8" else None,
             watch=lambda what, count: meter.show(0, None, count=count, unit=what),
         )
     if as_json:

@@ -121,6 +121,7 @@ def make_start(
     revision: str | None = None,
     pooling: Pooling | None = None,
     dtype: torch.dtype = torch.float32,
+    embeddings: torch.dtype | None = None,
     watch: Watch = lambda what, count: None,
 ) -> StartReport:
     """Writes a model with three heads to the folder target.
@@ -188,7 +189,9 @@ def make_start(
     if found.settings.training:
         told["before"] = dict(found.settings.training)
     settings = replace(found.settings, training=told)
-    write_checkpoint(target, model, tokenizer, settings=settings, dtype=dtype)
+    write_checkpoint(
+        target, model, tokenizer, settings=settings, dtype=dtype, embeddings=embeddings
+    )
     config = model.backbone.config
     return StartReport(
         source=str(source),
