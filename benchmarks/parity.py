@@ -8,6 +8,7 @@ Also asserts that different texts lie 100 tolerances apart, so that a match mean
     make peers
     python benchmarks/parity.py                                   # small, a minute
     python benchmarks/parity.py --size full --tokenizer DIR       # 24 layers, 2.3 GB on disk
+    python benchmarks/parity.py --model src/tercet/models/small   # a folder as it is
 
 Exit status 1 where anything misses its tolerance.
 """
@@ -207,6 +208,7 @@ def main() -> None:
     )
     parser.add_argument("--size", choices=("small", "full"), default="small")
     parser.add_argument("--tokenizer", type=Path, help="folder with XLM-R's tokenizer files")
+    parser.add_argument("--model", type=Path, help="compare on this folder, as it is")
     parser.add_argument("--peers", type=Path, default=ROOT / ".venv-peers/bin/python")
     parser.add_argument("--work", type=Path, default=ROOT / ".work")
     parser.add_argument("--json", type=Path, help="write the report here")
@@ -216,25 +218,25 @@ def main() -> None:
     args = parser.parse_args()
     if not args.peers.exists():
         sys.exit(f"{args.peers} does not exist: run `make peers` first")
-    if args.size == "full" and args.tokenizer is None:
+    if args.size == "full" and args.tokenizer is None and args.model is None:
         parser.error("--size full needs --tokenizer: a folder with XLM-R's tokenizer.json")
     if args.threads:
         torch.set_num_threads(args.threads)
 
-    model = args.work / f"reference-{args.size}"
-    shape = SMALL if args.size == "small" else FULL
+    name = args.model.name if args.model else args.size
+    model = args.model or args.work / f"reference-{args.size}"
     if not (model / "model.safetensors").exists():
-        write_reference(model, shape, tokenizer=args.tokenizer)
-    work = args.work / f"parity-{args.size}"
+        write_reference(model, SMALL if args.size == "small" else FULL, tokenizer=args.tokenizer)
+    work = args.work / f"parity-{name}"
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
 
     named = cases()
     texts = [case.text for case in named]
-    job = {"texts": texts, "max_length": args.max_length, "colbert_dim": shape.multi}
+    encoder = Encoder.load(model, device="cpu", dtype=torch.float32)
+    job = {"texts": texts, "max_length": args.max_length, "colbert_dim": encoder.dims["multi"]}
     theirs_file = run_peer(args.peers, "FlagEmbedding", model, job, work)
 
-    encoder = Encoder.load(model, device="cpu", dtype=torch.float32)
     vocabulary = encoder.dims["vocabulary"]
     theirs = Numbers.load(theirs_file, vocabulary)
     exact = ours(encoder, texts, args.max_length)
@@ -251,10 +253,12 @@ def main() -> None:
     if not args.no_round_trip:
         short = [i for i, part in enumerate(ids) if len(part) < min(args.max_length, LONG)]
         some = [named[i] for i in short]
-        written = work / "written"
-        checkpoint = read_checkpoint(model)
-        write_checkpoint(written, checkpoint.model, checkpoint.tokenizer)
-        del checkpoint
+        written = model
+        if not args.model:
+            written = work / "written"
+            checkpoint = read_checkpoint(model)
+            write_checkpoint(written, checkpoint.model, checkpoint.tokenizer)
+            del checkpoint
         base = Encoder.load(written, device="cpu", dtype=torch.float32)
         again = ours(base, [case.text for case in some], args.max_length)
         del base
@@ -262,15 +266,15 @@ def main() -> None:
             part = job | {"texts": [case.text for case in some]}
             out = run_peer(args.peers, library, written, part, work)
             checks += compare(f"written, {library}", again, Numbers.load(out, vocabulary), some)
-        shutil.rmtree(written)
+        shutil.rmtree(work / "written", ignore_errors=True)
 
     report(checks)
     with np.load(theirs_file) as arrays:
         versions = json.loads(str(arrays["versions"]))
-    print(f"{len(named)} texts, {len(tokens.ids)} tokens, {args.size} checkpoint; {versions}")
+    print(f"{len(named)} texts, {len(tokens.ids)} tokens, {name} checkpoint; {versions}")
     if args.json:
         lines = [vars(check) | {"passed": check.passed} for check in checks]
-        facts = {"size": args.size, "texts": len(named), "tokens": len(tokens.ids)}
+        facts = {"size": name, "texts": len(named), "tokens": len(tokens.ids)}
         args.json.write_text(
             json.dumps(facts | {"versions": versions, "checks": lines}, indent=1) + "\n"
         )
