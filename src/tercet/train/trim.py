@@ -17,7 +17,7 @@ import scipy.sparse as sp
 import torch
 from safetensors import safe_open
 
-from tercet.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from tercet.checkpoint import EMBEDDINGS, Checkpoint, read_checkpoint, write_checkpoint
 from tercet.config import HEADS, Head
 from tercet.embeddings import Embeddings
 from tercet.encoder import Encoder
@@ -127,11 +127,11 @@ def trim(
 
     before = _encode(checkpoint, same)  # 3
     sizes = [Sizes(checkpoint.model.backbone.config.vocabulary, _bytes(folder))]
-    dtype = stored_dtype(folder)
+    dtype, embeddings = stored_dtypes(folder)
     settings = checkpoint.settings
     model = with_rows(checkpoint.model, rows, new)
     del checkpoint  # and with it the old table
-    write_checkpoint(target, model, new, settings=settings, dtype=dtype)
+    write_checkpoint(target, model, new, settings=settings, dtype=dtype, embeddings=embeddings)
     del model
     after = read_checkpoint(target)
     sizes.append(Sizes(len(rows), _bytes(target)))
@@ -200,8 +200,12 @@ def compare(
     return values, scores
 
 
-def stored_dtype(folder: Path) -> torch.dtype:
-    """The dtype that holds every weight of a checkpoint as it is: its own, if all share one."""
+def stored_dtypes(folder: Path) -> tuple[torch.dtype, torch.dtype | None]:
+    """The dtypes that hold a checkpoint's weights as they are, as `write_checkpoint` takes them.
+
+    The first is that of all weights, float32 where they do not share one; the second that of the
+    embeddings where these are in float8.
+    """
     kinds: set[str] = set()
     heads = [path for path in folder.glob("*_linear.*") if path.suffix in (".pt", ".safetensors")]
     for path in [*weight_files(folder), *heads]:
@@ -210,13 +214,15 @@ def stored_dtype(folder: Path) -> torch.dtype:
                 kinds |= {str(file.get_slice(name).get_dtype()) for name in file.keys()}  # noqa: SIM118
         else:
             kinds |= {str(tensor.dtype) for tensor in load_torch(path).values()}
+    embeddings = EMBEDDINGS if "F8_E5M2" in kinds else None
+    kinds.discard("F8_E5M2")
     for dtype, names in (
         (torch.float16, {"F16", "torch.float16"}),
         (torch.bfloat16, {"BF16", "torch.bfloat16"}),
     ):
         if kinds and kinds <= names:
-            return dtype
-    return torch.float32
+            return dtype, embeddings
+    return torch.float32, None
 
 
 def _largest(left: npt.NDArray[np.floating], right: npt.NDArray[np.floating]) -> float:
