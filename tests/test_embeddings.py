@@ -90,6 +90,17 @@ def test_saved_is_loaded_the_same(tmp_path: Path, without: tuple[str, ...]) -> N
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+def test_printing_says_sizes_not_arrays() -> None:
+    whole = make()
+    tokens = len(whole.multi)
+    said = (
+        f"Embeddings(7 texts, dense 5, sparse {whole.sparse.nnz} of 50 ids, multi {tokens} tokens"
+        " of 3, model f)"
+    )
+    assert repr(whole) == said
+    assert repr(Embeddings(dense=whole.dense)) == "Embeddings(7 texts, dense 5, model unknown)"
+
+
 def test_no_rows(tmp_path: Path) -> None:
     none = make()[[]]
     assert len(none) == 0

@@ -1,6 +1,7 @@
 """Files and folders appear whole or not at all, and can be read by others."""
 
 import gzip
+import os
 import stat
 from pathlib import Path
 
@@ -57,3 +58,30 @@ def test_an_empty_folder_is_replaced_and_a_full_one_stays(tmp_path: Path) -> Non
     with pytest.raises(RuntimeError), whole_folder(tmp_path / "third") as scratch:
         raise RuntimeError
     assert [path.name for path in tmp_path.rglob("*")] == ["empty", "file"]
+
+
+def test_content_is_on_the_disk_before_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    fsync, replace, rename = os.fsync, os.replace, os.rename
+
+    def synced(handle: int) -> None:
+        done.append("folder" if stat.S_ISDIR(os.fstat(handle).st_mode) else "file")
+        fsync(handle)
+
+    def named(real):
+        def call(old, new) -> None:
+            done.append("name")
+            real(old, new)
+
+        return call
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", named(replace))
+    monkeypatch.setattr(os, "rename", named(rename))
+    with whole_file(tmp_path / "file") as file:
+        file.write(b"one\n")
+    with whole_folder(tmp_path / "folder") as scratch:
+        (scratch / "inner").write_text("text")
+    assert done == ["file", "name", "folder"] * 2

@@ -21,7 +21,7 @@ from tercet.whole import whole_folder
 FORMAT = 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Embeddings:
     """Dense, sparse and multi-vector representations of B texts; a head not asked for is None.
 
@@ -58,6 +58,16 @@ class Embeddings:
         yield "dense", None if self.dense is None else int(self.dense.shape[0])
         yield "sparse", None if self.sparse is None else int(self.sparse.shape[0])
         yield "multi", None if self.offsets is None else int(self.offsets.shape[0]) - 1
+
+    def __repr__(self) -> str:
+        parts = [f"{len(self)} texts"]
+        if self.dense is not None:
+            parts.append(f"dense {self.dense.shape[1]}")
+        if self.sparse is not None:
+            parts.append(f"sparse {self.sparse.nnz} of {self.sparse.shape[1]} ids")
+        if self.multi is not None:
+            parts.append(f"multi {self.multi.shape[0]} tokens of {self.multi.shape[1]}")
+        return f"Embeddings({', '.join(parts)}, model {self.fingerprint[:12] or 'unknown'})"
 
     @property
     def heads(self) -> tuple[Head, ...]:

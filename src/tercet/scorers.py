@@ -24,14 +24,15 @@ PAIRS = 1024  # given to a scorer at once
 def scorer_of(name: str, options: Mapping[str, Any] | None = None) -> Scorer:
     """The function that "module:function" names; with options, what that returns for them.
 
-    A name and options can travel to other processes. Modules of the present folder are found too.
+    A name and options can travel to other processes. Modules of the present folder are found too,
+    after all that is installed: a file there stands in for no module of the same name.
     Raises InputError where there is none.
     """
     module, colon, function = name.partition(":")
     if not (module and colon and function):
         raise InputError(f"a scorer is named module:function, got {name!r}")
     if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())  # as a script in this folder would have it
+        sys.path.append(os.getcwd())
     try:
         found = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError) as error:

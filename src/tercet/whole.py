@@ -1,4 +1,4 @@
-"""Files and folders that appear under their names whole, or not at all."""
+"""Files and folders that appear under their names whole, or not at all, after a power cut too."""
 
 import gzip
 import io
@@ -17,7 +17,8 @@ BUFFER = 1 << 18  # bytes packed at once
 def whole_file(path: Path) -> Iterator[IO[bytes]]:
     """A file to write that takes its name when the block ends without an error.
 
-    It is packed where the name ends in .gz; the same content gives the same bytes.
+    What is in it is on the disk before. It is packed where the name ends in .gz; the same content
+    gives the same bytes.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, scratch = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
@@ -32,7 +33,9 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
                 file = stack.enter_context(io.BufferedWriter(packed, BUFFER))
             yield file
         os.chmod(scratch, 0o644)  # mkstemp makes it for its owner alone
+        _sync(scratch)
         os.replace(scratch, path)
+        _sync(path.parent)
     except BaseException:
         Path(scratch).unlink(missing_ok=True)
         raise
@@ -52,12 +55,23 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         for path in scratch.rglob("*"):
             if path.is_file():
                 path.chmod(0o644)  # some libraries write for the owner alone, as mkdtemp does
-                with open(path, "rb") as file:
-                    os.fsync(file.fileno())
+                _sync(path)
         scratch.chmod(0o755)
         if folder.is_dir():
             folder.rmdir()  # empty, and Windows would not replace it
         os.rename(scratch, folder)
+        _sync(folder.parent)
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)
         raise
+
+
+def _sync(path: str | Path) -> None:
+    """Waits until a file's content, or the names in a folder, are on the disk."""
+    if os.name == "nt" and os.path.isdir(path):
+        return  # Windows opens no folders
+    handle = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
