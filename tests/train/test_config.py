@@ -66,6 +66,7 @@ def test_fields_are_set_by_name() -> None:
         ("steps", "--set takes name=value"),
         ("steps.more=1", "has no fields"),
         ("negatives.every=-1", "negatives.every is at least 0, got -1"),
+        ("negatives.limit=1.5", "negatives.limit is at least 0.01 and at most 1, got 1.5"),
     ],
 )
 def test_what_is_refused_is_named(setting: str, said: str) -> None:

@@ -137,21 +137,48 @@ def test_a_resumed_run_is_the_uninterrupted_one(tree: dict[str, Any], tmp_path: 
     assert not same(tmp_path / "whole", tmp_path / "other")
 
 
-def test_sigterm_saves_and_stops(tree: dict[str, Any], tmp_path: Path) -> None:
-    before = signal.getsignal(signal.SIGTERM)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_stops(
+    tree: dict[str, Any], tmp_path: Path, number: signal.Signals
+) -> None:
+    before = signal.getsignal(number)
 
     def terminate(line: dict[str, Any]) -> None:
         if line.get("step") == 3:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), number)
 
     config = from_tree(tree)
-    with pytest.raises(Stopped, match="stopped at step 3 of 6: go on with --resume"):
+    with pytest.raises(Stopped, match="stopped at step 3 of 6: go on with --resume") as stop:
         train(config, log=terminate)
-    assert signal.getsignal(signal.SIGTERM) == before
+    assert stop.value.number == number
+    assert signal.getsignal(number) == before
     train(config, resumed=True, log=quiet)
     whole = from_tree({**tree, "to": str(tmp_path / "whole")})
     train(whole, log=quiet)
     assert same(tmp_path / "run", tmp_path / "whole")
+
+
+def test_a_second_interrupt_does_not_wait(tree: dict[str, Any]) -> None:
+    def interrupt(line: dict[str, Any]) -> None:
+        if line.get("step") == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        train(from_tree(tree), log=interrupt)
+    assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_a_miner_that_fails_costs_no_step(tree: dict[str, Any], tmp_path: Path) -> None:
+    tree["negatives"] = {"every": 3}
+
+    def broken(place: Path) -> None:
+        raise RuntimeError("no memory")
+
+    with pytest.raises(RuntimeError, match="no memory"):
+        train(from_tree(tree), mine=broken, log=quiet)
+    assert (tmp_path / "run/checkpoints/step-000003").exists()
 
 
 def test_a_run_is_not_written_over(tree: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tercet.train.config import TrainConfig
     from tercet.train.plan import Plan
 
-STOPPED = 143  # 128 + SIGTERM, as shells have it
+STOPPED = 128  # and the signal's number, as shells have it
 
 
 @click.command()
@@ -59,7 +59,8 @@ def train(
 
     RECIPE is retromae, contrastive or unified, or a TOML file with the same fields (or of the
     stage align, which learns from a teacher: recipes/tercet-small/align.toml). Several
-    devices: start it with torchrun. SIGTERM saves a checkpoint and ends with exit code 143.
+    devices: start it with torchrun. SIGTERM and Ctrl-C save a checkpoint after the step that runs
+    and end with exit code 143 or 130; a second Ctrl-C does not wait.
 
     \b
     Examples:
@@ -97,7 +98,7 @@ def train(
                 folder = run(config, resumed=resume, mine=answers, log=log, show=show)
         except Stopped as stop:
             meter.note(f"tercet: {stop}")
-            return STOPPED
+            return STOPPED + stop.number
     if not as_json and os.environ.get("RANK", "0") == "0":
         click.echo(f"{folder}: done in {time.monotonic() - began:.0f} s")
     return None

@@ -194,7 +194,7 @@ class NegativesConfig:
 
     def __post_init__(self) -> None:
         _within("negatives.", self, every=(0, MANY), number=(1, MANY), first=(1, MANY))
-        _within("negatives.", self, last=(self.first, MANY), limit=(0.01, MANY))
+        _within("negatives.", self, last=(self.first, MANY), limit=(0.01, 1))
         if not self.heads:
             raise InputError("negatives.heads names no head to find them by")
         _known_heads("negatives.heads", self.heads)

@@ -32,8 +32,13 @@ Log = Callable[[dict[str, Any]], None]
 SPREAD, TERMS = 1e-3, 0.5
 
 
+SIGNALS = (signal.SIGTERM, signal.SIGINT)  # that save and stop
+
+
 class Stopped(TercetError):
-    """The run was asked to stop (SIGTERM) and has saved a checkpoint."""
+    """The run was asked to stop (SIGTERM, Ctrl-C) and has saved a checkpoint."""
+
+    number: int = signal.SIGTERM  # the signal that asked
 
 
 def make_optimiser(model: nn.Module, config: OptimiserConfig) -> torch.optim.AdamW:
@@ -101,17 +106,22 @@ class Loop:
     start: int = 0
     best: float = -math.inf
     negatives: str = ""
-    stopping: bool = False
+    stopping: int = 0  # the signal that asked to stop
     seen: dict[str, list[float]] = field(default_factory=dict)
     rows: list[int] = field(default_factory=list)  # of the step that runs
 
     def run(self) -> None:
-        """All steps from start on; raises Stopped, or TercetError where a loss is not finite."""
+        """All steps from start on; raises Stopped, or TercetError where a loss is not finite.
+
+        A second Ctrl-C does not wait for the end of a step.
+        """
         config, batch = self.config, self.config.batch
         distil_from = config.loss.start(self.steps) if config.stage == "unified" else self.steps
-        previous = signal.getsignal(signal.SIGTERM)
-        if previous is not None and _main_thread():
-            signal.signal(signal.SIGTERM, self._stop)
+        previous = {number: signal.getsignal(number) for number in SIGNALS}
+        if _main_thread():
+            for number, handler in previous.items():
+                if handler is not None and handler != signal.SIG_IGN:
+                    signal.signal(number, self._stop)
         began, tokens, padded, done_tokens = time.monotonic(), 0, 0, 0
         warned: set[str] = set()
         try:
@@ -120,7 +130,7 @@ class Loop:
                 if self.refresh is not None and every and step and step % every == 0:
                     try:
                         self.negatives = self.refresh(step)
-                    except Stopped:
+                    except Exception:  # of the miner too: what was trained is not lost
                         self.save(step)
                         raise
                 torch.manual_seed(step_seed(config.seed, step, self.world.rank))
@@ -156,9 +166,14 @@ class Loop:
                     raise Stopped(
                         f"stopped at step {step + 1} of {self.steps}: go on with --resume"
                     )
+        except Stopped as stop:
+            stop.number = self.stopping or stop.number
+            raise
         finally:
-            if previous is not None and _main_thread():
-                signal.signal(signal.SIGTERM, previous)
+            if _main_thread():
+                for number, handler in previous.items():
+                    if handler is not None:
+                        signal.signal(number, handler)
 
     def save(self, step: int) -> None:
         """Writes a checkpoint after so many steps."""
@@ -249,12 +264,14 @@ class Loop:
         return every > 0 and (step + 1) % every == 0
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
-        self.stopping = True
+        self.stopping = number
+        if number == signal.SIGINT:
+            signal.signal(number, signal.default_int_handler)
 
     def _stopping(self) -> bool:
         if self.world.size == 1:
-            return self.stopping
-        flag = torch.tensor(float(self.stopping), device=self.world.device)
+            return bool(self.stopping)
+        flag = torch.tensor(float(self.stopping > 0), device=self.world.device)
         return bool(self.world.sum(flag) > 0)
 
 

@@ -38,7 +38,7 @@ def train(
 ) -> Path:
     """Runs a stage to its end and returns the folder of the model it wrote.
 
-    Raises InputError for a run that cannot be made, Stopped where SIGTERM ended it, TercetError for
+    Raises InputError for a run that cannot be made, Stopped where a signal ended it, TercetError for
     a loss that is not finite or a disk that is full.
     """
     if not config.to:
@@ -97,7 +97,7 @@ def _train(
     )
     if config.negatives.every:
         loop.refresh = partial(
-            refresh, folder, ready, collator, mine, stopping=lambda: loop.stopping, log=writer
+            refresh, folder, ready, collator, mine, stopping=lambda: bool(loop.stopping), log=writer
         )
     if resumed:
         resume(loop)
