@@ -38,8 +38,8 @@ def train(
 ) -> Path:
     """Runs a stage to its end and returns the folder of the model it wrote.
 
-    Raises InputError for a run that cannot be made, Stopped where a signal ended it, TercetError for
-    a loss that is not finite or a disk that is full.
+    Raises InputError for a run that cannot be made, Stopped where a signal ended it, TercetError
+    for a loss that is not finite or a disk that is full.
     """
     if not config.to:
         raise InputError("to names no folder: say where the run is kept (--to DIR)")
