@@ -105,7 +105,7 @@ def settings(job: Job) -> dict[str, Any]:
     The target is none of it: where a file is written does not change what is in it.
     """
     options = {name: getattr(job, name) for name in _compared(type(job))}
-    found = {str(path): _digest_of(path) for path in job.inputs()}
+    found = {str(path): file_digest(path) for path in job.inputs()}
     tree: dict[str, Any] = json.loads(
         json.dumps({"command": job.name, "options": options, "inputs": found})
     )
@@ -118,7 +118,8 @@ def _compared(kind: type[Job]) -> list[str]:
     return [one.name for one in every if not one.metadata.get("free") and one.name != "target"]
 
 
-def _digest_of(path: Path) -> str:
+def file_digest(path: Path) -> str:
+    """A hash of a file's bytes; raises InputError where there is none."""
     try:
         stat = path.stat()
         return _digest(path, stat.st_size, stat.st_mtime_ns, stat.st_ino)

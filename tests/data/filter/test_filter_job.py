@@ -114,6 +114,26 @@ def many(tmp_path: Path) -> FilterJob:
     )
 
 
+def test_an_evaluation_file_of_the_same_size_is_read_again(tmp_path: Path) -> None:
+    rows = [row(str(n)) for n in range(20)]
+    source, held = write(tmp_path / "rows.jsonl", rows), tmp_path / "held.jsonl"
+    job = FilterJob(
+        sources=(str(source),),
+        target=str(tmp_path / "out.jsonl"),
+        dropped=str(tmp_path / "dropped.jsonl"),
+        steps=("evaluation", "relevance"),
+        against=(str(held),),
+        min_score=10.0,
+        scorer="tests.data.filter.test_filter_job:nothing_but_nan",
+    )
+    write(held, [{"query": rows[3]["query"].ljust(200), "pos": []}])
+    with pytest.raises(InputError, match="gave nan"):
+        run(job)
+    write(held, [{"query": rows[7]["query"].ljust(200), "pos": []}])
+    run(replace(job, scorer=SCORER))
+    assert [one["row"] for one in read_rows(tmp_path / "dropped.jsonl")] == [rows[7]]
+
+
 def test_the_cut_changes_nothing(many: FilterJob) -> None:
     results = []
     for count in (1, 2, 5):

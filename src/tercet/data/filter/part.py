@@ -31,7 +31,7 @@ from tercet.data.filter.overlap import Overlap
 from tercet.data.filter.shingles import bands_for, bands_of, key_of, minhash_version
 from tercet.data.filter.steps import Judge, steps_of
 from tercet.data.rows import Row, check_row, files_of, line_of, numbered_rows
-from tercet.data.shards import BLOCK, NUMBER, Shard, parts_folder
+from tercet.data.shards import BLOCK, NUMBER, Shard, file_digest, parts_folder
 from tercet.errors import InputError
 
 LINES, ROWS, DROPPED, TALLY = "lines.jsonl", "rows.bin", "dropped.jsonl", "tally.json"
@@ -215,10 +215,10 @@ def dropped_entry(
 def _overlap(config: FilterConfig) -> Overlap:
     """The index of the evaluation sets, made once for all parts of this machine.
 
-    It lies beside the parts, in a folder named for what it was made of.
+    It lies beside the parts, in a folder named for the bytes that it was made of.
     """
     sources = [Path(source) for source in config.against]
-    read = {str(path): path.stat().st_size for one in sources for path in evaluation_files(one)}
+    read = {str(path): file_digest(path) for one in sources for path in evaluation_files(one)}
     shares = config.shares
     facts = [read, config.passages, shares.words, shares.characters]
     name = hashlib.blake2b(json.dumps(facts).encode(), digest_size=8).hexdigest()
