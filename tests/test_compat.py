@@ -163,6 +163,26 @@ def test_lexical_matching(
         flag.compute_lexical_matching_score(rows[0], rows)
 
 
+def test_scores_of_many_pairs_hold_few_token_vectors(
+    flag: BGEM3FlagModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = [(TEXTS[n % 3], TEXTS[n % 5]) for n in range(15)]
+    counts: list[int] = []
+    run = flag._run
+
+    def watched(texts: list[str], *rest: Any) -> Any:
+        counts.append(len(texts))
+        return run(texts, *rest)
+
+    monkeypatch.setattr(flag, "_run", watched)
+    alone, many = flag.compute_score(few), flag.compute_score(few * 20)
+    assert isinstance(alone, dict)
+    assert isinstance(many, dict)
+    assert max(counts) <= 256
+    for name, values in many.items():
+        np.testing.assert_allclose(values, alone[name] * 20, rtol=1e-5, atol=1e-6, err_msg=name)
+
+
 def test_colbert_score(
     flag: BGEM3FlagModel, golden: dict[str, np.ndarray], encoded: dict[str, Any]
 ) -> None:

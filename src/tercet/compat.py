@@ -34,6 +34,7 @@ Vectors = npt.NDArray[np.float32]
 LexicalWeights = dict[str, np.float32]
 Weights = Mapping[str, Any]  # id string to weight
 Pair = tuple[str, str] | list[str]
+PAIRS = 256  # whose token vectors `compute_score` holds at once
 
 
 @dataclass
@@ -208,13 +209,21 @@ class BGEM3FlagModel:
         heads: tuple[Head, ...] = ("dense", "sparse", "multi")
         first, second = ([str(pair[side]) for pair in pairs] for side in (0, 1))
         longest = self.query_max_length if max_query_length is None else max_query_length
-        queries = self._run(first, heads, "query", batch_size, longest)
-        longest = self.passage_max_length if max_passage_length is None else max_passage_length
-        passages = self._run(second, heads, "passage", batch_size, longest)
-        rows = range(len(pairs))
-        dense = np.array([queries.dense[row] @ passages.dense[row] for row in rows])
-        sparse = np.array([_shared(queries.weights[row], passages.weights[row]) for row in rows])
-        colbert = np.array([_maxsim(queries.multi[row], passages.multi[row]) for row in rows])
+        other = self.passage_max_length if max_passage_length is None else max_passage_length
+        found: list[tuple[float, float, float]] = []
+        for start in range(0, len(pairs), PAIRS):
+            block = slice(start, start + PAIRS)
+            queries = self._run(first[block], heads, "query", batch_size, longest)
+            passages = self._run(second[block], heads, "passage", batch_size, other)
+            found += [
+                (
+                    float(queries.dense[row] @ passages.dense[row]),
+                    _shared(queries.weights[row], passages.weights[row]),
+                    _maxsim(queries.multi[row], passages.multi[row]),
+                )
+                for row in range(len(first[block]))
+            ]
+        dense, sparse, colbert = np.array(found).T
         both = weights[1] * sparse + weights[0] * dense
         every = weights[2] * colbert + both
         with np.errstate(invalid="ignore", divide="ignore"):  # weights of 0: nan, as there
