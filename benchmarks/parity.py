@@ -223,6 +223,8 @@ def main() -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
 
+    if args.model and not (args.model / "config.json").exists():
+        parser.error(f"--model {args.model}: no checkpoint there")
     name = args.model.name if args.model else args.size
     model = args.model or args.work / f"reference-{args.size}"
     if not (model / "model.safetensors").exists():

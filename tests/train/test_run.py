@@ -170,10 +170,16 @@ def test_a_second_interrupt_does_not_wait(tree: dict[str, Any]) -> None:
     assert signal.getsignal(signal.SIGINT) == before
 
 
-def test_a_miner_that_fails_costs_no_step(tree: dict[str, Any], tmp_path: Path) -> None:
+def test_a_miner_that_fails_costs_no_step(
+    tree: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tree["negatives"] = {"every": 3}
 
+    def waited(world: World) -> None:
+        raise AssertionError("other devices still wait for negatives")
+
     def broken(place: Path) -> None:
+        monkeypatch.setattr(World, "wait", waited)
         raise RuntimeError("no memory")
 
     with pytest.raises(RuntimeError, match="no memory"):

@@ -130,8 +130,11 @@ class Loop:
                 if self.refresh is not None and every and step and step % every == 0:
                     try:
                         self.negatives = self.refresh(step)
-                    except Exception:  # of the miner too: what was trained is not lost
+                    except Stopped:
                         self.save(step)
+                        raise
+                    except Exception:  # whatever the miner raised goes on to the caller
+                        self._store(step)  # the other devices may not get as far
                         raise
                 torch.manual_seed(step_seed(config.seed, step, self.world.rank))
                 self.model.train()
@@ -176,13 +179,16 @@ class Loop:
                         signal.signal(number, handler)
 
     def save(self, step: int) -> None:
-        """Writes a checkpoint after so many steps."""
+        """Writes a checkpoint after so many steps; devices wait for each other."""
+        self._store(step)
+        self.world.wait()
+
+    def _store(self, step: int) -> None:
         if self.world.first:
             best = self.best if math.isfinite(self.best) else None
             facts = {"run": self.facts, "best": best, "negatives": self.negatives}
             folder = self.folder / "checkpoints"
             state.save(folder, step, self.model, self.optimiser, facts, keep=self.config.run.keep)
-        self.world.wait()
 
     def _update(self, step: int) -> float:
         parameters = [p for p in self.model.parameters() if p.requires_grad]
