@@ -25,9 +25,9 @@ from tercet.backbone import BackboneConfig
 from tercet.checkpoint import read_tokenizer, write_checkpoint
 from tercet.encoder import BUNDLED
 from tercet.model import M3Model
+from tercet.rows import tagged_texts, text_files
 from tercet.train.config import TrainConfig, from_tree
 from tercet.train.run import train
-from tercet.train.texts import text_files, texts_in
 from tercet.train.vocabulary import document_frequency, prune_tokenizer
 
 
@@ -37,7 +37,7 @@ def random_start(options: argparse.Namespace) -> Path:
     if folder.exists():
         return folder
     whole, _ = read_tokenizer(BUNDLED)
-    texts = texts_in(text_files([*options.rows, *options.raw]))
+    texts = (text for _, text in tagged_texts(text_files([*options.rows, *options.raw])))
     counts = document_frequency(whole, texts)
     tokenizer, _ = prune_tokenizer(whole, counts, options.vocabulary)
     sizes = {"hidden": 256, "layers": 4, "heads": 4, "feed_forward": 512, "positions": 514}

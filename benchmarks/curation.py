@@ -26,7 +26,7 @@ from watched import Run, watched
 
 from tercet.data.filter.config import STEPS
 from tercet.data.filter.evaluation import read_evaluation
-from tercet.data.rows import read_rows, write_rows
+from tercet.rows import read_rows, write_rows
 
 Row = dict[str, Any]
 EACH = 300  # planted rows of each kind

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from tercet.data.rows import read_rows, write_rows
+from tercet.rows import read_rows, write_rows
 from tercet.train.collate import Collator
 from tercet.train.config import LENGTHS, from_tree
 from tercet.train.distributed import World

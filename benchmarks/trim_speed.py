@@ -24,8 +24,8 @@ from typing import Any
 
 import numpy as np
 
+from tercet.rows import tagged_texts, text_files
 from tercet.tokens import Tokenizer
-from tercet.train.texts import tagged_texts, text_files
 from tercet.train.trim import TextIds, rank_ids
 from tercet.train.vocabulary import count_languages, document_frequency
 

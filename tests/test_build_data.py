@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import tomli_w
 
-from tercet.data.rows import read_rows
 from tercet.errors import InputError
+from tercet.rows import read_rows
 
 RECIPE = Path(__file__).parent.parent / "recipes" / "tercet-small"
 

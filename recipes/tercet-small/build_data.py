@@ -51,8 +51,8 @@ from tercet.data.pairs.markdown import outline_of as markdown_outline
 from tercet.data.pairs.outline import Outline, pairs
 from tercet.data.pairs.po import read_po
 from tercet.data.pairs.restructured import outline_of as restructured_outline
-from tercet.data.rows import Row, write_rows
-from tercet.data.split import text_key
+from tercet.rows import Row, write_rows
+from tercet.split import text_key
 from tercet.errors import InputError, TercetError
 from tercet.whole import whole_file
 

@@ -9,7 +9,7 @@ import json
 import random
 from pathlib import Path
 
-from tercet.data.rows import read_rows
+from tercet.rows import read_rows
 from tercet.whole import whole_file
 
 BEGINNING = 40, 120  # characters, drawn for each row

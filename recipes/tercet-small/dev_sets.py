@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from tercet.data.rows import Row, read_rows
+from tercet.rows import Row, read_rows
 from tercet.whole import whole_file
 
 QUERIES = 150  # of a set

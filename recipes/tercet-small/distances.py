@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from tercet.checkpoint import Checkpoint, read_checkpoint
-from tercet.data.rows import read_rows
+from tercet.rows import read_rows
 from tercet.heads import dense_vectors
 from tercet.tokens import TokenBatch
 from tercet.train.start import sample_states

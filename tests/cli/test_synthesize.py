@@ -14,9 +14,9 @@ import pytest
 
 from tercet.cli import run
 from tercet.cli.synthesize import synthesize
-from tercet.data.rows import read_rows
 from tercet.data.synthesize.job import Synthesis
 from tercet.endpoint import Endpoint
+from tercet.rows import read_rows
 from tests.chat_server import KEY, MODEL, ChatServer, Reply, writer
 from tests.data.synthesize.test_articles import article, write
 

@@ -12,10 +12,10 @@ import scipy.sparse as sp
 
 from tercet.checkpoint import Settings
 from tercet.config import HEADS, Head, Role, Weights
-from tercet.data.rows import read_rows, write_rows
 from tercet.embeddings import Embeddings
 from tercet.mining import MineConfig, MineReport, mine
 from tercet.mining.refresh import requests
+from tercet.rows import read_rows, write_rows
 
 VOCABULARY = 512
 

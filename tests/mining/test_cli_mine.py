@@ -8,8 +8,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from tercet.cli.mine import mine
-from tercet.data.rows import read_rows, write_rows
 from tercet.errors import InputError
+from tercet.rows import read_rows, write_rows
 from tests.mining.conftest import ask, training_rows
 
 

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tercet.data.rows import write_rows
 from tercet.errors import InputError, MissingExtraError
 from tercet.mining import MineConfig, mine
 from tercet.mining.selection import REASONS
+from tercet.rows import write_rows
 from tercet.scores import dense_scores
 from tests.mining.conftest import Mine, WordEncoder
 

@@ -12,7 +12,6 @@ import scipy.sparse as sp
 import torch
 
 from tercet import bm25, ranking
-from tercet.data.rows import write_rows
 from tercet.encoder import Encoder
 from tercet.errors import InputError
 from tercet.mining import MineConfig, candidates, miner
@@ -20,6 +19,7 @@ from tercet.mining.candidates import Candidates
 from tercet.mining.miner import mine
 from tercet.mining.pool import Pool
 from tercet.ranking import DenseRanker, MultiRanker, Ranked, Ranker, SparseRanker
+from tercet.rows import write_rows
 from tercet.scores import Scores, dense_scores, lexical_scores, maxsim_scores
 from tests.index.conftest import make_embeddings
 from tests.mining.conftest import WordEncoder, Words

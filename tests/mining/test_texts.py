@@ -5,8 +5,8 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tercet.data.split import text_key
 from tercet.mining.texts import TextStore, jaccard, shingles
+from tercet.split import text_key
 
 
 def test_texts_come_back_by_place_each_once(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ import pytest
 from tokenizers import Tokenizer as Backend
 
 from tercet.config import default_cache
-from tercet.data.split import COMMON_PARTNERS, text_key
 from tercet.errors import InputError
+from tercet.split import COMMON_PARTNERS, text_key
 from tercet.tokens import Tokenizer
 from tercet.train.config import DataConfig, SourceConfig
 from tercet.train.examples import Examples, Ragged, is_parallel

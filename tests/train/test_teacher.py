@@ -10,9 +10,9 @@ import torch
 from torch.nn.functional import cosine_similarity
 
 from tercet.checkpoint import Checkpoint, Settings, read_checkpoint, write_checkpoint
-from tercet.data.split import text_key
 from tercet.errors import InputError
 from tercet.model import M3Model
+from tercet.split import text_key
 from tercet.tokens import Tokenizer
 from tercet.train import start, teacher
 from tercet.train.collate import Collator

@@ -62,7 +62,7 @@ def split(source: Path, target: Path, share: float, as_json: bool) -> None:
       tercet data split rows --to split
       tercet data split rows.jsonl.gz --to split --share 0.1
     """
-    from tercet.data.split import split as run
+    from tercet.split import split as run
 
     report = run(source, target, share=share)
     if as_json:
@@ -116,8 +116,8 @@ def check(
       tercet data check split/train --model BAAI/bge-m3 --max-length 512
       tercet data check pairs.parquet --negatives-required --json
     """
-    from tercet.data.rows import files_of
     from tercet.encoder import BUNDLED
+    from tercet.rows import files_of
     from tercet.train.check import check_files, read_tokenizer
 
     found = [path for source in files for path in files_of(source)]

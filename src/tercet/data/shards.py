@@ -19,8 +19,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
-from tercet.data.rows import Row, numbered_rows, write_rows
 from tercet.errors import InputError
+from tercet.rows import Row, numbered_rows, write_rows
 
 BLOCK = 256  # neighbouring units that stay together: reading them stays sequential
 MANIFEST = "part.json"

@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from tercet.data.rows import LARGEST
 from tercet.errors import InputError
 from tercet.evaluate.tasks import Qrels
 from tercet.ranking import Places, Ranked
+from tercet.rows import LARGEST
 from tercet.scores import Scores
 from tercet.whole import whole_file
 

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from tercet.data.rows import Row, check_row, write_rows
 from tercet.errors import InputError
 from tercet.mining.candidates import Candidates, Encodes
 from tercet.mining.config import MineConfig
 from tercet.mining.pool import Pool, Rows, each_row, read_corpus
 from tercet.mining.selection import REASONS, Chosen, Selector, Tally
+from tercet.rows import Row, check_row, write_rows
 from tercet.scorers import Scorer, scores_of
 
 BLOCK = 8192  # queries ranked at once

@@ -11,11 +11,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from tercet.data.groups import group_rows
-from tercet.data.rows import Row, check_row, files_of, numbered_rows
-from tercet.data.split import text_key
 from tercet.errors import InputError
 from tercet.mining.texts import TextStore
+from tercet.rows import Row, check_row, files_of, numbered_rows
+from tercet.split import group_rows, text_key
 
 Rows = Sequence[str | Path] | Sequence[Row]  # files or folders of them; or the rows themselves
 Places = npt.NDArray[np.int64]

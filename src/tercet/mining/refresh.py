@@ -25,12 +25,12 @@ from typing import Any
 import numpy as np
 
 from tercet.config import MAX_LENGTH
-from tercet.data.rows import write_rows
 from tercet.errors import InputError
 from tercet.mining.candidates import Encodes
 from tercet.mining.config import MineConfig
 from tercet.mining.miner import MineReport, Progress, search
 from tercet.mining.pool import Pool, Rows
+from tercet.rows import write_rows
 from tercet.train.config import (
     ANSWER,
     CONFIG,

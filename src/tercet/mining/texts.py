@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from tercet.data.split import text_key
+from tercet.split import text_key
 
 SHINGLE = 5  # characters; short enough for every script, long enough to be rare
 _MIX = np.uint64(

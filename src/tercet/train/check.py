@@ -14,11 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from tercet import checkpoint
-from tercet.data.groups import group_rows
-from tercet.data.rows import Record, Row, check_row, numbered_rows
-from tercet.data.split import text_key
 from tercet.errors import InputError
 from tercet.hub import fetch
+from tercet.rows import Record, Row, check_row, numbered_rows
+from tercet.split import group_rows, text_key
 from tercet.tokens import Tokenizer
 
 KEPT = 20  # defects of a file that are told one by one

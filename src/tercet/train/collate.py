@@ -11,8 +11,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from tercet.data.split import text_key
 from tercet.errors import InputError
+from tercet.split import text_key
 from tercet.tokens import TokenBatch, Tokenizer
 from tercet.train.config import DataConfig
 from tercet.train.examples import Examples, Ragged

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from tercet.data.rows import files_of, parts_of
 from tercet.errors import InputError
+from tercet.rows import files_of, parts_of
 from tercet.tokens import Tokenizer
 from tercet.train.arrays import Arrays, open_arrays
 from tercet.train.config import DataConfig, SourceConfig

@@ -14,8 +14,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tercet.data.rows import numbered_rows
 from tercet.errors import InputError, TercetError
+from tercet.rows import numbered_rows
 from tercet.train.collate import Collator, HardNegatives
 from tercet.train.config import ANSWER, FAILED, MODEL, READY, REFRESH
 from tercet.train.loop import Log, Stopped

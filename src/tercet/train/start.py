@@ -35,11 +35,11 @@ from tercet.errors import InputError, ModelError
 from tercet.heads import MultiHead, SparseHead, dense_vectors, mean_vectors
 from tercet.hub import fetch
 from tercet.model import Inputs, M3Model
+from tercet.rows import tagged_texts, text_files
 from tercet.tensorfiles import TensorFiles, weight_files
 from tercet.tokens import TokenBatch, Tokenizer
 from tercet.train.packed import is_packed, read_packed
 from tercet.train.positions import extend_positions
-from tercet.train.texts import tagged_texts, text_files
 from tercet.train.trim import with_rows
 from tercet.train.vocabulary import (
     ALPHA,

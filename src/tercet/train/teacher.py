@@ -22,13 +22,13 @@ from torch import Tensor
 
 from tercet.batching import batches
 from tercet.checkpoint import Checkpoint, read_checkpoint, read_tokenizer
-from tercet.data.rows import numbered_rows
-from tercet.data.split import text_key
 from tercet.encoder import multiplies_bfloat16, usable_device
 from tercet.errors import InputError, MissingExtraError
 from tercet.heads import dense_vectors
 from tercet.hub import fetch
 from tercet.model import Inputs
+from tercet.rows import numbered_rows, tagged_fields, text_files
+from tercet.split import text_key
 from tercet.tokens import TokenBatch, Tokenizer
 from tercet.train.arrays import LIST, ArraysWriter, open_arrays
 from tercet.train.examples import Examples
@@ -40,7 +40,6 @@ from tercet.train.start import (
     pooled_vectors,
     token_idf,
 )
-from tercet.train.texts import tagged_fields, text_files
 from tercet.train.vocabulary import count_languages
 from tercet.whole import whole_file
 

@@ -13,10 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from tercet.data.groups import group_rows
-from tercet.data.rows import Record, check_row, numbered_rows, parts_of
-from tercet.data.split import text_key
 from tercet.errors import InputError
+from tercet.rows import Record, check_row, numbered_rows, parts_of
+from tercet.split import group_rows, text_key
 from tercet.tokens import Tokenizer
 from tercet.train.arrays import ArraysWriter
 from tercet.train.config import DataConfig

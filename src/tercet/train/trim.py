@@ -24,11 +24,11 @@ from tercet.encoder import Encoder
 from tercet.errors import InputError, ModelError
 from tercet.hub import fetch
 from tercet.model import M3Model
+from tercet.rows import tagged_texts, text_files
 from tercet.scores import dense_scores, lexical_scores, maxsim_scores
 from tercet.tensorfiles import load_torch, weight_files
 from tercet.tokens import Tokenizer
 from tercet.train.counts import token_counts
-from tercet.train.texts import tagged_texts, text_files
 from tercet.train.vocabulary import (
     ALPHA,
     Counts,

@@ -15,9 +15,9 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from tercet.errors import InputError, ModelError
+from tercet.rows import tagged_texts
 from tercet.tokens import CLS, EOS, MASK, PAD, UNK, Tokenizer
 from tercet.train.counts import SPACE, token_counts
-from tercet.train.texts import tagged_texts
 
 FIRST = (
     CLS,

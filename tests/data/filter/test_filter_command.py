@@ -8,7 +8,7 @@ import pytest
 
 from tercet.cli import run
 from tercet.cli.filter import encoder_scorer
-from tercet.data.rows import read_rows
+from tercet.rows import read_rows
 
 QUERY, PASSAGE = "what do bees eat", "Bees eat the pollen and the nectar of the plants they visit."
 

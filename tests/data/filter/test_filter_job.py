@@ -15,9 +15,9 @@ from tercet.data.filter import part as part_module
 from tercet.data.filter.config import STEPS
 from tercet.data.filter.job import FilterJob
 from tercet.data.filter.shingles import jaccard, shingles
-from tercet.data.rows import read_rows
 from tercet.data.shards import Shard, parts_folder
 from tercet.errors import InputError
+from tercet.rows import read_rows
 from tests.kinds import KINDS, write_as
 
 Row = dict[str, Any]

@@ -9,7 +9,7 @@ import pytest
 
 from tercet.data import shards
 from tercet.data.pairs import PairsJob
-from tercet.data.rows import check_row, read_rows
+from tercet.rows import check_row, read_rows
 
 Made = tuple[list[dict[str, Any]], dict[str, Any]]
 Make = Callable[..., Made]

@@ -8,12 +8,12 @@ from zlib import crc32
 
 import pytest
 
-from tercet.data.rows import check_row, read_rows
 from tercet.data.shards import Parts, Shard, merge, parts_folder, run, run_part
 from tercet.data.synthesize.estimate import Price, estimate
 from tercet.data.synthesize.job import GIVE_UP, Synthesis
 from tercet.endpoint import AccessError, Endpoint, EndpointError
 from tercet.errors import InputError
+from tercet.rows import check_row, read_rows
 from tests.chat_server import (
     HTML,
     MODEL,

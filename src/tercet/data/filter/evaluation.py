@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from tercet.data.rows import SUFFIXES, Row, numbered_rows, stem_of
 from tercet.errors import InputError
+from tercet.rows import SUFFIXES, Row, numbered_rows, stem_of
 
 Passages = Literal["relevant", "all", "none"]
 PASSAGES: tuple[Passages, ...] = get_args(Passages)

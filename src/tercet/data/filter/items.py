@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tercet.data.rows import Row
+from tercet.rows import Row
 
 EXAMPLES, SHOWN = 3, 160  # of each step; characters of a text in one
 _LINE_BITS = 40

@@ -19,9 +19,9 @@ from tercet.data.filter.items import StepTally, Tally, quantiles, where
 from tercet.data.filter.near import KeptRows, exact_repeats, near_repeats
 from tercet.data.filter.part import DROPPED, TALLY, dropped_entry, run_part, sources_of
 from tercet.data.filter.shingles import bands_for
-from tercet.data.rows import line_of, numbered_rows, parts_of, write_lines
 from tercet.data.shards import NUMBER, Shard
 from tercet.errors import InputError
+from tercet.rows import line_of, numbered_rows, parts_of, write_lines
 
 Gone = tuple[int, str, str, int]  # number of a kept row, step, reason, place of what it repeats
 

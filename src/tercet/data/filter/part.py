@@ -30,9 +30,9 @@ from tercet.data.filter.items import Item, Objection, Tally, place_of, where
 from tercet.data.filter.overlap import Overlap
 from tercet.data.filter.shingles import bands_for, bands_of, key_of, minhash_version
 from tercet.data.filter.steps import Judge, steps_of
-from tercet.data.rows import Row, check_row, files_of, line_of, numbered_rows
 from tercet.data.shards import BLOCK, NUMBER, Shard, file_digest, parts_folder
 from tercet.errors import InputError
+from tercet.rows import Row, check_row, files_of, line_of, numbered_rows
 
 LINES, ROWS, DROPPED, TALLY = "lines.jsonl", "rows.bin", "dropped.jsonl", "tally.json"
 ROW = np.dtype([("place", "<i8"), ("start", "<i8"), ("size", "<i8"), ("key", "<u8")])

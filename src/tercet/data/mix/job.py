@@ -22,9 +22,9 @@ from tercet.data.mix.lengths import BOUNDS, Groups, Unit
 from tercet.data.mix.plan import Cell, Plan, Tally
 from tercet.data.mix.scatter import Scatter
 from tercet.data.mix.sources import Source, check_sources
-from tercet.data.rows import Record, Row, check_row, line_of, numbered_rows, parts_of, write_lines
 from tercet.data.shards import BLOCK, Shard
 from tercet.errors import InputError
+from tercet.rows import Record, Row, check_row, line_of, numbered_rows, parts_of, write_lines
 from tercet.whole import whole_folder
 
 ROWS, COUNTS, REPORT = "rows.gz", "counts.json", "mix.json"

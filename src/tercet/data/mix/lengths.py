@@ -10,8 +10,8 @@ from typing import Literal
 
 import numpy as np
 
-from tercet.data.rows import Record
 from tercet.errors import InputError
+from tercet.rows import Record
 from tercet.tokens import Tokenizer
 
 Unit = Literal["characters", "tokens"]

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tercet.data.rows import files_of, stem_of
 from tercet.errors import InputError
+from tercet.rows import files_of, stem_of
 
 # What a TOML file may set besides `sources`; as the fields of `tercet.data.mix.job.Mix`.
 SETTINGS: dict[str, tuple[type, ...]] = {

@@ -15,8 +15,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Literal
 
-from tercet.data.rows import open_packed
 from tercet.errors import InputError, MissingExtraError
+from tercet.rows import open_packed
 
 Structure = Literal[
     "title-body",

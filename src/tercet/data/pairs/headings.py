@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tercet.data.pairs.base import has_word
-from tercet.data.split import text_key
+from tercet.split import text_key
 
 Keys = npt.NDArray[np.int64]
 MODES = ("auto", "joined", "drop")

@@ -38,9 +38,9 @@ from tercet.data.pairs.restructured import read_restructured
 from tercet.data.pairs.sources import GIVES, KINDS, STREAMED, File, Sources, Wanted, find
 from tercet.data.pairs.syntax import read_code
 from tercet.data.pairs.tmx import read_tmx
-from tercet.data.rows import Row, parts_of, write_rows
 from tercet.data.shards import BLOCK, Shard, part_rows, parts_folder, write_part
 from tercet.errors import InputError
+from tercet.rows import Row, parts_of, write_rows
 
 ROWS, KEYS, TALLY = "rows.jsonl.gz", "headings.npy", "tally.json"
 STRUCTURES = tuple(dict.fromkeys(name for names in GIVES.values() for name in names))

@@ -29,7 +29,7 @@ from tercet.data.pairs.languages import known, of_wiki
 from tercet.data.pairs.outline import pairs
 from tercet.data.pairs.translations import translations
 from tercet.data.pairs.wiki import is_list_of_meanings, outline_of
-from tercet.data.rows import Row, numbered_rows
+from tercet.rows import Row, numbered_rows
 
 # The names that fields have where none are given, the most usual first.
 NAMES: dict[str, tuple[str, ...]] = {

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tercet.data.pairs.base import Left, Problem
-from tercet.data.rows import stem_of
+from tercet.rows import stem_of
 
 UNITS = 40  # bits of a row's number that count units; the number of the file stands above them
 EXAMPLES = 3  # that are kept of each reason

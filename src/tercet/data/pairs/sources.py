@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 from tercet.data.pairs.base import PACKED, Problem, unpacked_name
 from tercet.data.pairs.languages import of_text_file
-from tercet.data.tables import is_dataset
 from tercet.errors import InputError
+from tercet.rows import is_dataset
 
 # Kinds by the suffix of a name; packed files are read only of the kinds in STREAMED.
 SUFFIXES = {

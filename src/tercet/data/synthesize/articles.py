@@ -12,10 +12,10 @@ from pathlib import Path
 
 from semantic_text_splitter import TextSplitter
 
-from tercet.data.rows import Row, check_row, numbered_rows, stem_of
-from tercet.data.split import text_key
 from tercet.data.synthesize.language import single
 from tercet.errors import InputError
+from tercet.rows import Row, check_row, numbered_rows, stem_of
+from tercet.split import text_key
 
 BYTES_A_TOKEN = 4
 LETTERS = 0.75  # least share of letters in a paragraph of prose; code and tables have fewer

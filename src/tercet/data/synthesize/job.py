@@ -16,9 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
-from tercet.data.rows import Row, files_of, parts_of, write_rows
 from tercet.data.shards import BLOCK, FREE, Shard, part_rows, parts_folder, settings, write_part
-from tercet.data.split import text_key
 from tercet.data.synthesize.articles import Article, Picking, articles
 from tercet.data.synthesize.chat import Answer, Asking, Message, ask
 from tercet.data.synthesize.checks import REASONS, Limits
@@ -36,6 +34,8 @@ from tercet.endpoint import (
     wait_for,
 )
 from tercet.errors import InputError
+from tercet.rows import Row, files_of, parts_of, write_rows
+from tercet.split import text_key
 
 GIVE_UP = 10  # articles in a row without an answer: then something is wrong with all
 ROWS, REPORT = "rows.jsonl.gz", "report.json"

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from tercet.data.rows import Row, numbered_rows
 from tercet.errors import InputError
 from tercet.evaluate.loaders.files import Fetched
 from tercet.evaluate.loaders.passages import corpus_of, identifier, judged_queries, string
 from tercet.evaluate.tasks import Task
 from tercet.evaluate.trec import read_qrels
+from tercet.rows import Row, numbered_rows
 
 SPLIT = "test"
 PACKED = ("", ".gz", ".xz", ".zst")

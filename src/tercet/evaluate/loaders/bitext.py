@@ -9,10 +9,10 @@ import gzip
 import re
 from pathlib import Path
 
-from tercet.data.rows import SUFFIXES, Row, files_of, numbered_rows
 from tercet.errors import InputError
 from tercet.evaluate.loaders.passages import string
 from tercet.evaluate.tasks import Bitext
+from tercet.rows import SUFFIXES, Row, files_of, numbered_rows
 
 _ALIGNED = re.compile(r"(.*\.)?([^.-]+)-([^.-]+)\.([^.]+)(\.gz)?")  # tatoeba.deu-eng.deu
 

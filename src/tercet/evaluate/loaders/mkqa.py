@@ -17,13 +17,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tercet.data.rows import Row, numbered_rows
 from tercet.errors import InputError
 from tercet.evaluate.answers import plain
 from tercet.evaluate.loaders.beir import patterns
 from tercet.evaluate.loaders.files import Dataset
 from tercet.evaluate.loaders.passages import corpus_of, identifier, judged_queries, string
 from tercet.evaluate.tasks import PAPER, Task
+from tercet.rows import Row, numbered_rows
 
 # all but English, in the order of the paper's evaluation
 LANGUAGES = tuple(

@@ -7,11 +7,11 @@ published corpus has no titles.
 from collections.abc import Sequence
 from pathlib import Path
 
-from tercet.data.rows import numbered_rows
 from tercet.errors import InputError
 from tercet.evaluate.loaders.files import Dataset
 from tercet.evaluate.loaders.passages import corpus_of, identifier, judged_queries, string
 from tercet.evaluate.tasks import PAPER_LONG, Task
+from tercet.rows import numbered_rows
 
 LANGUAGES = tuple("ar de en es fr hi it ja ko pt ru th zh".split())
 SPLITS = ("test", "dev", "train")

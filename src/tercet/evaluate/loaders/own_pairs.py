@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from hashlib import blake2b
 from pathlib import Path
 
-from tercet.data.rows import Record, check_row, files_of, numbered_rows, stem_of
 from tercet.errors import InputError
 from tercet.evaluate.loaders.passages import Numbered, once_each
 from tercet.evaluate.tasks import Corpus, Task
+from tercet.rows import Record, check_row, files_of, numbered_rows, stem_of
 
 
 def load(path: Path) -> list[Task]:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from tercet.data.rows import Row, numbered_rows
 from tercet.errors import InputError
 from tercet.evaluate.tasks import Corpus, Texts
+from tercet.rows import Row, numbered_rows
 
 Numbered = Iterator[tuple[str, str, str]]  # file and line, id, text
 

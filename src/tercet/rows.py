@@ -1,28 +1,41 @@
 """Training rows, {"query", "pos", "neg", ...}: read from files of several kinds, checked, written.
 
-JSON lines (plain, .gz, .xz, .zst), Parquet, and folders that Hugging Face datasets saved. Knows
-nothing of tokens or models.
+JSON lines (plain, .gz, .xz, .zst), Parquet, and folders that Hugging Face datasets saved; plain
+lines of text too, where only texts are wanted. Knows nothing of tokens or models.
 """
 
 import gzip
 import io
 import json
 import lzma
+import re
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tercet.data.tables import dataset_files, dataset_rows, is_dataset, parquet_rows
 from tercet.errors import InputError, MissingExtraError
 from tercet.whole import whole_file
 
 Row = dict[str, Any]
+NumberedRows = Iterator[tuple[int, Row]]
+
 SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.xz", ".jsonl.zst", ".parquet")
+LINES = (".txt", ".txt.gz", ".txt.xz")  # one text a line
 LARGEST = 3.4028234663852886e38  # float32: scores are kept in it
+SINGLE, LISTED = ("query", "title", "text"), ("pos", "neg")  # fields of a row that hold texts
+
 _BOM = b"\xef\xbb\xbf"
-_PART = 1 << 16  # bytes of a .zst file unpacked at once
+_CHUNK = 1 << 16  # bytes of a .zst file unpacked at once
+_BLOCK = 256  # rows of a table made Python objects at once
+_STATE, _SPLITS = "state.json", "dataset_dict.json"  # as `save_to_disk` of datasets names them
+_SPLIT = "train"  # the one that is read where there are several
+# Between the two languages of parallel text; scripts and regions are capitals or digits: az-Latn-en
+_SECOND = re.compile(r"-(?=[a-z])")
+
+
+# Reading
 
 
 def read_rows(path: Path) -> Iterator[Row]:
@@ -31,23 +44,21 @@ def read_rows(path: Path) -> Iterator[Row]:
         yield row
 
 
-def numbered_rows(
-    path: Path, *, skip: Callable[[InputError], None] | None = None
-) -> Iterator[tuple[int, Row]]:
+def numbered_rows(path: Path, *, skip: Callable[[InputError], None] | None = None) -> NumberedRows:
     """Yields every row with its line, from 1 and blank lines counted; rows are counted in tables.
 
     A line that is no JSON object raises InputError naming file and line or, given `skip`, is handed
     to it and passed over. A file that cannot be read, or ends too soon, raises in any case.
     """
     if path.is_dir():
-        yield from dataset_rows(path)
+        yield from _dataset_rows(path)
     elif path.suffix == ".parquet":
-        yield from parquet_rows(path)
+        yield from _parquet_rows(path)
     else:
         yield from _json_rows(path, skip)
 
 
-def _json_rows(path: Path, skip: Callable[[InputError], None] | None) -> Iterator[tuple[int, Row]]:
+def _json_rows(path: Path, skip: Callable[[InputError], None] | None) -> NumberedRows:
     number = 0
     try:
         with open_packed(path) as lines:
@@ -87,6 +98,84 @@ def _reason(error: Exception) -> str:
     return f"not readable as JSON lines: {error}"
 
 
+def _parquet_rows(path: Path) -> NumberedRows:
+    pa = _pyarrow("reading Parquet")
+    from pyarrow import parquet
+
+    try:
+        with parquet.ParquetFile(path) as file:
+            yield from _table_rows(file.iter_batches(batch_size=_BLOCK))
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file") from error
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not a whole Parquet file: {error}") from error
+
+
+def _dataset_rows(folder: Path) -> NumberedRows:
+    """Rows of a folder that `save_to_disk` wrote, counted from 1 over all its files."""
+    pa = _pyarrow("reading a datasets folder")
+    number = 0
+    for path in _dataset_files(folder):
+        try:
+            with pa.OSFile(str(path)) as file, pa.ipc.open_stream(file) as batches:
+                for number, row in _table_rows(batches, after=number):  # noqa: B020
+                    yield number, row
+        except FileNotFoundError as error:
+            raise InputError(f"{path}: no such file, but {_STATE} names it") from error
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{path}: not a whole Arrow stream: {error}") from error
+
+
+def _table_rows(batches: Any, *, after: int = 0) -> NumberedRows:
+    """Rows of Arrow batches as dictionaries; a field without a value is left out."""
+    number = after
+    for batch in batches:
+        for start in range(0, batch.num_rows, _BLOCK):
+            for row in batch.slice(start, _BLOCK).to_pylist():
+                number += 1
+                yield number, {name: value for name, value in row.items() if value is not None}
+
+
+def is_dataset(folder: Path) -> bool:
+    """Whether a folder is what `save_to_disk` of Hugging Face datasets writes."""
+    return (folder / _STATE).is_file() or (folder / _SPLITS).is_file()
+
+
+def _dataset_files(folder: Path) -> list[Path]:
+    """The Arrow files of a saved dataset, in order; of several splits those of "train"."""
+    if (folder / _SPLITS).is_file():
+        splits = _read_json(folder / _SPLITS).get("splits")
+        if not isinstance(splits, list) or _SPLIT not in splits:
+            raise InputError(f"{folder}: no split {_SPLIT!r} here: give the folder of one split")
+        folder = folder / _SPLIT
+    state = folder / _STATE
+    if not state.is_file():
+        raise InputError(f"{folder}: no {_STATE} here: not a folder that datasets saved")
+    try:
+        return [folder / entry["filename"] for entry in _read_json(state)["_data_files"]]
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{state}: names no '_data_files': save the dataset again") from error
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as JSON: {error}") from error
+    if not isinstance(facts, dict):
+        raise InputError(f"{path}: holds no JSON object")
+    return facts
+
+
+def _pyarrow(what: str) -> Any:
+    try:
+        import pyarrow as pa
+        import pyarrow.ipc
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(f"{what} needs pyarrow: pip install 'tercet[parquet]'") from error
+    return pa
+
+
 def open_packed(path: Path) -> io.BufferedIOBase:
     """Opens a plain, .gz, .xz or .zst file for its unpacked bytes."""
     if path.suffix == ".gz":
@@ -94,12 +183,15 @@ def open_packed(path: Path) -> io.BufferedIOBase:
     if path.suffix == ".xz":
         return lzma.open(path)
     if path.suffix == ".zst":
-        return io.BufferedReader(_Unpacked(path), _PART)
+        return io.BufferedReader(_Unpacked(path), _CHUNK)
     return path.open("rb")
 
 
 class _Unpacked(io.RawIOBase):
-    """The bytes in a .zst file, of all its frames; OSError or EOFError where one is not whole."""
+    """The bytes in a .zst file, of all its frames; OSError or EOFError where one is not whole.
+
+    zstandard's own reader takes a file that was cut for one that ends.
+    """
 
     def __init__(self, path: Path) -> None:
         try:
@@ -121,7 +213,7 @@ class _Unpacked(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         while not self._ready:
-            self._packed = self._packed or self._file.read(_PART)
+            self._packed = self._packed or self._file.read(_CHUNK)
             if not self._packed:
                 if self._frame is not None:
                     raise EOFError("the file ends in the middle of a frame")
@@ -144,18 +236,7 @@ class _Unpacked(io.RawIOBase):
         super().close()
 
 
-def pair_of(row: Row, where: str) -> tuple[str, list[str]]:
-    """The query and the positives of a row; raises InputError where a field is missing or empty."""
-    query, positives = row.get("query"), row.get("pos")
-    if not isinstance(query, str) or not query.strip():
-        raise InputError(f"{where}: a row needs a non-empty string in 'query'")
-    if (
-        not isinstance(positives, list)
-        or not positives
-        or not all(isinstance(text, str) and text.strip() for text in positives)
-    ):
-        raise InputError(f"{where}: a row needs a list of non-empty strings in 'pos'")
-    return query, positives
+# Checking
 
 
 @dataclass(frozen=True)
@@ -258,6 +339,9 @@ def _kind(value: Any) -> str:
     return names.get(type(value), f"a {type(value).__name__}")
 
 
+# Files
+
+
 def files_of(source: Path) -> list[Path]:
     """The files of rows in a folder (or the one given), sorted by name.
 
@@ -267,19 +351,19 @@ def files_of(source: Path) -> list[Path]:
         return [source]
     if not source.exists():
         raise InputError(f"{source}: no such file or folder")
-    found = sorted(
+    files = sorted(
         path
         for path in source.glob("*")
         if is_dataset(path) or (path.name.endswith(SUFFIXES) and path.is_file())
     )
-    if not found:
+    if not files:
         raise InputError(f"{source}: no {', '.join(SUFFIXES)} file here")
-    return found
+    return files
 
 
 def parts_of(path: Path) -> list[Path]:
     """The files on disk that hold the rows of one of `files_of`."""
-    return dataset_files(path) if path.is_dir() else [path]
+    return _dataset_files(path) if path.is_dir() else [path]
 
 
 def stem_of(path: Path) -> str:
@@ -312,3 +396,71 @@ def write_lines(path: Path, lines: Iterable[bytes]) -> int:
             file.write(line)
             count += 1
     return count
+
+
+# Texts alone
+
+
+def text_files(sources: Sequence[Path]) -> list[Path]:
+    """The files given, with those of rows or of lines in the folders given.
+
+    Raises InputError where there are none.
+    """
+    if not sources:
+        raise InputError("no files of text were given")
+    files: list[Path] = []
+    for path in sources:
+        lines = sorted(entry for entry in path.glob("*") if entry.name.endswith(LINES))
+        files += lines
+        if not lines or any(entry.name.endswith(SUFFIXES) for entry in path.glob("*")):
+            files += files_of(path)
+    return files
+
+
+def tagged_texts(files: Iterable[Path]) -> Iterator[tuple[str, str]]:
+    """(language, text) of every text of the files, "" for a language that is not told.
+
+    Of a row whose "lang" names two, as pt-en or az-Latn-en, the query is in the first and all else
+    in the second. Raises InputError naming file and line where a row has no text.
+    """
+    for path in files:
+        if path.name.endswith(LINES):
+            yield from (("", text) for text in _lines(path))
+            continue
+        for number, row in numbered_rows(path):
+            yield from ((tag, text) for _, tag, text in tagged_fields(row, f"{path}:{number}"))
+
+
+def tagged_fields(row: Row, where: str) -> Iterator[tuple[str, str, str]]:
+    """(field, language, text) of every text of a row; see `tagged_texts`."""
+    tag = _string(row, "lang", where) or ""
+    first, *others = _SECOND.split(tag, 1)
+    second = others[0] if others else first
+    count = 0
+    for name in (*SINGLE, *LISTED):
+        value = row.get(name)
+        if value is None:
+            continue
+        for text in value if name in LISTED and isinstance(value, list) else [value]:
+            if not isinstance(text, str):
+                raise InputError(f"{where}: '{name}' holds {_kind(text)}, not a text")
+            count += 1
+            yield name, first if name == "query" else second, text
+    if not count:
+        raise InputError(
+            f"{where}: a row needs a text in one of {', '.join((*SINGLE, *LISTED))};"
+            f" this has {', '.join(row) or 'nothing'}"
+        )
+
+
+def _lines(path: Path) -> Iterator[str]:
+    number = 0
+    try:
+        with open_packed(path) as lines:
+            for raw in lines:
+                text = raw.decode().strip()
+                number += 1
+                if text:
+                    yield text
+    except (UnicodeDecodeError, EOFError, OSError, zlib.error, lzma.LZMAError) as error:
+        raise InputError(f"{path}:{number + 1}: not readable as lines of text: {error}") from error

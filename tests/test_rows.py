@@ -2,14 +2,26 @@
 
 import builtins
 import datetime as dt
+import gzip
+import json
+import lzma
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tercet.data.rows import Record, check_row, files_of, numbered_rows, read_rows, stem_of
-from tercet.data.split import split
 from tercet.errors import InputError, MissingExtraError
+from tercet.rows import (
+    Record,
+    check_row,
+    files_of,
+    numbered_rows,
+    read_rows,
+    stem_of,
+    tagged_texts,
+    text_files,
+)
+from tercet.split import split
 from tests.kinds import KINDS, TABLES, write_as
 
 ROWS: list[dict[str, Any]] = [
@@ -36,14 +48,6 @@ def test_every_kind_can_be_split(tmp_path: Path, kind: str) -> None:
     sides = [list(read_rows(tmp_path / "out" / side / "a.jsonl.gz")) for side in ("train", "dev")]
     assert report.train["a"] + report.dev["a"] == len(ROWS)
     assert sorted(row["query"] for side in sides for row in side) == [r["query"] for r in ROWS]
-
-
-def test_two_files_of_one_name_are_not_split_into_one(tmp_path: Path) -> None:
-    (tmp_path / "in").mkdir()
-    write_as("jsonl", tmp_path / "in", ROWS[:3])
-    write_as("parquet", tmp_path / "in", ROWS[3:])
-    with pytest.raises(InputError, match=r"a\.jsonl: another file here is named 'a'"):
-        split(tmp_path / "in", tmp_path / "out")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -221,3 +225,49 @@ def test_dates_of_a_table_do_not_stop_a_split(tmp_path: Path) -> None:
         for row in read_rows(tmp_path / "out" / side / "a.jsonl.gz")
     ]
     assert {row["day"] for row in both} == {"2024-01-02"}
+
+
+# texts alone
+
+
+def test_rows_and_lines_give_their_texts_with_the_language_of_their_side(tmp_path: Path) -> None:
+    pair: dict[str, object] = {"query": "q", "pos": ["p", "r"], "neg": ["n"]}
+    tags = {"pt-en": ("pt", "en"), "az-Latn-en": ("az-Latn", "en"), "af-pt-BR": ("af", "pt-BR")}
+    tags |= {"zh-Hant": ("zh-Hant", "zh-Hant"), "009-en": ("009", "en"), "": ("", "")}
+    rows = [{**pair, "lang": tag} for tag in tags] + [{"text": "t", "title": "h", "lang": "de"}]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "lines.txt").write_text("one\n\n  two \n")
+    (tmp_path / "more.txt.gz").write_bytes(gzip.compress(b"three"))
+    (tmp_path / "most.txt.xz").write_bytes(lzma.compress(b"four"))
+    expected = [("", text) for text in ("one", "two", "three", "four")]
+    for first, second in tags.values():
+        expected += [(first, "q"), *((second, text) for text in "prn")]
+    expected += [("de", "h"), ("de", "t")]
+    files = text_files([tmp_path])
+    assert sorted(files) == sorted(tmp_path.iterdir())
+    assert list(tagged_texts(files)) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.jsonl", b'{"text": "x"}\n{"id": 3}\n', r"a\.jsonl:2: a row needs a text .* has id"),
+        ("a.jsonl", b'{"query": 3}\n', r"a\.jsonl:1: 'query' holds a number"),
+        ("a.jsonl", b'{"query": "x", "pos": [[]]}\n', r"a\.jsonl:1: 'pos' holds a list"),
+        ("a.jsonl", b'{"text": "x", "lang": ["de"]}\n', r"a\.jsonl:1: 'lang' must be a string"),
+        ("a.txt", b"one\n\xff\xfe\n", r"a\.txt:2: not readable"),
+        ("a.txt.gz", b"no gzip", r"a\.txt\.gz:1: not readable"),
+    ],
+)
+def test_files_without_texts_are_named(
+    tmp_path: Path, name: str, content: bytes, message: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        list(tagged_texts([tmp_path / name]))
+
+
+def test_no_files_of_text_are_refused(tmp_path: Path) -> None:
+    for sources in ([], [tmp_path / "absent"], [tmp_path]):
+        with pytest.raises(InputError):
+            text_files(sources)
