@@ -14,10 +14,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 from urllib.parse import urlsplit
 
@@ -31,7 +30,7 @@ T = TypeVar("T")
 LONGEST_BACKOFF = 60.0  # seconds between two tries, where the endpoint does not say
 LONGEST_WAIT = 600.0  # seconds that an endpoint may ask for; more is told to the user
 CONNECT = 10.0  # seconds to open a connection
-_TOLD = 200  # characters of an endpoint's own words
+QUOTED = 200  # characters of an endpoint's own words
 
 
 class EndpointError(TercetError):
@@ -77,7 +76,7 @@ class Endpoint:
             )
         for name in ("timeout", "requests_per_minute", "tokens_per_minute"):
             value = getattr(self, name)
-            if value is not None and not (0 < value < math.inf):
+            if value is not None and not 0 < value < math.inf:
                 raise InputError(f"{name} must be above 0, got {value}")
         if self.concurrency < 1 or self.retries < 0 or not 0 <= self.backoff < math.inf:
             raise InputError(
@@ -90,14 +89,19 @@ class Endpoint:
         if self.key_env is None:
             return None
         key = os.environ.get(self.key_env, "").strip()
-        if not key:
-            raise InputError(f"no API key: the environment variable {self.key_env} is not set")
-        if not (key.isascii() and key.isprintable()) or " " in key:
-            raise InputError(
-                f"the environment variable {self.key_env} holds no API key: it has spaces, or "
-                "characters that no header can carry"
-            )
+        if not key or not (key.isascii() and key.isprintable()) or " " in key:
+            what = "holds no API key: it has odd characters" if key else "is not set"
+            raise InputError(f"the environment variable {self.key_env} {what}")
         return key
+
+    def share(self, count: int) -> "Endpoint":
+        """The same with the limits a minute of one of `count` that ask at the same time."""
+        requests, tokens = self.requests_per_minute, self.tokens_per_minute
+        return replace(
+            self,
+            requests_per_minute=requests and requests / count,
+            tokens_per_minute=tokens and tokens / count,
+        )
 
 
 class Client:
@@ -131,12 +135,7 @@ class Client:
         )
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         await self._http.aclose()
 
     async def post(self, path: str, body: Any, *, tokens: float = 0) -> Any:
@@ -148,20 +147,20 @@ class Client:
         """
         url = f"{self.endpoint.url.rstrip('/')}/{path.lstrip('/')}"
         payload = json.dumps(body, allow_nan=False).encode()
-        for attempt in range(self.endpoint.retries + 1):
+        attempt = 0
+        while True:
             try:
                 async with self._slots:
                     await self._turn(tokens)
-                    answer = await self._once(url, payload)
-            except _Passing as passing:
-                problem = passing
-            else:
-                self._tokens.take(_used(answer, tokens) - tokens)
+                    answer = await self._post_once(url, payload)
+                self._tokens.take(_used_tokens(answer, tokens) - tokens)
                 return answer
-            if attempt < self.endpoint.retries:
-                await self._wait(problem, attempt)
-        tries = f" ({attempt + 1} tries)" if attempt else ""
-        raise EndpointError(self._clean(f"{url}: {problem.what}{tries}")) from problem
+            except _TransientError as error:
+                if attempt == self.endpoint.retries:
+                    tries = f" ({attempt + 1} tries)" if attempt else ""
+                    raise EndpointError(self._redact(f"{url}: {error}{tries}")) from error
+                await self._wait(error, attempt)
+                attempt += 1
 
     async def _turn(self, tokens: float) -> None:
         """Waits until limits and pauses let a request through."""
@@ -171,19 +170,19 @@ class Client:
             await asyncio.sleep(pause)
             now = time.monotonic()
 
-    async def _wait(self, problem: "_Passing", attempt: int) -> None:
+    async def _wait(self, error: "_TransientError", attempt: int) -> None:
         """Waits before the next try; where the endpoint named a time, all requests wait."""
-        self.retried[problem.kind] += 1
         wait = min(LONGEST_BACKOFF, self.endpoint.backoff * 2**attempt)
         wait *= random.uniform(0.5, 1)  # so that those who failed together do not return together
-        if problem.after is not None:
-            self._paused = max(self._paused, time.monotonic() + problem.after)
-        if self.retried[problem.kind] == 1 and self._tell is not None:
-            seconds = max(wait, problem.after or 0)
-            self._tell(self._clean(f"{problem.what}; trying again in {seconds:.0f} s"))
+        if error.after is not None:
+            self._paused = max(self._paused, time.monotonic() + error.after)
+        self.retried[error.kind] += 1
+        if self.retried[error.kind] == 1 and self._tell is not None:
+            seconds = max(wait, error.after or 0)
+            self._tell(self._redact(f"{error}; trying again in {seconds:.0f} s"))
         await asyncio.sleep(wait)
 
-    async def _once(self, url: str, payload: bytes) -> Any:
+    async def _post_once(self, url: str, payload: bytes) -> Any:
         import httpx2
 
         limit = self.endpoint.timeout
@@ -191,62 +190,59 @@ class Client:
             async with asyncio.timeout(limit):  # httpx's own limit starts anew with each byte
                 response = await self._http.post(url, content=payload)
         except httpx2.ConnectTimeout as error:
-            raise _Passing("no connection", f"no connection within {CONNECT:g} s") from error
+            raise _TransientError("no connection", f"no connection within {CONNECT:g} s") from error
         except (TimeoutError, httpx2.TimeoutException) as error:
-            raise _Passing(
-                "too slow", f"no answer within {limit:g} s: allow more time or ask less at once"
-            ) from error
+            what = f"no answer within {limit:g} s: allow more time or ask less at once"
+            raise _TransientError("too slow", what) from error
         except httpx2.ConnectError as error:
-            raise _Passing("no connection", f"cannot connect: {_reason(error)}") from error
+            raise _TransientError("no connection", f"cannot connect: {_reason(error)}") from error
         except (httpx2.TransportError, httpx2.DecodingError) as error:
-            raise _Passing("cut", f"the connection broke: {_reason(error)}") from error
+            raise _TransientError("cut", f"the connection broke: {_reason(error)}") from error
         except httpx2.InvalidURL as error:
             raise InputError(f"{url} is no address of an endpoint: {error}") from error
-        if response.is_success:
-            try:
-                return json.loads(response.content)
-            except (ValueError, RecursionError) as error:
-                raise _Passing("no JSON", f"{_nonsense(response)}: {_begins(response)}") from error
-        raise self._failure(url, response)
+        if not response.is_success:
+            raise self._failure(url, response)
+        try:
+            return json.loads(response.content)
+        except (ValueError, RecursionError) as error:
+            kind = response.headers.get("content-type", "").split(";")[0].strip() or "something"
+            what = f"answered with {kind} that is no JSON: {_quote(response)}"
+            raise _TransientError("no JSON", what) from error
 
     def _failure(self, url: str, response: "httpx2.Response") -> Exception:
         """What an answer that is no success means."""
-        status, said = response.status_code, _words(response)
+        status, quote = response.status_code, _quote(response)
+        after = _retry_after(response.headers.get("retry-after"))
         kind: type[EndpointError] = AccessError
         if status in (401, 403):
             key = self.endpoint.key_env
-            fix = "no API key was sent" if key is None else f"check the key in {key}"
-            what = f"access denied ({status}), {fix}: {said}"
+            what = "access denied, " + (f"check the key in {key}" if key else "no API key was sent")
         elif status == 402 or (status == 429 and b"insufficient_quota" in response.content):
-            what = f"the account is used up ({status}): {said}"
+            what = "the account is used up"
         elif status in (404, 405):
-            what = (
-                f"no such address or model ({status}): check both; the address often ends in /v1: "
-                f"{said}"
-            )
+            what = "no such address or model: check both; the address often ends in /v1"
         elif response.is_redirect:
             to = response.headers.get("location", "elsewhere")
-            what = f"moved to {to} ({status}): give the address it has now"
-        elif status in (408, 409, 425, 429) or status >= 500:
-            after = _retry_after(response.headers.get("retry-after"))
-            if after is None or after <= LONGEST_WAIT:
-                return _Passing(str(status), f"answered {status}: {said}", after)
-            what = f"asks to wait {after:,.0f} s ({status}), come back then: {said}"
+            what = f"moved to {to}: give the address it has now"
+        elif status not in (408, 409, 425, 429) and status < 500:
+            kind, what = RejectedError, "refused the request"
+        elif after is None or after <= LONGEST_WAIT:
+            return _TransientError(str(status), f"answered {status}: {quote}", after)
         else:
-            kind, what = RejectedError, f"refused the request ({status}): {said}"
-        return kind(self._clean(f"{url}: {what}"))
+            what = f"asks to wait {after:,.0f} s, come back then"
+        return kind(self._redact(f"{url}: {what} ({status}): {quote}"))
 
-    def _clean(self, message: str) -> str:
+    def _redact(self, message: str) -> str:
         """A message without the key, which some servers repeat."""
         return message if self._key is None else message.replace(self._key, "[key]")
 
 
-class _Passing(Exception):
+class _TransientError(Exception):
     """A failure that may be gone at the next try."""
 
     def __init__(self, kind: str, what: str, after: float | None = None) -> None:
         super().__init__(what)
-        self.kind, self.what, self.after = kind, what, after  # after: seconds, as it was asked
+        self.kind, self.after = kind, after  # after: seconds that the endpoint asks to wait
 
 
 class _Rate:
@@ -263,19 +259,32 @@ class _Rate:
         return start if amount > 0 else 0.0
 
 
-def ask(endpoint: Endpoint, path: str, bodies: Sequence[Any]) -> list[Any]:
-    """The answers to all bodies, in their order; the first failure raises as in Client.post."""
+def ask(
+    endpoint: Endpoint, path: str, bodies: Sequence[Any], *, rejections: bool = False
+) -> list[Any]:
+    """The answers to all bodies, in their order; the first failure raises as in Client.post.
 
-    async def all_of_them() -> list[Any]:
+    rejections: a RejectedError is no failure but stands in place of the answer.
+    """
+
+    async def one(client: Client, body: Any) -> Any:
+        try:
+            return await client.post(path, body)
+        except RejectedError as error:
+            if not rejections:
+                raise
+            return error
+
+    async def every() -> list[Any]:
         async with Client(endpoint) as client:
             try:
                 async with asyncio.TaskGroup() as group:
-                    tasks = [group.create_task(client.post(path, body)) for body in bodies]
+                    tasks = [group.create_task(one(client, body)) for body in bodies]
             except BaseExceptionGroup as errors:
                 raise first_of(errors) from None
         return [task.result() for task in tasks]
 
-    return wait_for(all_of_them())
+    return wait_for(every())
 
 
 def first_of(errors: BaseExceptionGroup[Any]) -> BaseException:
@@ -306,7 +315,7 @@ def _reason(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
-def _used(answer: Any, expected: float) -> float:
+def _used_tokens(answer: Any, expected: float) -> float:
     """The tokens that an answer in OpenAI's form says it took."""
     usage = answer.get("usage") if isinstance(answer, dict) else None
     total = usage.get("total_tokens") if isinstance(usage, dict) else None
@@ -315,13 +324,11 @@ def _used(answer: Any, expected: float) -> float:
 
 def _retry_after(value: str | None) -> float | None:
     """Seconds to wait by a Retry-After header: a number, or a date (RFC 9110, 10.2.3)."""
-    if value is None:
-        return None
     try:
-        seconds = float(value)
+        seconds = float(value or "")
     except ValueError:
         try:
-            moment = parsedate_to_datetime(value)
+            moment = parsedate_to_datetime(value or "")
         except ValueError:
             return None
         moment = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
@@ -329,28 +336,16 @@ def _retry_after(value: str | None) -> float | None:
     return max(0.0, seconds) if math.isfinite(seconds) else None
 
 
-def _words(response: "httpx2.Response") -> str:
+def _quote(response: "httpx2.Response") -> str:
     """What an endpoint says of its own failure: the message in its JSON, or how its text begins."""
+    text = response.text
     try:
-        found: Any = json.loads(response.content)
+        tree: Any = json.loads(response.content)
+        for name in ("error", "message", "detail"):
+            if isinstance(tree, dict) and tree.get(name):
+                tree = tree[name]
+        text = tree if isinstance(tree, str) else json.dumps(tree, ensure_ascii=False)
     except (ValueError, RecursionError):
-        return _begins(response)
-    for name in ("error", "message", "detail"):
-        if isinstance(found, dict) and found.get(name):
-            found = found[name]
-    return _short(found if isinstance(found, str) else json.dumps(found, ensure_ascii=False))
-
-
-def _begins(response: "httpx2.Response") -> str:
-    return _short(response.text) or "it sent nothing"
-
-
-def _nonsense(response: "httpx2.Response") -> str:
-    """What came in place of JSON."""
-    kind = response.headers.get("content-type", "").split(";")[0].strip()
-    return f"answered with {kind or 'something'} that is no JSON"
-
-
-def _short(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= _TOLD else f"{line[:_TOLD]}..."
+        pass
+    line = " ".join(text.split()) or "it sent nothing"
+    return line if len(line) <= QUOTED else f"{line[:QUOTED]}..."

@@ -14,11 +14,11 @@ import pytest
 
 from tercet.cli import run
 from tercet.cli.synthesize import synthesize
-from tercet.data.synthesize.job import Synthesis
+from tercet.curate.synthesize import Synthesis
 from tercet.endpoint import Endpoint
 from tercet.rows import read_rows
 from tests.chat_server import KEY, MODEL, ChatServer, Reply, writer
-from tests.data.synthesize.test_articles import article, write
+from tests.curate.test_synthesize import article, write
 
 NAMES = [f"{first}{second}" for first in "ABCDEF" for second in "uvwxyz"]
 
@@ -69,7 +69,7 @@ def test_a_wrong_key_is_told_and_never_shown(
     with ChatServer(key=KEY) as server:
         assert run(command(tmp_path, server.url, "--yes", "--key-env", "A_KEY")) == 1
     text = capsys.readouterr()
-    assert "access denied (401), check the key in A_KEY" in text.err
+    assert "check the key in A_KEY (401)" in text.err
     written = [path.read_text() for path in tmp_path.rglob("*") if path.is_file()]
     assert "sk-wrong" not in "".join([text.out, text.err, *written])
 

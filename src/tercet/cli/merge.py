@@ -30,7 +30,7 @@ COMMANDS = {
     "pairs": Command("tercet.data.pairs:PairsJob", "tercet.cli.pairs:tell"),
     "mix": Command("tercet.data.mix.job:Mix", "tercet.cli.mix:tell"),
     "encode": Command("tercet.bulk:EncodeJob", "tercet.cli.encode:tell"),
-    "synthesize": Command("tercet.data.synthesize.job:Synthesis", "tercet.cli.synthesize:tell"),
+    "synthesize": Command("tercet.curate.synthesize:Synthesis", "tercet.cli.synthesize:tell"),
 }
 
 

@@ -4,25 +4,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tercet.data.synthesize.articles import Article
-from tercet.data.synthesize.chat import Answer
-from tercet.data.synthesize.checks import (
+from tercet.curate.synthesize_checks import (
     REASONS,
-    Limits,
-    Verdict,
     clean,
     is_copy,
     is_question,
-    judge,
+    lacks_a_name,
+    language_of,
+    other_language,
+    other_script,
+    points_at_text,
+    refusal_reason,
+    single,
 )
-from tercet.data.synthesize.references import lacks_a_name, points_at_text
 
 TEXT = "The mill of Arden was built of grey stone by the river Lea in 1741, after the great flood."
 
 
-def verdict(text: str, finish: str = "stop", lang: str = "en", paragraph: str = TEXT) -> Verdict:
-    article = Article(0, f"Mills\n{paragraph}", "Mills", lang, "", paragraph, 0)
-    return judge(Answer(text, finish, 1, 1), article, lang, Limits())
+def reason(text: str, **options: str) -> str | None:
+    known = {"finish": "stop", "lang": "en", "paragraph": TEXT, "article": f"Mills\n{TEXT}"}
+    return refusal_reason(clean(text), **{**known, **options}, length=(5, 150))  # type: ignore[arg-type]
 
 
 GOOD = {
@@ -62,17 +63,17 @@ BAD = {
 def test_good_questions_are_kept(lang: str) -> None:
     question = GOOD[lang]
     paragraph = f"{question[: len(question) // 2]} {question[::-1]}"  # the script, other words
-    assert verdict(question, lang=lang, paragraph=paragraph) == Verdict(question, None)
+    assert reason(question, lang=lang, paragraph=paragraph, article=paragraph) is None
 
 
 @pytest.mark.parametrize("text", BAD)
 def test_bad_answers_are_refused(text: str) -> None:
-    assert verdict(text).reason == BAD[text]
+    assert reason(text) == BAD[text]
 
 
 def test_how_an_answer_ended() -> None:
-    assert verdict(GOOD["en"], finish="length").reason == "cut off"
-    assert verdict(GOOD["en"], finish="content_filter").reason == "filtered"
+    assert reason(GOOD["en"], finish="length") == "cut off"
+    assert reason(GOOD["en"], finish="content_filter") == "filtered"
 
 
 def test_every_reason_can_be_told_to_the_model() -> None:
@@ -82,8 +83,8 @@ def test_every_reason_can_be_told_to_the_model() -> None:
 @pytest.mark.parametrize("lang", [lang for lang in GOOD if lang != "en"])
 def test_english_in_place_of_another_language(lang: str) -> None:
     paragraph = GOOD[lang][::-1]
-    found = verdict("Which river drives the old stone mill?", lang=lang, paragraph=paragraph)
-    assert found.reason == "other language"
+    question = "Which river drives the old stone mill?"
+    assert reason(question, lang=lang, paragraph=paragraph) == "other language"
 
 
 @pytest.mark.parametrize(
@@ -221,3 +222,46 @@ def test_questions_that_only_look_like_it(lang: str) -> None:
     for question in (*FINE.get(lang, "").split("|"), GOOD.get(lang, "")):
         assert not points_at_text(question, lang), question
         assert not lacks_a_name(question, lang), question
+
+
+GERMAN = "Die steinerne Mühle wurde im Jahre 1741 am Fluss gebaut, nach der großen Flut."
+
+
+@pytest.mark.parametrize(
+    ("tag", "article"),
+    [("de", "de"), ("zh-Hant", "zh-Hant"), ("pt-BR", "pt-BR"), ("de-en", ""), ("", "")],
+)
+def test_a_tag_of_two_languages_says_nothing_of_the_article(tag: str, article: str) -> None:
+    assert single(tag) == article
+
+
+@pytest.mark.parametrize(
+    ("question", "paragraph", "other"),
+    [
+        ("What does Py_DECREF return?", "函数 Py_DECREF 的返回值不可用，因此不要使用它。", True),
+        ("Py_DECREF 返回什么？", "函数 Py_DECREF 的返回值不可用，因此不要使用它。", False),
+        ("函数返回什么？", "Py_DECREF の戻り値は使えません。関数を呼ぶだけにします。", True),
+        (
+            "Py_DECREF は何を返すか。",
+            "Py_DECREF の戻り値は使えません。関数を呼ぶだけにします。",
+            False,
+        ),
+        ("Когда это было?", GERMAN, True),
+        ("Was bedeutet λόγος?", GERMAN, False),
+        ("Что делает file_get_contents?", "Функция file_get_contents читает весь файл.", False),
+        ("한국어 질문입니까?", "HTML 생성을 위해 템플릿 모듈을 사용합니다.", False),
+        ("1 + 1 = ?", GERMAN, False),
+    ],
+)
+def test_scripts(question: str, paragraph: str, other: bool) -> None:
+    assert other_script(question, paragraph) is other
+
+
+def test_languages_of_one_script() -> None:
+    assert language_of(GERMAN * 3) == "de"
+    assert not other_language("Wann wurde die Mühle gebaut?", GERMAN, "de")
+    assert other_language("When was the mill of Arden built?", GERMAN, "de")
+    assert other_language(
+        "Quand le moulin en pierre de la ville a-t-il été construit ?", GERMAN, "de"
+    )
+    assert not other_language("When was the mill of Arden built?", GERMAN, "qaa")

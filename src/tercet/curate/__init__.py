@@ -1,0 +1,1 @@
+"""Raw text to training rows: pairs, filters, mixtures and written questions."""

@@ -1,0 +1,737 @@
+"""Long articles to training rows {question, whole article}, the question by a language model.
+
+MultiLongDoc (M3 paper, appendix): a long article, a paragraph of it at random, one question on it.
+A part (1) asks until each of its articles has a question or no tries left, every answer going to a
+journal beside the part, then (2) writes its rows from the journal alone: so rows do not depend on
+the order in which answers came, and a killed run goes on without asking twice. What makes an answer
+good is in `synthesize_checks`; how requests are sent, in `endpoint`.
+"""
+
+import asyncio
+import fcntl
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from semantic_text_splitter import TextSplitter
+
+from tercet.curate.synthesize_checks import (
+    BYTES_A_TOKEN,
+    REASONS,
+    clean,
+    estimate_tokens,
+    is_prose,
+    language_of,
+    refusal_reason,
+    single,
+)
+from tercet.data.shards import BLOCK, FREE, Shard, part_rows, parts_folder, settings, write_part
+from tercet.endpoint import (
+    AccessError,
+    Client,
+    Endpoint,
+    EndpointError,
+    RejectedError,
+    first_of,
+    wait_for,
+)
+from tercet.errors import InputError
+from tercet.rows import Row, check_row, files_of, numbered_rows, parts_of, stem_of, write_rows
+from tercet.split import text_key
+
+# The idea is the paper's (a specific, self-contained question on a paragraph), the words are ours.
+PROMPT = """\
+Here is a paragraph from a longer text. Write one question that somebody could ask and that this \
+paragraph answers.
+
+Rules:
+- Write in {language}.
+- Be specific: ask for one fact, reason, number, name, condition or method that the paragraph gives.
+- The question must stand on its own. Whoever reads it sees neither the paragraph nor the text, so \
+name the people, things, places and rules that it is about. Never write "it", "he", "they" or \
+"this" for something that the question has not named, and never mention a paragraph, passage, \
+text, article, document or author.
+- Use your own words; do not copy a sentence.
+- One sentence that ends as a question, at most 40 words.
+
+Answer with the question alone: nothing before or after it, no quotation marks.
+
+Title of the longer text: {title}
+
+Paragraph:
+{paragraph}
+"""
+AGAIN = (
+    "That cannot be used: {problem}. Write another question on the same paragraph, by the same "
+    "rules. Answer with the question alone."
+)
+# English names of the languages with the most text; the others are called by their code.
+LANGUAGES = dict(
+    entry.split("=")
+    for entry in """
+    ar=Arabic bg=Bulgarian bn=Bengali ca=Catalan cs=Czech da=Danish de=German el=Greek en=English
+    es=Spanish et=Estonian fa=Persian fi=Finnish fr=French he=Hebrew hi=Hindi hr=Croatian
+    hu=Hungarian hy=Armenian id=Indonesian it=Italian ja=Japanese ka=Georgian ko=Korean
+    lt=Lithuanian lv=Latvian ms=Malay nl=Dutch no=Norwegian pl=Polish pt=Portuguese ro=Romanian
+    ru=Russian sk=Slovak sl=Slovenian sr=Serbian sv=Swedish sw=Swahili ta=Tamil te=Telugu th=Thai
+    tr=Turkish uk=Ukrainian ur=Urdu vi=Vietnamese yo=Yoruba zh=Chinese
+    """.split()
+)
+# The splitter's time grows with the square of a text without breaks; nobody asks beyond this.
+LONGEST_REACH = 1 << 15
+ROLE_TOKENS = 8  # around a message, about: templates differ
+ANSWER_TOKENS = 30  # of a question, about; a model that thinks aloud takes more
+RETRY_TOKENS = 60  # of what is said to a refused answer, about
+GIVE_UP = 10  # articles in a row without an answer: then something is wrong with all
+EXAMPLES = 3  # of each reason in a report; prompts in an estimate
+COUNTS = ("articles", "kept", "dropped", "rejected", "failed", "duplicates", "answers")
+COUNTS += ("tokens_in", "tokens_out")
+ROWS, REPORT = "rows.jsonl.gz", "report.json"
+
+Message = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Article:
+    """A long article and a paragraph of it."""
+
+    number: int  # among the articles taken, from 0
+    text: str  # the whole: title, line break, text
+    title: str
+    lang: str  # as the row says; empty where that says none, or two
+    source: str
+    paragraph: str
+    key: int  # the same for two articles that differ in white space or case alone
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model said, word for word, and what it took."""
+
+    text: str
+    finish: str | None  # "stop", "length", "content_filter" and so on
+    tokens_in: int
+    tokens_out: int
+
+
+@dataclass(frozen=True)
+class Task:
+    """An article and what the model is told about it."""
+
+    article: Article
+    lang: str  # as its row says, or as its paragraph shows; may be empty
+    prompt: str
+
+    @cached_property
+    def key(self) -> str:
+        """What the journal calls it: another article, title, paragraph or prompt has another."""
+        content = f"{self.article.key}\0{self.prompt}".encode("utf-8", "replace")
+        return hashlib.blake2b(content, digest_size=12).hexdigest()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the answers so far make of an article: its question, or reason and text of each."""
+
+    question: str | None
+    refused: tuple[tuple[str, str], ...]
+    done: bool  # whether nothing more is to be asked
+
+
+@dataclass(frozen=True)
+class Synthesis:
+    """Questions on the long articles of files, by a language model; sizes by `estimate_tokens`.
+
+    Raises InputError on values that cannot be.
+    """
+
+    name: ClassVar[str] = "synthesize"
+
+    target: str
+    files: tuple[str, ...]
+    model: str
+    prompt: str = PROMPT  # with {paragraph}, and maybe {language} and {title}
+    temperature: float = 0.7
+    max_tokens: int = 512  # of an answer, thinking included
+    body: dict[str, Any] = field(default_factory=dict)  # more fields of a request; null: leave out
+    shortest: int = 1000  # article
+    reach: int = 8192  # the paragraph comes from so much of the article's start: what M3 reads
+    paragraph: tuple[int, int] = (60, 500)
+    question: tuple[int, int] = (5, 150)
+    limit: int | None = None  # take so many articles, the first ones
+    seed: int = 0
+    tries: int = 3  # answers for one article, refused ones counted
+    # A moved server or a slower pace makes no other rows.
+    endpoint: Endpoint | None = field(default=None, metadata=FREE)
+    skip_failed: bool = field(default=False, metadata=FREE)  # leave out what got no answer
+    # Articles settled so far, answers that came; and why it waits.
+    show: Callable[[int, int], None] | None = field(default=None, metadata=FREE, compare=False)
+    tell: Callable[[str], None] | None = field(default=None, metadata=FREE, compare=False)
+
+    def __post_init__(self) -> None:
+        check_prompt(self.prompt, "the prompt")
+        for what, (low, high) in {"paragraph": self.paragraph, "question": self.question}.items():
+            if not 1 <= low < high:
+                raise InputError(
+                    f"a {what} of {low} to {high} tokens cannot be: give such as 5-150"
+                )
+        if not self.paragraph[1] <= self.reach <= LONGEST_REACH:
+            raise InputError(
+                f"the reach must hold a paragraph and lie in {self.paragraph[1]} to "
+                f"{LONGEST_REACH} tokens, got {self.reach}"
+            )
+        if min(self.tries, self.max_tokens, 1 if self.limit is None else self.limit) < 1:
+            raise InputError(
+                f"tries, max_tokens and limit count from 1, got {self.tries}, {self.max_tokens} "
+                f"and {self.limit}"
+            )
+        if not 0 <= self.temperature <= 2:
+            raise InputError(f"the temperature lies in 0 to 2, got {self.temperature}")
+        if not self.model.strip():
+            raise InputError("the model needs a name, as the endpoint lists it")
+        if fixed := {"messages", "n", "stream"} & self.body.keys():
+            raise InputError(f"{', '.join(sorted(fixed))} cannot be set: one answer is read whole")
+
+    def inputs(self) -> list[Path]:
+        """The files on disk."""
+        return [part for file in self._files() for part in parts_of(file)]
+
+    def check_ready(self) -> None:
+        """Raises InputError where the target exists, whose questions may have cost money.
+
+        Raises MissingExtraError where answers cannot be checked.
+        """
+        language_of("")
+        if Path(self.target).exists():
+            raise InputError(f"{self.target} exists already: remove it or choose another name")
+
+    def part(self, shard: Shard, folder: Path) -> None:
+        """Asks about the articles of a part and writes its rows and report.
+
+        Raises EndpointError where articles are left without an answer; those of the others stay in
+        the journal.
+        """
+        self.check_ready()
+        with self.journal(shard) as journal:
+            failures = wait_for(self._ask_all(shard, journal))  # 1
+            report = Report()
+            write_part(folder / ROWS, self._rows(shard, journal, failures, report))  # 2
+        (folder / REPORT).write_text(json.dumps(report.to_json()))
+
+    def merge(self, folders: Sequence[Path]) -> dict[str, Any]:
+        """Writes the rows of all parts in the order of the articles, each question once."""
+        report = Report()
+        for folder in folders:
+            report.add_part(json.loads((folder / REPORT).read_text()))
+        write_rows(Path(self.target), _distinct(folders, report))
+        return report.to_json()
+
+    def journal(self, shard: Shard) -> "Journal":
+        """The answers of a part so far; raises InputError as Journal does."""
+        return Journal(self.journal_path(shard), settings(self))
+
+    def journal_path(self, shard: Shard) -> Path:
+        """Where they lie: beside the part, which appears only when whole."""
+        return parts_folder(Path(self.target)) / f"{shard.folder}.answers.jsonl"
+
+    def articles(self, left_out: Counter[str]) -> Iterator[Article]:
+        """The articles of the files, in order; counts the texts that it leaves out, by reason.
+
+        A row is {"text"} or {"query", "pos"}, whose positives are the articles; "title", "lang"
+        and "source" are kept. Raises InputError naming file and line.
+        """
+        seen: set[int] = set()
+        splitter = TextSplitter.from_callback(estimate_tokens, self.paragraph)
+        texts = (
+            text
+            for file in self._files()
+            for line, row in numbered_rows(file)
+            for text in _texts(row, file, line)
+        )
+        number = 0
+        for title, text, lang, source in texts:
+            key = text_key(text)
+            if estimate_tokens(text) < self.shortest:
+                left_out["too short"] += 1
+            elif key in seen:
+                left_out["seen before"] += 1
+            elif (paragraph := self._pick(text, key, splitter)) is None:
+                seen.add(key)
+                left_out["no paragraph of prose"] += 1
+            else:
+                seen.add(key)
+                whole = f"{title}\n{text}" if title else text
+                yield Article(number, whole, title, lang, source, paragraph, key)
+                number += 1
+                if number == self.limit:
+                    return
+
+    def tasks(self, shard: Shard, left_out: Counter[str] | None = None) -> Iterator[Task]:
+        """What a part is to ask, in the order of the articles; counts the texts that are none."""
+        for article in self.articles(Counter() if left_out is None else left_out):
+            # an article is cheap to read and dear to ask about: neighbours go to different parts
+            if shard.has(article.number * BLOCK):
+                lang = article.lang or language_of(article.paragraph)
+                yield Task(article, lang, fill_prompt(self.prompt, article, lang))
+
+    def messages(self, task: Task, answers: Sequence[Answer] = ()) -> list[Message]:
+        """What the model is to be asked next, given the answers it gave, all of them refused."""
+        out = [{"role": "user", "content": task.prompt}]
+        for answer, (reason, _) in zip(answers, self.outcome(task, answers).refused, strict=True):
+            out.append({"role": "assistant", "content": answer.text})
+            out.append({"role": "user", "content": AGAIN.format(problem=REASONS[reason])})
+        return out
+
+    def outcome(self, task: Task, answers: Sequence[Answer]) -> Outcome:
+        """The first answer that is a question to keep; after `tries` answers there is none.
+
+        It follows from the answers alone, so that a run that goes on sees what the one before saw.
+        """
+        refused: list[tuple[str, str]] = []
+        for answer in answers[: self.tries]:
+            question = clean(answer.text)
+            reason = refusal_reason(
+                question,
+                finish=answer.finish,
+                paragraph=task.article.paragraph,
+                article=task.article.text,
+                lang=task.lang,
+                length=self.question,
+            )
+            if reason is None:
+                return Outcome(question, tuple(refused), done=True)
+            refused.append((reason, question))
+        return Outcome(None, tuple(refused), done=len(refused) == self.tries)
+
+    def _files(self) -> list[Path]:
+        return [file for source in self.files for file in files_of(Path(source))]
+
+    def _pick(self, text: str, key: int, splitter: TextSplitter) -> str | None:
+        """A paragraph of prose, every one as likely as another; None where there is none."""
+        encoded = text.encode("utf-8", "replace")
+        start = encoded[: self.reach * BYTES_A_TOKEN].decode("utf-8", "ignore")
+        parts = splitter.chunks(start)
+        if len(start) < len(text) and len(parts) > 1:
+            parts.pop()  # may end in the middle of a sentence
+        low, high = self.paragraph
+        parts = [part for part in parts if low <= estimate_tokens(part) <= high]
+
+        def draw(place: int) -> bytes:
+            drawn = f"{self.seed}/{key}/{place}".encode()
+            return hashlib.blake2b(drawn, digest_size=8).digest()
+
+        order = sorted(range(len(parts)), key=draw)
+        return next((parts[place] for place in order if is_prose(parts[place])), None)
+
+    async def _ask_all(self, shard: Shard, journal: "Journal") -> dict[str, EndpointError]:
+        """Asks until every article is settled; returns the failures of those left out, by key."""
+        if self.endpoint is None:
+            raise InputError("no endpoint to ask: give its address")
+        endpoint = self.endpoint.share(shard.count)
+        tasks = self.tasks(shard)
+        async with Client(endpoint, tell=self.tell) as client:
+            asker = _Asker(self, client, journal)
+            try:
+                async with asyncio.TaskGroup() as group:
+                    for _ in range(endpoint.concurrency):
+                        group.create_task(asker.work(tasks))
+            except BaseExceptionGroup as errors:
+                raise journal.explain(first_of(errors)) from errors
+        failed = [e for e in asker.failures.values() if not isinstance(e, RejectedError)]
+        if failed and not self.skip_failed:
+            raise journal.explain(
+                EndpointError(
+                    f"{len(failed):,} of {asker.settled:,} articles got no answer: {failed[-1]}"
+                ),
+                " (or give --skip-failed to leave them out)",
+            )
+        return asker.failures
+
+    def _rows(
+        self,
+        shard: Shard,
+        journal: "Journal",
+        failures: dict[str, EndpointError],
+        report: "Report",
+    ) -> Iterator[tuple[int, Row]]:
+        """The rows of a part, numbered; fills the report."""
+        for task in self.tasks(shard, report.left_out):
+            article, answers = task.article, journal.answers.get(task.key, [])
+            outcome = self.outcome(task, answers)
+            fate = "kept" if outcome.question is not None else "dropped"
+            if not outcome.done:
+                failure = failures[task.key]
+                fate = "rejected" if isinstance(failure, RejectedError) else "failed"
+                report.example(fate, article.number, str(failure))
+            report.counts.update(["articles", fate])
+            for reason, text in outcome.refused:
+                report.refused[reason] += 1
+                report.example(reason, article.number, text)
+            for answer in answers:
+                report.counts["answers"] += 1
+                report.counts["tokens_in"] += answer.tokens_in
+                report.counts["tokens_out"] += answer.tokens_out
+            if outcome.question is not None:
+                row = {"query": outcome.question, "pos": [article.text], "neg": []}
+                row |= {"lang": task.lang, "source": article.source}
+                yield article.number, {**row, "paragraph": article.paragraph}
+
+
+def check_prompt(template: str, where: str) -> None:
+    """Raises InputError where a template lacks {paragraph} or has what cannot be filled in."""
+    mark = "\0"
+    try:
+        filled = template.format(paragraph=mark, language="", title="")
+    except (ValueError, LookupError, AttributeError, TypeError) as error:
+        raise InputError(
+            f"{where}: it cannot be filled in ({error}): there are {{paragraph}}, {{language}} and "
+            "{title}; write a brace as {{ or }}"
+        ) from error
+    if mark not in filled:
+        raise InputError(f"{where}: {{paragraph}} is missing: without it there is nothing to ask")
+
+
+def fill_prompt(template: str, article: Article, lang: str) -> str:
+    """The prompt on an article's paragraph, in the language with a code, or the paragraph's."""
+    base = lang.partition("-")[0].lower()
+    unnamed = "the language of the paragraph" + (f" (code {lang})" if lang else "")
+    return template.format(
+        paragraph=article.paragraph,
+        title=article.title or "(none)",
+        language=LANGUAGES.get(base, unnamed),
+    )
+
+
+def _texts(row: Row, file: Path, line: int) -> Iterator[tuple[str, str, str, str]]:
+    """Title, text, language and source of each article in a row."""
+    where = f"{file}:{line}"
+    record = check_row(row, where)
+    title = row.get("title")
+    if title is not None and not isinstance(title, str):
+        raise InputError(f"{where}: 'title' must be a string, got {title!r:.40}")
+    source = record.source or stem_of(file)
+    if record.raw:
+        yield (title or "").strip(), record.query, record.lang, source
+        return
+    for text in record.pos:
+        yield "", text, single(record.lang), source
+
+
+class _Asker:
+    """Settles articles one by one; the workers of a part share it."""
+
+    def __init__(self, job: Synthesis, client: Client, journal: "Journal") -> None:
+        self.failures: dict[str, EndpointError] = {}  # by the task's key
+        self.settled = 0
+        self._job, self._client, self._journal = job, client, journal
+        self._answers = 0
+        self._failures_in_a_row = 0
+
+    async def work(self, tasks: Iterator[Task]) -> None:
+        """Takes tasks until there are none; all workers take from the same iterator."""
+        for task in tasks:
+            try:
+                await self._settle(task)
+            except AccessError:
+                raise
+            except EndpointError as error:
+                self.failures[task.key] = error
+                self._failures_in_a_row += 1
+                if self._failures_in_a_row >= GIVE_UP:
+                    raise EndpointError(
+                        f"{GIVE_UP} articles in a row got no answer: {error}"
+                    ) from error
+            self.settled += 1
+            self._show()
+            await asyncio.sleep(0)  # reading on must not keep answers waiting
+
+    async def _settle(self, task: Task) -> None:
+        job, answers = self._job, list(self._journal.answers.get(task.key, []))
+        while not job.outcome(task, answers).done:
+            # with the same seed a bad answer might come back
+            drawn = f"{job.seed}/{task.key}/{len(answers)}".encode()
+            seed = int.from_bytes(hashlib.blake2b(drawn, digest_size=4).digest(), "big") >> 1
+            answer = await self._ask(job.messages(task, answers), seed)
+            self._journal.add(task.key, answer)
+            answers.append(answer)
+            self._answers += 1
+            self._failures_in_a_row = 0
+            self._show()
+
+    async def _ask(self, messages: list[Message], seed: int) -> Answer:
+        """One answer of an OpenAI-compatible endpoint; raises EndpointError as Client.post does."""
+        job = self._job
+        body = {
+            "model": job.model,
+            "messages": messages,
+            "temperature": job.temperature,
+            "max_tokens": job.max_tokens,
+            "seed": seed,
+            **job.body,
+        }
+        body = {name: value for name, value in body.items() if value is not None}
+        expected = message_tokens(messages)
+        reply = await self._client.post("chat/completions", body, tokens=expected + ANSWER_TOKENS)
+        return parse_reply(reply, expected)
+
+    def _show(self) -> None:
+        if self._job.show is not None:
+            self._job.show(self.settled, self._answers)
+
+
+def message_tokens(messages: Sequence[Message]) -> int:
+    """About how many tokens a conversation takes."""
+    return sum(estimate_tokens(message["content"]) + ROLE_TOKENS for message in messages)
+
+
+def parse_reply(reply: Any, expected: int) -> Answer:
+    """The first choice of a reply; without text it is empty. Raises EndpointError on other JSON."""
+    choices = reply.get("choices") if isinstance(reply, dict) else None
+    if not isinstance(choices, list):
+        raise EndpointError(
+            f"the endpoint's answer has no list of 'choices' (it begins {str(reply)[:80]!r}): is "
+            "it OpenAI-compatible?"
+        )
+
+    def get(tree: Any, name: str, kind: type) -> Any:
+        value = tree.get(name) if isinstance(tree, dict) else None
+        return value if isinstance(value, kind) else None
+
+    choice = choices[0] if choices else None
+    text = get(get(choice, "message", dict), "content", str) or ""
+    usage = get(reply, "usage", dict)
+    tokens_in, tokens_out = (get(usage, f"{name}_tokens", int) for name in ("prompt", "completion"))
+    return Answer(
+        text=text,
+        finish=get(choice, "finish_reason", str),
+        tokens_in=expected if tokens_in is None else tokens_in,
+        tokens_out=estimate_tokens(text) if tokens_out is None else tokens_out,
+    )
+
+
+class Journal:
+    """What a model has answered so far: `with Journal(path, settings) as journal: ...`.
+
+    JSON lines: the settings of the run, then the answers in the order they came, each with the key
+    of its task. A last line that was torn when a run was killed is cut off. Raises InputError where
+    the journal is of other settings, damaged, or written by another process.
+    """
+
+    def __init__(self, path: Path, settings: dict[str, Any]) -> None:
+        self.path = path
+        self.answers: dict[str, list[Answer]] = {}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("a+b")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._read(settings)
+        except BaseException as error:
+            self._file.close()
+            if isinstance(error, BlockingIOError):
+                raise InputError(f"{path}: another process writes here: wait for it") from error
+            raise
+
+    def add(self, key: str, answer: Answer) -> None:
+        """Appends an answer; when this returns it outlives the process."""
+        self._write({"key": key, **asdict(answer)})
+        self.answers.setdefault(key, []).append(answer)
+
+    def explain(self, error: BaseException, advice: str = "") -> BaseException:
+        """An endpoint's failure, with what is safe and how to go on."""
+        count = sum(map(len, self.answers.values()))
+        if not isinstance(error, EndpointError) or not (count or advice):
+            return error
+        return type(error)(
+            f"{error}; {count:,} answers are kept in {self.path}: give the same command again to "
+            f"go on{advice}"
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+
+    def _write(self, line: dict[str, Any]) -> None:
+        self._file.write(json.dumps(line).encode() + b"\n")
+        self._file.flush()
+
+    def _read(self, settings: dict[str, Any]) -> None:
+        self._file.seek(0)
+        before: dict[str, Any] = {}
+        whole = 0  # bytes
+        for number, raw in enumerate(self._file, 1):
+            if not raw.endswith(b"\n"):  # torn
+                break
+            try:
+                line = json.loads(raw)
+                if number == 1:
+                    before = dict(line["settings"])
+                else:
+                    key = line.pop("key")
+                    self.answers.setdefault(key, []).append(Answer(**line))
+            except (ValueError, KeyError, TypeError) as error:
+                raise InputError(
+                    f"{self.path}:{number}: no line of a journal: remove the line"
+                ) from error
+            whole += len(raw)
+        if not self.answers:  # nothing to lose
+            self._file.truncate(0)
+            self._write({"settings": settings})
+            return
+        if before != settings:
+            raise InputError(
+                f"{self.path} has the answers of a run with other settings "
+                f"({_first_change(before, settings)}): give those of before to go on with it, or "
+                "remove it to start anew"
+            )
+        self._file.truncate(whole)
+
+
+def _first_change(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """Which setting differs, as in `seed: 0, now 1`."""
+    name = next(name for name in {**before, **now} if before.get(name) != now.get(name))
+    old, new = before.get(name), now.get(name)
+    if isinstance(old, dict) and isinstance(new, dict):
+        return _first_change(old, new)
+    return f"{name}: {old!r:.60}, now {new!r:.60}"
+
+
+@dataclass
+class Report:
+    """Counts of a part or of the whole: articles are dropped, answers are refused."""
+
+    # COUNTS; dropped: no answer was good enough; rejected: the endpoint refused to read the prompt;
+    # failed: no answer came, and it was left out; duplicates: of a question before it
+    counts: Counter[str] = field(default_factory=Counter)
+    refused: Counter[str] = field(default_factory=Counter)  # answers, by reason
+    left_out: Counter[str] = field(default_factory=Counter)  # texts that were never asked about
+    languages: Counter[str] = field(default_factory=Counter)  # of what is kept
+    # by reason: the number of an article, and what was answered
+    examples: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
+
+    def example(self, reason: str, number: int, text: str) -> None:
+        """Keeps a text where it is among the first of its reason."""
+        pairs = [*self.examples.get(reason, []), (number, text)]
+        self.examples[reason] = sorted(pairs, key=lambda pair: pair[0])[:EXAMPLES]
+
+    def add_part(self, part: dict[str, Any]) -> None:
+        """Adds the report of a part, as `to_json` gives it."""
+        self.counts.update({name: part[name] for name in COUNTS})
+        self.refused.update(part["refused"])
+        self.languages.update(part["languages"])
+        self.left_out = Counter(part["left_out"])  # every part counts those of the whole input
+        for reason, pairs in part["examples"].items():
+            for number, text in pairs:
+                self.example(reason, number, text)
+
+    def to_json(self) -> dict[str, Any]:
+        """All counts, reasons in a fixed order."""
+        return {
+            **{name: self.counts[name] for name in COUNTS},
+            "refused": {name: self.refused[name] for name in REASONS if self.refused[name]},
+            "left_out": dict(sorted(self.left_out.items())),
+            "languages": _by_count(self.languages),
+            "examples": {name: self.examples[name] for name in sorted(self.examples)},
+        }
+
+
+def _by_count(languages: Counter[str]) -> dict[str, int]:
+    return dict(sorted(languages.items(), key=lambda pair: (-pair[1], pair[0])))
+
+
+def _distinct(folders: Sequence[Path], report: Report) -> Iterator[Row]:
+    """The rows of all parts in order, without questions that came before."""
+    seen: set[int] = set()
+    for number, row in part_rows([folder / ROWS for folder in folders]):
+        key = text_key(row["query"])
+        if key in seen:
+            report.counts["kept"] -= 1
+            report.counts["duplicates"] += 1
+            report.example("duplicate", number, row["query"])
+            continue
+        seen.add(key)
+        report.languages[row["lang"]] += 1
+        yield row
+
+
+@dataclass(frozen=True)
+class Price:
+    """What a model costs for a million tokens, in any currency."""
+
+    tokens_in: float
+    tokens_out: float
+
+    def of(self, tokens_in: int, tokens_out: int) -> float:
+        """The cost of so many tokens."""
+        return (tokens_in * self.tokens_in + tokens_out * self.tokens_out) / 1_000_000
+
+
+@dataclass
+class Estimate:
+    """Requests and tokens still to come: as they go if every first answer is good, and at most."""
+
+    articles: int = 0
+    settled: int = 0  # by answers in the journal
+    tokens_in: int = 0
+    tokens_out: int = 0
+    most_requests: int = 0  # retries of failed requests aside, which no endpoint counts
+    most_tokens_in: int = 0
+    most_tokens_out: int = 0
+    left_out: dict[str, int] = field(default_factory=dict)  # texts, by reason
+    languages: dict[str, int] = field(default_factory=dict)
+    prompts: list[str] = field(default_factory=list)  # the first ones
+
+    @property
+    def requests(self) -> int:
+        """One for each article that is not settled."""
+        return self.articles - self.settled
+
+
+def estimate(
+    job: Synthesis,
+    shard: Shard,
+    *,
+    cut: Sequence[Shard] = (),
+    show: Callable[[int], None] | None = None,
+) -> Estimate:
+    """Reads the input of a part, or of the whole, and counts what it would ask.
+
+    cut: the parts whose journals have the answers so far, if it is not that part. Raises InputError
+    where an input cannot be read or a journal is of other settings.
+    """
+    answers: dict[str, list[Answer]] = {}
+    for part in cut or [shard]:
+        if job.journal_path(part).exists():
+            with job.journal(part) as journal:
+                answers.update(journal.answers)
+    out, left_out, languages = Estimate(), Counter[str](), Counter[str]()
+    for task in job.tasks(shard, left_out):
+        out.articles += 1
+        if show is not None:
+            show(out.articles)
+        languages[task.lang] += 1
+        if len(out.prompts) < EXAMPLES:
+            out.prompts.append(task.prompt)
+        given = answers.get(task.key, [])
+        if job.outcome(task, given).done:
+            out.settled += 1
+            continue
+        size, left = message_tokens(job.messages(task, given)), job.tries - len(given)
+        out.tokens_in += size
+        out.tokens_out += ANSWER_TOKENS
+        out.most_requests += left
+        out.most_tokens_out += left * job.max_tokens
+        # each try repeats what was said before it
+        repeated = (left * (left - 1) // 2) * (job.max_tokens + ROLE_TOKENS + RETRY_TOKENS)
+        out.most_tokens_in += left * size + repeated
+    out.left_out, out.languages = dict(sorted(left_out.items())), _by_count(languages)
+    return out
