@@ -90,8 +90,7 @@ ANSWER_TOKENS = 30  # of a question, about; a model that thinks aloud takes more
 RETRY_TOKENS = 60  # of what is said to a refused answer, about
 GIVE_UP = 10  # articles in a row without an answer: then something is wrong with all
 EXAMPLES = 3  # of each reason in a report; prompts in an estimate
-COUNTS = ("articles", "kept", "dropped", "rejected", "failed", "duplicates", "answers")
-COUNTS += ("tokens_in", "tokens_out")
+COUNTS = "articles kept dropped rejected failed duplicates answers tokens_in tokens_out".split()
 ROWS, REPORT = "rows.jsonl.gz", "report.json"
 
 Message = dict[str, str]
