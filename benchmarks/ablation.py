@@ -21,10 +21,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from tercet.backbone import BackboneConfig
 from tercet.checkpoint import read_tokenizer, write_checkpoint
 from tercet.encoder import BUNDLED
-from tercet.model import M3Model
+from tercet.model import BackboneConfig, M3Model
 from tercet.rows import tagged_texts, text_files
 from tercet.train.config import TrainConfig, from_tree
 from tercet.train.run import train
@@ -50,7 +49,7 @@ def random_start(options: argparse.Namespace) -> Path:
                 parameter.zero_()
             elif "norm" not in name:
                 parameter.normal_(0.0, 0.02, generator=generator)  # its initializer_range
-        for table in (model.backbone.words, model.backbone.places):
+        for table in (model.backbone.word_embeddings, model.backbone.position_embeddings):
             table.weight[trunk.pad_id] = 0.0
     write_checkpoint(folder, model, tokenizer)
     return folder

@@ -27,10 +27,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from tercet.backbone import BackboneConfig
 from tercet.config import HEADS, Head
-from tercet.model import M3Model
-from tercet.tokens import TokenBatch
+from tercet.model import BackboneConfig, M3Model
+from tercet.tokenizer import TokenBatch
 from tercet.train import split_batch
 from tercet.train.collate import Collated
 from tercet.train.distributed import World

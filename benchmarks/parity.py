@@ -104,7 +104,7 @@ def multi_before_rounding(encoder: Encoder, texts: list[str], max_length: int) -
         for text in texts:
             batch = encoder.tokenizer.encode([text], max_length=max_length)
             out = encoder.model(Inputs.of(batch), ("multi",))
-            parts.append(out.multi[out.kept].numpy())
+            parts.append(out.multi[out.multi_mask].numpy())
     return np.concatenate(parts)
 
 

@@ -29,9 +29,8 @@ import torch
 from resident import Peak, resident
 from torch import Tensor
 
-from tercet.backbone import BackboneConfig
 from tercet.config import HEADS, Head
-from tercet.model import M3Model
+from tercet.model import BackboneConfig, M3Model
 from tercet.train.collate import frame
 from tercet.train.interaction import lexical, maxsim
 from tercet.train.losses import Columns, LossConfig, unified

@@ -42,13 +42,12 @@ class Ours:
     """Tercet's two-pass step."""
 
     def __init__(self, piece: int) -> None:
-        from tercet.backbone import BackboneConfig
-        from tercet.model import M3Model
+        from tercet.model import BackboneConfig, M3Model
 
         torch.manual_seed(0)
         config = BackboneConfig(layers=LAYERS, positions=514)
         self.model = M3Model(config, [0, 1, 2, 3], multi=HIDDEN).train()
-        torch.nn.init.normal_(self.model.backbone.words.weight, std=0.02)
+        torch.nn.init.normal_(self.model.backbone.word_embeddings.weight, std=0.02)
         self.model.backbone.adds_rows = True  # as `tercet train` sets it
         self.piece = piece
         self.parameters = list(self.model.parameters())
@@ -57,7 +56,7 @@ class Ours:
         import numpy as np
 
         from tercet.config import HEADS as ALL
-        from tercet.tokens import TokenBatch
+        from tercet.tokenizer import TokenBatch
         from tercet.train.collate import Collated
         from tercet.train.distributed import World
         from tercet.train.losses import LossConfig

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from tercet.rows import tagged_texts, text_files
-from tercet.tokens import Tokenizer
+from tercet.tokenizer import Tokenizer
 from tercet.train.trim import TextIds, rank_ids
 from tercet.train.vocabulary import count_languages, document_frequency
 

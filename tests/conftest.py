@@ -13,11 +13,10 @@ import torch
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
 from tokenizers import Tokenizer as Backend
 
-from tercet.backbone import BackboneConfig
 from tercet.checkpoint import Checkpoint, Settings, read_checkpoint, write_checkpoint
 from tercet.config import Weights
-from tercet.model import M3Model
-from tercet.tokens import Tokenizer
+from tercet.model import BackboneConfig, M3Model
+from tercet.tokenizer import Tokenizer
 from tests.offline import block
 
 WORDS = """

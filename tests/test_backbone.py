@@ -5,7 +5,8 @@ import copy
 import pytest
 import torch
 
-from tercet.backbone import (
+from tercet.errors import InputError, ModelError
+from tercet.model import (
     Backbone,
     BackboneConfig,
     Layout,
@@ -16,7 +17,6 @@ from tercet.backbone import (
     packs,
     to_published,
 )
-from tercet.errors import InputError, ModelError
 
 CONFIG = BackboneConfig(
     vocabulary=90, hidden=32, layers=3, heads=4, feed_forward=64, positions=130, dropout=0.1
@@ -75,7 +75,7 @@ def test_dropout_is_of_training_alone(trunk: Backbone, ids: torch.Tensor) -> Non
 
 
 def test_packed_layers_give_the_same_states(trunk: Backbone, ids: torch.Tensor) -> None:
-    if not packs(trunk.words.weight):
+    if not packs(trunk.word_embeddings.weight):
         pytest.skip("no oneDNN here")
     packed = copy.deepcopy(trunk)
     packed.pack()
@@ -83,7 +83,7 @@ def test_packed_layers_give_the_same_states(trunk: Backbone, ids: torch.Tensor) 
     with torch.inference_mode():
         got = packed(ids, Layout(LENGTHS, padding=0.0))
     torch.testing.assert_close(got, states(trunk, ids, 0.0), rtol=0, atol=1e-5)
-    if packs(trunk.words.weight.bfloat16()):
+    if packs(trunk.word_embeddings.weight.bfloat16()):
         half = copy.deepcopy(trunk).bfloat16()
         half.pack()
         with torch.inference_mode():
@@ -100,7 +100,7 @@ def test_attention_in_blocks_is_attention(
     q, k, v = split.unbind(0)
     want = torch.nn.functional.scaled_dot_product_attention(q, k, v)
     for scores in (1 << 20, 5000, 1):
-        monkeypatch.setattr("tercet.backbone.SCORES", scores)
+        monkeypatch.setattr("tercet.model.SCORES", scores)
         torch.testing.assert_close(attend_in_blocks(split), want, rtol=0, atol=1e-5)
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tercet.batching import batches, by_length, inverse
+from tercet.encoder import batches, by_length, inverse
 from tercet.errors import InputError
 
 LENGTHS = st.lists(st.integers(2, 600), max_size=60).map(lambda x: np.array(x, dtype=np.int64))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tercet import bm25
 from tercet.bm25 import Index, Pieces, Terms, Words, first_tokens, index, words
-from tercet.tokens import Tokenizer
+from tercet.tokenizer import Tokenizer
 from tests.conftest import WORDS
 
 PASSAGES = ["red red stone", "a green stone by the river", "", "red sea"]

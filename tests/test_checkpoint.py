@@ -12,7 +12,7 @@ from tercet.checkpoint import EMBEDDINGS, Checkpoint, Settings, read_checkpoint,
 from tercet.config import Weights
 from tercet.errors import InputError, ModelError
 from tercet.model import Inputs, M3Model
-from tercet.tokens import Tokenizer
+from tercet.tokenizer import Tokenizer
 
 TEXTS = ["the river and the mountain", "", "la ciudad de agua, 水山河", "<s> history </s> <mask>"]
 
@@ -92,8 +92,10 @@ def test_embeddings_are_stored_in_a_dtype_of_their_own(
     rest = {tensor.dtype for name, tensor in stored.items() if name not in tables}
     assert rest == {torch.bfloat16}
     read = read_checkpoint(small)
-    words = tiny_model.backbone.words.weight.detach()
-    assert torch.equal(read.model.backbone.words.weight, words.to(torch.float8_e5m2).float())
+    words = tiny_model.backbone.word_embeddings.weight.detach()
+    assert torch.equal(
+        read.model.backbone.word_embeddings.weight, words.to(torch.float8_e5m2).float()
+    )
     assert_same(outputs(read), outputs(tiny), 0.2)
 
 

@@ -15,7 +15,7 @@ from tercet.embeddings import Embeddings
 from tercet.encoder import Encoder
 from tercet.errors import InputError, ModelError
 from tercet.model import M3Model
-from tercet.tokens import Tokenizer
+from tercet.tokenizer import Tokenizer
 
 TEXTS = [
     "the river and the mountain",
@@ -291,7 +291,7 @@ def test_spans_are_pooled_from_one_pass(
     rows = encoder.encode_spans([SPANNED, "sea", SPANNED], [spans, [(0, 3)], []])
     assert len(rows) == len(spans) + 1
     batch = tokenizer.encode([SPANNED])
-    ids, places = tokenizer.places(SPANNED)
+    ids, places = tokenizer.with_offsets(SPANNED)
     with torch.inference_mode():
         inputs = Inputs.of(batch)
         states = tiny_model.backbone(inputs.ids, inputs.layout)

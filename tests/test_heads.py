@@ -2,7 +2,7 @@
 
 import torch
 
-from tercet.heads import MultiHead, SparseHead, dense_vectors, mean_vectors
+from tercet.model import MultiHead, SparseHead, dense_vectors, mean_vectors
 
 STATES = torch.randn(12, 8, generator=torch.Generator().manual_seed(0))
 

@@ -8,9 +8,8 @@ import torch
 from huggingface_hub import constants
 from safetensors.torch import load_file
 
-from tercet.checkpoint import Checkpoint, read_checkpoint
+from tercet.checkpoint import Checkpoint, fetch, read_checkpoint
 from tercet.errors import InputError, ModelError
-from tercet.hub import fetch
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 OTHER = "89abcdef0123456789abcdef0123456789abcdef"

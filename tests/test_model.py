@@ -4,9 +4,8 @@ import pytest
 import torch
 
 from tercet.errors import ModelError
-from tercet.heads import dense_vectors
-from tercet.model import Inputs, M3Model
-from tercet.tokens import Tokenizer
+from tercet.model import Inputs, M3Model, dense_vectors
+from tercet.tokenizer import Tokenizer
 
 TEXTS = ["the river and the mountain", "", "<s> la <pad> ciudad </s> de agua ☃", "sea"]
 
@@ -25,8 +24,8 @@ def test_outputs(tiny_model: M3Model, tokenizer: Tokenizer) -> None:
     assert not outputs.weights[special].any()
     assert (outputs.weights[~special] > 0).any()
     # the [CLS] that we put there is no vector; one that stands in the text is
-    assert (~outputs.kept).nonzero().squeeze(1).tolist() == batch.offsets[:-1].tolist()
-    assert (inputs.ids[outputs.kept] == tokenizer.cls_id).any()
+    assert (~outputs.multi_mask).nonzero().squeeze(1).tolist() == batch.offsets[:-1].tolist()
+    assert (inputs.ids[outputs.multi_mask] == tokenizer.cls_id).any()
 
 
 def test_only_what_was_asked(tiny_model: M3Model, tokenizer: Tokenizer) -> None:
@@ -49,7 +48,7 @@ def test_mcls_is_the_mean_of_every_cls_state(tiny_model: M3Model, tokenizer: Tok
         mine = [c for c in batch.cls.tolist() if start <= c < end]
         want = torch.nn.functional.normalize(states[mine].mean(0), dim=-1)
         torch.testing.assert_close(outputs.dense[row], want, rtol=0, atol=1e-5)
-    assert (~outputs.kept).sum() == len(batch.cls)
+    assert (~outputs.multi_mask).sum() == len(batch.cls)
 
 
 def test_lacking_heads(tiny_model: M3Model, tokenizer: Tokenizer) -> None:

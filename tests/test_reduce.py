@@ -6,7 +6,7 @@ import scipy.sparse as sp
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tercet.reduce import RUN, max_by_id, pool_tokens
+from tercet.encoder import RUN, max_by_id, pool_tokens
 
 TOKENS = st.lists(
     st.tuples(st.integers(0, 4), st.integers(0, 9), st.sampled_from([0.0, 0.5, 1.0, 2.0, 3.0])),

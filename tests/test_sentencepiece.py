@@ -10,8 +10,7 @@ from tokenizers import Tokenizer as Backend
 
 from tercet.checkpoint import read_checkpoint
 from tercet.errors import ModelError
-from tercet.sentencepiece import read_sentencepiece
-from tercet.tokens import Tokenizer
+from tercet.tokenizer import Tokenizer, read_sentencepiece
 
 TEXTS = [
     "the river and the mountain",

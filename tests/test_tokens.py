@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tercet.errors import InputError, ModelError
-from tercet.tokens import TokenBatch, Tokenizer
+from tercet.tokenizer import TokenBatch, Tokenizer
 
 TEXTS = ["the river", "", "la ciudad de agua " * 9, "水山河", "<s> </s> <mask> <pad>"]
 
@@ -93,14 +93,14 @@ def test_surrogates_become_the_replacement_character(tokenizer: Tokenizer) -> No
 
 def test_places_are_characters_of_the_text(tokenizer: Tokenizer) -> None:
     text = "the 水山 river"
-    ids, places = tokenizer.places(text)
+    ids, places = tokenizer.with_offsets(text)
     assert ids == tokenizer.contents([text])[0]
     for token, (start, end) in zip(ids, places.tolist(), strict=True):
         piece = str(tokenizer.backend.id_to_token(token))
         # a lone space mark stands where the character behind it stands
         assert piece == "▁" or text[start:end] == piece.replace("▁", "")
     assert (np.diff(places, axis=0) >= 0).all()
-    assert tokenizer.places("")[1].shape == (0, 2)
+    assert tokenizer.with_offsets("")[1].shape == (0, 2)
 
 
 @pytest.mark.parametrize(("texts", "words"), [([3], "text 0 is a int"), (["a", None], "text 1")])

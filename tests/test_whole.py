@@ -7,20 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from tercet.whole import whole_file, whole_folder
+from tercet.io import atomic_folder, atomic_write
 
 
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.jsonl.gz"])
 def test_a_file_appears_at_the_end_of_its_block(name: str, tmp_path: Path) -> None:
     path = tmp_path / "new" / name
-    with whole_file(path) as file:
+    with atomic_write(path) as file:
         file.write(b"one\n")
         assert not path.exists()
         file.write(b"two\n")
     raw = path.read_bytes()
     assert (gzip.decompress(raw) if path.suffix == ".gz" else raw) == b"one\ntwo\n"
     assert stat.S_IMODE(path.stat().st_mode) == 0o644
-    with whole_file(path) as file:
+    with atomic_write(path) as file:
         file.write(b"one\ntwo\n")
     assert path.read_bytes() == raw
 
@@ -29,7 +29,7 @@ def test_a_file_appears_at_the_end_of_its_block(name: str, tmp_path: Path) -> No
 def test_an_error_leaves_what_was_there(name: str, tmp_path: Path) -> None:
     path = tmp_path / name
     path.write_bytes(b"old")
-    with pytest.raises(RuntimeError), whole_file(path) as file:
+    with pytest.raises(RuntimeError), atomic_write(path) as file:
         file.write(b"new")
         raise RuntimeError
     assert path.read_bytes() == b"old"
@@ -38,7 +38,7 @@ def test_an_error_leaves_what_was_there(name: str, tmp_path: Path) -> None:
 
 def test_a_folder_appears_at_the_end_of_its_block(tmp_path: Path) -> None:
     folder = tmp_path / "new" / "index"
-    with whole_folder(folder) as scratch:
+    with atomic_folder(folder) as scratch:
         (scratch / "inner").mkdir()
         (scratch / "inner/file").write_text("text")
         (scratch / "inner/file").chmod(0o600)
@@ -50,12 +50,12 @@ def test_a_folder_appears_at_the_end_of_its_block(tmp_path: Path) -> None:
 
 def test_an_empty_folder_is_replaced_and_a_full_one_stays(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with whole_folder(tmp_path / "empty") as scratch:
+    with atomic_folder(tmp_path / "empty") as scratch:
         (scratch / "file").touch()
     assert (tmp_path / "empty/file").exists()
-    with pytest.raises(OSError, match="not empty"), whole_folder(tmp_path / "empty") as scratch:
+    with pytest.raises(OSError, match="not empty"), atomic_folder(tmp_path / "empty") as scratch:
         (scratch / "other").touch()
-    with pytest.raises(RuntimeError), whole_folder(tmp_path / "third") as scratch:
+    with pytest.raises(RuntimeError), atomic_folder(tmp_path / "third") as scratch:
         raise RuntimeError
     assert [path.name for path in tmp_path.rglob("*")] == ["empty", "file"]
 
@@ -80,8 +80,8 @@ def test_content_is_on_the_disk_before_its_name(
     monkeypatch.setattr(os, "fsync", synced)
     monkeypatch.setattr(os, "replace", named(replace))
     monkeypatch.setattr(os, "rename", named(rename))
-    with whole_file(tmp_path / "file") as file:
+    with atomic_write(tmp_path / "file") as file:
         file.write(b"one\n")
-    with whole_folder(tmp_path / "folder") as scratch:
+    with atomic_folder(tmp_path / "folder") as scratch:
         (scratch / "inner").write_text("text")
     assert done == ["file", "name", "folder"] * 2

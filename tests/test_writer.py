@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from tercet.embeddings import Embeddings
+from tercet.embeddings import Embeddings, EmbeddingsWriter
 from tercet.errors import InputError
-from tercet.writer import EmbeddingsWriter
 
 
 def make(texts: int, seed: int, *, fingerprint: str = "a") -> Embeddings:

@@ -51,10 +51,10 @@ from tercet.data.pairs.markdown import outline_of as markdown_outline
 from tercet.data.pairs.outline import Outline, pairs
 from tercet.data.pairs.po import read_po
 from tercet.data.pairs.restructured import outline_of as restructured_outline
+from tercet.errors import InputError, TercetError
+from tercet.io import atomic_write
 from tercet.rows import Row, write_rows
 from tercet.split import text_key
-from tercet.errors import InputError, TercetError
-from tercet.whole import whole_file
 
 SOURCES = Path(__file__).with_name("sources.toml")
 ENGLISH = "en"
@@ -736,7 +736,7 @@ def build(
         overlap = None if against is None else Overlap(Path(scratch))
         for file in dict.fromkeys(take.file for take in takes):
             write_rows(to / f"{file}.jsonl.gz", rows(file, overlap))
-    with whole_file(to / "report.json") as out:
+    with atomic_write(to / "report.json") as out:
         out.write(json.dumps(report, indent=1, ensure_ascii=False).encode())
     return report
 

@@ -9,8 +9,8 @@ import json
 import random
 from pathlib import Path
 
+from tercet.io import atomic_write
 from tercet.rows import read_rows
-from tercet.whole import whole_file
 
 BEGINNING = 40, 120  # characters, drawn for each row
 REST = 80  # characters at least
@@ -22,7 +22,7 @@ def main() -> None:
     parser.add_argument("--to", type=Path, required=True, help="file of the pairs, .jsonl.gz")
     given = parser.parse_args()
     draw = random.Random(0)
-    with whole_file(given.to) as file:
+    with atomic_write(given.to) as file:
         for path in sorted(given.rows.glob("*.jsonl*")):
             for row in read_rows(path):
                 text = row["text"]

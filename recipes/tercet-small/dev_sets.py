@@ -14,8 +14,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from tercet.io import atomic_write
 from tercet.rows import Row, read_rows
-from tercet.whole import whole_file
 
 QUERIES = 150  # of a set
 QA = "en fi ja th no am he zh-Hant zh ar".split()
@@ -140,11 +140,11 @@ def write(
 ) -> None:
     """A BEIR folder."""
     for name, texts in (("corpus", corpus), ("queries", queries)):
-        with whole_file(folder / f"{name}.jsonl.gz") as file:
+        with atomic_write(folder / f"{name}.jsonl.gz") as file:
             for identifier, text in texts.items():
                 line = {"_id": identifier, "text": text}
                 file.write((json.dumps(line, ensure_ascii=False) + "\n").encode())
-    with whole_file(folder / "qrels" / "test.tsv") as file:
+    with atomic_write(folder / "qrels" / "test.tsv") as file:
         file.write(b"query-id\tcorpus-id\tscore\n")
         for query, places in qrels.items():
             file.writelines(f"{query}\t{place}\t1\n".encode() for place in places)

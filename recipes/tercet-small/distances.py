@@ -15,9 +15,9 @@ import numpy as np
 import torch
 
 from tercet.checkpoint import Checkpoint, read_checkpoint
+from tercet.model import dense_vectors
 from tercet.rows import read_rows
-from tercet.heads import dense_vectors
-from tercet.tokens import TokenBatch
+from tercet.tokenizer import TokenBatch
 from tercet.train.start import sample_states
 
 LANGUAGES = "en fi ja ru ar hi el th tr ka fa he bn ko kk sw am yo".split()
@@ -53,7 +53,7 @@ Read = tuple[torch.Tensor, torch.Tensor, TokenBatch, list[np.ndarray]]
 def read(model: Checkpoint, texts: list[str], prefix: str) -> Read:
     """Dense vectors, multi-vectors, tokens, and where each token ends in its text."""
     assert model.model.multi is not None
-    places = [model.tokenizer.places(prefix + text) for text in texts]
+    places = [model.tokenizer.with_offsets(prefix + text) for text in texts]
     tokens = model.tokenizer.frame([ids for ids, _ in places], max_length=TOKENS)
     states = sample_states(model.model, tokens)
     dense = dense_vectors(states, torch.from_numpy(tokens.offsets[:-1]))

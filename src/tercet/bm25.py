@@ -37,7 +37,7 @@ TERM_BYTES = 24  # of a term of the corpus, while bm25s makes its index
 
 
 class Tokenizes(Protocol):
-    """What BM25 on pieces needs of a tokenizer; `tercet.tokens.Tokenizer` is one."""
+    """What BM25 on pieces needs of a tokenizer; `tercet.tokenizer.Tokenizer` is one."""
 
     @property
     def vocabulary(self) -> int:
@@ -50,7 +50,7 @@ class Tokenizes(Protocol):
 class Locates(Tokenizes, Protocol):
     """What finding the end of the first so many tokens needs besides."""
 
-    def places(self, text: str) -> tuple[list[int], npt.NDArray[np.int64]]:
+    def with_offsets(self, text: str) -> tuple[list[int], npt.NDArray[np.int64]]:
         """Ids of a text and the characters [start, end) of each, (T, 2)."""
 
 
@@ -132,7 +132,7 @@ def first_tokens(tokenizer: Locates, text: str, limit: int) -> str:
     """The text of the first `limit` tokens of a text that has more, and nothing of the next one."""
     size = READ * limit
     while True:
-        ids, places = tokenizer.places(text[:size])
+        ids, places = tokenizer.with_offsets(text[:size])
         # the last few tokens before a cut may not be those of the whole text
         if size >= len(text) or len(ids) >= limit + MARGIN:
             # a mark of a word's start covers its first character, and so does the piece behind it

@@ -20,10 +20,9 @@ import torch
 
 from tercet.config import MAX_LENGTH, Head, Role
 from tercet.data.shards import BLOCK, FREE, Shard
-from tercet.embeddings import Embeddings
+from tercet.embeddings import Embeddings, EmbeddingsWriter, check_absent
 from tercet.encoder import Encoder, text_shards
 from tercet.errors import InputError
-from tercet.writer import EmbeddingsWriter
 
 SUFFIXES = (".txt", ".jsonl")
 TEXTS = 1024  # of a block
@@ -156,12 +155,6 @@ class EncodeJob:
                     multi_pool=self.multi_pool,
                     sparse_top=self.sparse_top,
                 )
-
-
-def check_absent(folder: Path) -> None:
-    """Raises InputError where a folder exists, before time is spent on making it."""
-    if folder.exists():
-        raise InputError(f"{folder} exists already: remove it or choose another folder")
 
 
 class _Stored:

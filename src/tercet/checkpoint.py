@@ -1,30 +1,32 @@
 """Reads and writes checkpoints in the reference layout: an XLM-RoBERTa folder plus two heads.
 
-Read: config.json; model.safetensors, shards with an index, or pytorch_model.bin; sparse_linear and
-colbert_linear as .pt or .safetensors; tokenizer.json or sentencepiece.bpe.model; our own
-tercet.json where there is one. Knows nothing of texts, batches or training. No pickle is trusted.
+A checkpoint is a local folder or a Hugging Face hub id. Read: config.json; model.safetensors,
+shards with an index, or pytorch_model.bin; sparse_linear and colbert_linear as .pt or
+.safetensors; tokenizer.json or sentencepiece.bpe.model; our own tercet.json where there is one.
+Tensors are read one at a time, and nothing is unpickled but tensors (`weights_only=True`). Knows
+nothing of texts, batches or training.
 """
 
 import hashlib
 import json
+import pickle
 import re
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tercet.backbone import BackboneConfig, from_published, to_published
 from tercet.config import MAX_LENGTH, Role, Weights
 from tercet.errors import InputError, ModelError
-from tercet.hub import fetch
-from tercet.model import M3Model
-from tercet.tensorfiles import TensorFiles, read_head, weight_files
-from tercet.tokens import CLS, EOS, MASK, PAD, UNK, Tokenizer
-from tercet.whole import whole_file, whole_folder
+from tercet.io import atomic_folder, json_bytes, write_json
+from tercet.model import BackboneConfig, M3Model, from_published, to_published
+from tercet.tokenizer import CLS, EOS, MASK, PAD, UNK, Tokenizer, read_sentencepiece
 
 SETTINGS, FORMAT = "tercet.json", 1
 SPARSE, MULTI = "sparse_linear", "colbert_linear"  # the reference's names of the two head files
@@ -174,7 +176,6 @@ def read_tokenizer(folder: Path) -> tuple[Tokenizer, Path]:
     pieces = folder / "sentencepiece.bpe.model"
     if not pieces.exists():
         raise ModelError(f"{folder} has neither tokenizer.json nor sentencepiece.bpe.model")
-    from tercet.sentencepiece import read_sentencepiece
 
     return Tokenizer(read_sentencepiece(pieces)), pieces
 
@@ -207,8 +208,7 @@ def set_weights(folder: Path, weights: Weights) -> Path:
     """
     path = folder / SETTINGS
     settings = replace(_read_settings(path), weights=weights)
-    with whole_file(path) as file:
-        file.write(_json({"format": FORMAT} | asdict(settings)))
+    write_json(path, {"format": FORMAT} | asdict(settings))
     return path
 
 
@@ -248,12 +248,13 @@ def write_checkpoint(
     target = Path(folder)
     if target.exists():
         raise InputError(f"{target} exists already: remove it or choose another folder")
-    with whole_folder(target) as scratch:
+    with atomic_folder(target) as scratch:
         _write_weights(scratch, model, dtype, embeddings or dtype)
         _write_tokenizer(scratch, tokenizer, min(model.backbone.config.max_length, MAX_LENGTH))
         documents = _documents(model, settings or Settings())
         for name, facts in documents.items():
-            _write_json(scratch / name, facts)
+            (scratch / name).parent.mkdir(exist_ok=True)
+            (scratch / name).write_bytes(json_bytes(facts))
 
 
 def _write_weights(
@@ -297,7 +298,7 @@ def _write_tokenizer(folder: Path, tokenizer: Tokenizer, max_length: int) -> Non
     }
     if tokenizer.backend.token_to_id(MASK) is not None:
         special["mask_token"] = MASK
-    _write_json(folder / "special_tokens_map.json", special)
+    (folder / "special_tokens_map.json").write_bytes(json_bytes(special))
     facts = {
         # the class that takes tokenizer.json as it is, in transformers 4 and 5
         "tokenizer_class": "PreTrainedTokenizerFast",
@@ -306,7 +307,7 @@ def _write_tokenizer(folder: Path, tokenizer: Tokenizer, max_length: int) -> Non
         "padding_side": "right",
         "clean_up_tokenization_spaces": False,
     }
-    _write_json(folder / "tokenizer_config.json", facts | special)
+    (folder / "tokenizer_config.json").write_bytes(json_bytes(facts | special))
 
 
 def _documents(model: M3Model, settings: Settings) -> dict[str, Any]:
@@ -362,11 +363,261 @@ def _documents(model: M3Model, settings: Settings) -> dict[str, Any]:
     }
 
 
-def _write_json(path: Path, facts: Any) -> None:
-    path.parent.mkdir(exist_ok=True)
-    path.write_bytes(_json(facts))
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+_SMALL_FILES = [
+    "config.json",
+    "tercet.json",
+    "tokenizer.json",
+    "sparse_linear.pt",
+    "colbert_linear.pt",
+    "sparse_linear.safetensors",
+    "colbert_linear.safetensors",
+]
+_SAFETENSORS = [
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "model-?????-of-?????.safetensors",
+]
+_PIECES = ["sentencepiece.bpe.model"]
+_BIN = ["pytorch_model.bin"]
 
 
-def _json(facts: Any) -> bytes:
-    text = json.dumps(facts, indent=2, ensure_ascii=False, allow_nan=False)
-    return f"{text}\n".encode()
+def fetch(source: str | Path, revision: str | None = None) -> Path:
+    """The local folder of a model; raises ModelError in words where it cannot be had.
+
+    revision pins a branch, tag or commit of a hub id; raises InputError where given for a folder.
+    """
+    folder = Path(source)
+    if folder.is_dir():
+        if revision is not None:
+            raise InputError(f"{folder} is a folder: a revision is for hub ids only")
+        return folder
+    if folder.exists():
+        raise ModelError(f"{folder} is a file: give the folder of a checkpoint, or a hub id")
+    if not isinstance(source, str) or not _HUB_ID.fullmatch(source):
+        raise ModelError(f"{source}: no such folder")
+    found = _download(source, revision, _SMALL_FILES + _SAFETENSORS)
+    if not (found / "tokenizer.json").exists():
+        found = _download(source, revision, _PIECES)
+    if not any(found.glob("model*.safetensors*")):
+        found = _download(source, revision, _BIN)
+    return found
+
+
+def _download(source: str, revision: str | None, patterns: list[str]) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    try:
+        return Path(snapshot_download(source, revision=revision, allow_patterns=patterns))
+    except GatedRepoError as error:
+        what = "the hub asks you to accept its terms and log in (hf auth login)"
+        cause: Exception = error
+    except RepositoryNotFoundError as error:
+        what, cause = "no such folder here and no such model on the hub (or it is private)", error
+    except RevisionNotFoundError as error:
+        what, cause = f"the hub has no revision {revision!r} of it", error
+    except LocalEntryNotFoundError as error:
+        what = "no such folder here, the hub cannot be reached, and its cache has no copy"
+        cause = error
+    except HFValidationError as error:
+        what, cause = "neither a folder nor a hub id", error
+    except (HfHubHTTPError, OSError) as error:
+        first = str(error).strip().split("\n", 1)[0]
+        what, cause = f"the hub did not deliver it: {first}", error
+    raise ModelError(f"{source}: {what}") from cause
+
+
+# A memory-mapped file counts as resident once read: it is closed and opened again every so often.
+REOPEN = 1 << 28  # bytes
+
+_ANCHOR = "embeddings.word_embeddings.weight"  # what stands before it is the prefix of all names
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files that hold the trunk's weights, in a fixed order; raises ModelError where none."""
+    single = folder / "model.safetensors"
+    if single.exists():
+        return [single]
+    index = folder / "model.safetensors.index.json"
+    if index.exists():
+        try:
+            names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+            shards = sorted({folder / str(name) for name in names})
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ModelError(f"{index}: not an index of shards: {error!r}") from error
+        for shard in shards:
+            if shard.parent != folder or not shard.exists():
+                raise ModelError(f"{index} names {shard.name}, which is not in the folder")
+        return shards
+    binary = folder / "pytorch_model.bin"
+    if binary.exists():
+        return [binary]
+    raise ModelError(
+        f"{folder} has no weights: none of {single.name}, {index.name} and {binary.name}"
+    )
+
+
+class TensorFiles:
+    """What one or more files hold: shapes, whether floats, and which file, by stored name."""
+
+    def __init__(self, files: list[Path]) -> None:
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.floats: dict[str, bool] = {}
+        self.owner: dict[str, Path] = {}
+        self.prefix = ""  # what the trunk's names begin with, such as `roberta.` or nothing
+        self._files = files
+        for path in files:
+            self._scan(path)
+
+    def _scan(self, path: Path) -> None:
+        found: dict[str, tuple[tuple[int, ...], bool]] = {}
+        if path.suffix == ".safetensors":
+            with _opened(path) as file:
+                for name in file.keys():  # noqa: SIM118 - not a dict
+                    part = file.get_slice(name)
+                    kind = str(part.get_dtype())
+                    found[name] = (tuple(part.get_shape()), kind[0] in "FB" and kind != "BOOL")
+        else:
+            for name, tensor in load_torch(path).items():
+                found[name] = (tuple(tensor.shape), tensor.is_floating_point())
+        anchors = [name for name in found if name.endswith(_ANCHOR)]
+        if anchors:
+            self.prefix = min(anchors, key=len)[: -len(_ANCHOR)]
+        for name, (shape, floats) in found.items():
+            self.shapes[name], self.floats[name] = shape, floats
+            self.owner[name] = path
+
+    def check(self, expected: Mapping[str, tuple[int, ...]]) -> None:
+        """Raises ModelError naming file and tensor where one is absent, misshapen or no float."""
+        files = ", ".join(str(path) for path in self._files)
+        for short, shape in expected.items():
+            name = self.prefix + short
+            if name not in self.shapes:
+                raise ModelError(f"{files}: has no tensor {name!r}, which config.json asks for")
+            if self.shapes[name] != shape:
+                raise ModelError(
+                    f"{self.owner[name]}: {name} is {self.shapes[name]}, but config.json says"
+                    f" {shape}"
+                )
+            if not self.floats[name]:
+                raise ModelError(f"{self.owner[name]}: {name} does not hold floating-point numbers")
+
+    def reader(
+        self,
+        dtype: torch.dtype,
+        device: torch.device | str = "cpu",
+        *,
+        prefix: str | None = None,
+    ) -> "TensorReader":
+        """The tensors under a prefix (the trunk's), each converted as it is asked for."""
+        return TensorReader(self, dtype, device, self.prefix if prefix is None else prefix)
+
+
+class TensorReader(Mapping[str, Tensor]):
+    """A lazy state dict: what is asked for is read, converted and not kept."""
+
+    def __init__(
+        self, files: TensorFiles, dtype: torch.dtype, device: torch.device | str, prefix: str
+    ) -> None:
+        self._files, self._dtype, self._device, self._prefix = files, dtype, device, prefix
+        self._open: Any = None
+        self._path: Path | None = None
+        self._read = 0
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and self._prefix + name in self._files.shapes
+
+    def __iter__(self) -> Iterator[str]:
+        prefix = self._prefix
+        return (name[len(prefix) :] for name in self._files.shapes if name.startswith(prefix))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __getitem__(self, name: str) -> Tensor:
+        stored = self._prefix + name
+        path = self._files.owner[stored]
+        if path != self._path or self._read > REOPEN:
+            self._open = None  # first drop the old mapping
+            safe = path.suffix == ".safetensors"
+            self._open = _opened(path) if safe else load_torch(path)
+            self._path, self._read = path, 0
+        held: Tensor = (
+            self._open[stored] if isinstance(self._open, dict) else self._open.get_tensor(stored)
+        )
+        self._read += held.nbytes
+        return held.to(self._device, self._dtype, copy=True)
+
+
+@dataclass(frozen=True)
+class HeadFile:
+    """A linear head as found: weight (out, H), bias (out,), and the file it came from."""
+
+    tensors: dict[str, Tensor]
+    file: Path
+
+
+def read_head(folder: Path, name: str, hidden: int, trunk: TensorFiles) -> HeadFile | None:
+    """The head `name` from its own file or from the trunk's; None where there is none.
+
+    Raises ModelError where it is corrupt, incomplete or not made for `hidden`.
+    """
+    path = folder / f"{name}.safetensors"
+    if path.exists():
+        with _opened(path) as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    elif (path := folder / f"{name}.pt").exists():
+        tensors = load_torch(path)
+    elif f"{name}.weight" in trunk.owner:
+        path = trunk.owner[f"{name}.weight"]
+        tensors = dict(trunk.reader(torch.float32, prefix=f"{name}."))
+    else:
+        return None
+    if set(tensors) != {"weight", "bias"}:
+        raise ModelError(f"{path}: a head is a weight and a bias, this holds {sorted(tensors)}")
+    weight, bias = tensors["weight"], tensors["bias"]
+    if weight.ndim != 2 or weight.shape[1] != hidden or weight.shape[0] < 1:
+        raise ModelError(
+            f"{path}: weight is {tuple(weight.shape)}, but the trunk's states have {hidden} numbers"
+        )
+    if tuple(bias.shape) != (weight.shape[0],):
+        raise ModelError(
+            f"{path}: bias is {tuple(bias.shape)}, but weight is {tuple(weight.shape)}"
+        )
+    if not (weight.is_floating_point() and bias.is_floating_point()):
+        raise ModelError(f"{path}: does not hold floating-point numbers")
+    return HeadFile(tensors, path)
+
+
+def _opened(path: Path) -> Any:
+    try:
+        return safe_open(path, framework="pt")
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{path}: corrupt or truncated safetensors: {error}") from error
+
+
+def load_torch(path: Path) -> dict[str, Tensor]:
+    """A state dict saved by torch, memory-mapped where its format allows; raises ModelError."""
+    try:
+        mapped = zipfile.is_zipfile(path)  # the format before torch 1.6 is no zip
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except pickle.UnpicklingError as error:
+        raise ModelError(
+            f"{path}: is corrupt, or holds more than tensors, which Tercet does not load"
+        ) from error
+    except (OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
+        first = str(error).strip().split("\n", 1)[0]
+        raise ModelError(f"{path}: corrupt or truncated: {first}") from error
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        state = state["state_dict"]
+    if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
+        raise ModelError(f"{path}: holds no state dict (names to tensors)")
+    return state

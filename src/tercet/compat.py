@@ -21,9 +21,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from tercet.batching import batches
 from tercet.config import Head, Role
-from tercet.encoder import CPU_BUDGET, GPU_BUDGET, Encoder
+from tercet.encoder import CPU_BUDGET, GPU_BUDGET, Encoder, batches
 from tercet.errors import InputError
 from tercet.model import Inputs
 from tercet.scores import maxsim_packed
@@ -332,7 +331,7 @@ class BGEM3FlagModel:
             batch = tokens.take(rows)
             with torch.inference_mode():
                 out = encoder.model(Inputs.of(batch, encoder.device, padding=0.0), heads)
-            kept = out.kept.cpu().numpy()
+            kept = out.multi_mask.cpu().numpy()
             if out.dense is not None:
                 found.dense.update(zip(rows.tolist(), out.dense.cpu().numpy(), strict=True))
             for place, row in enumerate(rows.tolist()):

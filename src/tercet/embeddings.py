@@ -6,9 +6,10 @@ V vocabulary, M multi-vector size, sum T the token vectors of all texts together
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -16,9 +17,11 @@ import scipy.sparse as sp
 
 from tercet.config import HEADS, Head
 from tercet.errors import InputError, StoreError
-from tercet.whole import whole_folder
+from tercet.io import GrowingArray, atomic_folder, json_bytes
 
 FORMAT = 1
+# boundaries of rows, and what they divide
+BOUNDARIES = (("offsets", "multi"), ("sparse_indptr", "sparse_data"))
 
 
 @dataclass(frozen=True, repr=False)
@@ -167,21 +170,8 @@ class Embeddings:
 
     def save(self, folder: str | Path) -> None:
         """Writes one .npy per array and embeddings.json; the folder appears whole or not at all."""
-        target = Path(folder)
-        if target.exists():
-            raise InputError(f"{target} exists already: remove it or choose another folder")
-        with whole_folder(target) as scratch:
-            for name, array in self._arrays().items():
-                with open(scratch / f"{name}.npy", "wb") as file:
-                    np.save(file, array)
-            facts = {
-                "format": FORMAT,
-                "texts": len(self),
-                "heads": list(self.heads),
-                "vocabulary": None if self.sparse is None else int(self.sparse.shape[1]),
-                "fingerprint": self.fingerprint,
-            }
-            (scratch / "embeddings.json").write_text(json.dumps(facts, indent=1) + "\n")
+        with EmbeddingsWriter(folder) as writer:
+            writer.add(self)
 
     def _arrays(self) -> dict[str, npt.NDArray[Any]]:
         arrays: dict[str, Any] = {
@@ -194,7 +184,7 @@ class Embeddings:
         if self.sparse is not None:
             arrays["sparse_data"] = self.sparse.data
             arrays["sparse_indices"] = self.sparse.indices
-            arrays["sparse_indptr"] = self.sparse.indptr
+            arrays["sparse_indptr"] = self.sparse.indptr.astype(np.int64)
         return {name: array for name, array in arrays.items() if array is not None}
 
     @staticmethod
@@ -219,3 +209,70 @@ class Embeddings:
         if list(loaded.heads) != facts["heads"] or len(loaded) != facts["texts"]:
             raise StoreError(f"{source}: the arrays do not match embeddings.json; encode again")
         return loaded
+
+
+class EmbeddingsWriter:
+    """Embeddings of one model and the same heads to one folder, shard by shard.
+
+    `with EmbeddingsWriter(folder) as writer: writer.add(shard)`. The folder is the one that
+    `Embeddings.load` opens, and appears when the block ends without an error. Holds no shard in
+    memory.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        """Raises InputError where the folder exists."""
+        self.folder = check_absent(folder)
+        self._stack = ExitStack()
+        self._arrays: dict[str, GrowingArray] = {}
+        self._facts: dict[str, Any] = {}
+        self._texts = 0
+
+    def __enter__(self) -> Self:
+        self._scratch = self._stack.enter_context(atomic_folder(self.folder))
+        self._stack.push(self._finish)
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._stack.__exit__(*error)
+
+    def add(self, shard: Embeddings) -> None:
+        """Appends the texts of a shard; raises InputError where it does not fit those before."""
+        facts = {
+            "heads": list(shard.heads),
+            "vocabulary": None if shard.sparse is None else int(shard.sparse.shape[1]),
+            "fingerprint": shard.fingerprint,
+        }
+        arrays = shard._arrays()
+        if not self._arrays:
+            self._facts = facts
+            for name, array in arrays.items():
+                path = self._scratch / f"{name}.npy"
+                self._arrays[name] = GrowingArray(path, array.dtype, array.shape[1:])
+        kinds = {name: (array.dtype, array.shape[1:]) for name, array in arrays.items()}
+        if facts != self._facts or kinds != {n: (a.dtype, a.row) for n, a in self._arrays.items()}:
+            raise InputError(f"cannot append Embeddings of {facts} to those of {self._facts}")
+        # boundaries of rows start at 0 in each shard, and go on where the last shard's end
+        before = {name: len(self._arrays[packed]) for name, packed in BOUNDARIES if name in arrays}
+        for name, array in arrays.items():
+            if name in before:
+                array = array[min(len(self._arrays[name]), 1) :] + before[name]
+            self._arrays[name].append(array)
+        self._texts += len(shard)
+
+    def _finish(self, kind: Any, error: Any, trace: Any) -> None:
+        for array in self._arrays.values():
+            array.close()
+        if error is not None:
+            return
+        if not self._arrays:
+            raise InputError(f"no embeddings to save in {self.folder}")
+        facts = {"format": FORMAT, "texts": self._texts, **self._facts}
+        (self._scratch / "embeddings.json").write_bytes(json_bytes(facts))
+
+
+def check_absent(folder: str | Path) -> Path:
+    """The folder's path; raises InputError where it exists, before time is spent on making it."""
+    path = Path(folder)
+    if path.exists():
+        raise InputError(f"{path} exists already: remove it or choose another folder")
+    return path

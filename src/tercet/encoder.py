@@ -1,27 +1,31 @@
 """Texts in, Embeddings out: the one place where tokenizer, batches and model meet.
 
-Reads no files but the checkpoint; knows nothing of indexes, documents or training.
+Tokens are cut into batches of a bounded number of tokens, longest texts first; what the model
+gives for tokens becomes rows in the order of the texts. Reads no files but the checkpoint; knows
+nothing of indexes, documents or training. Shapes: N tokens of a batch, B texts, V vocabulary,
+M multi-vector size.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import scipy.sparse as sp
 import torch
 
-from tercet.backbone import PADDING
-from tercet.batching import Rows, batches
 from tercet.checkpoint import Checkpoint, read_checkpoint
 from tercet.config import HEADS, MAX_LENGTH, PAPER_WEIGHTS, ROLES, Head, Role, check_heads
 from tercet.embeddings import Embeddings
 from tercet.errors import InputError, ModelError
-from tercet.heads import mean_vectors
-from tercet.model import Inputs, M3Model, Outputs
-from tercet.reduce import RowCollector
-from tercet.tokens import READ, TokenBatch
+from tercet.model import PADDING, Inputs, M3Model, Outputs, mean_vectors
+from tercet.tokenizer import READ, TokenBatch
+
+Ints = npt.NDArray[np.integer]
+Rows = npt.NDArray[np.int64]
+Vectors = npt.NDArray[np.float32]
 
 log = logging.getLogger("tercet")
 
@@ -30,6 +34,192 @@ CPU_BUDGET, GPU_BUDGET = 4096, 1 << 16  # tokens of a batch; measured on CPU
 SHARD_CHARACTERS = 1 << 20  # of text that `stream` holds at once, about
 
 Progress = Callable[[int, int], None]
+
+
+def by_length(lengths: npt.NDArray[np.integer]) -> Rows:
+    """Row numbers from the longest text to the shortest, equal ones in their order.
+
+    Longest first: what does not fit in memory shows at once, and time left is never too low.
+    """
+    return np.argsort(-lengths.astype(np.int64), kind="stable")
+
+
+def batches(lengths: npt.NDArray[np.integer], budget: int) -> Iterator[Rows]:
+    """Row numbers in length order, cut into batches of at most `budget` tokens, or of one text.
+
+    Raises InputError where the budget is below 1.
+    """
+    if budget < 1:
+        raise InputError(f"a batch needs a budget of at least 1 token, got {budget}")
+    order = by_length(lengths)
+    ends = np.cumsum(lengths[order], dtype=np.int64)
+    first, used = 0, 0
+    while first < len(order):
+        last = max(first + 1, int(np.searchsorted(ends, used + budget, side="right")))
+        yield order[first:last]
+        first, used = last, int(ends[last - 1])
+
+
+def inverse(order: Rows) -> Rows:
+    """Where each row went: `sorted_rows[inverse(order)]` are the rows in their first order."""
+    back = np.empty_like(order)
+    back[order] = np.arange(len(order), dtype=order.dtype)
+    return back
+
+
+# Tokens clustered together: the distances of a run take 2 MB, and time grows linearly with a text.
+RUN = 512
+
+
+@dataclass(frozen=True)
+class Weighted:
+    """Sparse rows as they are collected: counts (B,) of each row, then ids and weights, packed."""
+
+    counts: Ints
+    ids: npt.NDArray[np.int32]
+    weights: Vectors
+
+
+def max_by_id(
+    owners: Ints, ids: Ints, weights: Vectors, shape: tuple[int, int], *, top: int | None = None
+) -> Weighted:
+    """(N,) weights of tokens -> the largest weight of each id in each text, ids increasing.
+
+    owners (N,) is each token's text; shape is (B, V). Weights of 0 and below are left out. With
+    top, only so many of the largest weights of a text stay.
+    """
+    found = np.flatnonzero(weights > 0)
+    keys = owners[found].astype(np.int64) * shape[1] + ids[found]
+    order = np.argsort(keys, kind="stable")
+    keys, weights = keys[order], weights[found[order]]
+    starts = np.flatnonzero(np.concatenate(([True], keys[1:] != keys[:-1]))[: len(keys)])
+    best = np.maximum.reduceat(weights, starts) if len(starts) else weights
+    rows, kept = np.divmod(keys[starts], shape[1])
+    if top is not None:
+        ranked = np.lexsort((-best, rows))
+        rank = np.arange(len(rows)) - np.searchsorted(rows, rows)  # the same with rows[ranked]
+        stay = np.sort(ranked[rank < top])
+        rows, kept, best = rows[stay], kept[stay], best[stay]
+    return Weighted(
+        np.bincount(rows, minlength=shape[0]), kept.astype(np.int32), best.astype(np.float32)
+    )
+
+
+def pool_tokens(vectors: Vectors, factor: int) -> Vectors:
+    """Merges the most alike of a text's unit vectors: (T, M) -> (about T / factor, M) unit rows.
+
+    Ward's clustering, the mean of each cluster, normalised, in the order of their first tokens;
+    texts over 512 tokens in runs of that many. Source: Clavié, Chaffin and Adams 2024, arXiv
+    2409.14683 ("hierarchical" pooling).
+    """
+    if factor == 1 or len(vectors) <= 1:
+        return vectors
+    from scipy.cluster.hierarchy import fcluster, ward
+
+    parts = []
+    for first in range(0, len(vectors), RUN):
+        run = vectors[first : first + RUN]
+        wanted = -(-len(run) // factor)
+        one = np.zeros(len(run), dtype=np.int32)
+        labels = fcluster(ward(run), wanted, criterion="maxclust") if wanted > 1 else one
+        _, firsts, which = np.unique(labels, return_index=True, return_inverse=True)
+        sums = np.zeros((len(firsts), run.shape[1]), dtype=np.float32)
+        np.add.at(sums, which, run)
+        parts.append(sums[np.argsort(firsts)])
+    pooled = np.concatenate(parts)
+    # opposite vectors, which clustering does not join, could cancel out
+    norms = np.linalg.norm(pooled, axis=1, keepdims=True)
+    out: Vectors = pooled / np.maximum(norms, 1e-12)
+    return out
+
+
+class RowCollector:
+    """Takes what batches give, in any order, and gives Embeddings in the order of the rows."""
+
+    def __init__(
+        self,
+        dims: Mapping[str, int],
+        heads: tuple[Head, ...],
+        count: int,
+        *,
+        multi_pool: int | None = None,
+        sparse_top: int | None = None,
+    ) -> None:
+        """dims as in `Encoder.dims`; count is the number of rows."""
+        self._dims, self._heads, self._count = dims, heads, count
+        self._pool, self._top = multi_pool or 1, sparse_top
+        self._dense = np.empty((count if "dense" in heads else 0, dims["dense"]), dtype=np.float32)
+        self._sparse: list[tuple[Rows, Weighted]] = []
+        self._multi: list[tuple[Rows, npt.NDArray[np.float16]]] = []
+        self._counts = np.zeros(count, dtype=np.int64)  # vectors of each row
+
+    @property
+    def pools(self) -> bool:
+        """Whether multi-vectors are pooled, and so wanted in float32."""
+        return self._pool > 1
+
+    def add_dense(self, rows: Rows, vectors: Vectors) -> None:
+        """A batch's (B, D) vectors of these rows."""
+        self._dense[rows] = vectors
+
+    def add_sparse(self, rows: Rows, owners: Rows, ids: Ints, weights: Vectors) -> None:
+        """A batch's (N,) token ids and weights; owners (N,) index `rows`."""
+        shape = (len(rows), self._dims["vocabulary"])
+        self._sparse.append((rows, max_by_id(owners, ids, weights, shape, top=self._top)))
+
+    def add_multi(
+        self, rows: Rows, owners: Rows, vectors: Vectors | npt.NDArray[np.float16]
+    ) -> None:
+        """A batch's (N, M) token vectors; owners (N,) index `rows` and do not decrease."""
+        counts = np.bincount(owners, minlength=len(rows))
+        if self.pools:
+            texts = np.split(vectors, np.cumsum(counts)[:-1])
+            pooled = [pool_tokens(text.astype(np.float32), self._pool) for text in texts]
+            counts = np.array([len(text) for text in pooled])
+            vectors = np.concatenate(pooled)
+        self._counts[rows] = counts
+        self._multi.append((rows, vectors.astype(np.float16, copy=False)))
+
+    def embeddings(
+        self, lengths: Ints, truncated: npt.NDArray[np.bool_], fingerprint: str
+    ) -> Embeddings:
+        """All rows, in order; what was collected is used up."""
+        multi = offsets = None
+        sparse: sp.csr_array | None = None
+        if "multi" in self._heads:
+            offsets = np.concatenate(([0], np.cumsum(self._counts)))
+            multi = np.empty((int(offsets[-1]), self._dims["multi"]), dtype=np.float16)
+            while self._multi:  # each part is let go, so that they are not all held twice
+                rows, vectors = self._multi.pop()
+                multi[_places(offsets, rows, self._counts[rows])] = vectors
+        if "sparse" in self._heads:
+            counts = np.zeros(self._count, dtype=np.int64)
+            for rows, part in self._sparse:
+                counts[rows] = part.counts
+            indptr = np.concatenate(([0], np.cumsum(counts)))
+            ids = np.empty(int(indptr[-1]), dtype=np.int32)
+            weights = np.empty(int(indptr[-1]), dtype=np.float32)
+            for rows, part in self._sparse:
+                places = _places(indptr, rows, part.counts)
+                ids[places], weights[places] = part.ids, part.weights
+            shape = (self._count, self._dims["vocabulary"])
+            sparse = sp.csr_array((weights, ids, indptr), shape=shape)
+        return Embeddings(
+            dense=self._dense if "dense" in self._heads else None,
+            sparse=sparse,
+            multi=multi,
+            offsets=offsets,
+            lengths=lengths.astype(np.int32),
+            truncated=truncated,
+            fingerprint=fingerprint,
+        )
+
+
+def _places(starts: Ints, rows: Rows, counts: Ints) -> Rows:
+    """Where the packed parts of these rows belong: row r's from starts[r] on, counts of them."""
+    before = np.cumsum(counts) - counts
+    out: Rows = np.arange(int(counts.sum())) + np.repeat(starts[rows] - before, counts)
+    return out
 
 
 class Encoder:
@@ -54,7 +244,7 @@ class Encoder:
         self.dims = {"dense": config.hidden, "vocabulary": config.vocabulary}
         if self._model.multi is not None:
             self.dims["multi"] = self._model.multi.out_features
-        table = self._model.backbone.words.weight
+        table = self._model.backbone.word_embeddings.weight
         self.dtype, self.device = table.dtype, table.device
 
     @staticmethod
@@ -129,7 +319,7 @@ class Encoder:
             with torch.inference_mode():
                 outputs = self._model(inputs, asked)
                 if outputs.multi is not None:
-                    outputs = replace(outputs, multi=outputs.multi[outputs.kept])
+                    outputs = replace(outputs, multi=outputs.multi[outputs.multi_mask])
             owners = np.repeat(np.arange(len(some)), batch.lengths)
             kept = np.delete(owners, batch.cls)
             collect(rows, some, outputs, ids=batch.ids, owners=owners, multi_owners=kept)
@@ -278,10 +468,10 @@ class _Spans:
         if len(texts) != len(spans):
             raise InputError(f"{len(texts)} texts, but spans of {len(spans)}")
         tokenizer, shift = encoder.tokenizer, len(encoder.settings.prefix(role))
-        room = tokenizer.room(max_length)
+        room = tokenizer.content_limit(max_length)
         contents, owners, firsts, lasts = [], [], [], []
         for number, (text, inside) in enumerate(zip(texts, spans, strict=True)):
-            ids, places = tokenizer.places(text)
+            ids, places = tokenizer.with_offsets(text)
             contents.append(ids)
             wanted = np.array(inside, dtype=np.int64).reshape(-1, 2) + shift
             if len(wanted) and ((wanted[:, 0] < shift) | (wanted[:, 1] < wanted[:, 0])).any():

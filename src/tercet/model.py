@@ -1,21 +1,404 @@
 """The M3 model: a packed batch of token ids in, three representations out, from one trunk pass.
 
-Joins backbone and heads; knows nothing of texts or files. A head that the checkpoint lacks is
-None, and asking for it is the error.
+An XLM-RoBERTa trunk of any size on packed tokens (no padding kept; learned absolute positions
+counted from padding index + 1), and three heads on its last hidden states. A head that the
+checkpoint lacks is None. Knows nothing of texts or files. Source: method.md, "One pass, three
+representations" (M3 paper, section 3.2).
+
+Shapes: N tokens of the batch, B texts, T tokens of the longest, H hidden, M multi-vector size.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from tercet.backbone import PADDING, Backbone, BackboneConfig, Layout
 from tercet.config import Head
-from tercet.errors import ModelError
-from tercet.heads import MultiHead, SparseHead, dense_vectors, mean_vectors
-from tercet.tokens import TokenBatch
+from tercet.errors import InputError, ModelError
+from tercet.tokenizer import TokenBatch
+
+# In training, texts attended to together may be padded by at most this share (only queries, keys
+# and values are ever padded, and only without variable-length kernels).
+PADDING = 0.15
+
+# bfloat16 attention scores worked on at once on CPU: 2 MB, which stay in cache. Measured.
+SCORES = 1 << 20
+
+# The longest texts that attend by plain products in training on CPU: scores are kept. Measured.
+PLAIN = 512
+
+
+@dataclass(frozen=True)
+class BackboneConfig:
+    """The sizes of a trunk; the defaults are XLM-RoBERTa large with M3's positions."""
+
+    vocabulary: int = 250_002
+    hidden: int = 1024
+    layers: int = 24
+    heads: int = 16
+    feed_forward: int = 4096
+    positions: int = 8194  # rows of the table: the longest text + pad_id + 1
+    pad_id: int = 1
+    norm_eps: float = 1e-5
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name in (
+            "vocabulary",
+            "hidden",
+            "layers",
+            "heads",
+            "feed_forward",
+            "positions",
+        ):
+            if getattr(self, name) < 1:
+                raise ModelError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.hidden % self.heads:
+            raise ModelError(f"hidden size {self.hidden} is not a multiple of {self.heads} heads")
+
+    @property
+    def max_length(self) -> int:
+        """The longest text in tokens: position ids start at pad_id + 1."""
+        return self.positions - self.pad_id - 1
+
+
+class Layout:
+    """Where each text's tokens lie in a packed batch, and how texts are grouped for attention.
+
+    padding is the share by which neighbouring texts may be padded to attend together; 0 groups
+    texts of equal length only, so nothing is padded and what else is in the batch cannot matter.
+    """
+
+    def __init__(
+        self,
+        lengths: Sequence[int],
+        device: torch.device | str = "cpu",
+        *,
+        padding: float = PADDING,
+    ) -> None:
+        self.lengths = [int(length) for length in lengths]
+        if not self.lengths or min(self.lengths) < 1:
+            raise InputError("a batch needs at least one text of at least one token")
+        counts = torch.tensor(self.lengths)
+        self.longest = max(self.lengths)
+        self.tokens = int(counts.sum())
+        self.padding = padding
+        offsets = torch.zeros(len(counts) + 1, dtype=torch.int64)
+        torch.cumsum(counts, 0, out=offsets[1:])
+        places = torch.arange(self.tokens) - torch.repeat_interleave(offsets[:-1], counts)
+        self.positions = places.to(device)  # (N,) from 0
+        self.firsts = offsets[:-1].to(device)  # (B,) packed position of each text's first token
+        self.offsets = offsets.to(device, torch.int32)  # (B + 1,)
+
+    @cached_property
+    def groups(self) -> "list[Group]":
+        """Runs of neighbouring texts of similar length; varlen kernels do without."""
+        groups, first = [], 0
+        while first < len(self.lengths):
+            low = high = total = self.lengths[first]
+            last = first + 1
+            while last < len(self.lengths):
+                length = self.lengths[last]
+                tallest = max(high, length)
+                if tallest * (last + 1 - first) > (1 + self.padding) * (total + length):
+                    break
+                low, high, total, last = min(low, length), tallest, total + length, last + 1
+            padded = self.lengths[first:last] if low != high else None
+            groups.append(Group(last - first, high, total, padded, self.offsets.device))
+            first = last
+        return groups
+
+
+class Group:
+    """Neighbouring texts of similar length that attend in one call."""
+
+    def __init__(
+        self,
+        texts: int,
+        longest: int,
+        tokens: int,
+        padded: Sequence[int] | None,
+        device: torch.device,
+    ) -> None:
+        """padded holds the texts' lengths where they differ."""
+        self.texts, self.longest, self.tokens = texts, longest, tokens
+        self.slots: Tensor | None = None  # (tokens,) place of each token in (texts * longest)
+        self.mask: Tensor | None = None  # (texts, 1, 1, longest) True where a token is
+        if padded is not None:
+            seen = torch.arange(longest) < torch.tensor(padded)[:, None]
+            self.slots = seen.flatten().nonzero().squeeze(1).to(device)
+            self.mask = seen[:, None, None, :].to(device)
+
+    def attend(self, part: Tensor, heads: int) -> Tensor:
+        """Attention of the group's texts: (tokens of group, 3H) -> (tokens of group, H)."""
+        if self.slots is not None:
+            padded = part.new_zeros(self.texts * self.longest, part.shape[1])
+            part = padded.index_copy(0, self.slots, part)
+        split = part.view(self.texts, self.longest, 3, heads, -1).permute(2, 0, 3, 1, 4)
+        if part.dtype == torch.bfloat16 and part.device.type == "cpu":
+            if torch.is_grad_enabled() and self.longest <= PLAIN:
+                out = attend_plainly(split, self.mask)
+            elif self.mask is None and not torch.is_grad_enabled():
+                out = attend_in_blocks(split)
+            else:
+                q, k, v = split.unbind(0)
+                out = F.scaled_dot_product_attention(q, k, v, attn_mask=self.mask)
+        else:
+            q, k, v = split.unbind(0)
+            out = F.scaled_dot_product_attention(q, k, v, attn_mask=self.mask)
+        out = out.transpose(1, 2).reshape(self.texts * self.longest, -1)
+        return out if self.slots is None else out[self.slots]
+
+
+def attend_plainly(split: Tensor, mask: Tensor | None) -> Tensor:
+    """Attention by plain products with a gradient, (3, texts, heads, T, d) -> (texts, heads, T, d).
+
+    mask (texts, 1, 1, T) is True where a token is. On CPU in bfloat16 torch's fused kernel takes
+    several times as long in its backward pass; this keeps scores of texts * heads * T * T.
+    """
+    _, texts, heads, tokens, size = split.shape
+    q, k, v = split.reshape(3, texts * heads, tokens, size)
+    scores = torch.bmm(q * size**-0.5, k.transpose(1, 2))
+    if mask is not None:
+        scores = scores.view(texts, heads, tokens, tokens)
+        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+        scores = scores.view(texts * heads, tokens, tokens)
+    return torch.bmm(scores.softmax(-1), v).view(texts, heads, tokens, size)
+
+
+def attend_in_blocks(split: Tensor) -> Tensor:
+    """Unmasked attention by plain products, (3, texts, heads, T, d) -> (texts, heads, T, d).
+
+    On CPU in bfloat16 about 1.6 times as fast as torch's fused kernel, as long as a block of scores
+    stays in cache; scores are rounded to bfloat16, sums run in float32. Not differentiable.
+    """
+    _, texts, heads, tokens, size = split.shape
+    q, k, v = split.reshape(3, texts * heads, tokens, size)
+    nothing = q.new_empty(())  # beta = 0: never read
+    if len(q) * tokens * tokens <= SCORES:  # the general case with one block, without its copies
+        scores = torch.baddbmm(nothing, q, k.transpose(1, 2), beta=0, alpha=size**-0.5)
+        return torch.bmm(scores.softmax(-1), v).view(texts, heads, tokens, size)
+    out = torch.empty_like(q)
+    step = max(1, SCORES // (tokens * tokens))
+    rows = min(tokens, max(64, SCORES // tokens))
+    for first in range(0, texts * heads, step):
+        some = slice(first, first + step)
+        keys, values = k[some].transpose(1, 2), v[some]
+        for row in range(0, tokens, rows):
+            part = q[some, row : row + rows]
+            scores = torch.baddbmm(nothing, part, keys, beta=0, alpha=size**-0.5)
+            out[some, row : row + rows] = torch.bmm(scores.softmax(-1), values)
+    return out.view(texts, heads, tokens, size)
+
+
+def attention(qkv: Tensor, layout: Layout, heads: int) -> Tensor:
+    """Each token attends to its own text: (N, 3H) queries, keys, values -> (N, H)."""
+    if qkv.is_cuda and qkv.dtype in (torch.bfloat16, torch.float16):
+        try:
+            from torch.nn.attention.varlen import varlen_attn  # torch >= 2.10
+        except ImportError:
+            pass
+        else:
+            q, k, v = qkv.view(qkv.shape[0], 3, heads, -1).unbind(1)
+            longest = layout.longest
+            mixed = varlen_attn(q, k, v, layout.offsets, layout.offsets, longest, longest)
+            return mixed.reshape(qkv.shape[0], -1)  # type: ignore[union-attr]
+    # split, not slices: the gradient of a split is one concatenation
+    parts = torch.split(qkv, [group.tokens for group in layout.groups])
+    outs = [group.attend(part, heads) for group, part in zip(layout.groups, parts, strict=True)]
+    return outs[0] if len(outs) == 1 else torch.cat(outs)
+
+
+class Layer(nn.Module):
+    """One post-norm transformer layer, queries, keys and values in one product."""
+
+    def __init__(self, config: BackboneConfig) -> None:
+        super().__init__()
+        self.heads, self.dropout = config.heads, config.dropout
+        self.qkv = nn.Linear(config.hidden, 3 * config.hidden)
+        self.out = nn.Linear(config.hidden, config.hidden)
+        self.norm1 = nn.LayerNorm(config.hidden, config.norm_eps)
+        self.up = nn.Linear(config.hidden, config.feed_forward)
+        self.down = nn.Linear(config.feed_forward, config.hidden)
+        self.norm2 = nn.LayerNorm(config.hidden, config.norm_eps)
+
+    def forward(self, x: Tensor, layout: Layout) -> Tensor:
+        mixed = self.out(attention(self.qkv(x), layout, self.heads))
+        x = self.norm1(x + F.dropout(mixed, self.dropout, self.training))
+        fed = self.down(F.gelu(self.up(x)))
+        out: Tensor = self.norm2(x + F.dropout(fed, self.dropout, self.training))
+        return out
+
+
+class PackedLayer(nn.Module):
+    """A Layer for inference on CPU: weights in oneDNN's own order, GELU and residuals fused in."""
+
+    def __init__(self, layer: Layer) -> None:
+        super().__init__()
+        self.heads, self.norm1, self.norm2 = layer.heads, layer.norm1, layer.norm2
+        self.qkv, self.out = PackedLinear(layer.qkv), PackedLinear(layer.out)
+        self.up, self.down = PackedLinear(layer.up), PackedLinear(layer.down)
+
+    def forward(self, x: Tensor, layout: Layout) -> Tensor:
+        x = self.norm1(self.out.added_to(x, attention(self.qkv(x), layout, self.heads)))
+        out: Tensor = self.norm2(self.down.added_to(x, self.up(x, "gelu")))
+        return out
+
+
+class PackedLinear:
+    """A linear layer with a weight that oneDNN has reordered once instead of at every call."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        weight, self.bias = linear.weight.detach(), linear.bias.detach()
+        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight, None)
+
+    def __call__(self, x: Tensor, after: str = "none") -> Tensor:
+        """(N, in) -> (N, out), then nothing or "gelu"."""
+        ops = torch.ops.mkldnn
+        out: Tensor = ops._linear_pointwise(x, self.weight, self.bias, after, [], "none")
+        return out
+
+    def added_to(self, other: Tensor, x: Tensor) -> Tensor:
+        """other + linear(x), added before rounding."""
+        ops = torch.ops.mkldnn
+        out: Tensor = ops._linear_pointwise.binary(x, other, self.weight, self.bias, "add")
+        return out
+
+
+def packs(tensor: Tensor) -> bool:
+    """Whether layers with such weights can be packed: on CPU, where oneDNN can multiply them."""
+    ops = torch.ops.mkldnn
+    if tensor.device.type != "cpu" or not hasattr(ops, "_reorder_linear_weight"):
+        return False
+    if tensor.dtype == torch.bfloat16:
+        return bool(ops._is_mkldnn_bf16_supported())
+    return tensor.dtype == torch.float32
+
+
+class AddedRows(torch.autograd.Function):
+    """Rows of a table whose gradient is added to table.grad in place, once there is one.
+
+    Autograd would make a gradient as large as the table at each backward pass, and add that: 1 GB
+    for 250,002 words of 1,024, many times a step where a batch is split. Good for `backward()`
+    alone: `torch.autograd.grad` sees no gradient here.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, table: Tensor, ids: Tensor) -> Tensor:
+        ctx.table = table
+        ctx.save_for_backward(ids)
+        return F.embedding(ids, table)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None]:
+        (ids,) = ctx.saved_tensors
+        table = ctx.table
+        if not table.requires_grad:
+            return None, None
+        if table.grad is None:
+            table.grad = torch.zeros_like(table)
+        table.grad.index_add_(0, ids, grad.to(table.grad.dtype))
+        return None, None
+
+
+class Backbone(nn.Module):
+    """XLM-RoBERTa without pooler or language-model head."""
+
+    def __init__(self, config: BackboneConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.word_embeddings = nn.Embedding(config.vocabulary, config.hidden)
+        self.position_embeddings = nn.Embedding(config.positions, config.hidden)
+        self.type_embedding = nn.Parameter(torch.zeros(config.hidden))  # token type 0, the only one
+        self.norm = nn.LayerNorm(config.hidden, config.norm_eps)
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
+        self.checkpointing = False  # in training: compute each layer anew in the backward pass
+        self.adds_rows = False  # in training: see `AddedRows`
+
+    def pack(self) -> None:
+        """Makes this trunk faster and good for inference alone, where the machine allows it."""
+        self.requires_grad_(False)
+        if packs(self.word_embeddings.weight):
+            for number, layer in enumerate(self.layers):
+                if isinstance(layer, Layer):
+                    self.layers[number] = PackedLayer(layer)
+
+    def embed(self, ids: Tensor, layout: Layout) -> Tensor:
+        """Sums of word, position and type embeddings, normalised: (N,) -> (N, H)."""
+        positions = self.position_embeddings(self.rows(ids, layout))
+        words = (
+            AddedRows.apply(self.word_embeddings.weight, ids)  # type: ignore[no-untyped-call]
+            if self.adds_rows
+            else self.word_embeddings(ids)
+        )
+        x: Tensor = self.norm(words + positions + self.type_embedding)
+        return F.dropout(x, self.config.dropout, self.training)
+
+    def rows(self, ids: Tensor, layout: Layout) -> Tensor:
+        """Rows of the position table, (N,): pad_id + 1 and on, counted within each text.
+
+        A text may hold a literal <pad>: as in the reference it takes row pad_id and is not counted.
+        """
+        real = (ids != self.config.pad_id).long()
+        seen = torch.cumsum(real, 0)
+        firsts = torch.arange(len(ids), device=ids.device) - layout.positions
+        return self.config.pad_id + real * (seen - seen[firsts] + real[firsts])
+
+    def forward(self, ids: Tensor, layout: Layout) -> Tensor:
+        """Last hidden states of a packed batch, (N,) ids -> (N, H).
+
+        Raises InputError where a text has more tokens than the model has positions.
+        """
+        if layout.longest > self.config.max_length:
+            raise InputError(
+                f"a text of {layout.longest} tokens; this model has positions for"
+                f" {self.config.max_length}"
+            )
+        x = self.embed(ids, layout)
+        for layer in self.layers:
+            if self.checkpointing and torch.is_grad_enabled():
+                x = checkpoint(layer, x, layout, use_reentrant=False)
+            else:
+                x = layer(x, layout)
+        return x
+
+
+def dense_vectors(states: Tensor, firsts: Tensor) -> Tensor:
+    """e = norm(H[0]): the states of each text's [CLS], (N, H) and (B,) -> (B, H) float32."""
+    return F.normalize(states[firsts].float(), dim=-1)
+
+
+def mean_vectors(states: Tensor, positions: Tensor, owners: Tensor, rows: int) -> Tensor:
+    """norm of the mean of some states: (N, H), (K,) positions and the row of each -> (rows, H)."""
+    sums = states.new_zeros(rows, states.shape[1], dtype=torch.float32)
+    sums = sums.index_add(0, owners, states[positions].float())
+    return F.normalize(sums, dim=-1)  # the sum has the direction of the mean
+
+
+class SparseHead(nn.Linear):
+    """w_t = ReLU(W_lex . H[i]): one weight a token."""
+
+    def __init__(self, hidden: int) -> None:
+        super().__init__(hidden, 1)
+
+    def forward(self, states: Tensor) -> Tensor:
+        """(N, H) -> (N,) float32, >= 0."""
+        return F.relu(super().forward(states).float()).squeeze(-1)
+
+
+class MultiHead(nn.Linear):
+    """E = norm(W_mul H): one unit vector a token."""
+
+    def forward(self, states: Tensor) -> Tensor:
+        """(N, H) -> (N, M) float32 unit rows."""
+        return F.normalize(super().forward(states).float(), dim=-1)
 
 
 @dataclass(frozen=True)
@@ -41,14 +424,14 @@ class Outputs:
     """What the heads give for B texts of N tokens; a head not asked for is None.
 
     dense (B, H) unit rows; weights (N,) sparse weight of every token, 0 at ids that never weigh;
-    multi (N, M) unit rows, of which those at a [CLS] are not part of the representation (kept
-    marks the others). All float32.
+    multi (N, M) unit rows, of which those at a [CLS] are not part of the representation
+    (multi_mask marks the others). All float32.
     """
 
     dense: Tensor | None
     weights: Tensor | None
     multi: Tensor | None
-    kept: Tensor  # (N,) bool
+    multi_mask: Tensor  # (N,) bool
 
 
 class M3Model(nn.Module):
@@ -98,8 +481,8 @@ class M3Model(nn.Module):
 
     def represent(self, states: Tensor, inputs: Inputs, heads: Sequence[Head]) -> Outputs:
         """The asked heads on the trunk's last states, (N, H)."""
-        kept = torch.ones_like(inputs.ids, dtype=torch.bool)
-        kept[inputs.cls] = False
+        multi_mask = torch.ones_like(inputs.ids, dtype=torch.bool)
+        multi_mask[inputs.cls] = False
         weights = multi = None
         if "sparse" in heads and self.sparse is not None:
             weightless = self.get_buffer("weightless")[inputs.ids]
@@ -107,7 +490,7 @@ class M3Model(nn.Module):
         if "multi" in heads and self.multi is not None:
             multi = self.multi(states)
         dense = self.dense(states, inputs) if "dense" in heads else None
-        return Outputs(dense, weights, multi, kept)
+        return Outputs(dense, weights, multi, multi_mask)
 
     @staticmethod
     def dense(states: Tensor, inputs: Inputs) -> Tensor:
@@ -117,3 +500,65 @@ class M3Model(nn.Module):
         ends = inputs.layout.offsets[1:].to(torch.int64)
         owners = torch.searchsorted(ends, inputs.cls, right=True)  # (C,) text of each [CLS]
         return mean_vectors(states, inputs.cls, owners, len(ends))
+
+
+# Our names to the published ones (Hugging Face XLMRobertaModel), layer by layer.
+_LAYER_NAMES = {
+    "out": "attention.output.dense",
+    "norm1": "attention.output.LayerNorm",
+    "up": "intermediate.dense",
+    "down": "output.dense",
+    "norm2": "output.LayerNorm",
+}
+_TOP_NAMES = {
+    "word_embeddings.weight": "embeddings.word_embeddings.weight",
+    "position_embeddings.weight": "embeddings.position_embeddings.weight",
+    "norm.weight": "embeddings.LayerNorm.weight",
+    "norm.bias": "embeddings.LayerNorm.bias",
+}
+_TYPE = "embeddings.token_type_embeddings.weight"
+_QKV = ("query", "key", "value")
+
+
+def from_published(tensors: Mapping[str, Tensor], layers: int) -> dict[str, Tensor]:
+    """Renames a published state dict (no prefix) to ours; raises ModelError for what is missing."""
+
+    def take(name: str) -> Tensor:
+        if name not in tensors:
+            raise ModelError(f"the checkpoint has no tensor {name!r}")
+        return tensors[name]
+
+    state = {ours: take(theirs) for ours, theirs in _TOP_NAMES.items()}
+    state["type_embedding"] = take(_TYPE)[0]
+    for number in range(layers):
+        theirs_at = f"encoder.layer.{number}"
+        for kind in ("weight", "bias"):
+            parts = [take(f"{theirs_at}.attention.self.{name}.{kind}") for name in _QKV]
+            state[f"layers.{number}.qkv.{kind}"] = torch.cat(parts)
+            for ours, theirs in _LAYER_NAMES.items():
+                state[f"layers.{number}.{ours}.{kind}"] = take(f"{theirs_at}.{theirs}.{kind}")
+    return state
+
+
+def to_published(state: Mapping[str, Tensor], layers: int) -> dict[str, Tensor]:
+    """The inverse of from_published."""
+    tensors = {theirs: state[ours] for ours, theirs in _TOP_NAMES.items()}
+    tensors[_TYPE] = state["type_embedding"][None]
+    for number in range(layers):
+        theirs_at = f"encoder.layer.{number}"
+        for kind in ("weight", "bias"):
+            fused = state[f"layers.{number}.qkv.{kind}"].chunk(3)
+            for name, part in zip(_QKV, fused, strict=True):
+                tensors[f"{theirs_at}.attention.self.{name}.{kind}"] = part
+            for ours, theirs in _LAYER_NAMES.items():
+                tensors[f"{theirs_at}.{theirs}.{kind}"] = state[f"layers.{number}.{ours}.{kind}"]
+    return {name: tensor.contiguous() for name, tensor in tensors.items()}
+
+
+_OLD_NAME = re.compile(r"(^|\.)(words|places|kind)(\.weight)?(/|$)")
+_NEW_NAME = {"words": "word_embeddings", "places": "position_embeddings", "kind": "type_embedding"}
+
+
+def current_name(name: str) -> str:
+    """A parameter's name of today from one that an older run saved; "/moment" may follow."""
+    return _OLD_NAME.sub(lambda m: f"{m[1]}{_NEW_NAME[m[2]]}{m[3] or ''}{m[4]}", name)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tercet.errors import InputError, MissingExtraError
-from tercet.whole import whole_file
+from tercet.io import atomic_write
 
 Row = dict[str, Any]
 NumberedRows = Iterator[tuple[int, Row]]
@@ -391,7 +391,7 @@ def write_lines(path: Path, lines: Iterable[bytes]) -> int:
     The file appears whole or not at all; the same lines give the same bytes.
     """
     count = 0
-    with whole_file(path) as file:
+    with atomic_write(path) as file:
         for line in lines:
             file.write(line)
             count += 1

@@ -25,7 +25,7 @@ from tercet.evaluate.doctor.reference import Live, Reference
 from tercet.evaluate.doctor.report import Diagnosis, machine, text
 from tercet.evaluate.doctor.texts import golden_texts
 from tercet.model import M3Model
-from tercet.tokens import Tokenizer
+from tercet.tokenizer import Tokenizer
 from tests.chat_server import HTML, NO_JSON, Reply, fails
 from tests.evaluate.embedding_server import Defect, EmbeddingServer, Model
 

@@ -82,9 +82,9 @@ def test_multi_vectors_are_equal_before_they_are_stored(
             inputs = Inputs.of(encoder.tokenizer.encode([TEXTS[row]]))
             out = encoder.model(inputs, ("multi",))
         start, stop = golden["offsets"][row : row + 2]
-        assert int(out.kept.sum()) == stop - start
+        assert int(out.multi_mask.sum()) == stop - start
         mine = (golden["tokens"] >= start) & (golden["tokens"] < stop)
-        found = out.multi[out.kept].numpy()[golden["tokens"][mine] - start]
+        found = out.multi[out.multi_mask].numpy()[golden["tokens"][mine] - start]
         errors = found - golden["multi"][mine]
         assert np.abs(errors).max() <= ABSOLUTE
         assert np.linalg.norm(errors, axis=1).max() <= RELATIVE

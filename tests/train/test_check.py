@@ -10,7 +10,7 @@ import pytest
 
 from tercet.cli import run
 from tercet.errors import ModelError
-from tercet.tokens import Tokenizer
+from tercet.tokenizer import Tokenizer
 from tercet.train import check as module
 from tercet.train.check import FileReport, Found, Lengths, check_files, read_tokenizer
 from tercet.train.config import DataConfig, SourceConfig

@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer as Backend
 
-from tercet.tokens import Tokenizer
+from tercet.tokenizer import Tokenizer
 from tercet.train import counts
 from tercet.train.counts import token_counts
 

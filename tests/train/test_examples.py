@@ -15,7 +15,7 @@ from tokenizers import Tokenizer as Backend
 from tercet.config import default_cache
 from tercet.errors import InputError
 from tercet.split import COMMON_PARTNERS, text_key
-from tercet.tokens import Tokenizer
+from tercet.tokenizer import Tokenizer
 from tercet.train.config import DataConfig, SourceConfig
 from tercet.train.examples import Examples, Ragged, is_parallel
 from tests.kinds import KINDS, write_as
@@ -344,7 +344,7 @@ def test_nothing_is_left_of_a_build_that_fails(tokenizer: Tokenizer, tmp_path: P
 CHILD = """
 import os, signal, sys
 from pathlib import Path
-from tercet.tokens import Tokenizer
+from tercet.tokenizer import Tokenizer
 from tercet.train.config import DataConfig, SourceConfig
 from tercet.train.examples import Examples
 tokenizer = Tokenizer.from_file(Path(sys.argv[1]) / "tokenizer.json")

@@ -4,10 +4,9 @@ import copy
 
 import torch
 
-from tercet.backbone import Layout
 from tercet.checkpoint import read_checkpoint, write_checkpoint
-from tercet.model import M3Model
-from tercet.tokens import Tokenizer
+from tercet.model import Layout, M3Model
+from tercet.tokenizer import Tokenizer
 from tercet.train.positions import extend_positions
 
 
@@ -28,9 +27,9 @@ def test_old_texts_keep_their_states_and_new_ones_are_read(tiny_model: M3Model) 
 
 def test_learned_rows_repeat_and_the_first_ones_do_not(tiny_model: M3Model) -> None:
     new = copy.deepcopy(tiny_model.backbone)
-    old = new.places.weight.clone()  # 512 rows: 0 and 1 (pad), then 510 learned ones
+    old = new.position_embeddings.weight.clone()  # 512 rows: 0 and 1 (pad), then 510 learned ones
     extend_positions(new, 1300)
-    table = new.places.weight
+    table = new.position_embeddings.weight
     assert torch.equal(table[:512], old)
     assert torch.equal(table[512:1022], old[2:])
     assert torch.equal(table[1022:], old[2 : 2 + 278])
@@ -39,10 +38,10 @@ def test_learned_rows_repeat_and_the_first_ones_do_not(tiny_model: M3Model) -> N
 
 def test_a_table_that_is_long_enough_stays(tiny_model: M3Model, tokenizer: Tokenizer) -> None:
     new = copy.deepcopy(tiny_model.backbone)
-    table = new.places.weight
+    table = new.position_embeddings.weight
     assert not extend_positions(new, 512)
     assert not extend_positions(new, 100)
-    assert new.places.weight is table
+    assert new.position_embeddings.weight is table
 
 
 def test_an_extended_model_is_written_and_read(
@@ -53,4 +52,6 @@ def test_an_extended_model_is_written_and_read(
     write_checkpoint(tmp_path / "long", new, tokenizer)
     read = read_checkpoint(tmp_path / "long")
     assert read.model.backbone.config.max_length == 998
-    assert torch.equal(read.model.backbone.places.weight, new.backbone.places.weight)
+    assert torch.equal(
+        read.model.backbone.position_embeddings.weight, new.backbone.position_embeddings.weight
+    )

@@ -8,10 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tercet.backbone import Backbone, BackboneConfig, Layout
 from tercet.errors import ModelError
-from tercet.model import Inputs
-from tercet.tokens import TokenBatch, Tokenizer
+from tercet.model import Backbone, BackboneConfig, Inputs, Layout
+from tercet.tokenizer import TokenBatch, Tokenizer
 from tercet.train import retromae
 from tercet.train.config import RetroConfig
 from tercet.train.retromae import (

@@ -540,8 +540,8 @@ def test_words_of_a_frozen_table_stay(tree: dict[str, Any], tiny_checkpoint: Pat
     tree["optimiser"] |= {"embedding_lr": 0.0}
     after = Encoder.load(train(from_tree(tree), log=quiet)).model.backbone
     before = Encoder.load(tiny_checkpoint).model.backbone
-    assert torch.equal(after.words.weight, before.words.weight)
-    assert not torch.equal(after.places.weight, before.places.weight)
+    assert torch.equal(after.word_embeddings.weight, before.word_embeddings.weight)
+    assert not torch.equal(after.position_embeddings.weight, before.position_embeddings.weight)
 
 
 def test_products_in_bfloat16_stay_near(tree: dict[str, Any]) -> None:

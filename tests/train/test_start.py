@@ -10,10 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tercet.backbone import to_published
 from tercet.checkpoint import Checkpoint, read_checkpoint
 from tercet.encoder import Encoder
 from tercet.errors import InputError, ModelError
+from tercet.model import to_published
 from tercet.train.packed import read_packed
 from tercet.train.start import (
     FitSample,

@@ -13,7 +13,7 @@ from tercet.checkpoint import Checkpoint, Settings, read_checkpoint, write_check
 from tercet.errors import InputError
 from tercet.model import M3Model
 from tercet.split import text_key
-from tercet.tokens import Tokenizer
+from tercet.tokenizer import Tokenizer
 from tercet.train import start, teacher
 from tercet.train.collate import Collator
 from tercet.train.config import TrainConfig, from_tree
@@ -126,12 +126,12 @@ def test_tokens_of_another_vocabulary_take_the_vector_of_the_token_that_covers_t
     found = TeacherVectors.load(tmp_path / "taught")
     row = int(found.rows(np.array([text_key(text)]))[0])
     vectors = found.tokens[found.token_offsets[row] : found.token_offsets[row + 1]]
-    _, mine = student.places(text)
+    _, mine = student.with_offsets(text)
     assert len(vectors) == len(mine) + 1
     tokens = tiny.tokenizer.encode(["river city " + text])
     assert tiny.model.multi is not None
     theirs = tiny.model.multi(sample_states(tiny.model, tokens))[3:].detach().numpy()
-    _, spans = tiny.tokenizer.places(text)
+    _, spans = tiny.tokenizer.with_offsets(text)
     for at, (_, end) in enumerate(mine.tolist()):
         owner = next(n for n, (_, last) in enumerate(spans.tolist()) if end <= last)
         assert np.allclose(vectors[at], theirs[owner], atol=3e-3)
@@ -227,7 +227,9 @@ def test_align_draws_a_damaged_student_back_to_its_teacher(
     for name in ("teacher_dense", "teacher_tokens", "teacher_rarity"):
         assert reports[-1][name] < reports[0][name]
     # what is frozen stays
-    assert torch.equal(healed.model.backbone.words.weight, damaged.model.backbone.words.weight)
+    assert torch.equal(
+        healed.model.backbone.word_embeddings.weight, damaged.model.backbone.word_embeddings.weight
+    )
     assert torch.equal(healed.model.multi.weight, damaged.model.multi.weight)  # type: ignore[union-attr]
 
 

@@ -12,8 +12,7 @@ from tokenizers import AddedToken
 from tokenizers import Tokenizer as Backend
 
 from tercet.errors import InputError, ModelError
-from tercet.sentencepiece import unigram
-from tercet.tokens import Tokenizer
+from tercet.tokenizer import Tokenizer, unigram
 from tercet.train import counts as counting
 from tercet.train.vocabulary import (
     LanguageCounts,

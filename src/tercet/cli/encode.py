@@ -79,7 +79,8 @@ def encode(file: Path, out: Path, cut: Cut, as_json: bool, **options: Any) -> No
       tercet encode papers.jsonl --out vectors --shard 2/8
       tercet encode papers.jsonl --out vectors --ray auto
     """
-    from tercet.bulk import SUFFIXES, EncodeJob, check_absent
+    from tercet.bulk import SUFFIXES, EncodeJob
+    from tercet.embeddings import check_absent
 
     if file.suffix.lower() not in SUFFIXES:
         raise click.UsageError(f"{file}: give a file that ends in {' or '.join(SUFFIXES)}")

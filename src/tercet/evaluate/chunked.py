@@ -20,7 +20,7 @@ from tercet.errors import InputError
 from tercet.evaluate.columns import Owners
 from tercet.evaluate.encoding import Advance, Digest
 from tercet.evaluate.tasks import Corpus, Texts
-from tercet.whole import whole_file
+from tercet.io import atomic_write
 
 FORMAT = 1
 
@@ -77,7 +77,7 @@ def cut_corpus(
                 found.extend((number, *span))
             advance(1)
         spans = np.frombuffer(found, np.int64).reshape(-1, 4)
-        with whole_file(place) as file:
+        with atomic_write(place) as file:
             np.save(file, spans)
     passages = int(spans[-1, 0]) + 1 if len(spans) else 0
     owners = Owners.make(np.ascontiguousarray(spans[:, 0]), passages)

@@ -15,10 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from tercet.config import MAX_LENGTH, Head, Role
-from tercet.embeddings import Embeddings
+from tercet.embeddings import Embeddings, EmbeddingsWriter
 from tercet.encoder import Encoder
 from tercet.errors import InputError, ModelError, StoreError
-from tercet.writer import EmbeddingsWriter
 
 TEXTS, CHARACTERS = 1 << 14, 1 << 21  # of a block, at most: its vectors are in memory at once
 FORMAT = 2

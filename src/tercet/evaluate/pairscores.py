@@ -13,9 +13,9 @@ import numpy as np
 from tercet.embeddings import Embeddings
 from tercet.evaluate.encoding import CHARACTERS, TEXTS, Cache, Settings, digest_of
 from tercet.evaluate.tasks import Corpus
+from tercet.io import atomic_write
 from tercet.ranking import MultiRanker, Places
 from tercet.scores import Scores
-from tercet.whole import whole_file
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Streamed:
         found = MultiRanker(queries, self.cache.once(texts, self.settings), len(texts)).score(
             rows, at
         )
-        with whole_file(place) as file:
+        with atomic_write(place) as file:
             np.save(file, found)
         return found
 

@@ -24,7 +24,7 @@ from tercet.evaluate.suites import PUBLISHED, Suite, load
 from tercet.evaluate.tasks import Bitext, Task
 from tercet.evaluate.trec import Run, read_run, write_qrels, write_run
 from tercet.evaluate.tuning import Tuned
-from tercet.whole import whole_file
+from tercet.io import atomic_write
 
 REPORT, PAGE, RUNS, QRELS = "report.json", "report.html", "runs", "qrels"
 
@@ -308,7 +308,7 @@ def write_report(folder: Path, made: Mapping[str, Any]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Writes a file that appears whole or not at all."""
-    with whole_file(path) as file:
+    with atomic_write(path) as file:
         file.write(text.encode("utf-8", "backslashreplace"))
 
 

@@ -17,10 +17,10 @@ import numpy.typing as npt
 
 from tercet.errors import InputError
 from tercet.evaluate.tasks import Qrels
+from tercet.io import atomic_write
 from tercet.ranking import Places, Ranked
 from tercet.rows import LARGEST
 from tercet.scores import Scores
-from tercet.whole import whole_file
 
 Ids = npt.NDArray[np.object_]  # strings: an id stands in memory once, however often it is found
 TAG = "tercet"
@@ -280,7 +280,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 
 def _write(path: Path, lines: Iterable[str]) -> None:
     try:
-        with whole_file(path) as file:
+        with atomic_write(path) as file:
             file.writelines(f"{line}\n".encode() for line in lines)
     except UnicodeEncodeError as error:
         raise InputError(f"{path}: an id is not Unicode text: {error}") from error

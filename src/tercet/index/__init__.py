@@ -18,7 +18,7 @@ from tercet.index.base import (
 )
 from tercet.index.files import fsync_folder, read_json, write_json
 from tercet.index.store import RowStore
-from tercet.whole import whole_folder
+from tercet.io import atomic_folder
 
 __all__ = ["DEFAULT_CANDIDATES", "Filter", "Index", "IndexSpec", "create_index", "open_index"]
 
@@ -51,7 +51,7 @@ def create_index(
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise StoreError(f"{target} exists and is not empty: open it, or choose another folder")
     try:
-        with whole_folder(target) as scratch:
+        with atomic_folder(target) as scratch:
             RowStore.create(scratch, spec)
             write_json(scratch / "index.json", spec.to_json())
         fsync_folder(target.parent)

@@ -14,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from tercet import checkpoint
+from tercet.checkpoint import fetch
 from tercet.errors import InputError
-from tercet.hub import fetch
 from tercet.rows import Record, Row, check_row, numbered_rows
 from tercet.split import group_rows, text_key
-from tercet.tokens import Tokenizer
+from tercet.tokenizer import Tokenizer
 
 KEPT = 20  # defects of a file that are told one by one
 # Characters of a field: three times what 8,192 tokens hold in most scripts, so mostly never read.

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from tercet.errors import InputError
 from tercet.split import text_key
-from tercet.tokens import TokenBatch, Tokenizer
+from tercet.tokenizer import TokenBatch, Tokenizer
 from tercet.train.config import DataConfig
 from tercet.train.examples import Examples, Ragged
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from tercet.tokens import Tokenizer
+from tercet.tokenizer import Tokenizer
 
 SPACE = "▁"
 BLOCK, CHARACTERS = 1 << 16, 1 << 23  # texts and characters counted at once

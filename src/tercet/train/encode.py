@@ -9,12 +9,10 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from tercet.batching import batches
 from tercet.config import Head
 from tercet.embeddings import Embeddings
-from tercet.encoder import collect
+from tercet.encoder import RowCollector, batches, collect
 from tercet.model import Inputs, M3Model
-from tercet.reduce import RowCollector
 from tercet.train.collate import Framing, frame
 from tercet.train.dev import Encode, Rows
 from tercet.train.examples import Examples
@@ -36,7 +34,7 @@ def model_encoder(
     dims = {"dense": config.hidden, "vocabulary": config.vocabulary}
     if model.multi is not None:
         dims["multi"] = model.multi.out_features
-    device = model.backbone.words.weight.device
+    device = model.backbone.word_embeddings.weight.device
     most = min(max_length, config.max_length)
 
     @torch.inference_mode()
@@ -51,7 +49,7 @@ def model_encoder(
                 outputs = model(Inputs.of(batch, device), heads)
             owners = np.repeat(np.arange(len(some)), batch.lengths)
             if outputs.multi is not None:
-                outputs = replace(outputs, multi=outputs.multi[outputs.kept])
+                outputs = replace(outputs, multi=outputs.multi[outputs.multi_mask])
             kept = np.delete(owners, batch.cls)
             collect(rows, some, outputs, ids=batch.ids, owners=owners, multi_owners=kept)
         model.train(was)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from tercet.errors import InputError
 from tercet.rows import files_of, parts_of
-from tercet.tokens import Tokenizer
+from tercet.tokenizer import Tokenizer
 from tercet.train.arrays import Arrays, open_arrays
 from tercet.train.config import DataConfig, SourceConfig
 from tercet.train.tokenise import ARRAYS, Progress, Roles, write_examples

@@ -49,7 +49,7 @@ def make_optimiser(model: nn.Module, config: OptimiserConfig) -> torch.optim.Ada
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        if name.endswith("words.weight"):
+        if name.endswith("word_embeddings.weight"):
             words.append(parameter)
         else:
             (matrices if parameter.ndim > 1 else others).append(parameter)

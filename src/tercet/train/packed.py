@@ -19,8 +19,7 @@ from tokenizers import normalizers
 from torch import Tensor
 
 from tercet.errors import ModelError
-from tercet.sentencepiece import unigram
-from tercet.tokens import Tokenizer
+from tercet.tokenizer import Tokenizer, unigram
 
 MAGIC = b"E5S1"
 _BLOCK = np.dtype([("scale", "<f2"), ("pairs", "u1", 16)])  # 32 weights, two in a byte

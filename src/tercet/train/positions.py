@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from tercet.backbone import Backbone
+from tercet.model import Backbone
 
 
 @torch.no_grad()
@@ -23,7 +23,7 @@ def extend_positions(backbone: Backbone, positions: int) -> bool:
     config = backbone.config
     if positions <= config.positions:
         return False
-    old = backbone.places.weight
+    old = backbone.position_embeddings.weight
     first = config.pad_id + 1
     rows = torch.arange(positions, device=old.device)
     learned = first + (rows - first) % (config.positions - first)
@@ -31,6 +31,6 @@ def extend_positions(backbone: Backbone, positions: int) -> bool:
     table.weight = nn.Parameter(
         old[torch.where(rows < first, rows, learned)], requires_grad=old.requires_grad
     )
-    backbone.places = table
+    backbone.position_embeddings = table
     backbone.config = replace(config, positions=positions)
     return True

@@ -11,15 +11,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from tercet.backbone import BackboneConfig, Layer
-from tercet.checkpoint import Checkpoint, read_checkpoint
+from tercet.checkpoint import Checkpoint, TensorFiles, read_checkpoint, weight_files
 from tercet.config import HEADS, Head, default_cache
 from tercet.encoder import BUNDLED, multiplies_bfloat16
 from tercet.errors import InputError, ModelError
-from tercet.heads import MultiHead, SparseHead
-from tercet.model import M3Model
-from tercet.tensorfiles import TensorFiles, weight_files
-from tercet.tokens import MASK
+from tercet.model import BackboneConfig, Layer, M3Model, MultiHead, SparseHead
+from tercet.tokenizer import MASK
 from tercet.train.config import TrainConfig, frozen_layers
 from tercet.train.distributed import World
 from tercet.train.examples import Examples
@@ -130,12 +127,12 @@ def load_model(config: TrainConfig, device: torch.device) -> Checkpoint:
     model.backbone.adds_rows = True
     model.requires_grad_(True)
     if config.optimiser.embedding_lr == 0:
-        model.backbone.words.requires_grad_(False)
+        model.backbone.word_embeddings.requires_grad_(False)
     trunk = model.backbone
     parts: dict[str, tuple[nn.Module | nn.Parameter | None, ...]] = {
-        "words": (trunk.words,),
-        "positions": (trunk.places,),
-        "layers": (trunk.layers, trunk.norm, trunk.kind),
+        "words": (trunk.word_embeddings,),
+        "positions": (trunk.position_embeddings,),
+        "layers": (trunk.layers, trunk.norm, trunk.type_embedding),
         "sparse": (model.sparse,),
         "multi": (model.multi,),
     }

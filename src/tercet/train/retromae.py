@@ -21,9 +21,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from tercet.backbone import Backbone, BackboneConfig, Group, Layout
 from tercet.errors import ModelError
-from tercet.model import Inputs
+from tercet.model import Backbone, BackboneConfig, Group, Inputs, Layout
 from tercet.train.config import RetroConfig
 from tercet.train.word_loss import blockwise_cross_entropy
 
@@ -291,10 +290,10 @@ class RetroMAE(nn.Module):
         cls = states[layout.firsts]  # (B, H)
         embedded = trunk.embed(ids, layout)  # 2
         keys = embedded.index_copy(0, layout.firsts, cls.to(embedded.dtype))
-        queries = cls[owners(layout)] + trunk.places(trunk.rows(ids, layout))
+        queries = cls[owners(layout)] + trunk.position_embeddings(trunk.rows(ids, layout))
         rebuilt = self.decoder(queries, keys, layout, seeds)
         content = ~self.get_buffer("special")[ids]
-        words = trunk.words.weight
+        words = trunk.word_embeddings.weight
         encoder = self.head(states[wanted], words, ids[wanted])
         decoder = self.head(rebuilt[content], words, ids[content])
         return TokenLosses(encoder.sum(), decoder.sum(), len(encoder), len(decoder))

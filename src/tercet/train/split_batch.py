@@ -23,7 +23,7 @@ from torch import Tensor
 
 from tercet.config import Head
 from tercet.model import Inputs, M3Model
-from tercet.tokens import TokenBatch
+from tercet.tokenizer import TokenBatch
 
 Numbers = npt.NDArray[np.int64]
 Context = Callable[[], AbstractContextManager[object]]
@@ -176,7 +176,9 @@ def encode(model: M3Model, piece: Piece, heads: Sequence[Head], context: Context
     with context():
         outputs = model(piece.inputs, heads)
     multi = outputs.multi
-    return Kept(outputs.dense, outputs.weights, None if multi is None else multi[outputs.kept])
+    return Kept(
+        outputs.dense, outputs.weights, None if multi is None else multi[outputs.multi_mask]
+    )
 
 
 class RandomStates:

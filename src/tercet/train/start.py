@@ -21,23 +21,31 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from tercet.backbone import BackboneConfig, Layer, from_published
-from tercet.batching import batches
 from tercet.checkpoint import (
     Settings,
+    TensorFiles,
+    fetch,
     read_checkpoint,
     read_config,
     read_tokenizer,
+    weight_files,
     write_checkpoint,
 )
-from tercet.encoder import multiplies_bfloat16
+from tercet.encoder import batches, multiplies_bfloat16
 from tercet.errors import InputError, ModelError
-from tercet.heads import MultiHead, SparseHead, dense_vectors, mean_vectors
-from tercet.hub import fetch
-from tercet.model import Inputs, M3Model
+from tercet.model import (
+    BackboneConfig,
+    Inputs,
+    Layer,
+    M3Model,
+    MultiHead,
+    SparseHead,
+    dense_vectors,
+    from_published,
+    mean_vectors,
+)
 from tercet.rows import tagged_texts, text_files
-from tercet.tensorfiles import TensorFiles, weight_files
-from tercet.tokens import TokenBatch, Tokenizer
+from tercet.tokenizer import TokenBatch, Tokenizer
 from tercet.train.packed import is_packed, read_packed
 from tercet.train.positions import extend_positions
 from tercet.train.trim import with_rows
@@ -268,9 +276,11 @@ def _from_bert(config: BackboneConfig, tensors: Any, tokenizer: Tokenizer) -> M3
     """A trunk without heads from tensors by published names, in BERT's order of positions."""
     state = from_published(tensors, config.layers)
     first = tokenizer.pad_id + 1
-    places = state["places.weight"]
-    state["places.weight"] = torch.cat((places.new_zeros(first, places.shape[1]), places))
-    state["words.weight"] = state["words.weight"][: tokenizer.vocabulary]
+    places = state["position_embeddings.weight"]
+    state["position_embeddings.weight"] = torch.cat(
+        (places.new_zeros(first, places.shape[1]), places)
+    )
+    state["word_embeddings.weight"] = state["word_embeddings.weight"][: tokenizer.vocabulary]
     config = replace(
         config,
         vocabulary=tokenizer.vocabulary,

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from tercet.errors import TercetError
+from tercet.model import current_name
 
 FORMAT = 1
 Facts = dict[str, Any]
@@ -110,8 +111,11 @@ def load(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer) -> Fact
     """
     facts = read_facts(path)
     try:
-        model.load_state_dict(load_file(path / "model.safetensors"))
-        moments = load_file(path / "optimiser.safetensors")
+        weights, moments = (
+            {current_name(name): tensor for name, tensor in load_file(path / file).items()}
+            for file in ("model.safetensors", "optimiser.safetensors")
+        )
+        model.load_state_dict(weights)
     except (SafetensorError, RuntimeError, OSError) as error:
         first = str(error).strip().split("\n", 1)[0]
         raise _damaged(path, path, first) from error

@@ -20,16 +20,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from tercet.batching import batches
-from tercet.checkpoint import Checkpoint, read_checkpoint, read_tokenizer
-from tercet.encoder import multiplies_bfloat16, usable_device
+from tercet.checkpoint import Checkpoint, fetch, read_checkpoint, read_tokenizer
+from tercet.encoder import batches, multiplies_bfloat16, usable_device
 from tercet.errors import InputError, MissingExtraError
-from tercet.heads import dense_vectors
-from tercet.hub import fetch
-from tercet.model import Inputs
+from tercet.io import atomic_write
+from tercet.model import Inputs, dense_vectors
 from tercet.rows import numbered_rows, tagged_fields, text_files
 from tercet.split import text_key
-from tercet.tokens import TokenBatch, Tokenizer
+from tercet.tokenizer import TokenBatch, Tokenizer
 from tercet.train.arrays import LIST, ArraysWriter, open_arrays
 from tercet.train.examples import Examples
 from tercet.train.start import (
@@ -41,7 +39,6 @@ from tercet.train.start import (
     token_idf,
 )
 from tercet.train.vocabulary import count_languages
-from tercet.whole import whole_file
 
 Ids = npt.NDArray[np.int64]
 Watch = Callable[[int, int], None]  # texts done, of all
@@ -269,7 +266,7 @@ def _part(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         except (OSError, ValueError, KeyError, BadZipFile):
             path.unlink()
     found = make()
-    with whole_file(path) as file:
+    with atomic_write(path) as file:
         np.savez(file, **found)
     return found
 
@@ -344,7 +341,7 @@ class _TercetReader:
         prefixes = {"query": self.config.query_prefix, "passage": self.config.passage_prefix}
         full = [prefixes[one.role] + one.text for one in texts]
         shift = np.array([len(prefixes[one.role]) for one in texts])
-        places = [self.tokenizer.places(text) for text in full]
+        places = [self.tokenizer.with_offsets(text) for text in full]
         cuts = [self._windows(ids) for ids, _ in places]
         first = np.concatenate(([0], np.cumsum([len(cut) for cut in cuts])))  # window of a text
         tokens = self.tokenizer.frame([w for cut in cuts for w in cut], max_length=self.limit)
@@ -377,7 +374,7 @@ class _TercetReader:
 
     def _windows(self, ids: list[int]) -> list[list[int]]:
         """A text whole, cut later, or in windows that the teacher reads one by one."""
-        room = self.tokenizer.room(self.limit)
+        room = self.tokenizer.content_limit(self.limit)
         if not self.config.windows or len(ids) <= room:
             return [ids]
         return [ids[at : at + room] for at in range(0, len(ids), room)]
@@ -385,7 +382,7 @@ class _TercetReader:
     def _covering(self, text: str, ends: Ids) -> Ids:
         """The teacher's token for each of the student's tokens and for </s>, its last one."""
         assert self.student is not None
-        _, mine = self.student.places(text)
+        _, mine = self.student.with_offsets(text)
         seen = mine[:, 1] <= (ends[-1] if len(ends) else 0)  # what the teacher's limit left
         found = np.searchsorted(ends, mine[seen, 1], side="left")
         return np.append(found.clip(max=max(0, len(ends) - 1)), len(ends))

@@ -16,7 +16,7 @@ import numpy as np
 from tercet.errors import InputError
 from tercet.rows import Record, check_row, numbered_rows, parts_of
 from tercet.split import group_rows, text_key
-from tercet.tokens import Tokenizer
+from tercet.tokenizer import Tokenizer
 from tercet.train.arrays import ArraysWriter
 from tercet.train.config import DataConfig
 
@@ -62,8 +62,8 @@ class Roles:
     def of(config: DataConfig, tokenizer: Tokenizer) -> "Roles":
         """The roles of a config."""
         return Roles(
-            Role(config.query_prefix, tokenizer.room(config.query_tokens)),
-            Role(config.passage_prefix, tokenizer.room(config.passage_tokens)),
+            Role(config.query_prefix, tokenizer.content_limit(config.query_tokens)),
+            Role(config.passage_prefix, tokenizer.content_limit(config.passage_tokens)),
         )
 
 

@@ -17,17 +17,23 @@ import scipy.sparse as sp
 import torch
 from safetensors import safe_open
 
-from tercet.checkpoint import EMBEDDINGS, Checkpoint, read_checkpoint, write_checkpoint
+from tercet.checkpoint import (
+    EMBEDDINGS,
+    Checkpoint,
+    fetch,
+    load_torch,
+    read_checkpoint,
+    weight_files,
+    write_checkpoint,
+)
 from tercet.config import HEADS, Head
 from tercet.embeddings import Embeddings
 from tercet.encoder import Encoder
 from tercet.errors import InputError, ModelError
-from tercet.hub import fetch
 from tercet.model import M3Model
 from tercet.rows import tagged_texts, text_files
 from tercet.scores import dense_scores, lexical_scores, maxsim_scores
-from tercet.tensorfiles import load_torch, weight_files
-from tercet.tokens import Tokenizer
+from tercet.tokenizer import Tokenizer
 from tercet.train.counts import token_counts
 from tercet.train.vocabulary import (
     ALPHA,
@@ -172,7 +178,7 @@ def with_rows(model: M3Model, rows: Rows, tokenizer: Tokenizer) -> M3Model:
             multi=None if model.multi is None else model.multi.out_features,
         )
     state = model.state_dict()
-    name = "backbone.words.weight"
+    name = "backbone.word_embeddings.weight"
     state[name] = state[name][torch.from_numpy(rows)]
     small.load_state_dict(state, assign=True)
     return small.eval()

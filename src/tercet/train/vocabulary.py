@@ -16,7 +16,7 @@ import scipy.sparse as sp
 
 from tercet.errors import InputError, ModelError
 from tercet.rows import tagged_texts
-from tercet.tokens import CLS, EOS, MASK, PAD, UNK, Tokenizer
+from tercet.tokenizer import CLS, EOS, MASK, PAD, UNK, Tokenizer
 from tercet.train.counts import SPACE, token_counts
 
 FIRST = (

@@ -17,7 +17,7 @@ from tercet.data.mix.sources import parse_source, read_config
 from tercet.data.shards import Parts, Shard, merge, parts_folder, run, run_part
 from tercet.errors import InputError
 from tercet.rows import check_row, files_of, numbered_rows, read_rows
-from tercet.tokens import Tokenizer
+from tercet.tokenizer import Tokenizer
 from tercet.train.config import LENGTHS
 
 Rows = list[dict[str, Any]]

@@ -24,8 +24,8 @@ from tercet.data.mix.scatter import Scatter
 from tercet.data.mix.sources import Source, check_sources
 from tercet.data.shards import BLOCK, Shard
 from tercet.errors import InputError
+from tercet.io import atomic_folder
 from tercet.rows import Record, Row, check_row, line_of, numbered_rows, parts_of, write_lines
-from tercet.whole import whole_folder
 
 ROWS, COUNTS, REPORT = "rows.gz", "counts.json", "mix.json"
 _LINES = 40  # bits of a row's number that are its line; the others are its file
@@ -115,7 +115,7 @@ class Mix:
         if not total.cells:
             raise InputError("the sources hold no rows: there is nothing to mix")
         plan = Plan.of(self, total)
-        with whole_folder(target) as scratch:
+        with atomic_folder(target) as scratch:
             report = self._write(_in_order(folders, tallies, total), plan, scratch)
             (scratch / REPORT).write_text(
                 json.dumps(report, ensure_ascii=False, indent=1) + "\n", encoding="utf-8"
@@ -130,8 +130,7 @@ class Mix:
         """Number, cell, group and line of each row of a part; whether it is a raw text."""
         tokenizer = None
         if self.unit == "tokens":
-            from tercet.checkpoint import read_tokenizer
-            from tercet.hub import fetch
+            from tercet.checkpoint import fetch, read_tokenizer
 
             assert self.model is not None
             tokenizer, _ = read_tokenizer(fetch(self.model, self.revision))

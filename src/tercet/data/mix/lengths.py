@@ -12,7 +12,7 @@ import numpy as np
 
 from tercet.errors import InputError
 from tercet.rows import Record
-from tercet.tokens import Tokenizer
+from tercet.tokenizer import Tokenizer
 
 Unit = Literal["characters", "tokens"]
 

@@ -14,7 +14,7 @@ from tercet.errors import InputError, StoreError
 from tercet.evaluate.doctor.readings import KINDS, Cause
 from tercet.evaluate.doctor.reference import About, Limits, Reference
 from tercet.evaluate.doctor.sequences import Raw
-from tercet.whole import whole_folder
+from tercet.io import atomic_folder
 
 FORMAT, FACTS = 1, "golden.json"
 
@@ -58,7 +58,7 @@ def save(reference: Reference, folder: Path) -> None:
         "states": [raw.states for raw in some],
         "multi": [raw.multi for raw in some],
     }
-    with whole_folder(folder) as scratch:
+    with atomic_folder(folder) as scratch:
         for name, array in arrays.items():
             if isinstance(array, list):
                 if any(part is None for part in array):

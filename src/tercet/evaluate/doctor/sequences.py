@@ -16,9 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tercet.backbone import Layout
-from tercet.batching import batches
-from tercet.model import M3Model
+from tercet.encoder import batches
+from tercet.model import Layout, M3Model
 
 Ids = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float32]
@@ -82,7 +81,7 @@ class Trunk:
 
     def _batch(self, sequences: list[Ids], precision: Precision | None) -> list[Raw]:
         model = self.model
-        device = model.backbone.words.weight.device
+        device = model.backbone.word_embeddings.weight.device
         rounds = (lambda x: x) if precision is None else ROUNDING[precision].outputs
         ids = torch.from_numpy(np.concatenate(sequences).astype(np.int64)).to(device)
         lengths = [len(some) for some in sequences]
@@ -132,7 +131,7 @@ def _numpy(x: Tensor) -> Floats:
 @contextmanager
 def _positions_from(model: M3Model, first: int) -> Iterator[None]:
     """Position ids that start at `first` instead of padding index + 1."""
-    places = model.backbone.places
+    places = model.backbone.position_embeddings
     kept = places.weight
     shift = model.backbone.config.pad_id + 1 - first
     places.weight = nn.Parameter(torch.roll(kept, shift, 0), requires_grad=False)

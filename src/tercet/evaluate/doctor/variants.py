@@ -12,7 +12,7 @@ from tokenizers import Tokenizer as Backend
 
 from tercet.evaluate.doctor.readings import Cause
 from tercet.evaluate.doctor.sequences import Distortion, Ids
-from tercet.tokens import Tokenizer
+from tercet.tokenizer import Tokenizer
 
 # Maximum lengths that servers and libraries set: 512 is FlagEmbedding's default.
 LENGTHS = (128, 256, 384, 512, 1024, 2048, 4096)

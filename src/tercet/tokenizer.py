@@ -1,15 +1,19 @@
-"""Texts to token ids: special ids, MCLS insertion, truncation that is reported.
+"""Texts to token ids: [CLS] and </s>, MCLS, truncation that is reported; files of tokenizers.
 
-Wraps a `tokenizers.Tokenizer` of the XLM-RoBERTa family. Knows nothing of models or batches.
+Wraps a `tokenizers.Tokenizer` of the XLM-RoBERTa family, read from tokenizer.json or from a
+sentencepiece.bpe.model (without the sentencepiece library). Knows nothing of models or batches.
 """
 
+import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
 from tokenizers import Tokenizer as Backend
+from tokenizers.processors import TemplateProcessing
 
 from tercet.config import MAX_LENGTH
 from tercet.errors import InputError, ModelError
@@ -84,23 +88,20 @@ class Tokenizer:
 
     @staticmethod
     def from_file(path: Path) -> "Tokenizer":
-        """Reads a tokenizer.json; raises ModelError where it is not one."""
+        """Reads a tokenizer.json or sentencepiece.bpe.model; raises ModelError if it is not one."""
+        if path.suffix == ".model":
+            return Tokenizer(read_sentencepiece(path))
         try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ModelError(f"{path}: cannot be read: {error}") from error
-        try:
-            return Tokenizer(Backend.from_str(text))
-        except ModelError:
-            raise
+            backend = Backend.from_str(path.read_text(encoding="utf-8"))
         except Exception as error:  # tokenizers raises bare Exception for malformed JSON
             raise ModelError(f"{path}: not a tokenizer.json: {error}") from error
+        return Tokenizer(backend)
 
     def _special(self, token: str) -> int:
-        found = self.backend.token_to_id(token)
-        if found is None:
+        special_id = self.backend.token_to_id(token)
+        if special_id is None:
             raise ModelError(f"the tokenizer has no {token}: not of the XLM-RoBERTa family")
-        return int(found)
+        return int(special_id)
 
     @property
     def vocabulary(self) -> int:
@@ -117,21 +118,18 @@ class Tokenizer:
 
         Where limit is given, at most so many ids, and no more of a text is read than they need.
         """
-        for number, text in enumerate(texts):
-            if not isinstance(text, str):
-                raise InputError(f"text {number} is a {type(text).__name__}, not a string")
+        check_texts(texts)
         if limit is None:
             return self._ids(texts)
-        room = READ * limit
-        found = self._ids([text[:room] for text in texts])
-        for number, text in enumerate(texts):
-            size = room
+        ids = self._ids([text[: READ * limit] for text in texts])
+        for row, text in enumerate(texts):
+            size = READ * limit
             # the last few ids before a cut may not be those of the whole text
-            while len(text) > size and len(found[number]) < limit + MARGIN:
+            while len(text) > size and len(ids[row]) < limit + MARGIN:
                 size *= 4
-                found[number] = self._ids([text[:size]])[0]
-            del found[number][limit:]
-        return found
+                ids[row] = self._ids([text[:size]])[0]
+            del ids[row][limit:]
+        return ids
 
     def _ids(self, texts: Sequence[str]) -> list[list[int]]:
         try:
@@ -141,12 +139,12 @@ class Tokenizer:
             encodings = self.backend.encode_batch_fast(clean, add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
 
-    def places(self, text: str) -> tuple[list[int], npt.NDArray[np.int64]]:
+    def with_offsets(self, text: str) -> tuple[list[int], npt.NDArray[np.int64]]:
         """Ids of a text without special tokens, and the characters [start, end) of each, (T, 2)."""
         encoding = self.backend.encode(sanitise(text), add_special_tokens=False)
         return encoding.ids, np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)
 
-    def room(self, max_length: int, mcls: int | None = None) -> int:
+    def content_limit(self, max_length: int, mcls: int | None = None) -> int:
         """How many ids of content fit in max_length tokens; raises InputError on a bad length."""
         if max_length < 3:
             raise InputError(f"max_length counts [CLS] and </s>: at least 3, got {max_length}")
@@ -164,7 +162,7 @@ class Tokenizer:
         mcls: int | None = None,
     ) -> TokenBatch:
         """Tokenises B texts; raises InputError on a text that is no string or a bad length."""
-        limit = self.room(max_length, mcls) + 1  # one more shows that there was more
+        limit = self.content_limit(max_length, mcls) + 1  # one more shows that there was more
         blocks = [
             self.frame(self.contents(block, limit=limit), max_length=max_length, mcls=mcls)
             for block in _blocks(texts, READ * limit)
@@ -182,7 +180,7 @@ class Tokenizer:
 
         With mcls, one [CLS] before every run of so many tokens.
         """
-        limit = self.room(max_length, mcls)
+        limit = self.content_limit(max_length, mcls)
         run = mcls or max_length
         ids: list[int] = []
         cls: list[int] = []
@@ -203,14 +201,21 @@ class Tokenizer:
         )
 
 
+def check_texts(texts: Sequence[str]) -> None:
+    """Raises InputError naming the first that is no string."""
+    for row, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise InputError(f"text {row} is a {type(text).__name__}, not a string")
+
+
 def _blocks(texts: Sequence[str], longest: int) -> Iterator[Sequence[str]]:
     """The texts in blocks of bounded size: a token being made takes far more than a kept one."""
     first = size = 0
-    for number, text in enumerate(texts):
+    for row, text in enumerate(texts):
         size += min(longest, len(text)) if isinstance(text, str) else 0
         if size > BLOCK:
-            yield texts[first : number + 1]
-            first, size = number + 1, 0
+            yield texts[first : row + 1]
+            first, size = row + 1, 0
     if first < len(texts) or not texts:
         yield texts[first:]
 
@@ -218,3 +223,117 @@ def _blocks(texts: Sequence[str], longest: int) -> Iterator[Sequence[str]]:
 def sanitise(text: str) -> str:
     """Replaces lone surrogates, which no tokenizer takes, by U+FFFD."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+# sentencepiece.bpe.model: the few protobuf fields that matter. Field numbers are those of
+# sentencepiece_model.proto; ids are fairseq's, which XLM-RoBERTa kept (<s> 0, <pad> 1, </s> 2,
+# <unk> 3, then the subwords, <mask> last).
+_PIECES, _TRAINER, _NORMALISER = 1, 2, 3  # ModelProto
+_TEXT, _SCORE = 1, 2  # SentencePiece
+_MODEL_TYPE, _UNIGRAM = 3, 1  # TrainerSpec
+_CHARSMAP = 2  # NormalizerSpec
+_SPM_SPECIALS = [UNK, CLS, EOS]  # what the subwords of an XLM-R model begin with
+_SPECIALS = [CLS, PAD, EOS, UNK]
+
+
+def read_sentencepiece(path: Path) -> Backend:
+    """The tokenizer that tokenizer.json of the same model describes; raises ModelError."""
+    try:
+        subwords, charsmap = _parse(path.read_bytes())
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error}") from error
+    except (ValueError, IndexError, struct.error) as error:
+        raise ModelError(f"{path}: not a whole SentencePiece model: {error}") from error
+    if [text for text, _ in subwords[:3]] != _SPM_SPECIALS:
+        raise ModelError(
+            f"{path}: its subwords do not begin with {', '.join(_SPM_SPECIALS)}: not of the"
+            " XLM-RoBERTa family"
+        )
+    vocab = [(text, 0.0) for text in _SPECIALS] + subwords[3:] + [(MASK, 0.0)]
+    try:
+        return unigram(vocab, [normalizers.Precompiled(charsmap)] if charsmap else [])
+    except Exception as error:  # tokenizers raises bare Exception
+        raise ModelError(f"{path}: not a usable SentencePiece model: {error}") from error
+
+
+def unigram(
+    vocab: Sequence[tuple[str, float]], mapped: Sequence[normalizers.Normalizer]
+) -> Backend:
+    """A tokenizer of the XLM-RoBERTa family from subwords with scores, and normalisers.
+
+    The vocabulary begins with <s>, <pad>, </s> and <unk> and ends with <mask>.
+    """
+    backend = Backend(models.Unigram(list(vocab), unk_id=_SPECIALS.index(UNK)))
+    backend.normalizer = normalizers.Sequence([*mapped, normalizers.Replace(Regex(" {2,}"), " ")])
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()]
+    )
+    backend.decoder = decoders.Metaspace()
+    backend.post_processor = TemplateProcessing(
+        single=[CLS, "$A", EOS],
+        pair=[CLS, "$A", EOS, EOS, "$B", EOS],
+        special_tokens=[(CLS, 0), (EOS, 2)],
+    )
+    backend.add_special_tokens([AddedToken(text, normalized=False) for text in _SPECIALS])
+    backend.add_special_tokens([AddedToken(MASK, lstrip=True, normalized=False)])
+    return backend
+
+
+def _parse(data: bytes) -> tuple[list[tuple[str, float]], bytes]:
+    """Subwords with their scores, and the normaliser's compiled character map."""
+    subwords: list[tuple[str, float]] = []
+    charsmap = b""
+    for field, value in _fields(data):
+        if field not in (_PIECES, _TRAINER, _NORMALISER):
+            continue
+        inner = dict(_fields(_as_bytes(value)))
+        if field == _PIECES:
+            text = _as_bytes(inner.get(_TEXT, b"")).decode("utf-8")
+            (score,) = struct.unpack("<f", _as_bytes(inner.get(_SCORE, bytes(4))))
+            # seven digits name a float32; tokenizer.json has such decimals
+            subwords.append((text, float(f"{score:.6g}")))
+        elif field == _TRAINER and inner.get(_MODEL_TYPE, _UNIGRAM) != _UNIGRAM:
+            kind = inner[_MODEL_TYPE]
+            raise ValueError(f"model type {kind!r}, only Unigram ({_UNIGRAM}) is read")
+        elif field == _NORMALISER:
+            charsmap = _as_bytes(inner.get(_CHARSMAP, b""))
+    return subwords, charsmap
+
+
+def _as_bytes(value: int | bytes) -> bytes:
+    if isinstance(value, int):
+        raise ValueError("a number where a message was expected")
+    return value
+
+
+def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
+    """The fields of one protobuf message: (number, integer or bytes)."""
+    position = 0
+    while position < len(data):
+        key, position = _varint(data, position)
+        number, wire = key >> 3, key & 7
+        if wire == 0:
+            value, position = _varint(data, position)
+            yield number, value
+            continue
+        if wire == 2:
+            size, position = _varint(data, position)
+        elif wire in (1, 5):
+            size = 8 if wire == 1 else 4
+        else:
+            raise ValueError(f"wire type {wire} at byte {position}")
+        if position + size > len(data):
+            raise ValueError(f"cut short at byte {len(data)}")
+        yield number, data[position : position + size]
+        position += size
+
+
+def _varint(data: bytes, position: int) -> tuple[int, int]:
+    value = 0
+    for shift in range(0, 64, 7):
+        byte = data[position]
+        position += 1
+        value |= (byte & 127) << shift
+        if byte < 128:
+            return value, position
+    raise ValueError(f"a number longer than 64 bits at byte {position}")
