@@ -116,7 +116,7 @@ def test_weightless_ids(tokenizer: Tokenizer) -> None:
 
 def test_a_file_that_is_no_tokenizer_is_named(tmp_path: Path) -> None:
     path = tmp_path / "tokenizer.json"
-    with pytest.raises(ModelError, match="not a tokenizer.json"):
+    with pytest.raises(ModelError, match="not a tokenizer"):
         Tokenizer.from_file(path)
     path.write_text('{"model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}}')
     with pytest.raises(ModelError, match="has no <s>"):
