@@ -10,7 +10,7 @@ import pytest
 
 from tercet.bulk import EncodeJob, Texts
 from tercet.cli import run as tercet
-from tercet.data.shards import Parts, Shard, merge, parts_folder, run_part
+from tercet.curate.shards import Parts, Shard, merge, parts_folder, run_part
 from tercet.embeddings import Embeddings
 from tercet.encoder import Encoder
 from tercet.errors import InputError

@@ -19,7 +19,7 @@ import scipy.sparse as sp
 import torch
 
 from tercet.config import MAX_LENGTH, Head, Role
-from tercet.data.shards import BLOCK, FREE, Shard
+from tercet.curate.shards import BLOCK, FREE, Shard
 from tercet.embeddings import Embeddings, EmbeddingsWriter, check_absent
 from tercet.encoder import Encoder, text_shards
 from tercet.errors import InputError

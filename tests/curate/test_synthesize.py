@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from tercet.curate.shards import Parts, Shard, merge, parts_folder, run, run_part
 from tercet.curate.synthesize import (
     GIVE_UP,
     PROMPT,
@@ -25,7 +26,6 @@ from tercet.curate.synthesize import (
     fill_prompt,
 )
 from tercet.curate.synthesize_checks import estimate_tokens
-from tercet.data.shards import Parts, Shard, merge, parts_folder, run, run_part
 from tercet.endpoint import AccessError, Endpoint, EndpointError
 from tercet.errors import InputError
 from tercet.rows import check_row, read_rows

@@ -55,8 +55,8 @@ def merge(target: Path, as_json: bool) -> None:
       tercet encode papers.jsonl --out vectors --shard 2/2    # on another
       tercet data merge vectors
     """
-    from tercet.data.shards import SUFFIX, Parts
-    from tercet.data.shards import merge as join
+    from tercet.curate.shards import SUFFIX, Parts
+    from tercet.curate.shards import merge as join
 
     if target.name.endswith(SUFFIX):  # the folder of the parts was given
         target = target.with_name(target.name.removesuffix(SUFFIX))

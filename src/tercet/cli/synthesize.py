@@ -180,8 +180,8 @@ def synthesize(
       tercet data synthesize wiki.jsonl.gz --to questions.jsonl.gz --shard 2/8 --yes \\
         --base-url http://localhost:8000/v1 --model my-model
     """
+    from tercet.curate.shards import Shard, run
     from tercet.curate.synthesize import Price, Synthesis, check_prompt, estimate
-    from tercet.data.shards import Shard, run
 
     if (price_in is None) != (price_out is None):
         raise click.UsageError("a cost needs both prices: give --price-in and --price-out")

@@ -21,6 +21,7 @@ from typing import Any, ClassVar, Self
 
 from semantic_text_splitter import TextSplitter
 
+from tercet.curate.shards import BLOCK, FREE, Shard, part_rows, parts_folder, settings, write_part
 from tercet.curate.synthesize_checks import (
     BYTES_A_TOKEN,
     REASONS,
@@ -31,7 +32,6 @@ from tercet.curate.synthesize_checks import (
     refusal_reason,
     single,
 )
-from tercet.data.shards import BLOCK, FREE, Shard, part_rows, parts_folder, settings, write_part
 from tercet.endpoint import (
     AccessError,
     Client,

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from tercet.data import shards
+from tercet.curate import shards
+from tercet.curate.shards import Shard, parts_folder
 from tercet.data.filter import part as part_module
 from tercet.data.filter.config import STEPS
 from tercet.data.filter.job import FilterJob
 from tercet.data.filter.shingles import jaccard, shingles
-from tercet.data.shards import Shard, parts_folder
 from tercet.errors import InputError
 from tercet.rows import read_rows
 from tests.kinds import KINDS, write_as

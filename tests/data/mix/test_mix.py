@@ -11,10 +11,10 @@ import pytest
 
 from tercet.cli import run as tercet
 from tercet.config import MAX_LENGTH
+from tercet.curate.shards import Parts, Shard, merge, parts_folder, run, run_part
 from tercet.data.mix.job import Mix
 from tercet.data.mix.lengths import BOUNDS, Groups
 from tercet.data.mix.sources import parse_source, read_config
-from tercet.data.shards import Parts, Shard, merge, parts_folder, run, run_part
 from tercet.errors import InputError
 from tercet.rows import check_row, files_of, numbered_rows, read_rows
 from tercet.tokenizer import Tokenizer

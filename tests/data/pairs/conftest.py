@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tercet.data import shards
+from tercet.curate import shards
 from tercet.data.pairs import PairsJob
 from tercet.rows import check_row, read_rows
 

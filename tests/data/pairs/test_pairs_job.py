@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tercet.data import shards
+from tercet.curate import shards
 from tercet.data.pairs import PairsJob, report_path
 from tercet.errors import InputError
 from tests.data.pairs.conftest import LINES, Make

@@ -13,13 +13,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from tercet.curate.shards import NUMBER, Shard
 from tercet.data.filter.config import STEPS, FilterConfig
 from tercet.data.filter.evaluation import evaluation_files
 from tercet.data.filter.items import StepTally, Tally, quantiles, where
 from tercet.data.filter.near import KeptRows, exact_repeats, near_repeats
 from tercet.data.filter.part import DROPPED, TALLY, dropped_entry, run_part, sources_of
 from tercet.data.filter.shingles import bands_for
-from tercet.data.shards import NUMBER, Shard
 from tercet.errors import InputError
 from tercet.rows import line_of, numbered_rows, parts_of, write_lines
 

@@ -24,13 +24,13 @@ from typing import IO, Any
 
 import numpy as np
 
+from tercet.curate.shards import BLOCK, NUMBER, Shard, file_digest, parts_folder
 from tercet.data.filter.config import FilterConfig, Step
 from tercet.data.filter.evaluation import evaluation_files, read_evaluation
 from tercet.data.filter.items import Item, Objection, Tally, place_of, where
 from tercet.data.filter.overlap import Overlap
 from tercet.data.filter.shingles import bands_for, bands_of, key_of, minhash_version
 from tercet.data.filter.steps import Judge, steps_of
-from tercet.data.shards import BLOCK, NUMBER, Shard, file_digest, parts_folder
 from tercet.errors import InputError
 from tercet.rows import Row, check_row, files_of, line_of, numbered_rows
 

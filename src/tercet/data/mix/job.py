@@ -18,11 +18,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from tercet.curate.shards import BLOCK, Shard
 from tercet.data.mix.lengths import BOUNDS, Groups, Unit
 from tercet.data.mix.plan import Cell, Plan, Tally
 from tercet.data.mix.scatter import Scatter
 from tercet.data.mix.sources import Source, check_sources
-from tercet.data.shards import BLOCK, Shard
 from tercet.errors import InputError
 from tercet.io import atomic_folder
 from tercet.rows import Record, Row, check_row, line_of, numbered_rows, parts_of, write_lines

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from tercet.curate.shards import BLOCK, Shard, part_rows, parts_folder, write_part
 from tercet.data.pairs import headings
 from tercet.data.pairs.aligned import read_aligned
 from tercet.data.pairs.base import (
@@ -38,7 +39,6 @@ from tercet.data.pairs.restructured import read_restructured
 from tercet.data.pairs.sources import GIVES, KINDS, STREAMED, File, Sources, Wanted, find
 from tercet.data.pairs.syntax import read_code
 from tercet.data.pairs.tmx import read_tmx
-from tercet.data.shards import BLOCK, Shard, part_rows, parts_folder, write_part
 from tercet.errors import InputError
 from tercet.rows import Row, parts_of, write_rows
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from tercet.data.shards import BLOCK, FREE, Shard, part_rows, write_part
+from tercet.curate.shards import BLOCK, FREE, Shard, part_rows, write_part
 from tercet.errors import InputError
 
 
