@@ -20,7 +20,7 @@ from tercet.evaluate.measures import measure
 from tercet.evaluate.suites import load
 from tercet.evaluate.tasks import Bitext, Task
 from tercet.evaluate.trec import Run
-from tercet.ranking import SparseRanker
+from tercet.hybrid import SparseRanker
 from tercet.train.check import read_tokenizer
 
 MEASURES = ("nDCG@10", "Recall@100")

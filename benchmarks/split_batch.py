@@ -31,8 +31,8 @@ from torch import Tensor
 
 from tercet.config import HEADS, Head
 from tercet.model import BackboneConfig, M3Model
+from tercet.scores import lexical, maxsim
 from tercet.train.collate import frame
-from tercet.train.interaction import lexical, maxsim
 from tercet.train.losses import Columns, LossConfig, unified
 from tercet.train.split_batch import Batch, Encoded, Kept, backward, encode
 

@@ -1,26 +1,44 @@
-"""Scores of queries against passages, computed once for training, search and evaluation alike.
+"""Scores of queries against passages, computed here for training, search and evaluation alike.
 
-Takes representations, never texts or models. Sums run in float32. `tercet.train.interaction` gives
-the same scores with gradients. Shapes: Q queries, P passages, S query tokens, T passage tokens,
-D dense size, V vocabulary, M multi-vector size.
+Takes representations, never texts or models. Sums run in float32. MaxSim comes in two layouts:
+`maxsim` compares all with all in padded blocks and has a gradient; `maxsim_packed` and
+`maxsim_pairs` compare what lies side by side. Shapes: Q queries, P passages, S and T vectors of
+all queries and of all passages, D dense size, V vocabulary, M multi-vector size.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from tercet.config import HEADS, Head, Weights
 from tercet.embeddings import Embeddings
 from tercet.errors import InputError
 
-TOKENS, QUERY_TOKENS = 512, 2048  # of a block of `maxsim_scores`: 4 MB stay in cache
-
 Scores = npt.NDArray[np.float32]
 Places = npt.NDArray[np.int64]
 
-MAXSIM_BLOCK = 1 << 20  # passage numbers converted at once: 4 MB, which caches hold
+
+@dataclass(frozen=True)
+class Blocks:
+    """How much of MaxSim is computed at once; no result depends on it."""
+
+    tokens: int  # vectors of passages
+    similarities: int
+    gathered: int  # numbers in the backward pass
+
+
+# On a CPU 4 MB of similarities stay in its caches; a GPU needs many more to be busy (256 MB).
+CPU_BLOCKS = Blocks(tokens=1 << 9, similarities=1 << 20, gathered=1 << 22)
+GPU_BLOCKS = Blocks(tokens=1 << 13, similarities=1 << 26, gathered=1 << 26)
+
+CONVERTED = 1 << 20  # numbers of stored passages made float32 at once: 4 MB stay in cache
 
 
 def dense_scores(queries: Embeddings, passages: Embeddings) -> Scores:
@@ -40,29 +58,246 @@ def lexical_scores(queries: Embeddings, passages: Embeddings) -> Scores:
 def maxsim_scores(queries: Embeddings, passages: Embeddings) -> Scores:
     """MaxSim of packed multi-vectors, (Q, P) float32.
 
-    Raises InputError where a side has no multi-vectors or
-    a text no vector.
+    Raises InputError where a side has no multi-vectors or a text no vector.
     """
-    if queries.multi is None or queries.offsets is None:
-        raise InputError("MaxSim needs multi-vectors on both sides")
-    if passages.multi is None or passages.offsets is None:
-        raise InputError("MaxSim needs multi-vectors on both sides")
-    asked, counts = np.diff(queries.offsets), np.diff(passages.offsets)
-    if (len(asked) and asked.min() < 1) or (len(counts) and counts.min() < 1):
-        raise InputError("MaxSim needs at least one vector of every text")
+    counts, offsets, multi = [], [], []
+    for side in (queries, passages):
+        if side.multi is None or side.offsets is None:
+            raise InputError("MaxSim needs multi-vectors on both sides")
+        counts.append(_counts(side.offsets))
+        offsets.append(side.offsets)
+        multi.append(side.multi)
+    asked = torch.from_numpy(np.array(multi[0]))
+    owners = torch.repeat_interleave(torch.arange(len(queries)), torch.from_numpy(counts[0]))
     out = np.empty((len(queries), len(passages)), dtype=np.float32)
-    for some, places in passage_blocks(passages.offsets[:-1], counts, TOKENS):
-        block = torch.from_numpy(passages.multi[places.ravel()]).float()  # (n * T, M)
-        for start, stop in _runs(queries.offsets, QUERY_TOKENS):
-            tokens = queries.multi[int(queries.offsets[start]) : int(queries.offsets[stop])]
-            similarity = torch.from_numpy(np.array(tokens)).float() @ block.T
-            best = similarity.view(len(tokens), *places.shape).amax(-1).numpy()
-            sums = np.add.reduceat(best, queries.offsets[start:stop] - queries.offsets[start])
-            out[start:stop, some] = sums / asked[start:stop, None]
+    for first, last in _runs(offsets[1], 1 << 16):  # copied, since they may be memory-mapped
+        start, stop = int(offsets[1][first]), int(offsets[1][last])
+        block = torch.from_numpy(np.array(multi[1][start:stop]))
+        starts = offsets[1][first:last] - start
+        found = maxsim(asked, owners, len(queries), block, starts, counts[1][first:last])
+        out[:, first:last] = found.numpy()
     return out
 
 
-def passage_blocks(starts: Places, counts: Places, tokens: int) -> Iterator[tuple[Places, Places]]:
+def maxsim_packed(
+    query: npt.NDArray[np.floating],
+    passages: npt.NDArray[np.floating],
+    offsets: Places | None,
+) -> Scores:
+    """MaxSim of one query (S, M) with packed passages (T, M), (P,) float32.
+
+    Raises InputError where a passage has no vector.
+    """
+    if offsets is None:
+        raise InputError("packed passages need offsets")
+    counts = _counts(offsets)
+    query32 = torch.from_numpy(np.array(query, dtype=np.float32))
+    out = np.empty(len(counts), dtype=np.float32)
+    for first, last in _runs(offsets, max(1, CONVERTED // max(1, passages.shape[1]))):
+        start, stop = int(offsets[first]), int(offsets[last])
+        block = passages[start:stop]
+        # torch converts float16 25 times faster than NumPy; it wants memory it may write to.
+        block32 = torch.from_numpy(block if block.flags.writeable else block.copy()).float()
+        similarity = (query32 @ block32.T).numpy()  # (S, T of the block)
+        best = np.maximum.reduceat(similarity, offsets[first:last] - start, axis=1)
+        out[first:last] = best.mean(axis=0)
+    return out
+
+
+def maxsim_pairs(
+    queries: Embeddings,
+    passages: Embeddings,
+    rows: Places,
+    places: Places,
+    blocks: Blocks = CPU_BLOCKS,
+) -> Scores:
+    """MaxSim of n pairs of queries (rows) and passages (places), (n,) float32.
+
+    Passage by passage, since a query has far fewer vectors to bring together.
+    """
+    if queries.multi is None or queries.offsets is None:
+        raise InputError("MaxSim needs multi-vectors on both sides")
+    starts, counts = queries.offsets[:-1], np.diff(queries.offsets)
+    out = np.empty(len(places), dtype=np.float32)
+    if not len(places):
+        return out
+    at_once = max(1, blocks.similarities // blocks.tokens)
+    order = np.lexsort((rows, places))
+    for same in np.split(order, np.flatnonzero(np.diff(places[order])) + 1):
+        passage = torch.from_numpy(np.array(passages.tokens(int(places[same[0]])))).float()
+        ends = np.cumsum(counts[rows[same]])
+        for few in np.split(same, np.flatnonzero(np.diff(ends // at_once)) + 1):
+            asked = rows[few]
+            bounds = np.concatenate(([0], np.cumsum(counts[asked])))
+            at = np.arange(bounds[-1]) + np.repeat(starts[asked] - bounds[:-1], counts[asked])
+            tokens = torch.from_numpy(queries.multi[at]).float()
+            best = torch.full((len(tokens),), -torch.inf)
+            for first in range(0, len(passage), blocks.tokens):
+                part = passage[first : first + blocks.tokens]
+                torch.maximum(best, (tokens @ part.T).amax(1), out=best)
+            out[few] = np.add.reduceat(best.numpy(), bounds[:-1]) / counts[asked]
+    return out
+
+
+def weighted_sum(parts: dict[Head, Scores], weights: Weights) -> Scores:
+    """w1 * dense + w2 * sparse + w3 * multi over raw scores; a head that is absent adds nothing."""
+    terms = [getattr(weights, head) * parts[head] for head in HEADS if head in parts]
+    if not terms:
+        raise InputError("no scores to add up")
+    return np.asarray(sum(terms), dtype=np.float32)
+
+
+def _counts(offsets: Places) -> Places:
+    counts: Places = np.diff(offsets)
+    if len(counts) and int(counts.min()) < 1:
+        raise InputError(f"text {int(counts.argmin())} has no token vector: MaxSim needs one")
+    return counts
+
+
+def _runs(offsets: Places, size: int) -> Iterator[tuple[int, int]]:
+    """First and last + 1 of neighbouring texts with about `size` vectors together."""
+    first = 0
+    while first < len(offsets) - 1:
+        after = int(np.searchsorted(offsets, offsets[first] + size, side="right")) - 1
+        last = max(first + 1, after)
+        yield first, last
+        first = last
+
+
+# With gradients
+
+
+def lexical(
+    query_weights: Tensor,
+    query_ids: Tensor,
+    query_owners: Tensor,
+    queries: int,
+    passage_weights: Tensor,
+    passage_ids: Tensor,
+    passage_owners: Tensor,
+    passages: int,
+) -> Tensor:
+    """Sums over shared ids of the products of their weights, (Q, P).
+
+    weights (N,) >= 0, ids (N,) and owners (N,) (the text of each token) of both sides. An id seen
+    more than once in a text keeps its largest weight, which alone has a gradient. A weight of 0
+    has none, as it has none behind its ReLU. Never (texts, tokens, V): a table (U, Q) of the U
+    different ids of the queries, and the passages' tokens whose id is in it.
+    """
+    seen = query_weights > 0
+    unique, places = torch.unique(query_ids[seen], return_inverse=True)
+    if not len(unique):  # zero, and still part of the graph
+        return (query_weights.sum() * passage_weights.sum()).expand(queries, passages)
+    table = query_weights.new_zeros(len(unique) * queries)
+    at = places * queries + query_owners[seen]
+    table = table.scatter_reduce(0, at, query_weights[seen], "amax").view(len(unique), queries)
+
+    place = torch.searchsorted(unique, passage_ids).clamp_(max=len(unique) - 1)
+    shared = (unique[place] == passage_ids) & (passage_weights > 0)
+    term = passage_owners[shared] * len(unique) + place[shared]  # of one passage and id
+    terms, inverse = torch.unique(term, return_inverse=True)
+    weights = passage_weights.new_zeros(len(terms))
+    weights = weights.scatter_reduce(0, inverse, passage_weights[shared], "amax")
+    bounds = torch.arange(passages, device=terms.device) * len(unique)
+    offsets = torch.searchsorted(terms, bounds)
+    scores = F.embedding_bag(
+        terms % len(unique), table, offsets, mode="sum", per_sample_weights=weights
+    )
+    return scores.T
+
+
+def maxsim(
+    queries: Tensor,
+    owners: Tensor,
+    texts: int,
+    passages: Tensor,
+    starts: Places,
+    counts: Places,
+    *,
+    blocks: Blocks | None = None,
+) -> Tensor:
+    """MaxSim of every query with every passage, (Q, P): (1 / |q|) sum_i max_j <E_q[i], E_p[j]>.
+
+    queries (S, M) with the text of each in owners (S,), Q = texts; passages (T, M), of which
+    passage p owns counts[p] from starts[p] on. There is no padding that could win. Memory follows
+    the scores: for the backward pass the winning positions alone are kept. blocks: by default
+    those of the device of the tensors.
+    """
+    blocks = blocks or (CPU_BLOCKS if queries.device.type == "cpu" else GPU_BLOCKS)
+    scores: Tensor = _MaxSim.apply(queries, owners, texts, passages, starts, counts, blocks)  # type: ignore[no-untyped-call]
+    return scores
+
+
+class _MaxSim(torch.autograd.Function):
+    """Blocks of similarities in, winning positions kept: the backward pass touches no others."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        queries: Tensor,
+        owners: Tensor,
+        texts: int,
+        passages: Tensor,
+        starts: Places,
+        counts: Places,
+        blocks: Blocks,
+    ) -> Tensor:
+        shares = 1.0 / torch.bincount(owners, minlength=texts).clamp_(min=1)[owners]  # (S,)
+        out = queries.new_zeros(texts, len(counts), dtype=torch.float32)
+        learns = any(ctx.needs_input_grad)
+        winners = torch.empty(
+            (len(queries), len(counts)) if learns else 0, dtype=torch.int16, device=queries.device
+        )  # counted from the start of a passage: 8,192 tokens at most
+        sizes = torch.from_numpy(counts).to(queries.device)
+        for some, places in _passage_blocks(starts, counts, blocks.tokens):
+            at = torch.from_numpy(places).to(queries.device)  # (n, T)
+            numbers = torch.from_numpy(some).to(queries.device)
+            block = passages[at.flatten()].float()
+            step = max(1, blocks.similarities // max(1, at.numel()))
+            for first in range(0, len(queries), step):
+                part = slice(first, first + step)
+                similar = (queries[part].float() @ block.T).view(-1, *at.shape)
+                if learns:
+                    best, place = similar.max(-1)  # (step, n)
+                    # a place behind the passage's end repeats its first vector
+                    place[place >= sizes[numbers]] = 0
+                    winners[part, numbers] = place.short()
+                else:
+                    best = similar.amax(-1)
+                sums = out.new_zeros(texts, len(some))
+                sums.index_add_(0, owners[part], best * shares[part, None])
+                out[:, numbers] += sums
+        if learns:
+            begins = torch.from_numpy(starts).to(queries.device)
+            ctx.save_for_backward(queries, owners, passages, shares, winners, begins)
+            ctx.gathered = blocks.gathered
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        queries, owners, passages, shares, winners, begins = ctx.saved_tensors
+        for_queries, _, _, for_passages, *_ = ctx.needs_input_grad
+        query_grad = torch.empty_like(queries) if for_queries else None
+        passage_grad = torch.zeros_like(passages) if for_passages else None
+        step = max(1, ctx.gathered // max(1, winners.shape[1] * queries.shape[1]))
+        for first in range(0, len(queries), step):
+            part = slice(first, first + step)
+            pulls = grad[owners[part]] * shares[part, None]  # (step, P)
+            places = winners[part] + begins
+            if query_grad is not None:
+                query_grad[part] = F.embedding_bag(
+                    places, passages, mode="sum", per_sample_weights=pulls.to(passages.dtype)
+                )
+            if passage_grad is not None:
+                pushed = pulls[:, :, None] * queries[part, None, :]  # (step, P, M)
+                passage_grad.index_add_(
+                    0, places.flatten(), pushed.flatten(0, 1).to(passages.dtype)
+                )
+        return query_grad, None, None, passage_grad, None, None, None
+
+
+def _passage_blocks(starts: Places, counts: Places, tokens: int) -> Iterator[tuple[Places, Places]]:
     """Passages of similar length, about so many tokens at once: their numbers (n,), places (n, T).
 
     starts and counts (P,) say where each one's vectors lie; a shorter one repeats its own first
@@ -77,53 +312,3 @@ def passage_blocks(starts: Places, counts: Places, tokens: int) -> Iterator[tupl
         longest = np.arange(counts[some[-1]])
         yield some, starts[some][:, None] + np.where(longest < counts[some][:, None], longest, 0)
         first += len(some)
-
-
-def _runs(offsets: Places, size: int) -> Iterator[tuple[int, int]]:
-    """First and last + 1 of neighbouring texts with about `size` vectors together."""
-    first = 0
-    while first < len(offsets) - 1:
-        after = int(np.searchsorted(offsets, offsets[first] + size, side="right")) - 1
-        last = max(first + 1, after)
-        yield first, last
-        first = last
-
-
-def maxsim_packed(
-    query: npt.NDArray[np.floating],
-    passages: npt.NDArray[np.floating],
-    offsets: npt.NDArray[np.int64] | None,
-) -> Scores:
-    """MaxSim of one query (S, M) with packed passages (sum T, M), (P,) float32.
-
-    A passage without a vector scores the float32 minimum over nothing, so it is refused.
-    """
-    if offsets is None:
-        raise InputError("packed passages need offsets")
-    counts = np.diff(offsets)
-    if len(counts) and int(counts.min()) < 1:
-        raise InputError(f"passage {int(counts.argmin())} has no token vector")
-    query32 = torch.from_numpy(np.array(query, dtype=np.float32))
-    out = np.empty(len(counts), dtype=np.float32)
-    per_block = max(1, MAXSIM_BLOCK // max(1, passages.shape[1]))
-    first = 0
-    while first < len(counts):
-        limit = int(offsets[first]) + per_block
-        last = max(first + 1, int(np.searchsorted(offsets, limit, side="right")) - 1)
-        start, stop = int(offsets[first]), int(offsets[last])
-        block = passages[start:stop]
-        # torch converts float16 25 times faster than NumPy; it wants memory it may write to.
-        block32 = torch.from_numpy(block if block.flags.writeable else block.copy()).float()
-        similarity = (query32 @ block32.T).numpy()  # (S, sum T in block)
-        best = np.maximum.reduceat(similarity, offsets[first:last] - start, axis=1)
-        out[first:last] = best.mean(axis=0)
-        first = last
-    return out
-
-
-def weighted_sum(parts: dict[Head, Scores], weights: Weights) -> Scores:
-    """w1 * dense + w2 * sparse + w3 * multi over raw scores; a head that is absent adds nothing."""
-    terms = [getattr(weights, head) * parts[head] for head in HEADS if head in parts]
-    if not terms:
-        raise InputError("no scores to add up")
-    return np.asarray(sum(terms), dtype=np.float32)

@@ -21,9 +21,9 @@ from tercet.evaluate.loaders.passages import passage_text
 from tercet.evaluate.run import EvaluateConfig, Evaluator
 from tercet.evaluate.tasks import Corpus, Protocol, Task
 from tercet.evaluate.trec import Run
-from tercet.ranking import Places, Ranked
+from tercet.hybrid import Ranked
 from tercet.records import Document
-from tercet.scores import Scores, dense_scores, lexical_scores, maxsim_scores, weighted_sum
+from tercet.scores import Places, Scores, dense_scores, lexical_scores, maxsim_scores, weighted_sum
 from tests.conftest import WORDS
 from tests.evaluate.test_run import texts
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tercet.errors import InputError
 from tercet.evaluate.trec import Run, lacking, read_qrels, read_run, write_qrels, write_run
-from tercet.ranking import Ranked
+from tercet.hybrid import Ranked
 
 IDS = st.text(alphabet="ab9é水-_", min_size=1, max_size=3)
 FOUND = st.dictionaries(

@@ -1,91 +1,23 @@
-"""Rankings are those of all scores sorted, whatever the sizes of the blocks."""
+"""Candidates of every source: which heads are encoded, what is ranked again, BM25, prompts."""
 
 import math
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import scipy.sparse as sp
-import torch
 
-from tercet import bm25, ranking
+from tercet import bm25
 from tercet.encoder import Encoder
 from tercet.errors import InputError
 from tercet.mining import MineConfig, candidates, miner
 from tercet.mining.candidates import Candidates
 from tercet.mining.miner import mine
 from tercet.mining.pool import Pool
-from tercet.ranking import DenseRanker, MultiRanker, Ranked, Ranker, SparseRanker
 from tercet.rows import write_rows
-from tercet.scores import Scores, dense_scores, lexical_scores, maxsim_scores
-from tests.index.conftest import make_embeddings
+from tercet.scores import dense_scores, lexical_scores, maxsim_scores
 from tests.mining.conftest import WordEncoder, Words
-
-QUERIES, PASSAGES, CANDIDATES = 23, 157, 140  # the last passages are no candidates
-
-Rank = Callable[[], tuple[Ranker, Scores]]
-
-
-def dense() -> tuple[Ranker, Scores]:
-    queries, passages = make_embeddings(QUERIES, 1), make_embeddings(PASSAGES, 2)
-    assert queries.dense is not None
-    assert passages.dense is not None
-    passages.dense[40:60] = passages.dense[20:40]  # equal scores
-    ranker = DenseRanker(queries.dense, passages.dense, CANDIDATES, torch.device("cpu"))
-    return ranker, dense_scores(queries, passages)
-
-
-def sparse() -> tuple[Ranker, Scores]:
-    queries = make_embeddings(QUERIES, 1, empty_sparse=(3,))
-    passages = make_embeddings(PASSAGES, 2, empty_sparse=(0, 30))
-    assert queries.sparse is not None
-    assert passages.sparse is not None
-    both = sp.csr_array(sp.vstack([passages.sparse[:40], passages.sparse[20:137]], format="csr"))
-    ranker = SparseRanker(queries.sparse, both, CANDIDATES)
-    return ranker, np.asarray((queries.sparse @ both.T).toarray())
-
-
-def multi() -> tuple[Ranker, Scores]:
-    queries, passages = make_embeddings(QUERIES, 1), make_embeddings(PASSAGES, 2)
-    return MultiRanker(queries, passages, CANDIDATES), maxsim_scores(queries, passages)
-
-
-@pytest.mark.parametrize("count", [1, 7, 100])
-@pytest.mark.parametrize("make", [dense, sparse, multi])
-def test_the_best_are_those_of_all_scores_sorted(make: Rank, count: int) -> None:
-    ranker, scores = make()
-    some = np.arange(4, QUERIES)
-    found = ranker.top(some, count)
-    for row, query in enumerate(some.tolist()):
-        own = scores[query, :CANDIDATES]
-        places = found.places[row][found.places[row] >= 0]
-        assert len(np.unique(places)) == len(places)
-        expected = np.sort(own[own > 0] if make is sparse else own)[::-1][:count]
-        np.testing.assert_allclose(found.scores[row, : len(places)], expected, rtol=1e-4, atol=1e-5)
-        np.testing.assert_allclose(own[places], expected, rtol=1e-4, atol=1e-5)
-        again = ranker.score(np.full(len(places), query), places)
-        np.testing.assert_allclose(again, expected, rtol=1e-4, atol=1e-5)
-        same = np.flatnonzero(np.diff(found.scores[row, : len(places)]) == 0)
-        assert (places[same] < places[same + 1]).all()  # equal ones by place
-
-
-@pytest.mark.parametrize("make", [dense, sparse])
-def test_blocks_never_change_a_ranking(make: Rank, monkeypatch: pytest.MonkeyPatch) -> None:
-    ranker, _ = make()
-    whole = ranker.top(np.arange(QUERIES), 30)
-    assert (whole.places >= 0).sum() > 500
-    for queries, passages, first in ((1, 7, 3), (5, 50, 60), (64, 11, 1), (7, 1, 140)):
-        monkeypatch.setattr(ranking, "QUERIES", queries)
-        monkeypatch.setattr(ranking, "PASSAGES", passages)
-        monkeypatch.setattr(ranking, "SPARSE_PASSAGES", passages)
-        monkeypatch.setattr(ranking, "FIRST", first)
-        monkeypatch.setattr(ranking, "PAIRS", queries + 3)
-        found = ranker.top(np.arange(QUERIES), 30)
-        np.testing.assert_array_equal(found.places, whole.places)
-        np.testing.assert_array_equal(found.scores, whole.scores)
 
 
 def test_blocks_never_change_what_is_mined(
@@ -113,10 +45,6 @@ def test_blocks_never_change_what_is_mined(
 
     whole = result("whole.jsonl")
     for size in (3, 16):
-        monkeypatch.setattr(ranking, "QUERIES", size)
-        monkeypatch.setattr(ranking, "PASSAGES", size + 1)
-        monkeypatch.setattr(ranking, "SPARSE_PASSAGES", size + 1)
-        monkeypatch.setattr(ranking, "FIRST", size)
         monkeypatch.setattr(miner, "BLOCK", 2 * size + 1)
         assert result(f"{size}.jsonl") == whole
 
@@ -206,10 +134,3 @@ def test_a_prompt_of_a_row_is_encoded_with_its_query(tmp_path: Path, encoder: Wo
     pool = Pool.read([tmp_path / "rows.jsonl.gz"], tmp_path)
     assert list(pool.questions("q: ")) == ["find: boat", "q: law", "sea"]
     assert list(pool.queries) == ["boat", "law", "sea"]
-
-
-def test_ranks_of_pairs_pad_what_is_missing() -> None:
-    rows, places = np.array([2, 0, 2, 2]), np.array([5, 1, 9, 4])
-    found = Ranked.of(rows, places, np.array([1, 2, 1, 3], dtype=np.float32), 3, 2)
-    assert found.places.tolist() == [[1, -1], [-1, -1], [4, 5]]
-    assert found.scores.tolist() == [[2, -math.inf], [-math.inf] * 2, [3, 1]]

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from tercet.config import HEADS, Head
 from tercet.model import M3Model
+from tercet.scores import lexical, maxsim
 from tercet.tokenizer import Tokenizer
 from tercet.train.distributed import World
-from tercet.train.interaction import lexical, maxsim
 from tercet.train.losses import Columns, LossConfig, unified
 from tercet.train.prepare import set_dropout
 from tercet.train.split_batch import Batch, Encoded, Kept, backward, encode

@@ -16,8 +16,8 @@ from tercet.config import Head, Weights
 from tercet.embeddings import Embeddings
 from tercet.errors import InputError
 from tercet.evaluate.tasks import Protocol
-from tercet.ranking import DenseRanker, MultiRanker, Places, Ranked, Ranker, SparseRanker
-from tercet.scores import Scores, dense_scores, lexical_scores, maxsim_scores, weighted_sum
+from tercet.hybrid import DenseRanker, MultiRanker, Ranked, Ranker, SparseRanker
+from tercet.scores import Places, Scores, dense_scores, lexical_scores, maxsim_scores, weighted_sum
 
 DEPTH = 1000  # ranks of a run
 QUERIES = 512  # ranked at once

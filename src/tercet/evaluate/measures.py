@@ -16,7 +16,7 @@ from tercet.errors import InputError, MissingExtraError
 from tercet.evaluate.answers import Answers, joined_tokens
 from tercet.evaluate.tasks import Bitext, Task
 from tercet.evaluate.trec import Run
-from tercet.ranking import Places
+from tercet.scores import Places
 
 BLOCK = 256  # queries measured at once: ir_measures takes a run as dictionaries
 ACCURACY = ("Accuracy left-right", "Accuracy right-left")  # of a Bitext

@@ -23,7 +23,7 @@ from tercet.encoder import Encoder
 from tercet.errors import InputError, MissingExtraError
 from tercet.evaluate.loaders.passages import passage_text
 from tercet.evaluate.tasks import Protocol
-from tercet.ranking import Ranked
+from tercet.hybrid import Ranked
 from tercet.scores import Scores, dense_scores, lexical_scores, maxsim_scores, weighted_sum
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ import numpy as np
 from tercet.embeddings import Embeddings
 from tercet.evaluate.encoding import CHARACTERS, TEXTS, Cache, Settings, digest_of
 from tercet.evaluate.tasks import Corpus
+from tercet.hybrid import MultiRanker
 from tercet.io import atomic_write
-from tercet.ranking import MultiRanker, Places
-from tercet.scores import Scores
+from tercet.scores import Places, Scores
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from tercet.evaluate.results import BM25, BM25_PIECES, CUT, TaskResult
 from tercet.evaluate.tasks import Bitext, Corpus, Protocol, Task
 from tercet.evaluate.trec import Run, lacking
 from tercet.evaluate.tuning import Candidates, Tuned, candidates, tune
-from tercet.ranking import Ranked, SparseRanker
+from tercet.hybrid import Ranked, SparseRanker
 
 Show = Callable[[str, int, int | None], None]  # what is done, how much, of how much
 PROTOCOL = ("query_tokens", "passage_tokens", "rerank", "union")  # told in a report

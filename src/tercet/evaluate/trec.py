@@ -17,10 +17,10 @@ import numpy.typing as npt
 
 from tercet.errors import InputError
 from tercet.evaluate.tasks import Qrels
+from tercet.hybrid import Ranked
 from tercet.io import atomic_write
-from tercet.ranking import Places, Ranked
 from tercet.rows import LARGEST
-from tercet.scores import Scores
+from tercet.scores import Places, Scores
 
 Ids = npt.NDArray[np.object_]  # strings: an id stands in memory once, however often it is found
 TAG = "tercet"

@@ -17,9 +17,9 @@ from tercet.checkpoint import Settings
 from tercet.config import HEADS, Head, Role, Weights
 from tercet.embeddings import Embeddings, EmbeddingsWriter
 from tercet.errors import InputError, ModelError
+from tercet.hybrid import DenseRanker, MultiRanker, Ranked, Ranker, SparseRanker
 from tercet.mining.config import EXHAUSTIVE, MineConfig, Source
 from tercet.mining.pool import Places, Pool
-from tercet.ranking import DenseRanker, MultiRanker, Ranked, Ranker, SparseRanker
 from tercet.scores import Scores, weighted_sum
 
 Advance = Callable[[int], None]  # so many texts more are done

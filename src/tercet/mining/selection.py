@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tercet.hybrid import Ranked
 from tercet.mining.candidates import Candidates
 from tercet.mining.config import MineConfig, Source
 from tercet.mining.pool import Places, Pool
 from tercet.mining.texts import Shingles, jaccard, shingles
-from tercet.ranking import Ranked
 from tercet.scorers import PAIRS, Scorer, scores_of
 from tercet.scores import Scores
 

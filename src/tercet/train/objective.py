@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tercet.config import Head
+from tercet.scores import lexical, maxsim
 from tercet.train.collate import Collated
 from tercet.train.config import TeacherConfig
 from tercet.train.distributed import World
-from tercet.train.interaction import lexical, maxsim
 from tercet.train.losses import Columns, LossConfig, competitors, flops, log_shares, sum_of, unified
 from tercet.train.split_batch import Encoded
 from tercet.train.teacher import Targets

@@ -1,0 +1,290 @@
+"""Exact ranking of a corpus, and hybrid search over it: candidates, union, rescore, rank.
+
+`Ranker.top` gives the candidates of one kind of score, `union` those of several, `rerank` ranks
+them by the weighted sum of all heads. Takes matrices of representations; knows nothing of texts,
+models or files. Shapes: Q queries, P passages, K ranks, D dense size, V vocabulary. No result
+depends on the sizes of blocks: what they could change by rounding is computed again pair by pair,
+and equal scores go by place.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse as sp
+import torch
+from torch import Tensor
+
+from tercet.config import HEADS, Head, Weights
+from tercet.embeddings import Embeddings
+from tercet.scores import Places, Scores, maxsim_packed, maxsim_pairs, weighted_sum
+
+SLACK = 16  # ranks looked at behind the last, so that rounding moves nothing over the edge
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """How much is scored at once."""
+
+    queries: int
+    passages: int
+    first: int  # passages of the first block, of which all may be among the best
+    sparse_passages: int = 1 << 16
+    pairs: int = 1 << 14
+
+
+# Of dense scores: 16 MB on a CPU, near its caches; 512 MB on a GPU, which smaller ones leave idle.
+CPU_BLOCKS = Blocks(queries=1 << 8, passages=1 << 14, first=1 << 12)
+GPU_BLOCKS = Blocks(queries=1 << 10, passages=1 << 17, first=1 << 17)
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """The best passages of Q queries, best first: places (Q, K), -1 behind the last; scores.
+
+    K is at most the number that was asked for.
+    """
+
+    places: Places
+    scores: Scores
+
+    @staticmethod
+    def of(rows: Places, places: Places, scores: Scores, queries: int, count: int) -> "Ranked":
+        """From n scored pairs (row, place): at most `count` a query, equal ones by place."""
+        order = np.lexsort((places, -scores, rows))
+        rows, places, scores = rows[order], places[order], scores[order]
+        rank = np.arange(len(rows)) - np.searchsorted(rows, np.arange(queries))[rows]
+        kept = rank < count
+        out = Ranked(
+            np.full((queries, count), -1, dtype=np.int64),
+            np.full((queries, count), -np.inf, dtype=np.float32),
+        )
+        out.places[rows[kept], rank[kept]] = places[kept]
+        out.scores[rows[kept], rank[kept]] = scores[kept]
+        return out
+
+    @staticmethod
+    def joined(parts: Sequence["Ranked"]) -> "Ranked":
+        """Rankings of some queries and of those behind them as one."""
+        width = max(part.places.shape[1] for part in parts)
+
+        def padded(array: npt.NDArray[np.generic], value: float) -> npt.NDArray[np.generic]:
+            return np.pad(array, ((0, 0), (0, width - array.shape[1])), constant_values=value)
+
+        return Ranked(
+            np.concatenate([padded(part.places, -1) for part in parts]),
+            np.concatenate([padded(part.scores, -np.inf) for part in parts]),
+        )
+
+    def pairs(self) -> tuple[Places, Places, Scores]:
+        """What `of` takes: rows, places and scores (n,) of all that was ranked."""
+        rows, ranks = np.nonzero(self.places >= 0)
+        return rows, self.places[rows, ranks], self.scores[rows, ranks]
+
+    def cut(self, count: int) -> "Ranked":
+        """The first so many ranks."""
+        return Ranked(self.places[:, :count], self.scores[:, :count])
+
+
+class Ranker(Protocol):
+    """One way of scoring queries (numbers) against passages (places)."""
+
+    def top(self, queries: Places, count: int) -> Ranked:
+        """The best `count` candidates of each query."""
+
+    def score(self, queries: Places, places: Places) -> Scores:
+        """Scores of n pairs; those of a query are neighbours."""
+
+
+def rankers(
+    queries: Embeddings,
+    passages: Embeddings,
+    device: torch.device | None = None,
+    candidates: int | None = None,
+) -> dict[Head, Ranker]:
+    """One for every head that both sides have.
+
+    The first `candidates` passages (by default all) are ranked, the others can only be scored.
+    """
+    size = len(passages) if candidates is None else candidates
+    out: dict[Head, Ranker] = {}
+    if queries.dense is not None and passages.dense is not None:
+        device = device or torch.device("cpu")
+        out["dense"] = DenseRanker(queries.dense, passages.dense, size, device)
+    if queries.sparse is not None and passages.sparse is not None:
+        out["sparse"] = SparseRanker(queries.sparse, passages.sparse, size)
+    if queries.multi is not None and passages.multi is not None:
+        out["multi"] = MultiRanker(queries, passages, size)
+    return out
+
+
+def union(several: Iterable[Ranked]) -> tuple[Places, Places]:
+    """Rows and places (n,) that are in any of the rankings, once each, sorted."""
+    pairs = [ranked.pairs()[:2] for ranked in several]
+    rows, places = (np.concatenate(part) for part in zip(*pairs, strict=True))
+    width = int(places.max(initial=0)) + 1
+    return np.divmod(np.unique(rows * width + places), width)
+
+
+def rerank(
+    by: Mapping[Head, Ranker],
+    weights: Weights,
+    queries: Places,
+    candidates: tuple[Places, Places],
+    count: int,
+) -> Ranked:
+    """Candidates (rows of `queries`, places) ranked by the weighted sum of all heads' scores."""
+    rows, places = candidates
+    parts = {head: by[head].score(queries[rows], places) for head in HEADS if head in by}
+    return Ranked.of(rows, places, weighted_sum(parts, weights), len(queries), count)
+
+
+def highest(scores: Scores, count: int) -> Places:
+    """Places of the `count` highest scores and of all equals of the last one, ascending."""
+    if len(scores) <= count:
+        return np.arange(len(scores))
+    return np.flatnonzero(scores >= np.partition(scores, len(scores) - count)[len(scores) - count])
+
+
+@dataclass(frozen=True)
+class DenseRanker:
+    """Inner products of queries (Q, D) and passages (S, D), of which the first P are candidates."""
+
+    queries: npt.NDArray[np.float32]
+    passages: npt.NDArray[np.float32]
+    candidates: int
+    device: torch.device
+    blocks: Blocks | None = None  # by default those of the device
+
+    @property
+    def _blocks(self) -> Blocks:
+        return self.blocks or (CPU_BLOCKS if self.device.type == "cpu" else GPU_BLOCKS)
+
+    def top(self, queries: Places, count: int) -> Ranked:
+        blocks = self._blocks
+        size = min(count + SLACK, self.candidates)
+        asked = torch.from_numpy(self.queries[queries]).to(self.device)
+        best = np.full((len(queries), size), -np.inf, dtype=np.float32)
+        places = np.full((len(queries), size), -1, dtype=np.int64)
+        first, last = 0, min(blocks.first, self.candidates)
+        while first < last:
+            block = torch.from_numpy(np.array(self.passages[first:last])).to(self.device).T
+            for start in range(0, len(queries), blocks.queries):
+                some = slice(start, start + blocks.queries)
+                new, at = _entering(asked[some] @ block, best[some], size)
+                scores = np.concatenate((best[some], new), axis=1)
+                at = np.concatenate((places[some], at + first), axis=1)
+                kept = np.argpartition(-scores, size - 1, axis=1)[:, :size]
+                best[some] = np.take_along_axis(scores, kept, axis=1)
+                places[some] = np.take_along_axis(at, kept, axis=1)
+            first, last = last, min(last + blocks.passages, self.candidates)
+        scores = self.score(np.repeat(queries, size), places.ravel()).reshape(places.shape)
+        order = np.lexsort((places, -scores))[:, :count]
+        return Ranked(
+            np.take_along_axis(places, order, axis=1), np.take_along_axis(scores, order, axis=1)
+        )
+
+    def score(self, queries: Places, places: Places) -> Scores:
+        out = np.empty(len(places), dtype=np.float32)
+        for first in range(0, len(places), self._blocks.pairs):
+            some = slice(first, first + self._blocks.pairs)
+            left, right = self.queries[queries[some]], self.passages[places[some]]
+            np.einsum("nd,nd->n", left, right, out=out[some])
+        return out
+
+
+def _entering(scores: Tensor, best: Scores, size: int) -> tuple[Scores, Places]:
+    """Of new scores (Q, P) those that may enter the best (Q, K) so far, and their columns.
+
+    At most `size` of each query; padded with -infinity.
+    """
+    floor = best.min(axis=1, keepdims=True)
+    if scores.device.type != "cpu" or (floor == -np.inf).any():
+        new, at = scores.topk(min(size, scores.shape[1]), dim=1)
+        return new.cpu().numpy(), at.cpu().numpy()
+    # Few are above the floor, and NumPy finds them many times faster than a top-k does.
+    found = scores.numpy()
+    flat = np.flatnonzero(found > floor)
+    rows, columns = np.divmod(flat, found.shape[1])
+    counts = np.bincount(rows, minlength=len(found))
+    rank = np.arange(len(flat)) - (np.cumsum(counts) - counts)[rows]
+    padded = np.full((len(found), int(counts.max())), -np.inf, dtype=np.float32)
+    at_columns = np.zeros(padded.shape, dtype=np.int64)
+    padded[rows, rank] = found.ravel()[flat]
+    at_columns[rows, rank] = columns
+    return padded, at_columns
+
+
+@dataclass(frozen=True)
+class SparseRanker:
+    """Sums over shared tokens: queries (Q, V) and passages (S, V), the first P candidates.
+
+    A passage that shares nothing with a query is no candidate of it.
+    """
+
+    queries: sp.csr_array
+    passages: sp.csr_array
+    candidates: int
+    blocks: Blocks = CPU_BLOCKS
+
+    def top(self, queries: Places, count: int) -> Ranked:
+        asked = self.queries[queries]
+        nothing = np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32)
+        parts: list[tuple[Places, Places, Scores]] = [nothing]
+        for first in range(0, self.candidates, self.blocks.sparse_passages):
+            last = min(first + self.blocks.sparse_passages, self.candidates)
+            block = sp.csr_array(self.passages[first:last].T)  # (V, P)
+            for start in range(0, len(queries), self.blocks.queries):
+                product = sp.csr_array(asked[start : start + self.blocks.queries] @ block)
+                parts += _above_zero(product, start, first, count)
+        rows, places, scores = (np.concatenate(part) for part in zip(*parts, strict=True))
+        return Ranked.of(rows, places, scores, len(queries), count)
+
+    def score(self, queries: Places, places: Places) -> Scores:
+        out = np.empty(len(places), dtype=np.float32)
+        for first in range(0, len(places), self.blocks.pairs):
+            some = slice(first, first + self.blocks.pairs)
+            shared = self.queries[queries[some]].multiply(self.passages[places[some]])
+            out[some] = np.asarray(sp.csr_array(shared).sum(axis=1)).ravel()
+        return out
+
+
+def _above_zero(
+    product: sp.csr_array, row: int, place: int, count: int
+) -> list[tuple[Places, Places, Scores]]:
+    """The best entries above 0 of each row: rows from `row` on, columns from `place` on."""
+    out = []
+    for number in range(product.shape[0]):
+        start, end = product.indptr[number : number + 2]
+        kept = highest(product.data[start:end], count)
+        kept = start + kept[product.data[start:end][kept] > 0]
+        rows = np.full(len(kept), row + number, dtype=np.int64)
+        out.append((rows, product.indices[kept].astype(np.int64) + place, product.data[kept]))
+    return out
+
+
+@dataclass(frozen=True)
+class MultiRanker:
+    """MaxSim, one query at a time: exact, and for few passages only."""
+
+    queries: Embeddings
+    passages: Embeddings
+    candidates: int
+
+    def top(self, queries: Places, count: int) -> Ranked:
+        passages, offsets = self.passages.multi, self.passages.offsets
+        assert passages is not None
+        assert offsets is not None
+        ends = offsets[: self.candidates + 1]
+        parts = []
+        for row, query in enumerate(queries.tolist()):
+            scores = maxsim_packed(self.queries.tokens(query), passages, ends)
+            places = highest(scores, count)
+            parts.append((np.full(len(places), row), places, scores[places]))
+        rows, places, scores = (np.concatenate(part) for part in zip(*parts, strict=True))
+        return Ranked.of(rows, places, scores, len(queries), count)
+
+    def score(self, queries: Places, places: Places) -> Scores:
+        return maxsim_pairs(self.queries, self.passages, queries, places)
