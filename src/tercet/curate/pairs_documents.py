@@ -1,0 +1,776 @@
+"""Documents into pairs of headings and what stands below them.
+
+Markdown, HTML, reStructuredText and articles in plain text become an Outline. Knows nothing of
+which headings repeat in other documents: pairs bring the path of headings for that.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+from selectolax.lexbor import LexborHTMLParser, LexborNode
+
+from tercet.curate.pairs_sources import (
+    Outcome,
+    Pair,
+    PairOptions,
+    Skipped,
+    clean,
+    first_reason,
+    has_word,
+    need,
+    one_line,
+    read_bytes,
+    shorten,
+    tag_or_none,
+)
+from tercet.documents.base import Unreadable, decode
+
+# Headings. The words of the lists are in some large languages only; what is common elsewhere shows
+# itself by repeating.
+
+MARK = " > "  # between a title and a heading
+LONGEST_PATH = 3  # headings joined: the title and the innermost ones
+
+
+def _phrases(text: str) -> frozenset[str]:
+    return frozenset(" ".join(phrase.split()) for phrase in text.split("|"))
+
+
+# Sections around a text: what is below them answers nothing.
+APPARATUS = _phrases(
+    """
+    references | external links | see also | further reading | notes | footnotes | bibliography |
+    citations | notes and references | works cited | related pages | related links | contents |
+    table of contents | toc | index | indices and tables | navigation | breadcrumbs |
+    on this page | in this section | this page | links | license | licence | licensing |
+    copyright | copyright notice | copyright and license | license and copyright | authors |
+    contributors | credits | acknowledgements | acknowledgments | thanks | sponsors | backers |
+    changelog | change log | changes | release notes | history of changes | badges | gallery |
+    search | footer | share this | leave a comment | related posts | related articles | subscribe |
+    newsletter | donate | page not found | einzelnachweise | weblinks | siehe auch | literatur |
+    quellen | anmerkungen | fußnoten | belege | inhaltsverzeichnis | lizenz | danksagung |
+    références | voir aussi | liens externes | notes et références | bibliographie | annexes |
+    articles connexes | table des matières | referencias | véase también | enlaces externos |
+    bibliografía | notas | índice | licencia | voci correlate | collegamenti esterni |
+    altri progetti | bibliografia | licenza | referências | ver também | ligações externas |
+    licença | referenties | zie ook | externe links | bronnen | przypisy | zobacz też |
+    linki zewnętrzne | источники | примечания | литература | ссылки | см. также | примітки |
+    посилання | див. також | джерела | 脚注 | 関連項目 | 外部リンク | 参考文献 | 出典 | 注釈 |
+    目次 | 参见 | 參見 | 外部链接 | 外部連結 | 参考资料 | 參考資料 | 参考来源 | 注释 | 註釋 |
+    相关条目 | 각주 | 같이 보기 | 외부 링크 | 참고 문헌 | kaynakça | dış bağlantılar |
+    ayrıca bakınız | مراجع | وصلات خارجية | انظر أيضا | المراجع | انظر أيضًا | منابع |
+    پیوند به بیرون | הערות שוליים | קישורים חיצוניים | ראו גם | सन्दर्भ | इन्हें भी देखें |
+    บราณานุกรม | อ้างอิง | ดูเพิ่ม | tham khảo | liên kết ngoài | referensi | pranala luar |
+    lihat pula
+    """
+)
+CONTENTS = _phrases(
+    "contents | table of contents | toc | on this page | in this section | navigation | "
+    "inhaltsverzeichnis | table des matières | índice | 目次"
+)
+# Whole pages of this kind, by their title; a page may well be about "References".
+PAGES = _phrases(
+    """
+    license | licence | licensing | copyright | changelog | change log | changes | release notes |
+    authors | contributors | credits | acknowledgements | acknowledgments | index | contents |
+    table of contents | indices and tables | search | search page | page not found | redirecting |
+    lizenz | licence | licencia | licenza | licença
+    """
+)
+# Sections that say something, under headings that do not say of what.
+COMMON = _phrases(
+    """
+    introduction | overview | description | summary | abstract | background | motivation |
+    history | usage | basic usage | advanced usage | how to use | getting started | get started |
+    quick start | quickstart | installation | install | installing | setup | requirements |
+    prerequisites | dependencies | configuration | options | parameters | arguments | returns |
+    return value | properties | methods | attributes | fields | example | examples | features |
+    about | api | api reference | documentation | development | contributing | testing | tests |
+    support | help | faq | frequently asked questions | troubleshooting | known issues |
+    limitations | caveats | warning | warnings | important | tip | tips | details | general |
+    misc | miscellaneous | other | results | discussion | conclusion | conclusions |
+    methods and materials | rationale | specification | implementation | security considerations |
+    backwards compatibility | design | goals | non-goals | status | roadmap | todo | appendix |
+    preface | foreword | biography | life | early life | career | personal life | legacy |
+    reception | plot | cast | production | geography | demographics | climate | economy |
+    etymology | education | definition | types | methodology | readme | home | welcome |
+    main page | untitled | default | what's new | next steps | syntax | einleitung | einführung |
+    überblick | beschreibung | zusammenfassung | geschichte | leben | werke | beispiel |
+    beispiele | verwendung | hintergrund | allgemeines | leben und werk | résumé | présentation |
+    histoire | description générale | biographie | exemple | exemples | utilisation | contexte |
+    introducción | resumen | descripción | historia | biografía | ejemplo | ejemplos |
+    introduzione | storia | descrizione | biografia e carriera | esempio | introdução | história |
+    resumo | descrição | inleiding | geschiedenis | введение | история | биография | описание |
+    пример | примеры | обзор | 概要 | はじめに | 歴史 | 概説 | 来歴 | 例 | 简介 | 簡介 | 概述 |
+    历史 | 歷史 | 介绍 | 示例 | 개요 | 역사 | 소개 | giriş | tarihçe | مقدمة | تاريخ | resources |
+    note | comments | more information | additional information | faqs | how it works | purpose |
+    scope | terminology | glossary | notation | instructions | steps |
+    references and further reading
+    """
+)
+ABSTRACTS = frozenset(
+    "abstract zusammenfassung résumé resumen resumo riassunto аннотация 摘要 要旨 초록".split()
+)
+_PAGE = re.compile(
+    r"(?:.+ )?licen[cs]e(?:,? (?:version )?[\d.]+)?|.*\b(?:changelog|release notes)\b.*"
+)
+_NUMBER = re.compile(r"(?:\d+(?:\.\d+)*[.)]?|[ivx]+[.)]|[a-z][.)])\s+")
+_MONTHS = "jan feb mar apr may jun jul aug sep oct nov dec".replace(" ", "|")
+_VERSION = re.compile(  # [1.2.0] - 2024-05-01, Release 0.23 (May 2026), changes for v2.0rc1
+    rf"(?i)(?:\w+\s+){{0,2}}\W*v?\d+(?:\.\d+)+\w*(?:\W+(?:\d+\w*|(?:{_MONTHS})\w*|unreleased))*\W*"
+)
+
+
+def normal(heading: str) -> str:
+    """The heading as it is compared: small letters, no number before it, no mark after it."""
+    text = " ".join(heading.casefold().split())
+    return _NUMBER.sub("", text, count=1).strip(" .:;!?-–—*_`'\"()[]¶#") if text else ""
+
+
+def is_around(title: str, inner: Sequence[str]) -> bool:
+    """Whether what stands under a title and headings is about a text rather than part of it.
+
+    A list of contents ends at the next heading, whatever its level.
+    """
+    *above, own = map(normal, inner or ("",))
+    page = normal(title)
+    return (
+        page in PAGES
+        or _PAGE.fullmatch(page) is not None
+        or own in APPARATUS
+        or any(one in APPARATUS and one not in CONTENTS for one in above)
+    )
+
+
+def is_common(heading: str) -> bool:
+    """Whether it does not say what is meant without the title."""
+    return normal(heading) in COMMON
+
+
+def is_question(heading: str) -> bool:
+    """Whether it ends as questions do."""
+    return heading.rstrip(" *_\"'»”)").endswith(("?", "？", "؟", "՞", "፧"))
+
+
+def is_vague(heading: str) -> bool:
+    """Whether it is one word, or four characters of a script without spaces: rarely a query."""
+    words = normal(heading).split()
+    if len(words) != 1:
+        return False
+    return words[0] < "\u2e80" or len(words[0]) <= 4
+
+
+def is_version(heading: str) -> bool:
+    """Whether it is the number of a release, maybe with its date."""
+    return bool(_VERSION.fullmatch(heading.strip()))
+
+
+def joined(path: Sequence[str]) -> str:
+    """`("Requests", "API", "Session", "Hooks")` -> `Requests > Session > Hooks`."""
+    inner = [one for one in path[1:] if has_word(one) and normal(one) not in CONTENTS]
+    return MARK.join((path[0], *inner[1 - LONGEST_PATH :]))
+
+
+# Outlines
+
+ABOUT_TEXT = "a section around the text (references, licence, contents and the like)"
+LINKED = 0.7  # a section with more of its characters in links leads elsewhere
+# "Source", "Edit this page": a short block with more of it in links is about the page.
+ASIDE, ASIDE_LINKED = 40, 0.4
+EXAMPLE = 200  # characters of a text that was skipped
+
+
+@dataclass
+class Section:
+    """What stands under one heading, up to the next."""
+
+    heading: str
+    level: int  # 1 is the highest, 0 before the first heading
+    line: int  # of the heading, from 1; 0: not known
+    blocks: list[str] = field(default_factory=list)  # and what is between them
+    characters: int = 0
+    linked: int = 0  # of the characters, those in links
+
+    @property
+    def text(self) -> str:
+        """The blocks with empty lines or line breaks between them."""
+        return "".join(self.blocks).strip()
+
+
+class Outline:
+    """Takes headings and blocks in the order of the document."""
+
+    def __init__(self, title: str = "", lang: str = "", *, fallback: str = "") -> None:
+        """title: of the document, where it is said; fallback: where no heading is the title."""
+        self.title, self.lang, self.fallback = one_line(title), lang, one_line(fallback)
+        self.sections = [Section("", 0, 0)]
+        self._listed = False
+
+    def heading(self, level: int, text: str, number: int = 0) -> None:
+        """Opens a section; number is its line, from 1."""
+        self.sections.append(Section(one_line(text), level, number))
+        self._listed = False
+
+    def block(self, text: str, *, listed: bool = False, linked: int = 0) -> None:
+        """A paragraph, or (listed) an item of a list or a row of a table, next to its like.
+
+        linked is how many of its characters are in links.
+        """
+        text = clean(text).strip("\n")
+        aside = not listed and len(text) <= ASIDE and linked > ASIDE_LINKED * len(text)
+        if aside or not text.strip():
+            return
+        section = self.sections[-1]
+        if section.blocks:
+            section.blocks.append("\n" if listed and self._listed else "\n\n")
+        section.blocks.append(text)
+        section.characters += len(text)
+        section.linked += min(linked, len(text))
+        self._listed = listed
+
+    def paths(self) -> Iterator[tuple[tuple[str, ...], Section]]:
+        """Every section with its headings from the title down; the title is known by then.
+
+        A first heading that stands alone on its level, with none above it, is the title unless
+        there is one already; then one that stands before all text repeats it. What is under that
+        of the title, or else before the first heading, is the lead, whose path is the title alone.
+        """
+        before, *headed = self.sections
+        first = headed[0] if headed else None
+        top = first is not None and all(section.level > first.level for section in headed[1:])
+        if top and first is not None:
+            self.title = self.title or first.heading
+        self.title = self.title or self.fallback
+        if first is not None and before.blocks:
+            top = top and first.heading == self.title
+        above: list[Section] = []
+        # badges and breadcrumbs stand before a title that has a lead below it
+        for section in headed if first and top and first.blocks else self.sections:
+            inner: list[str] = []
+            if section.level and not (section is first and top):
+                above = [*(one for one in above if one.level < section.level), section]
+                inner = [one.heading for one in above if one.heading]
+            yield ((self.title, *inner) if self.title else tuple(inner)), section
+
+
+def document_pairs(
+    outline: Outline, options: PairOptions, label: str, default: str
+) -> Iterator[Outcome]:
+    """The pairs that a document gives, of the default structure where none is asked for."""
+    structures = options.structures or (default,)
+    lang = options.lang or outline.lang
+    sections: list[tuple[tuple[str, ...], Section]] = []
+    for path, section in list(outline.paths()):
+        reason = first_reason(
+            (is_around(outline.title, path[1:] if outline.title else path), ABOUT_TEXT),
+            (not section.blocks, "an empty section"),
+            (section.linked > LINKED * section.characters, "a section of links"),
+        )
+        if not reason:
+            sections.append((path, section))
+        elif "heading-section" in structures and (section.blocks or section.level):
+            yield Skipped(reason, _where(label, section), _example(path, section))
+    for structure in ("heading-section", "question-answer"):
+        for path, section in sections if structure in structures else ():
+            if structure == "heading-section" or is_question(section.heading):
+                yield _section_pair(structure, path, section, options, label, lang)
+    if "title-body" in structures:
+        texts = [
+            f"{section.heading}\n{section.text}"
+            if section.heading not in ("", outline.title)
+            else section.text
+            for _, section in sections
+        ]
+        yield _title_pair("title-body", outline.title, texts, options, label, lang)
+    if "title-abstract" in structures:
+        named = [part.text for _, part in sections if normal(part.heading) in ABSTRACTS][:1]
+        lead = named or [section.text for path, section in sections if len(path) <= 1]
+        yield _title_pair("title-abstract", outline.title, lead, options, label, lang)
+
+
+def _section_pair(
+    structure: str,
+    path: tuple[str, ...],
+    section: Section,
+    options: PairOptions,
+    label: str,
+    lang: str,
+) -> Outcome:
+    """The pair of a heading and what stands below it."""
+    where = _where(label, section)
+    reason = first_reason(
+        (not path or not has_word(path[-1]) or is_version(path[-1]), "a heading without words"),
+        (len(section.text) < options.min_chars, "a body shorter than asked"),
+    )
+    if reason:
+        return Skipped(reason, where, _example(path, section))
+    return Pair(structure, path[-1], (shorten(section.text, options.max_chars),), where, lang, path)
+
+
+def _title_pair(
+    structure: str, title: str, texts: list[str], options: PairOptions, label: str, lang: str
+) -> Outcome:
+    """The pair of a title and what is said below it."""
+    body = shorten("\n\n".join(texts), options.max_chars)
+    if not title:
+        return Skipped("a document without a title", label, body[:EXAMPLE])
+    if len(body) < options.min_chars:
+        return Skipped("a body shorter than asked", label, f"{title}: {body}"[:EXAMPLE])
+    return Pair(structure, title, (body,), label, lang, (title,))
+
+
+def _where(label: str, section: Section) -> str:
+    return f"{label}:{section.line}" if section.line else label
+
+
+def _example(path: tuple[str, ...], section: Section) -> str:
+    return f"{' > '.join(path)}: {section.text}"[:EXAMPLE]
+
+
+# Markdown
+
+_FIELD = re.compile(r"(title|language|lang)\s*[:=]\s*(.+)", re.IGNORECASE)
+_ANCHOR = re.compile(r"\s*\{[#:.][^{}]*\}\s*$")  # of a heading: {#name}, {:.class}
+# Lines of site generators: a fence of a box, a template's tag.
+_TEMPLATE = re.compile(r"(?m)^[ \t]*(?::{3,}.*|\{%.*%\}|\{\{[<%].*[>%]\}\})[ \t]*$")
+_PARSER = MarkdownIt("commonmark").enable("table").enable("strikethrough")
+
+
+def read_markdown(path: Path, label: str) -> Outline:
+    """The outline of a file; title and language are in its front matter if it has one."""
+    return markdown_outline(clean(decode(read_bytes(path, label), label)))
+
+
+def markdown_outline(text: str) -> Outline:
+    """The outline of a text."""
+    fields, start = _front_matter(text)
+    outline = Outline(fields.get("title", ""), tag_or_none(fields.get("lang") or fields.get("language")))
+    body = "\n" * text.count("\n", 0, start) + _TEMPLATE.sub("", text[start:])
+    row: list[str] | None = None  # the cells of the row of a table that is open
+    level = items = linked = 0
+    for token in _PARSER.parse(body):
+        if token.type in ("list_item_open", "list_item_close"):
+            items += token.nesting
+        elif token.type == "heading_open":
+            level = int(token.tag[1:])
+        elif token.type == "heading_close":
+            level = 0
+        elif token.type == "tr_open":
+            row, linked = [], 0
+        elif token.type == "tr_close" and row is not None:
+            outline.block(" | ".join(row).strip(" |"), listed=True, linked=linked)
+            row = None
+        elif token.type == "inline":
+            plain, links = _inline(token.children or ())
+            if level:
+                number = token.map[0] + 1 if token.map else 0
+                outline.heading(level, _ANCHOR.sub("", plain), number)
+            elif row is not None:
+                row.append(plain)
+                linked += links
+            else:
+                outline.block(plain, listed=items > 0, linked=links)
+        elif token.type in ("fence", "code_block"):
+            outline.block(token.content)
+        elif token.type == "html_block" and (node := fragment(token.content)) is not None:
+            add_html(outline, node)
+    return outline
+
+
+def _front_matter(text: str) -> tuple[dict[str, str], int]:
+    """Title and language between two lines of "---" or "+++" at the top, and where these end."""
+    mark = text[:3]
+    end = text.find(f"\n{mark}", 3) if mark in ("---", "+++") else -1
+    if end < 0 or text[3 : text.index("\n", 3)].strip():
+        return {}, 0
+    fields = {}
+    for row in text[3:end].split("\n"):
+        if match := _FIELD.fullmatch(row.strip()):
+            fields[match[1].lower()] = match[2].strip().strip("\"'").strip()
+    after = text.find("\n", end + 1)
+    return fields, len(text) if after < 0 else after + 1
+
+
+def _inline(tokens: Sequence[Token]) -> tuple[str, int]:
+    """The text of a run, without images and tags, and how many of its characters are in links."""
+    parts: list[str] = []
+    linked = within = 0
+    for token in tokens:
+        if token.type in ("link_open", "link_close"):
+            within += token.nesting
+        elif token.type in ("softbreak", "hardbreak"):
+            parts.append("\n" if token.type == "hardbreak" else " ")
+        elif token.type in ("text", "code_inline", "text_special"):
+            parts.append(token.content)
+            linked += len(token.content) if within else 0
+    return "".join(parts).strip(), linked
+
+
+# HTML
+
+_UNREAD = frozenset(
+    "script style template noscript svg iframe object select button head nav aside footer input "
+    "textarea canvas audio video math".split()
+)
+_BLOCKS = frozenset(
+    "address article blockquote body caption center dd details dialog div dl dt fieldset "
+    "figcaption figure form header hgroup hr legend li main menu ol p pre search section summary "
+    "table tbody tfoot thead tr ul".split()
+)
+_HEADINGS = {f"h{level}": level for level in range(1, 7)}
+_AROUND = frozenset(("navigation", "search", "banner", "contentinfo", "complementary", "menu"))
+_BOXES = frozenset(("div", "section", "ul", "header", "span", "p", "details", "form"))
+_CHARSET = re.compile(rb"""<meta[^>]{0,200}?charset\s*=\s*["']?([\w.:-]{1,40})""", re.IGNORECASE)
+_ANCHORS = " \t\n¶§#🔗⚓"  # what links to a heading itself shows
+_SITE = re.compile(r"\s+[—–|·»-]\s+")  # between the name of a page and that of its site
+
+
+def read_html(path: Path, label: str) -> Outline:
+    """The outline of a page; raises Unreadable where it is not in the encoding that it names."""
+    raw = read_bytes(path, label)
+    match = _CHARSET.search(raw, 0, 4096)
+    page = LexborHTMLParser(
+        clean(decode(raw, label, known_encoding(match[1].decode()) if match else None))
+    )
+    root, title = page.css_first("html"), page.css_first("head title")
+    language = tag_or_none(root.attributes.get("lang")) if root is not None else ""
+    name = _SITE.split(one_line(title.text(deep=True)))[0] if title is not None else ""
+    outline = Outline(lang=language, fallback=name)
+    body = page.body
+    if body is not None:
+        articles = body.css("article")
+        main = body.css_first("main, [role=main]") or (articles[0] if len(articles) == 1 else None)
+        add_html(outline, body if main is None or not main.text(strip=True) else main)
+    return outline
+
+
+def add_html(outline: Outline, root: LexborNode) -> None:
+    """Adds what is in a node to an outline."""
+    _Feed(outline).read(root)
+
+
+def fragment(text: str) -> LexborNode | None:
+    """The body of a piece of HTML."""
+    return LexborHTMLParser(text).body
+
+
+class _Feed:
+    """Collects the text of inline nodes until a block begins or ends."""
+
+    def __init__(self, outline: Outline) -> None:
+        self.outline = outline
+        self.parts: list[str] = []
+        self.linked = 0
+        self.links = self.preformatted = self.items = self.cells = 0  # that are open
+        self.around: list[int] = []  # the cells that are open around each open table
+
+    def read(self, root: LexborNode) -> None:
+        """Goes through the nodes below a root."""
+        for kind, tag, content in _walk(root):
+            if kind == "text":
+                self.text(content)
+            elif tag in _HEADINGS:
+                if kind == "open":
+                    self.flush()
+                else:
+                    self.outline.heading(_HEADINGS[tag], " ".join(self.take()).strip(_ANCHORS))
+            elif tag == "a":
+                self.links += 1 if kind == "open" else -1
+            elif tag == "br":
+                self.parts.append("\n" if kind == "open" and not self.cells else " ")
+            elif tag in ("td", "th"):
+                self.cells += 1 if kind == "open" else -1
+                self.parts.append(" | " if kind == "close" else "")
+            elif tag in _BLOCKS:
+                self.block(tag, kind == "open")
+        self.flush()
+
+    def text(self, content: str) -> None:
+        """A text node; outside <pre> a line break in it is a space."""
+        self.parts.append(content if self.preformatted else content.replace("\n", " "))
+        if self.links:
+            self.linked += len(content.strip())
+
+    def block(self, tag: str, opens: bool) -> None:
+        """A block begins or ends; in a cell of a table most are but a space."""
+        if self.cells and tag not in ("pre", "table", "tr"):
+            self.parts.append(" ")
+            return
+        self.flush()
+        if tag == "pre":
+            self.preformatted += 1 if opens else -1
+        elif tag in ("li", "dt", "dd"):
+            self.items += 1 if opens else -1
+        elif tag == "table" and opens:  # maybe in a cell of another, which is there for the layout
+            self.around.append(self.cells)
+            self.cells = 0
+        elif tag == "table":
+            self.cells = self.around.pop()
+
+    def take(self) -> list[str]:
+        """The lines that were collected."""
+        text, self.parts, self.linked = "".join(self.parts), [], 0
+        lines = (" ".join(part.split()) for part in text.split("\n"))
+        return [part for part in lines if part]
+
+    def flush(self) -> None:
+        """Ends the block."""
+        linked = self.linked
+        if self.preformatted:
+            text, self.parts, self.linked = "".join(self.parts), [], 0
+        else:
+            text = "\n".join(self.take()).strip(" |").removesuffix("¶")
+        row = " | " in text
+        self.outline.block(text, listed=bool(self.items) or row, linked=linked)
+
+
+def _hidden(node: LexborNode) -> bool:
+    """Whether a box is about the site, or is not shown."""
+    facts = node.attributes
+    return facts.get("role") in _AROUND or "hidden" in facts or facts.get("aria-hidden") == "true"
+
+
+def _walk(root: LexborNode) -> Iterator[tuple[str, str, str]]:
+    """(open, close or text; tag; content) in document order; pages may nest without end."""
+    node: LexborNode | None = root
+    end = root.mem_id  # comparing nodes would compare their HTML
+    while node is not None:
+        tag = node.tag or ""
+        if node.is_text_node:
+            yield "text", "", node.text_content or ""
+        elif tag not in _UNREAD and not (tag in _BOXES and _hidden(node)):
+            yield "open", tag, ""
+            child = node.first_child
+            if child is not None:
+                node = child
+                continue
+            yield "close", tag, ""
+        while node is not None and node.mem_id != end and node.next is None:
+            node = node.parent
+            if node is not None:
+                yield "close", node.tag or "", ""
+        node = None if node is None or node.mem_id == end else node.next
+
+
+# reStructuredText, with Sphinx' directives and roles, by docutils. Nothing that a file names is read
+# and nothing is run.
+
+_NAME = re.compile(r"(?m)^[ \t]*\.\.[ \t]+(?:\|[^|\n]+\|[ \t]+)?([\w.:+-]+?)[ \t]?::(?:\s|$)")
+_TARGET = re.compile(r"(?s)(.+?)\s*<[^<>]*>")  # of a role: text <where it leads>
+# Directives of text and tables, which docutils knows and which read nothing.
+_OWN = frozenset(
+    "admonition attention caution danger error hint important note tip warning topic sidebar "
+    "line-block parsed-literal math rubric epigraph highlights pull-quote compound container "
+    "table list-table figure replace unicode".split()
+)
+_CODE = frozenset(
+    "code code-block sourcecode highlight prompt ipython doctest testcode productionlist "
+    "jupyter-execute plot".split()
+)
+_EMPTY = frozenset(
+    "toctree index include literalinclude image raw csv-table meta contents sectnum "
+    "section-numbering header footer target-notes class role default-role title date automodule "
+    "autoclass autofunction automethod autoexception autodata autosummary currentmodule module "
+    "py:module py:currentmodule highlight tabularcolumns codeauthor sectionauthor moduleauthor "
+    "testsetup testcleanup graphviz inheritance-diagram uml mermaid youtube bibliography "
+    "deprecated-removed versionadded versionchanged deprecated versionremoved".split()
+)
+_NAMED = re.compile(  # what an object is called stands before what is said of it
+    r"(?:\w+:)?(?:\w*function|\w*method|\w*decorator\w*|class|attribute|property|data|exception|"
+    r"describe|object|type|macro|member|struct|enum|enumerator|var|option|envvar|confval|setting|"
+    r"opcode|pdbcommand|2to3fixer|templatetag|templatefilter|fieldlookup|django-admin|directive|"
+    r"role|rst:directive)"
+)
+_PARAGRAPHS = frozenset("paragraph term attribution caption rubric line".split())
+_VERBATIM = frozenset("literal_block doctest_block math_block option_group".split())
+_ITEMS = frozenset("list_item definition_list_item option_list_item line_block".split())
+_NOT_READ = frozenset(
+    "comment system_message target substitution_definition image decoration pending footnote "
+    "citation raw meta problematic title".split()
+)
+
+
+def read_restructured(path: Path, label: str) -> Outline:
+    """The outline of a file; raises Unreadable where it cannot be read."""
+    return restructured_outline(clean(decode(read_bytes(path, label), label)), label)
+
+
+def restructured_outline(text: str, label: str) -> Outline:
+    """The outline of a text; raises MissingExtraError without docutils."""
+    need("docutils")
+    from docutils.frontend import get_default_settings
+    from docutils.parsers.rst import Parser, directives
+    from docutils.utils import new_document
+
+    settings = get_default_settings(Parser)
+    settings.report_level = settings.halt_level = 5  # what is wrong in a file is passed over
+    settings.file_insertion_enabled = settings.raw_enabled = False
+    settings.syntax_highlight = "none"
+    settings.line_length_limit = 1 << 30
+    settings.warning_stream = False
+    for name in {match.lower() for match in _NAME.findall(text)} - _OWN:
+        directives.register_directive(name, _directive())
+    document = new_document(label, settings)
+    try:
+        Parser(inliner=_inliner()).parse(text, document)
+    except (RecursionError, ValueError, TypeError, AttributeError, IndexError, KeyError) as error:
+        # docutils fails in these ways on files that are no reStructuredText
+        raise Unreadable(label, f"docutils cannot parse it: {error!r:.80}") from error
+    outline = Outline()
+    _add_nodes(outline, document, level=0)
+    return outline
+
+
+def _inliner() -> Any:
+    """Roles become the text that they show: `:meth:`~a.B.c`` is `c`, whoever defines them."""
+    from docutils import nodes
+    from docutils.parsers.rst.states import Inliner
+
+    def interpreted(rawsource: str, text: str, role: str, number: int) -> Any:
+        shown = nodes.unescape(text)
+        if match := _TARGET.fullmatch(shown):
+            shown = match[1]
+        elif shown.startswith("~"):
+            shown = shown.rpartition(".")[2].lstrip("~")
+        return [nodes.inline(rawsource, shown.lstrip("!"))], []
+
+    inliner = Inliner()
+    inliner.interpreted = interpreted  # of the instance: docutils reads vars() of the class
+    return inliner
+
+
+@cache
+def _directive() -> Any:
+    """A directive that gives its content as it is, or nothing."""
+    from docutils import nodes
+    from docutils.parsers.rst import Directive
+
+    class AnyOption(dict[str, Any]):
+        def __missing__(self, name: str) -> Any:
+            return lambda value: value
+
+    class Content(Directive):  # type: ignore[misc]
+        optional_arguments = 1
+        final_argument_whitespace = True
+        has_content = True
+        option_spec = AnyOption(name=str)
+
+        def run(self) -> list[Any]:
+            name = self.name.lower()
+            if name in _EMPTY:
+                return []
+            if name in _CODE:
+                return [nodes.literal_block("", "\n".join(self.content))] if self.content else []
+            box = nodes.container()
+            if self.arguments and _NAMED.fullmatch(name):
+                box += nodes.paragraph("", self.arguments[0])
+            self.state.nested_parse(self.content, self.content_offset, box)
+            return [box]
+
+    return Content
+
+
+def _add_nodes(outline: Outline, node: Any, level: int, listed: bool = False) -> None:
+    """Adds what is in a node of docutils' tree."""
+    for child in node.children:
+        kind = type(child).__name__
+        if kind == "section":
+            title = child.next_node(lambda one: type(one).__name__ == "title")
+            number = max(0, (title.line or 0) - 1) if title else 0  # docutils tells the underline
+            outline.heading(level + 1, title.astext() if title else "", number)
+            _add_nodes(outline, child, level + 1)
+        elif kind in _PARAGRAPHS:
+            outline.block(_joined(child), listed=listed, linked=_linked(child))
+        elif kind in _VERBATIM:
+            outline.block(child.astext(), listed=listed)
+        elif kind == "row":
+            cells = [_joined(entry) for entry in child.children]
+            outline.block(" | ".join(cells), listed=True, linked=_linked(child))
+        elif kind == "field":
+            name, body = child.children
+            outline.block(f"{name.astext()}: {_joined(body)}", listed=True, linked=_linked(body))
+        elif kind == "field_list" and level < 2 and node.index(child) < 2:
+            continue  # facts about the document: its author, its date
+        elif kind == "title" and type(node).__name__ != "section":
+            outline.block(child.astext())  # of a box
+        elif kind not in _NOT_READ:
+            _add_nodes(outline, child, level, listed or kind in _ITEMS)
+
+
+def _joined(node: Any) -> str:
+    """The text of a node, its lines and paragraphs in one."""
+    parts: list[str] = []
+    for child in node.children:
+        kind = type(child).__name__
+        if kind not in _NOT_READ or kind in ("problematic", "title"):
+            parts.append(_joined(child) if child.children else child.astext())
+            parts.append(" " if kind in ("paragraph", "list_item") else "")
+    return " ".join("".join(parts).split())
+
+
+def _linked(node: Any) -> int:
+    return sum(len(one.astext()) for one in node.findall() if type(one).__name__ == "reference")
+
+
+# Articles of encyclopedias in plain text, as the usual dumps leave them
+
+_WIKI = re.compile(r"(={2,6})\s*(\S.*?)\s*\1\s*")  # == History ==
+_MARKDOWN = re.compile(r"(#{1,6})\s+(\S.*)")
+_MARKED = re.compile(r"(?m)^(?:={2,6}\s*\S.*?={2,6}|#{2,6}\s+\S.*)\s*$")
+_ENDS = (".", "!", "?", "…", ":", ";", ",", "。", "！", "？", "：", "；", "、", "।", "؟", "۔")
+LONGEST = 80  # characters of a line that may be a heading
+
+
+def article_outline(title: str, text: str, lang: str = "") -> Outline:
+    """The outline of an article, given clean text.
+
+    Headings are lines such as `== History ==` or `## History`. Without any, they are what dumps
+    without markup leave: a short line that stands alone, with no mark at its end, before a text;
+    some in a row are of rising level.
+    """
+    outline = Outline(title, lang)
+    text = _without_title(outline.title, text)
+    if _MARKED.search(text):
+        block: list[str] = []
+        for number, row in enumerate([*text.split("\n"), ""], 1):
+            match = _WIKI.fullmatch(row) or _MARKDOWN.fullmatch(row)
+            if match or not row.strip():
+                outline.block("\n".join(block))
+                block = []
+            else:
+                block.append(row.strip())
+            if match:
+                outline.heading(len(match[1]), match[2], number)
+        return outline
+    level, blocks = 1, [block.strip() for block in re.split(r"\n\s*\n", text)]
+    for number, text_block in enumerate(blocks, 1):
+        alone = len(text_block) <= LONGEST and "\n" not in text_block
+        if 1 < number < len(blocks) and alone and not text_block.endswith(_ENDS):
+            level += 1
+            outline.heading(level, text_block)
+        else:
+            level = 1
+            outline.block("\n".join(row.strip() for row in text_block.split("\n")))
+    return outline
+
+
+def _without_title(title: str, text: str) -> str:
+    """The text without a first line that repeats the title."""
+    first, _, rest = text.strip().partition("\n")
+    return rest.strip() if one_line(first) == title else text.strip()
+
+
+def is_list_of_meanings(title: str, text: str) -> bool:
+    """Whether an article only says what its title may mean: `Mercury may refer to:`, and a list."""
+    first = _without_title(title, text).partition("\n")[0]
+    return (
+        len(first) <= 200
+        and first.rstrip().endswith((":", "："))
+        and first.casefold().startswith(title.partition(" (")[0].casefold())
+    )

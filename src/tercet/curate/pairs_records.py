@@ -1,0 +1,231 @@
+"""JSON lines and tables whose fields are a title and a text, a question and an answer and so on.
+
+Extracts of Wikipedia are such rows. Knows nothing of files that are no rows.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from tercet.curate.pairs_code import function_pair
+from tercet.curate.pairs_documents import article_outline, document_pairs, is_list_of_meanings
+from tercet.curate.pairs_sources import (
+    DOCUMENT,
+    Has,
+    Outcome,
+    Pair,
+    PairOptions,
+    Problem,
+    Skipped,
+    Units,
+    clean,
+    first_reason,
+    numbered_lines,
+    shorten,
+    tag_of_url,
+    tag_or_none,
+    undecodable,
+)
+from tercet.curate.pairs_translations import translation_pairs
+from tercet.rows import Row, numbered_rows
+
+# The names that fields have where none are given, the most usual first.
+NAMES: dict[str, tuple[str, ...]] = {
+    "title": ("title", "headline"),
+    "text": ("text", "body", "contents", "content", "article", "document", "passage"),
+    "abstract": ("abstract", "paperAbstract"),
+    "question": ("question", "query"),
+    "answer": ("answer", "answers", "long_answer", "best_answer", "response"),
+    "instruction": ("instruction", "prompt", "inputs"),
+    "input": ("input",),
+    "output": ("output", "response", "completion", "targets"),
+    "docstring": ("docstring", "func_documentation_string"),
+    "code": ("code", "func_code_string"),
+    "name": ("func_name",),
+    "translation": ("translation",),
+    "lang": ("lang", "language"),
+    "id": ("id", "_id", "url"),
+}
+# What a structure needs; without --as the first that fits is made.
+ROLES: dict[str, tuple[str, ...]] = {
+    "instruction-output": ("instruction", "output"),
+    "question-answer": ("question", "answer"),
+    "code-docstring": ("docstring", "code"),
+    "translations": ("translation",),
+    "title-abstract": ("title", "abstract"),
+    "title-body": ("title", "text"),
+}
+# Conversations: the field, who speaks, and what is said.
+_TURNS = (("messages", "role", "content"), ("conversations", "from", "value"))
+_ASKS, _ANSWERS = ("user", "human"), ("assistant", "gpt")
+
+
+def read_records(path: Path, label: str, options: PairOptions, has: Has) -> Units:
+    """Every row as a unit; lines that are none are Problems."""
+    if path.suffix == ".parquet" or path.is_dir():
+        for number, row in numbered_rows(path):
+            if has(number - 1):
+                yield number - 1, list(_Record(row, f"{label}:{number}", options).outcomes())
+        return
+    for number, raw in numbered_lines(path, label, has):
+        where = f"{label}:{number + 1}"
+        if raw.strip():
+            row_or_problem = _parse(raw, where)
+            if isinstance(row_or_problem, Problem):
+                yield number, [row_or_problem]
+            else:
+                yield number, list(_Record(row_or_problem, where, options).outcomes())
+
+
+def _parse(raw: bytes, where: str) -> Row | Problem:
+    try:
+        row = json.loads(raw.decode())
+    except UnicodeDecodeError as error:
+        return Problem(where, undecodable(error))
+    except (ValueError, RecursionError) as error:
+        if raw.lstrip().startswith(b"<doc "):
+            return Problem(where, "not JSON: run wikiextractor with --json")
+        return Problem(
+            where, f"not a JSON object a line: {error}; `jq -c .[] FILE` writes an array so"
+        )
+    if isinstance(row, dict):
+        return row
+    return Problem(where, f"a JSON object was expected, this is a {type(row).__name__}")
+
+
+@dataclass(frozen=True)
+class _Record:
+    """A row, by the roles of its fields."""
+
+    row: Row
+    where: str
+    options: PairOptions
+
+    def outcomes(self) -> Iterator[Outcome]:
+        """The pairs of the structures that are asked for, else of the first that fits."""
+        asked = self.options.structures
+        own = [structure for structure in asked or ROLES if self.has_own_fields(structure)]
+        for structure in own if asked else own[:1]:
+            yield from self.from_fields(structure)
+        rest = tuple(one for one in asked if one not in own and one in DOCUMENT)
+        if self.has("title-body") and (rest or not (asked or own)):
+            yield from self.article(rest)
+        elif not own:
+            names = [f"{name}{'' if value else ' (empty)'}" for name, value in self.row.items()]
+            fields = f"it has {', '.join(names[:8]) or 'nothing'}"
+            yield Skipped("a row without the fields needed: give --field", self.where, fields)
+
+    def value(self, role: str) -> Any:
+        """What a field of a role holds, None where there is nothing."""
+        given = self.options.fields.get(role)
+        values = (_inside(self.row, name) for name in ((given,) if given else NAMES[role]))
+        return next((value for value in values if value not in (None, "", [])), None)
+
+    def texts(self, role: str) -> list[str]:
+        """The texts in a field that is a text or a list of them."""
+        value = self.value(role)
+        listed = value if isinstance(value, list) else [value]
+        return [clean(one).strip() for one in listed if isinstance(one, str) and one.strip()]
+
+    def text(self, role: str) -> str:
+        """The text in a field, "" where it is none."""
+        return "" if isinstance(self.value(role), list) else "".join(self.texts(role))
+
+    def has(self, structure: str) -> bool:
+        """Whether the row has something in all the fields of a structure."""
+        return all(self.value(role) is not None for role in ROLES[structure])
+
+    def has_own_fields(self, structure: str) -> bool:
+        """Whether a structure stands in fields of its own, rather than in the text."""
+        if structure == "instruction-output" and self.turns() is not None:
+            return True
+        return structure in ROLES and structure != "title-body" and self.has(structure)
+
+    @property
+    def id(self) -> str:
+        """The row's own id, else file and line."""
+        own = self.value("id")
+        return str(own) if isinstance(own, str | int) else self.where
+
+    @property
+    def lang(self) -> str:
+        """The language of the row, "" where nothing says it."""
+        told = tag_or_none(self.text("lang")) or tag_of_url(self.row.get("url"))
+        return self.options.lang or told
+
+    def from_fields(self, structure: str) -> Iterator[Outcome]:
+        """The pairs of a structure that stands in fields of its own."""
+        if structure == "translations":
+            sides = self.value("translation")
+            texts = sides if isinstance(sides, dict) else {}
+            tagged = {tag_or_none(str(tag)): text for tag, text in texts.items() if _is_text(text)}
+            yield from translation_pairs(tagged, self.options, self.id)
+        elif structure == "code-docstring":
+            name, code = self.text("name").rpartition(".")[2], self.text("code")
+            yield from function_pair(name, self.text("docstring"), code, self.options, self.id)
+        else:
+            query_role, answer_role = ROLES[structure]
+            query, texts = self.text(query_role), self.texts(answer_role)
+            if structure == "instruction-output":
+                query, texts = self.turns() or (query, texts)
+                query = "\n".join(filter(None, (query, self.text("input"))))
+            yield self.answered(structure, query, texts)
+
+    def answered(self, structure: str, query: str, texts: list[str]) -> Outcome:
+        """A query and what answers it, if both are as long as they should be."""
+        options = self.options
+        long_enough = [text for text in texts if len(text) >= options.min_chars]
+        reason = first_reason(
+            (
+                not query or not texts,
+                "a field that is no text: name one inside it, as --field answer=answers.text",
+            ),
+            (not long_enough, "a body shorter than asked"),
+            (len(query) > options.max_query_chars, "a query longer than asked"),
+        )
+        if reason:
+            return Skipped(reason, self.where, f"{query[:100]}: {' / '.join(texts)[:100]}")
+        pos = tuple(shorten(text, options.max_chars) for text in long_enough)
+        return Pair(structure, query, pos, self.id, self.lang)
+
+    def turns(self) -> tuple[str, list[str]] | None:
+        """What is asked first in a conversation, and the answer to it."""
+        for field, who, what in _TURNS:
+            turns = self.row.get(field)
+            if isinstance(turns, list) and all(isinstance(turn, dict) for turn in turns):
+                for turn, reply in pairwise(turns):
+                    if turn.get(who) in _ASKS and reply.get(who) in _ANSWERS:
+                        texts = [turn.get(what), reply.get(what)]
+                        query, answer = (clean(one).strip() if _is_text(one) else "" for one in texts)
+                        return query, [answer] if answer else []
+        return None
+
+    def article(self, structures: tuple[str, ...]) -> Iterator[Outcome]:
+        """The pairs of a title and a text with headings."""
+        title, text = self.text("title"), self.text("text")
+        if is_list_of_meanings(title, text):
+            yield Skipped("a list of what the title may mean", self.where, text[:200])
+        else:
+            options = replace(self.options, structures=structures)
+            outline = article_outline(title, text, self.lang)
+            yield from document_pairs(outline, options, self.id, "title-body")
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and not value.isspace()
+
+
+def _inside(value: Any, name: str) -> Any:
+    """What a name with dots leads to, through lists too: a list of what is in each."""
+    if isinstance(value, dict) and name in value:
+        return value[name]
+    first, _, rest = name.partition(".")
+    inner = value.get(first) if isinstance(value, dict) else None
+    if inner is None or not rest:
+        return None
+    if isinstance(inner, list):
+        return [within for one in inner if (within := _inside(one, rest)) is not None]
+    return _inside(inner, rest)

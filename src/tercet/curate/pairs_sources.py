@@ -1,0 +1,450 @@
+"""The files that `data pairs` is given, their kinds and languages, and what readers of them yield.
+
+Knows nothing of what is in a file of any kind.
+"""
+
+import bz2
+import io
+import lzma
+import os
+import re
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatch
+from importlib import import_module
+from pathlib import Path
+
+from tercet.data.rows import open_packed
+from tercet.data.tables import is_dataset
+from tercet.documents import base
+from tercet.documents.base import Problem, Unreadable, undecodable
+from tercet.errors import InputError, MissingExtraError
+
+PACKED = (".gz", ".xz", ".zst", ".bz2")
+DAMAGED = (EOFError, OSError, zlib.error, lzma.LZMAError)  # what reading a packed file may raise
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of source: how its files end, and what is made of it, the default first."""
+
+    suffixes: tuple[str, ...]
+    structures: tuple[str, ...]
+    streamed: bool = False  # cut into parts by its units, and read packed; others: by files
+    needs: str = ""  # an optional library
+
+
+DOCUMENT = ("heading-section", "title-body", "title-abstract", "question-answer")
+KINDS = {
+    "markdown": Kind((".md", ".markdown"), DOCUMENT),
+    "html": Kind((".html", ".htm", ".xhtml"), DOCUMENT),
+    "restructuredtext": Kind((".rst",), DOCUMENT, needs="docutils"),
+    "records": Kind(  # what is made depends on the fields
+        (".jsonl", ".ndjson", ".parquet"),
+        (*DOCUMENT, "instruction-output", "code-docstring", "translations"),
+        streamed=True,
+    ),
+    "tmx": Kind((".tmx",), ("translations",), streamed=True),
+    "po": Kind((".po",), ("translations",), needs="polib"),
+    "text": Kind((), ("translations",), streamed=True),  # aligned line by line
+    "python": Kind((".py",), ("code-docstring",)),
+    "code": Kind(
+        (".js", ".mjs", ".cjs", ".jsx", ".ts", ".tsx", ".java", ".go", ".rs"),
+        ("code-docstring",),
+        needs="tree_sitter",
+    ),
+}
+SUFFIXES = {suffix: name for name, kind in KINDS.items() for suffix in kind.suffixes}
+READ_AS = tuple(name for name in KINDS if name != "code")  # of code the suffix says the language
+STRUCTURES = tuple(dict.fromkeys(name for kind in KINDS.values() for name in kind.structures))
+_EXTRACT = re.compile(r"wiki_\d+")  # as wikiextractor names its files
+
+
+@dataclass(frozen=True)
+class PairOptions:
+    """What readers are told, the same for all of them."""
+
+    structures: tuple[str, ...] = ()  # none: what the kind of source suggests
+    lang: str = ""  # of everything; "": what the source says
+    directions: tuple[tuple[str, str], ...] = ()  # of translations; none: as the source lies
+    both: bool = False  # directions are turned round too
+    fields: dict[str, str] = field(default_factory=dict)  # of rows: role to name of the field
+    min_chars: int = 40  # of a positive
+    min_translation: int = 10  # characters of a translation's longer side
+    max_chars: int = 8000  # of a positive: prose and code are cut there
+    max_query_chars: int = 1000
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A query and what answers it; `path` holds the headings from the title down to the query."""
+
+    structure: str
+    query: str
+    pos: tuple[str, ...]
+    where: str  # the unit it is from: file and line, or an id of its own
+    lang: str = ""
+    path: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """Something that gave no row, and why; reasons are few, so that they can be counted."""
+
+    reason: str
+    where: str
+    text: str = ""  # of it, as an example
+
+
+class Misaligned(Unreadable):
+    """Files that are no translations of each other: what they gave before is wrong too."""
+
+
+Outcome = Pair | Skipped | Problem
+Has = Callable[[int], bool]  # whether a unit, counted from 0, is to be read
+Units = Iterator[tuple[int, list[Outcome]]]  # the units that are, and what each gave
+
+
+def first_reason(*checks: tuple[bool, str]) -> str:
+    """The reason of the first check that holds, "" where none does."""
+    return next((reason for holds, reason in checks if holds), "")
+
+
+def need(module: str) -> None:
+    """Raises MissingExtraError where an optional library is not there."""
+    try:
+        import_module(module)
+    except ModuleNotFoundError as error:
+        names = [name for name, kind in KINDS.items() if kind.needs == module]
+        raise MissingExtraError(
+            f"reading {names[0] if names else 'code'} needs {module}: pip install 'tercet[pairs]'"
+        ) from error
+
+
+# Texts
+
+_CONTROLS = re.compile("[\x00-\x08\x0e-\x1f\x7f]")
+
+
+def clean(text: str) -> str:
+    """The text with one kind of line break, without control characters and lone surrogates."""
+    return _CONTROLS.sub(" ", base.clean(text))
+
+
+def one_line(text: str) -> str:
+    """The text as one line."""
+    return " ".join(clean(text).split())
+
+
+def has_word(text: str) -> bool:
+    """Whether there is a word: two letters in a row, or one of a script of Asia."""
+    previous = False
+    for char in text:
+        letter = char.isalpha()
+        if letter and (previous or char >= "\u0900"):
+            return True
+        previous = letter
+    return False
+
+
+def shorten(text: str, most: int) -> str:
+    """At most so many characters, cut after a paragraph, a line, a sentence or a word.
+
+    >>> shorten("One thing. Another thing.", 14)
+    'One thing.'
+    """
+    if len(text) <= most:
+        return text
+    head = text[:most]
+    for mark in ("\n\n", "\n", ". ", "。", " "):
+        end = head.rfind(mark)
+        if end >= most // 2:
+            return head[: end + len(mark)].rstrip()
+    return head
+
+
+# Languages
+
+TWO_LETTERS = frozenset(  # ISO 639-1, and "sh", which Wikipedia and parallel corpora still use
+    "aa ab ae af ak am an ar as av ay az ba be bg bh bi bm bn bo br bs ca ce ch co cr cs cu cv cy "
+    "da de dv dz ee el en eo es et eu fa ff fi fj fo fr fy ga gd gl gn gu gv ha he hi ho hr ht hu "
+    "hy hz ia id ie ig ii ik io is it iu ja jv ka kg ki kj kk kl km kn ko kr ks ku kv kw ky la lb "
+    "lg li ln lo lt lu lv mg mh mi mk ml mn mr ms mt my na nb nd ne ng nl nn no nr nv ny oc oj om "
+    "or os pa pi pl ps pt qu rm rn ro ru rw sa sc sd se sg sh si sk sl sm sn so sq sr ss st su sv "
+    "sw ta te tg th ti tk tl tn to tr ts tt tw ty ug uk ur uz ve vi vo wa wo xh yi yo za zh "
+    "zu".split()
+)
+MISTAKEN = {"cn": "zh", "cz": "cs", "dk": "da", "gr": "el", "jp": "ja", "ua": "uk"}  # countries
+_TAG = re.compile(  # language, script, region; a variant behind "@" says nothing here
+    r"([A-Za-z]{2,3})(?:[-_]([A-Za-z]{4}))?(?:[-_]([A-Za-z]{2}|\d{3}))?(?:@\w+)?"
+)
+_TWO_TAGS = re.compile(r"[a-z]{2,3}-[a-z]{2,3}")
+_PLAIN = (".txt", ".text", ".raw", ".tok", ".snt", ".sgm")
+
+
+def parse_tag(text: str) -> str:
+    """A tag as BCP 47 writes it: `pt_br` -> `pt-BR`, `zh_hant` -> `zh-Hant`, `sr@latin` -> `sr`.
+
+    Raises InputError where it is no tag, or its two letters are no language.
+    """
+    match = _TAG.fullmatch(text.strip())
+    if match is None:
+        raise InputError(f"{text!r} is not a language tag such as de, pt-BR or ckb")
+    language, script, region = match[1].lower(), match[2], match[3]
+    if len(language) == 2 and language not in TWO_LETTERS:
+        meant = f": did you mean {MISTAKEN[language]}?" if language in MISTAKEN else ""
+        raise InputError(f"{text!r} is not a language of ISO 639-1{meant}")
+    return "-".join(filter(None, (language, script and script.title(), region and region.upper())))
+
+
+def tag_or_none(text: str | None) -> str:
+    """The tag in its usual form, "" where it is none."""
+    try:
+        return parse_tag(text) if text else ""
+    except InputError:
+        return ""
+
+
+def parse_direction(text: str) -> tuple[str, str]:
+    """`de-en` -> ("de", "en"), `pt-BR:en` -> ("pt-BR", "en"); raises InputError."""
+    first, mark, second = text.partition(":" if ":" in text else "-")
+    if not mark or not second:
+        raise InputError(f"{text!r} is not a direction such as de-en (or pt-BR:en)")
+    if parse_tag(first) == parse_tag(second):
+        raise InputError(f"{text!r} goes from a language to the same one")
+    return parse_tag(first), parse_tag(second)
+
+
+def covers(tag: str, other: str) -> bool:
+    """Whether a tag that was asked for covers another: `de` covers `de-AT`."""
+    return other == tag or other.startswith(f"{tag}-")
+
+
+def language_of_name(path: Path) -> tuple[str, str]:
+    """The language in a name and the name without it: `news.de-en.de.gz` -> ("de", "news.de-en").
+
+    Also `de.txt`, `news.deu.txt` and Moses' `news.de`; ("", the name) where there is none. Three
+    letters at the very end of a name are the suffix of a format rather.
+    """
+    parts = path.name.split(".")
+    while len(parts) > 1 and f".{parts[-1].lower()}" in (*PACKED, *_PLAIN):
+        parts.pop()
+    *stem, last = parts
+    in_pair = bool(stem and _TWO_TAGS.fullmatch(stem[-1]))
+    is_format = len(last) == 3 and path.name.endswith(last) and not in_pair
+    language = "" if is_format or (stem and _TWO_TAGS.fullmatch(last)) else tag_or_none(last)
+    return (language, ".".join(stem)) if language else ("", path.name)
+
+
+# Files
+
+
+def read_bytes(path: Path, label: str, largest: int = 64 << 20) -> bytes:
+    """A whole file; raises Unreadable where it is too large to be parsed as a whole."""
+    size = path.stat().st_size
+    if size > largest:
+        raise Unreadable(label, f"{size >> 20} MB are too much for one file: split it")
+    return path.read_bytes()
+
+
+def open_bytes(path: Path) -> io.BufferedIOBase:
+    """A file, plain or packed as its name says, for its unpacked bytes."""
+    return bz2.open(path) if path.suffix == ".bz2" else open_packed(path)
+
+
+def numbered_lines(path: Path, label: str, has: Has) -> Iterator[tuple[int, bytes]]:
+    """The lines that are to be read with their numbers, counted from 0, without line breaks.
+
+    Only "\\n" ends a line: files that are aligned line by line may hold other breaks. Raises
+    Unreadable where a packed file is damaged.
+    """
+    number = 0
+    try:
+        with open_bytes(path) as file:
+            for number, raw in enumerate(file):
+                if has(number):
+                    raw = raw.removeprefix(b"\xef\xbb\xbf") if number == 0 else raw
+                    yield number, raw.rstrip(b"\r\n")
+    except DAMAGED as error:
+        raise Unreadable(f"{label}:{number + 1}", cannot_be_read(error)) from error
+
+
+def cannot_be_read(error: Exception) -> str:
+    """Why a file could not be read, in words."""
+    if isinstance(error, UnicodeDecodeError):
+        return undecodable(error)
+    return f"cannot be read: {getattr(error, 'strerror', None) or error}"
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """A file, or some that are aligned, that is read as one kind."""
+
+    kind: str
+    paths: tuple[Path, ...]
+    label: str  # in ids and messages
+    source: str  # in rows
+    tags: tuple[str, ...] = ()  # languages of files that are aligned
+
+
+@dataclass
+class Sources:
+    """Files in a fixed order, what is wrong with others, and what is of no kind that is read."""
+
+    files: list[SourceFile] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    passed_over: Counter[str] = field(default_factory=Counter)  # by suffix
+
+
+def find_sources(
+    given: Sequence[str],
+    options: PairOptions,
+    *,
+    kind: str = "",
+    source: str = "",
+    exclude: Sequence[str] = (),
+    written: frozenset[str] = frozenset(),
+) -> Sources:
+    """The files of what is given, each once; text files are paired by their names.
+
+    kind: of all files, whatever their names; source: their name in the rows; exclude: patterns of
+    names and of paths below what is given; written: absolute paths that are never read. Raises
+    InputError where something is not there, or is of no kind that is read.
+    """
+    sources, seen = Sources(), set[str]()
+    texts: list[SourceFile] = []
+    in_folder: set[Path] = set()
+    aligned = kind == "text" or "translations" in options.structures
+    for name in dict.fromkeys(given):
+        root = Path(name)
+        if not root.exists():
+            raise InputError(f"{root}: no such file or folder")
+        folder = root.is_dir() and not is_dataset(root)
+        for path in _walk(root, written) if folder else [root]:
+            if isinstance(path, Problem):
+                sources.problems.append(path)
+                continue
+            label = path.relative_to(root).as_posix() if folder else path.name
+            excluded = any(fnmatch(label, one) or fnmatch(path.name, one) for one in exclude)
+            if excluded or (absolute := os.path.abspath(path)) in seen:
+                continue
+            seen.add(absolute)
+            read_as = _kind(path, kind, options.structures)
+            if not read_as and aligned and (not folder or all(language_of_name(path))):
+                read_as = "text"
+            if read_as:
+                file = SourceFile(read_as, (path,), label, source or _stem(root))
+                (texts if read_as == "text" else sources.files).append(file)
+                in_folder |= {path} if folder else set()
+            elif folder:
+                sources.passed_over[path.suffix.lower() or path.name] += 1
+            else:
+                raise InputError(_refusal(path, kind, options.structures))
+    for group in _grouped(texts):
+        if len(group) == 1 and group[0].paths[0] in in_folder:
+            sources.passed_over[group[0].paths[0].suffix.lower()] += 1
+        else:
+            sources.files.append(_aligned(group, options))
+    if not sources.files:
+        raise InputError(
+            f"{', '.join(given)}: no file that gives {' or '.join(options.structures) or 'pairs'}: "
+            f"looked for {' '.join(SUFFIXES)} and wiki_00"
+        )
+    return sources
+
+
+def _walk(folder: Path, written: frozenset[str]) -> Iterator[Path | Problem]:
+    """The files below a folder, sorted; hidden ones and links to folders are passed over."""
+    closed: list[OSError] = []
+    for where, folders, names in os.walk(folder, onerror=closed.append):
+        every = {
+            name: path
+            for name in sorted((*folders, *names))
+            if not name.startswith(".")
+            and os.path.abspath(path := Path(where, name)) not in written
+        }
+        datasets = {
+            name
+            for name in every.keys() & set(folders)
+            if os.access(every[name], os.R_OK | os.X_OK) and is_dataset(every[name])
+        }
+        folders[:] = [name for name in every if name in folders and name not in datasets]
+        for name, path in every.items():
+            if name in datasets or path.is_file():
+                yield path
+            elif name in names and path.is_symlink():
+                yield Problem(str(path), "cannot be read: a link to nothing")
+    for error in closed:
+        yield Problem(str(error.filename), cannot_be_read(error))
+
+
+def _unpacked_name(path: Path) -> str:
+    return path.name[: -len(path.suffix)] if path.suffix in PACKED else path.name
+
+
+def _stem(root: Path) -> str:
+    """What a source is called: its folder, or its file without suffixes."""
+    path = Path(os.path.abspath(root))
+    return path.name if path.is_dir() else Path(_unpacked_name(path)).stem
+
+
+def _kind(path: Path, kind: str, structures: Sequence[str]) -> str:
+    """What a file is read as, "" where it is not."""
+    if path.is_dir():
+        return "records"  # a saved dataset
+    name = kind or _kind_of_name(path)
+    if not name or (path.suffix in PACKED and not KINDS[name].streamed):
+        return ""
+    return name if not structures or set(structures) & set(KINDS[name].structures) else ""
+
+
+def _kind_of_name(path: Path) -> str:
+    name = _unpacked_name(path).lower()
+    return "records" if _EXTRACT.fullmatch(name) else SUFFIXES.get(Path(name).suffix, "")
+
+
+def _refusal(path: Path, kind: str, structures: Sequence[str]) -> str:
+    name = kind or _kind_of_name(path)
+    if name and path.suffix in PACKED and not KINDS[name].streamed:
+        return f"{path}: packed files of this kind are not read: unpack it"
+    if name:
+        made = ", ".join(KINDS[name].structures)
+        return f"{path}: {name} gives {made}, not {' or '.join(structures)}"
+    return (
+        f"{path}: not a kind of file that is read: name it with --kind ({', '.join(READ_AS)}); "
+        f"aligned text files need --as translations, and `jq -c .[]` makes JSON lines of .json"
+    )
+
+
+def _grouped(texts: Sequence[SourceFile]) -> list[list[SourceFile]]:
+    """Text files that belong together: two whatever their names, more by the name's rest."""
+    groups: dict[tuple[str, ...], list[SourceFile]] = {}
+    for text in texts:
+        folder, stem = str(text.paths[0].parent), language_of_name(text.paths[0])[1]
+        groups.setdefault((folder, stem) if len(texts) > 2 else (), []).append(text)
+    return list(groups.values())
+
+
+def _aligned(group: Sequence[SourceFile], options: PairOptions) -> SourceFile:
+    """Text files that are translations of each other as one, the first in the source language.
+
+    Raises InputError where a language is not known or a file is alone.
+    """
+    paths = tuple(text.paths[0] for text in group)
+    if len(group) < 2:
+        raise InputError(
+            f"{paths[0]}: no other file is aligned with it: aligned files have the same name "
+            "but for the language, as news.de and news.en"
+        )
+    tags = tuple(language_of_name(path)[0] for path in paths)
+    if len(group) == 2 and len(set(tags) - {""}) < 2 and len(options.directions) == 1:
+        tags = options.directions[0]
+    if "" in tags or len(set(tags)) < len(tags):
+        wrong = paths[tags.index("")] if "" in tags else paths[0]
+        raise InputError(
+            f"{wrong}: its name does not say a language of its own: name the files news.de and "
+            "news.en or give two and, in their order, --direction de-en"
+        )
+    return SourceFile("text", paths, group[0].label, group[0].source, tags)

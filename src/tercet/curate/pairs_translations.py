@@ -1,0 +1,345 @@
+"""Translations into pairs: memories (TMX), catalogues of messages (PO), files aligned by line.
+
+Knows nothing of other sources.
+"""
+
+import html
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+from xml.parsers import expat
+
+from tercet.curate.pairs_sources import (
+    DAMAGED,
+    Has,
+    Misaligned,
+    Outcome,
+    Pair,
+    PairOptions,
+    Problem,
+    Skipped,
+    Units,
+    cannot_be_read,
+    clean,
+    covers,
+    first_reason,
+    has_word,
+    known_encoding,
+    need,
+    numbered_lines,
+    open_bytes,
+    parse_tag,
+    read_bytes,
+    tag_or_none,
+    undecodable,
+)
+from tercet.documents.base import Unreadable, decode
+from tercet.errors import InputError
+
+
+def translation_pairs(
+    texts: Mapping[str, str], options: PairOptions, where: str
+) -> Iterator[Outcome]:
+    """Pairs between the texts, by language tag, the source language first.
+
+    Without directions from the source to every other one.
+    """
+    tags = [tag for tag in texts if tag]
+    directions = options.directions or [(tag, other) for tag in tags[:1] for other in tags[1:]]
+    has = f"it has {', '.join(tags) or 'none'}"
+    if not directions:
+        yield Skipped("a unit in one language alone", where, has)
+    for direction in directions:
+        # the tag itself, else the first that it covers
+        ends = [
+            next((tag for tag in (side, *tags) if tag in tags and covers(side, tag)), "")
+            for side in direction
+        ]
+        if not all(ends):
+            missing = f"no {direction[ends.index('')]}, {has}"
+            yield Skipped("a unit without a language asked for", where, missing)
+            continue
+        yield _translation_pair(texts, *ends, options, where)
+        if options.both:
+            yield _translation_pair(texts, *reversed(ends), options, where)
+
+
+def _translation_pair(
+    texts: Mapping[str, str], source: str, target: str, options: PairOptions, where: str
+) -> Outcome:
+    query, positive = clean(texts[source]).strip(), clean(texts[target]).strip()
+    reason = first_reason(
+        (not query or not positive, "a translation with an empty side"),
+        (query == positive, "a translation whose sides are the same"),
+        (
+            not (has_word(query) and has_word(positive)),
+            "a translation without a word on a side",
+        ),
+        (
+            max(len(query), len(positive)) < options.min_translation,
+            "a translation shorter than asked",
+        ),
+        (
+            len(query) > options.max_query_chars or len(positive) > options.max_chars,
+            "a translation longer than asked",
+        ),
+    )
+    if reason:
+        return Skipped(reason, where, f"{source}: {query[:100]} / {target}: {positive[:100]}")
+    return Pair("translations", query, (positive,), where, row_tag(source, target))
+
+
+def row_tag(source: str, target: str) -> str:
+    """The tag of a row whose query and positive are in these languages.
+
+    The region of the second is left out: `en-pt-BR` would read as one language, Brazilian.
+    """
+    return f"{source}-{target.partition('-')[0]}"
+
+
+# Files that are aligned line by line, as Moses and most parallel corpora come
+
+
+def read_aligned(
+    paths: Sequence[Path], tags: Sequence[str], label: str, options: PairOptions, has: Has
+) -> Units:
+    """Every line as a unit.
+
+    Raises Misaligned where one file has more lines than another; empty ones at its end do not
+    count.
+    """
+    streams = [numbered_lines(path, path.name, lambda number: True) for path in paths]
+    end = -1  # the first line that some file does not have
+    for number, row in enumerate(zip_longest(*streams)):
+        if end < 0 and None in row:
+            end = number
+        if end < 0 and has(number):
+            lines = [raw for _, raw in row]
+            yield number, list(_line_unit(lines, tags, paths, options, f"{label}:{number + 1}"))
+        elif end >= 0 and any(line is not None and line[1].strip() for line in row):
+            short = paths[row.index(None)]
+            long = next(path for path, line in zip(paths, row, strict=True) if line is not None)
+            raise Misaligned(
+                f"{label}:{end + 1}",
+                f"{short.name} ends after {end} lines, {long.name} goes on: they are not aligned "
+                "line by line, and nothing of them is kept",
+            )
+
+
+def _line_unit(
+    lines: Sequence[bytes],
+    tags: Sequence[str],
+    paths: Sequence[Path],
+    options: PairOptions,
+    where: str,
+) -> Iterator[Outcome]:
+    texts: dict[str, str] = {}
+    for raw, tag, path in zip(lines, tags, paths, strict=True):
+        try:
+            texts[tag] = raw.decode()
+        except UnicodeDecodeError as error:
+            yield Problem(f"{path.name}:{where.rpartition(':')[2]}", undecodable(error))
+            return
+    if any(text.strip() for text in texts.values()):
+        yield from translation_pairs(texts, options, where)
+    else:
+        yield Skipped("an empty line in all files", where)
+
+
+# Catalogues of messages (PO)
+
+_CHARSET = re.compile(rb'"Content-Type:[^"\n]*charset=([\w.:-]+)', re.IGNORECASE)
+_STRING = re.compile(r'\s*(?:#~\s*)?(?:msg\w+(?:\[\d+\])?\s*)?"')
+_LINE = re.compile(r"\(line (\d+)\)(?:: (.*))?$")
+
+
+def read_po(path: Path, label: str, options: PairOptions) -> Units:
+    """Every message as a unit; raises Unreadable where the file is no catalogue.
+
+    Raises MissingExtraError without polib.
+    """
+    need("polib")
+    import polib
+
+    raw = read_bytes(path, label)
+    match = _CHARSET.search(raw)
+    encoding = (known_encoding(match[1].decode()) if match else None) or "utf-8"
+    for number, row in enumerate(decode(raw, label, encoding).split("\n"), 1):
+        if _STRING.match(row) and not re.search(r'"\s*$', row[row.index('"') + 1 :]):
+            # polib would cut its last character
+            raise Unreadable(f"{label}:{number}", "not PO: a string without its closing quote")
+    try:
+        catalogue = polib.pofile(
+            str(path), encoding="utf-8-sig" if encoding == "utf-8" else encoding
+        )
+    except OSError as error:  # which polib raises for what it cannot parse
+        at = _LINE.search(str(error))
+        reason = (at and at[2]) or "a line that is none"
+        raise Unreadable(f"{label}:{at[1]}" if at else label, f"not PO: {reason}") from error
+    source, target = _po_languages(catalogue.metadata, path, label, options)
+    for number, entry in enumerate(catalogue):
+        where = f"{label}:{entry.linenum}"
+        yield number, list(_message_unit(entry, source, target, options, where))
+
+
+def _po_languages(
+    header: dict[str, str], path: Path, label: str, options: PairOptions
+) -> tuple[str, str]:
+    """The languages of messages and of translations, as the header, the place or options say."""
+    source = tag_or_none(header.get("X-Source-Language")) or "en"  # as gettext's manual asks
+    target = tag_or_none(header.get("Language", "").partition(".")[0]) or _tag_of_place(path)
+    if len(options.directions) == 1:
+        sides = options.directions[0]
+        target = target or next((side for side in sides if not covers(side, source)), "")
+        if any(covers(side, target) for side in sides):
+            source = next((side for side in sides if not covers(side, target)), source)
+    if not target:
+        raise Unreadable(
+            label, "its language is not said in its header: give --direction, as en-de"
+        )
+    return source, target
+
+
+def _tag_of_place(path: Path) -> str:
+    """The language of a PO file by its place: `de/LC_MESSAGES/x.po`, `po/de.po`, `x.de.po`."""
+    if len(path.parts) > 2 and path.parts[-2] == "LC_MESSAGES":
+        return tag_or_none(path.parts[-3].partition(".")[0])  # of zh_TW.Big5 too
+    return tag_or_none(path.stem.rpartition(".")[2])
+
+
+def _message_unit(
+    entry: Any, source: str, target: str, options: PairOptions, where: str
+) -> Iterator[Outcome]:
+    forms = [entry.msgstr_plural[number] for number in sorted(entry.msgstr_plural)]
+    is_key = not re.search(r"\s", entry.msgid) and re.search(r"\w[._]\w", entry.msgid)
+    reason = first_reason(
+        (entry.obsolete, "an obsolete message"),
+        ("fuzzy" in entry.flags, "a fuzzy translation"),
+        (not (entry.msgstr or any(forms)), "a message without translation"),
+        (bool(is_key), "a message that is a key"),
+    )
+    if reason:
+        yield Skipped(reason, where, entry.msgid[:100])
+        return
+    if len(forms) != 1:  # the first is for one, the last for many
+        one = forms[0] if forms else entry.msgstr
+        yield from translation_pairs({source: entry.msgid, target: one}, options, where)
+    if forms:
+        yield from translation_pairs({source: entry.msgid_plural, target: forms[-1]}, options, where)
+
+
+# Translation memories (TMX). Entities that a file declares are refused rather than expanded, and
+# nothing outside it is read.
+
+_CODES = frozenset(("bpt", "ept", "ph", "it", "ut", "sub"))  # markup of the source, not its text
+
+
+def read_tmx(path: Path, label: str, options: PairOptions, has: Has) -> Units:
+    """Every <tu> as a unit; raises Unreadable at the line where the file is not TMX any more."""
+    memory = _Memory(label, options, has)
+    block = b"-"
+    try:
+        with open_bytes(path) as file:
+            while block:
+                block = file.read(1 << 16)
+                try:
+                    memory.parser.Parse(block, not block)
+                except expat.ExpatError as error:
+                    reason = f"not well-formed XML: {expat.ErrorString(error.code)}"
+                    raise Unreadable(f"{label}:{error.lineno}", reason) from error
+                finally:  # what was whole before a fault is kept
+                    yield from memory.units
+                    memory.units.clear()
+    except DAMAGED as error:
+        raise Unreadable(label, cannot_be_read(error)) from error
+
+
+class _Memory:
+    """Takes the events of the parser and keeps the units that are to be read."""
+
+    def __init__(self, label: str, options: PairOptions, has: Has) -> None:
+        self.label, self.options, self.has = label, options, has
+        self.units: list[tuple[int, list[Outcome]]] = []
+        self.parser = parser = expat.ParserCreate()
+        parser.buffer_text = True
+        parser.StartElementHandler = self.start
+        parser.EndElementHandler = self.end
+        parser.EntityDeclHandler = self.refuse
+        parser.SkippedEntityHandler = self.entity
+        parser.SetParamEntityParsing(expat.XML_PARAM_ENTITY_PARSING_NEVER)
+        self.number = -1  # of the unit
+        self.begun = self.read = False  # whether the root was seen, and the unit is to be read
+        self.header = self.source = self.tag = self.problem = ""
+        self.texts: dict[str, str] = {}
+        self.line = self.codes = 0  # of the unit's beginning; that are open
+        self.parts: list[str] = []
+
+    def start(self, name: str, attributes: dict[str, str]) -> None:
+        """The beginning of an element."""
+        if not self.begun and name != "tmx":
+            raise Unreadable(self.where(), f"not TMX: its root is <{name}>")
+        self.begun = True
+        if name == "header":
+            self.header = tag_or_none(attributes.get("srclang"))
+        elif name == "tu":
+            self.number += 1
+            self.read = self.has(self.number)
+            self.source = tag_or_none(attributes.get("srclang")) or self.header
+            self.texts, self.problem = {}, ""
+            self.line = self.parser.CurrentLineNumber
+        elif not self.read:
+            return
+        elif name == "tuv":
+            self.tag = ""
+            try:
+                self.tag = parse_tag(attributes.get("xml:lang") or attributes.get("lang") or "")
+            except InputError as error:
+                self.problem = f"a <tuv> without a language in xml:lang is left out: {error}"
+        elif name == "seg":
+            self.parts, self.codes = [], 0
+            self.parser.CharacterDataHandler = self.text
+        elif name in _CODES:
+            self.codes += 1
+        elif name in ("lb", "br"):
+            self.parts.append(" ")
+
+    def end(self, name: str) -> None:
+        """The end of an element."""
+        if not self.read:
+            return
+        if name == "seg":
+            self.parser.CharacterDataHandler = None
+            if self.tag:
+                self.texts.setdefault(self.tag, "".join(self.parts))
+        elif name in _CODES:
+            self.codes -= 1
+        elif name == "tu":
+            self.read = False
+            where = f"{self.label}:{self.line}"
+            first = [tag for tag in self.texts if covers(self.source, tag)][:1]
+            texts = {tag: self.texts[tag] for tag in (*first, *self.texts)}
+            outcomes: list[Outcome] = [Problem(where, self.problem)] if self.problem else []
+            outcomes += translation_pairs(texts, self.options, where)
+            self.units.append((self.number, outcomes))
+
+    def text(self, text: str) -> None:
+        """Text of a segment."""
+        if not self.codes:
+            self.parts.append(text)
+
+    def entity(self, name: str, parameter: bool) -> None:
+        """An entity that no declaration was read for: those of HTML are meant."""
+        if not parameter and self.parser.CharacterDataHandler is not None:
+            self.text(html.unescape(f"&{name};"))
+
+    def refuse(self, name: str, *declaration: Any) -> None:
+        """A declaration of an entity."""
+        raise Unreadable(
+            self.where(), f"it declares an entity ({name}): entities are not expanded"
+        )
+
+    def where(self) -> str:
+        """The file and the line that is read."""
+        return f"{self.label}:{self.parser.CurrentLineNumber}"
