@@ -42,15 +42,18 @@ from xml.etree import ElementTree as ET
 import click
 from selectolax.lexbor import LexborHTMLParser
 
+from tercet.curate.pairs_documents import (
+    Outline,
+    document_pairs,
+    is_around,
+    markdown_outline,
+    restructured_outline,
+)
+from tercet.curate.pairs_sources import Pair, PairOptions, clean, one_line, read_bytes, shorten
+from tercet.curate.pairs_translations import read_aligned, read_po
 from tercet.data.filter.evaluation import read_evaluation
 from tercet.data.filter.overlap import Overlap, Shares
-from tercet.data.pairs.aligned import read_aligned
-from tercet.data.pairs.base import Pair, Plan, Unreadable, clean, decode, line, read_bytes, shorten
-from tercet.data.pairs.headings import is_around
-from tercet.data.pairs.markdown import outline_of as markdown_outline
-from tercet.data.pairs.outline import Outline, pairs
-from tercet.data.pairs.po import read_po
-from tercet.data.pairs.restructured import outline_of as restructured_outline
+from tercet.documents.base import Unreadable, decode
 from tercet.errors import InputError, TercetError
 from tercet.io import atomic_write
 from tercet.rows import Row, write_rows
@@ -212,7 +215,7 @@ def squad(job: Job) -> Iterator[Page]:
         for title, context, questions in _paragraphs(job, name, text):
             if context not in tests:
                 titles = questions if job.take.file == QUESTIONS else [title]
-                yield from (Page(job.take.lang, line(one), [context]) for one in titles)
+                yield from (Page(job.take.lang, one_line(one), [context]) for one in titles)
 
 
 def _paragraphs(job: Job, name: str, text: str) -> Iterator[tuple[str, str, list[str]]]:
@@ -221,20 +224,20 @@ def _paragraphs(job: Job, name: str, text: str) -> Iterator[tuple[str, str, list
         yield from _numbered(text, job.take.documents)
     elif name.endswith(".jsonl"):
         for row in map(json.loads, text.splitlines()):
-            yield row.get("title") or "", line(row["context"]), [row["question"]]
+            yield row.get("title") or "", one_line(row["context"]), [row["question"]]
     else:
         for article in json.loads(text)["data"]:
             found = article["paragraphs"]  # AmQA has articles with one that is in no list
             for paragraph in [found] if isinstance(found, dict) else found:
                 questions = [one["question"] for one in paragraph["qas"]]
-                yield article.get("title") or "", line(paragraph["context"]), questions
+                yield article.get("title") or "", one_line(paragraph["context"]), questions
 
 
 def _numbered(text: str, documents: int) -> Iterator[tuple[str, str, list[str]]]:
     """Bold lines number what follows: a document (underlined too), its texts, their questions."""
     context, questions, expected = "", list[str](), ""
     for node in LexborHTMLParser(text).css("body > p"):
-        said = line(node.text())
+        said = one_line(node.text())
         if node.css_first("b") is None:
             if expected == "text":
                 context = said
@@ -260,9 +263,9 @@ def afriqa(job: Job) -> Iterator[Page]:
     for _, name, text in job.texts():
         language, pivot = name.split(".")[-4:-2]  # gold_span_passages.afriqa.bem.en.train.json
         for row in filter(lambda one: one["context"], map(json.loads, text.splitlines())):
-            context = [line(row["context"])]
-            yield Page(f"{job.tag(language)}-{pivot}", line(row["question_lang"]), context)
-            yield Page(pivot, line(row["question_translated"]), context)
+            context = [one_line(row["context"])]
+            yield Page(f"{job.tag(language)}-{pivot}", one_line(row["question_lang"]), context)
+            yield Page(pivot, one_line(row["question_translated"]), context)
 
 
 def medquad(job: Job) -> Iterator[Page]:
@@ -272,7 +275,9 @@ def medquad(job: Job) -> Iterator[Page]:
     for _, name, text in job.texts():
         root = job.xml(name, text)
         for pair in root.iter("QAPair"):
-            question, answer = (line(pair.findtext(one) or "") for one in ("Question", "Answer"))
+            question, answer = (
+                one_line(pair.findtext(one) or "") for one in ("Question", "Answer")
+            )
             if f"{root.get('source')}_{root.get('id')}_Sec{pair.get('pid')}.txt" not in judged:
                 yield Page(job.take.lang, question, [answer])
 
@@ -281,7 +286,9 @@ def pubmedqa(job: Job) -> Iterator[Page]:
     """A question and the abstract without its conclusion."""
     for _, _, text in job.texts():
         for row in json.loads(text).values():
-            yield Page(job.take.lang, line(row["QUESTION"]), [line(" ".join(row["CONTEXTS"]))])
+            yield Page(
+                job.take.lang, one_line(row["QUESTION"]), [one_line(" ".join(row["CONTEXTS"]))]
+            )
 
 
 _ROLE = re.compile(r":[\w:+-]+:`(?:([^`<]+?)\s*<[^`>]*>|[!~]?([^`]*))`")
@@ -298,13 +305,15 @@ def plain(text: str) -> str:
     """
     for marks in (_ROLE, _LINK, _LITERAL):
         text = marks.sub(lambda match: next(filter(None, match.groups()), ""), text)
-    return line(text)
+    return one_line(text)
 
 
 @cache
 def messages(path: Path, name: str, lang: str) -> tuple[tuple[str, str], ...]:
     """English messages of a catalogue and their translations, in order; fuzzy ones are left out."""
-    plan = Plan(directions=((ENGLISH, lang),), min_translation=1, max_query_chars=LONGEST_DOCUMENT)
+    plan = PairOptions(
+        directions=((ENGLISH, lang),), min_translation=1, max_query_chars=LONGEST_DOCUMENT
+    )
     found = (one for _, unit in read_po(path, name, plan) for one in unit)
     return tuple((plain(one.query), plain(one.pos[0])) for one in found if isinstance(one, Pair))
 
@@ -386,19 +395,19 @@ def _said(node: ET.Element) -> str:
             yield from () if inner.tag.rpartition("}")[2] in BLOCKS | CODE else parts(inner)
             yield inner.tail or ""
 
-    return line("".join(parts(node)))
+    return one_line("".join(parts(node)))
 
 
 def lines(job: Job) -> Iterator[Page]:
     """Files that are aligned line by line, news.afr.txt; English is the first of `paths`."""
     files = [path for _, path in job.files(job.take.paths)]
     tags = [job.tag(path.name.split(".")[-2]) for path in files]
-    plan = Plan(directions=tuple((tag, ENGLISH) for tag in tags[1:]), min_translation=1)
+    plan = PairOptions(directions=tuple((tag, ENGLISH) for tag in tags[1:]), min_translation=1)
     columns: dict[str, list[str]] = {tag: [] for tag in tags}
     for _, unit in read_aligned(files, tags, job.take.source, plan, lambda _: True):
         found = [one for one in unit if isinstance(one, Pair)]
-        texts = {one.lang.removesuffix(f"-{ENGLISH}"): line(one.query) for one in found}
-        texts[ENGLISH] = line(found[0].pos[0]) if found else ""
+        texts = {one.lang.removesuffix(f"-{ENGLISH}"): one_line(one.query) for one in found}
+        texts[ENGLISH] = one_line(found[0].pos[0]) if found else ""
         for tag, column in columns.items():
             column.append(texts.get(tag, ""))
     yield from (Page(tag, "", column) for tag, column in columns.items())
@@ -409,7 +418,7 @@ def table(job: Job) -> Iterator[Page]:
     for _, name, text in job.texts():
         rows = list(csv.DictReader(io.StringIO(text)))
         for column in filter(job.languages.__contains__, rows[0] if rows else ()):
-            yield Page(job.tag(column), "", [line(row[column]) for row in rows], name)
+            yield Page(job.tag(column), "", [one_line(row[column]) for row in rows], name)
 
 
 def bible(job: Job) -> Iterator[Page]:
@@ -424,11 +433,11 @@ def bible(job: Job) -> Iterator[Page]:
             continue
         root = job.xml(name, text)
         segments = [node for node in root.iter("seg") if node.get("type") == "verse"]
-        verses = {node.get("id", ""): line(node.text or "") for node in segments}
+        verses = {node.get("id", ""): one_line(node.text or "") for node in segments}
         codes = (job.tag(node.get("iso639", "")) for node in root.iter("language"))
         found.extend((code, verses) for code in codes)
     if job.parallel:
-        yield Page(ENGLISH, "", [line(english[key]) for key in english])
+        yield Page(ENGLISH, "", [one_line(english[key]) for key in english])
     for tag, verses in found:
         keys = english if job.parallel else verses
         yield Page(tag, "", [verses.get(key, "") for key in keys])
@@ -443,7 +452,7 @@ def tldr(job: Job) -> Iterator[Page]:
     """What a command is for, and its examples: pages.pt_BR/common/tar.md."""
     for _, name, text in job.texts():
         folder, _, key = name.partition("/")
-        rows = [line(row.replace("`", "")) for row in text.splitlines()]
+        rows = [one_line(row.replace("`", "")) for row in text.splitlines()]
         described = [row[2:] for row in rows if row.startswith("> ") and "http" not in row]
         examples = [row[2:].rstrip(":：") for row in rows if row.startswith("- ")]
         tag, command = job.tag(folder.partition(".")[2] or ENGLISH), rows[0].removeprefix("# ")
@@ -457,7 +466,7 @@ def stories(job: Job) -> Iterator[Page]:
     """Storybooks, one part a page: af/0031_name.md; those for non-commercial use are skipped."""
     for clone, name, text in job.texts():
         folder, _, file = name.rpartition("/")
-        title, *parts = (line(part) for part in re.split(r"(?m)^##[ \t]*$", text))
+        title, *parts = (one_line(part) for part in re.split(r"(?m)^##[ \t]*$", text))
         licence = re.search(r"(?m)^\* License: *(.*)$", text)
         if licence is None or "NC" in licence[1]:
             job.skipped.append(f"{clone.repository.name}/{name}: {licence and licence[1]}")
@@ -485,7 +494,7 @@ def outline(path: Path, name: str, drop: str) -> Outline:
 
 def markup(job: Job) -> Iterator[Page]:
     """A document with its sections as parts, or each section under its title and heading."""
-    plan = Plan(min_chars=job.take.least, max_chars=LONGEST)
+    plan = PairOptions(min_chars=job.take.least, max_chars=LONGEST)
     for clone, path in job.files(job.take.paths):
         name = f"{clone.repository.name}/{clone.name(path)}"
         try:
@@ -496,11 +505,11 @@ def markup(job: Job) -> Iterator[Page]:
         if job.take.file == DOCUMENTS:
             yield _document(found, job.take.lang)
             continue
-        for one in pairs(found, plan, name, "heading-section"):
+        for one in document_pairs(found, plan, name, "heading-section"):
             if isinstance(one, Pair):
                 heading = _NUMBER.sub("", one.query)
                 title = f"{one.path[0]}: {heading}" if len(one.path) > 1 else heading
-                yield Page(job.take.lang, title, [line(one.pos[0])])
+                yield Page(job.take.lang, title, [one_line(one.pos[0])])
 
 
 def _document(found: Outline, lang: str) -> Page:
@@ -558,7 +567,7 @@ def _items(take: Take, found: Iterable[Page]) -> Iterator[Item]:
             for text in _joined(parts, take.least):
                 yield Item("", shorten(text, LONGEST), page.lang)
         elif take.file == DOCUMENTS:
-            lead = f"{page.title.rstrip('.')}. {line(parts[0])}" if parts else page.title
+            lead = f"{page.title.rstrip('.')}. {one_line(parts[0])}" if parts else page.title
             body = "\n\n".join(parts[1:])
             yield Item(shorten(lead, LEAD), shorten(body, LONGEST_DOCUMENT), page.lang)
         else:

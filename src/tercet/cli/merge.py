@@ -27,7 +27,7 @@ class Command:
 
 COMMANDS = {
     "filter": Command("tercet.data.filter.job:FilterJob", "tercet.cli.filter:tell"),
-    "pairs": Command("tercet.data.pairs:PairsJob", "tercet.cli.pairs:tell"),
+    "pairs": Command("tercet.curate.pairs:PairsJob", "tercet.cli.pairs:tell"),
     "mix": Command("tercet.data.mix.job:Mix", "tercet.cli.mix:tell"),
     "encode": Command("tercet.bulk:EncodeJob", "tercet.cli.encode:tell"),
     "synthesize": Command("tercet.curate.synthesize:Synthesis", "tercet.cli.synthesize:tell"),

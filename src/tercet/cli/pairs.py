@@ -9,7 +9,7 @@ from tercet.cli.parts import Cut, carry_out, cut_options
 from tercet.errors import InputError
 
 if TYPE_CHECKING:
-    from tercet.data.pairs import PairsJob
+    from tercet.curate.pairs import PairsJob
 
 SHOWN = 20  # problems that are told one by one
 
@@ -135,7 +135,7 @@ def pairs(target: str, cut: Cut, as_json: bool, **options: Any) -> None:
       tercet data pairs memory.tmx locale --to rows.jsonl.gz --direction de-en
       tercet data pairs src --to rows.jsonl.gz --as code-docstring --shard 2/8
     """
-    from tercet.data.pairs import PairsJob
+    from tercet.curate.pairs import PairsJob
 
     try:
         job = PairsJob(target=target, **options)
@@ -148,12 +148,12 @@ def pairs(target: str, cut: Cut, as_json: bool, **options: Any) -> None:
 
 def tell(job: "PairsJob", report: dict[str, Any], *, as_json: bool) -> None:
     """What was made; exits with 1 where something could not be read, or nothing was made."""
-    from tercet.data.pairs import lines
+    from tercet.curate.pairs import report_lines
 
     if as_json:
         emit(report)
     else:
-        click.echo("\n".join(lines(report)))
+        click.echo("\n".join(report_lines(report)))
     if count := report["problems"]:
         named = report["first_problems"][:SHOWN]
         for problem in named:

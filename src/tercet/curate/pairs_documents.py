@@ -23,6 +23,7 @@ from tercet.curate.pairs_sources import (
     clean,
     first_reason,
     has_word,
+    known_encoding,
     need,
     one_line,
     read_bytes,
@@ -350,7 +351,9 @@ def read_markdown(path: Path, label: str) -> Outline:
 def markdown_outline(text: str) -> Outline:
     """The outline of a text."""
     fields, start = _front_matter(text)
-    outline = Outline(fields.get("title", ""), tag_or_none(fields.get("lang") or fields.get("language")))
+    outline = Outline(
+        fields.get("title", ""), tag_or_none(fields.get("lang") or fields.get("language"))
+    )
     body = "\n" * text.count("\n", 0, start) + _TEMPLATE.sub("", text[start:])
     row: list[str] | None = None  # the cells of the row of a table that is open
     level = items = linked = 0

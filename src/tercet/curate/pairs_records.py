@@ -4,6 +4,7 @@ Extracts of Wikipedia are such rows. Knows nothing of files that are no rows.
 """
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -25,7 +26,6 @@ from tercet.curate.pairs_sources import (
     first_reason,
     numbered_lines,
     shorten,
-    tag_of_url,
     tag_or_none,
     undecodable,
 )
@@ -89,7 +89,8 @@ def _parse(raw: bytes, where: str) -> Row | Problem:
         if raw.lstrip().startswith(b"<doc "):
             return Problem(where, "not JSON: run wikiextractor with --json")
         return Problem(
-            where, f"not a JSON object a line: {error}; `jq -c .[] FILE` writes an array so"
+            where,
+            f"not a JSON object a line: {getattr(error, 'msg', error)}; `jq -c .[] FILE` writes an array so",
         )
     if isinstance(row, dict):
         return row
@@ -128,11 +129,11 @@ class _Record:
         """The texts in a field that is a text or a list of them."""
         value = self.value(role)
         listed = value if isinstance(value, list) else [value]
-        return [clean(one).strip() for one in listed if isinstance(one, str) and one.strip()]
+        return [text for one in listed if (text := _stripped(one))]
 
     def text(self, role: str) -> str:
         """The text in a field, "" where it is none."""
-        return "" if isinstance(self.value(role), list) else "".join(self.texts(role))
+        return _stripped(self.value(role))
 
     def has(self, structure: str) -> bool:
         """Whether the row has something in all the fields of a structure."""
@@ -161,7 +162,9 @@ class _Record:
         if structure == "translations":
             sides = self.value("translation")
             texts = sides if isinstance(sides, dict) else {}
-            tagged = {tag_or_none(str(tag)): text for tag, text in texts.items() if _is_text(text)}
+            tagged = {
+                tag_or_none(str(tag)): text for tag, text in texts.items() if isinstance(text, str)
+            }
             yield from translation_pairs(tagged, self.options, self.id)
         elif structure == "code-docstring":
             name, code = self.text("name").rpartition(".")[2], self.text("code")
@@ -198,9 +201,8 @@ class _Record:
             if isinstance(turns, list) and all(isinstance(turn, dict) for turn in turns):
                 for turn, reply in pairwise(turns):
                     if turn.get(who) in _ASKS and reply.get(who) in _ANSWERS:
-                        texts = [turn.get(what), reply.get(what)]
-                        query, answer = (clean(one).strip() if _is_text(one) else "" for one in texts)
-                        return query, [answer] if answer else []
+                        query, answer = _stripped(turn.get(what)), _stripped(reply.get(what))
+                        return (query, [answer]) if query and answer else ("", [])
         return None
 
     def article(self, structures: tuple[str, ...]) -> Iterator[Outcome]:
@@ -214,8 +216,15 @@ class _Record:
             yield from document_pairs(outline, options, self.id, "title-body")
 
 
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and not value.isspace()
+def _stripped(value: Any) -> str:
+    """A text that is clean, "" where it is none."""
+    return clean(value).strip() if isinstance(value, str) else ""
+
+
+def tag_of_url(url: Any) -> str:
+    """The language of a Wikimedia address: `https://de.wikipedia.org/...` -> `de`."""
+    match = re.match(r"(?:https?:)?//([a-z-]{2,12})\.(?:m\.)?wik[a-z]+\.org\b", str(url))
+    return tag_or_none(match[1]) if match else ""
 
 
 def _inside(value: Any, name: str) -> Any:

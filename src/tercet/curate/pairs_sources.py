@@ -4,6 +4,7 @@ Knows nothing of what is in a file of any kind.
 """
 
 import bz2
+import codecs
 import io
 import lzma
 import os
@@ -16,11 +17,10 @@ from fnmatch import fnmatch
 from importlib import import_module
 from pathlib import Path
 
-from tercet.data.rows import open_packed
-from tercet.data.tables import is_dataset
 from tercet.documents import base
 from tercet.documents.base import Problem, Unreadable, undecodable
 from tercet.errors import InputError, MissingExtraError
+from tercet.rows import is_dataset, open_packed
 
 PACKED = (".gz", ".xz", ".zst", ".bz2")
 DAMAGED = (EOFError, OSError, zlib.error, lzma.LZMAError)  # what reading a packed file may raise
@@ -247,6 +247,14 @@ def read_bytes(path: Path, label: str, largest: int = 64 << 20) -> bytes:
     if size > largest:
         raise Unreadable(label, f"{size >> 20} MB are too much for one file: split it")
     return path.read_bytes()
+
+
+def known_encoding(name: str) -> str | None:
+    """What Python calls an encoding, None where it does not know it."""
+    try:
+        return codecs.lookup("cp1252" if name.lower() == "iso-8859-1" else name).name
+    except LookupError:
+        return None
 
 
 def open_bytes(path: Path) -> io.BufferedIOBase:

@@ -227,7 +227,9 @@ def _message_unit(
         one = forms[0] if forms else entry.msgstr
         yield from translation_pairs({source: entry.msgid, target: one}, options, where)
     if forms:
-        yield from translation_pairs({source: entry.msgid_plural, target: forms[-1]}, options, where)
+        yield from translation_pairs(
+            {source: entry.msgid_plural, target: forms[-1]}, options, where
+        )
 
 
 # Translation memories (TMX). Entities that a file declares are refused rather than expanded, and
@@ -244,14 +246,11 @@ def read_tmx(path: Path, label: str, options: PairOptions, has: Has) -> Units:
         with open_bytes(path) as file:
             while block:
                 block = file.read(1 << 16)
-                try:
-                    memory.parser.Parse(block, not block)
-                except expat.ExpatError as error:
-                    reason = f"not well-formed XML: {expat.ErrorString(error.code)}"
-                    raise Unreadable(f"{label}:{error.lineno}", reason) from error
-                finally:  # what was whole before a fault is kept
-                    yield from memory.units
-                    memory.units.clear()
+                fault = memory.parse(block)
+                yield from memory.units  # what was whole before a fault is kept
+                memory.units.clear()
+                if fault is not None:
+                    raise fault
     except DAMAGED as error:
         raise Unreadable(label, cannot_be_read(error)) from error
 
@@ -275,6 +274,17 @@ class _Memory:
         self.texts: dict[str, str] = {}
         self.line = self.codes = 0  # of the unit's beginning; that are open
         self.parts: list[str] = []
+
+    def parse(self, block: bytes) -> Unreadable | None:
+        """Reads on, b"" being the end; returns what is wrong with the file from here on."""
+        try:
+            self.parser.Parse(block, not block)
+        except expat.ExpatError as error:
+            reason = f"not well-formed XML: {expat.ErrorString(error.code)}"
+            return Unreadable(f"{self.label}:{error.lineno}", reason)
+        except Unreadable as error:
+            return error
+        return None
 
     def start(self, name: str, attributes: dict[str, str]) -> None:
         """The beginning of an element."""
@@ -336,9 +346,7 @@ class _Memory:
 
     def refuse(self, name: str, *declaration: Any) -> None:
         """A declaration of an entity."""
-        raise Unreadable(
-            self.where(), f"it declares an entity ({name}): entities are not expanded"
-        )
+        raise Unreadable(self.where(), f"it declares an entity ({name}): entities are not expanded")
 
     def where(self) -> str:
         """The file and the line that is read."""

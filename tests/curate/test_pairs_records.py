@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.data.pairs.conftest import Make
+from tests.curate.conftest import Make
 
 ANSWER = "Open the settings, choose the tab of security and press the button there."
 CODE = "def add(a, b):\n    total = a + b\n    return total"

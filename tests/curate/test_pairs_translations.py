@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.data.pairs.conftest import Make
+from tests.curate.conftest import Make
 
 TMX = """\
 <?xml version="1.0" encoding="UTF-8"?>

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tercet.data.pairs import code, syntax
-from tercet.data.pairs.base import Found, Left, Pair, Plan, Unreadable
+from tercet.curate import pairs_code as code
+from tercet.curate.pairs_sources import Outcome, Pair, PairOptions, Skipped
+from tercet.documents.base import Unreadable
 
 PYTHON = '''\
 """A module."""
@@ -149,13 +150,13 @@ SOURCES = {
 }
 
 
-def made(folder: Path, name: str, text: str, plan: Plan | None = None) -> list[Found]:
+def made(folder: Path, name: str, text: str, plan: PairOptions | None = None) -> list[Outcome]:
     (folder / name).write_text(text)
-    read = code.read_python if name.endswith(".py") else syntax.read_code
-    return read(folder / name, name, plan or Plan())
+    read = code.read_python if name.endswith(".py") else code.read_code
+    return read(folder / name, name, plan or PairOptions())
 
 
-def pairs(found: list[Found]) -> dict[str, str]:
+def pairs(found: list[Outcome]) -> dict[str, str]:
     return {one.query: one.pos[0] for one in found if isinstance(one, Pair)}
 
 
@@ -174,7 +175,7 @@ def test_functions_of_python(tmp_path: Path) -> None:
         (function,) = ast.parse(text).body
         assert isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
         assert not ast.get_docstring(function)
-    assert sorted(one.reason for one in found if isinstance(one, Left)) == [
+    assert sorted(one.reason for one in found if isinstance(one, Skipped)) == [
         "a function without a body",
         "a test, a constructor or another special method",
         "a test, a constructor or another special method",
@@ -186,7 +187,7 @@ def test_only_the_documentation_is_taken_out(tmp_path: Path) -> None:
     compared = 0
     for module in (ast, inspect, textwrap):
         source = inspect.getsource(module)
-        found = made(tmp_path, "a.py", source, Plan(max_chars=len(source)))
+        found = made(tmp_path, "a.py", source, PairOptions(max_chars=len(source)))
         defined = {
             node.lineno: node
             for node in ast.walk(ast.parse(source))
@@ -231,14 +232,14 @@ def test_links_in_documentation_show_their_text(tmp_path: Path) -> None:
     ],
 )
 def test_code_of_programs_is_left_out(tmp_path: Path, text: str, reason: str) -> None:
-    assert made(tmp_path, "a.py", text) == [Left(reason, "a.py")]
+    assert made(tmp_path, "a.py", text) == [Skipped(reason, "a.py")]
     assert [one.reason for one in made(tmp_path, "a.go", text)] == [reason]  # type: ignore[union-attr]
 
 
 def test_long_functions_are_cut_at_a_line(tmp_path: Path) -> None:
     body = "".join(f"    value_{number} = {number}\n" for number in range(100))
     text = f'def f():\n    """Set a hundred values."""\n{body}'
-    ((_, cut),) = pairs(made(tmp_path, "a.py", text, Plan(max_chars=200))).items()
+    ((_, cut),) = pairs(made(tmp_path, "a.py", text, PairOptions(max_chars=200))).items()
     assert len(cut) <= 200
     assert f"def f():\n{body}".startswith(f"{cut}\n")
 
@@ -257,14 +258,14 @@ def test_long_functions_are_cut_at_a_line(tmp_path: Path) -> None:
 def test_code_that_cannot_be_parsed_is_named(tmp_path: Path, text: bytes, where: str) -> None:
     (tmp_path / "a.py").write_bytes(text)
     with pytest.raises(Unreadable, match=rf"^{where}(:1)?: "):
-        code.read_python(tmp_path / "a.py", "a.py", Plan())
+        code.read_python(tmp_path / "a.py", "a.py", PairOptions())
 
 
 def test_code_in_another_encoding(tmp_path: Path) -> None:
     body = "    b = a.copy()\n    return b.text()\n"
     text = f'# coding: latin-1\ndef f(a):\n    """Grüße an alle."""\n{body}'
     (tmp_path / "a.py").write_bytes(text.encode("latin-1"))
-    (found,) = code.read_python(tmp_path / "a.py", "a.py", Plan())
+    (found,) = code.read_python(tmp_path / "a.py", "a.py", PairOptions())
     assert isinstance(found, Pair)
     assert found.query == "Grüße an alle."
 

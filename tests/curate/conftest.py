@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tercet.curate import shards
-from tercet.data.pairs import PairsJob
+from tercet.curate.pairs import PairsJob
 from tercet.rows import check_row, read_rows
 
 Made = tuple[list[dict[str, Any]], dict[str, Any]]

@@ -8,8 +8,8 @@ import pytest
 
 from tercet.cli import run
 from tercet.cli.pairs import pairs as command
-from tercet.data.pairs import PairsJob
-from tercet.data.pairs.base import Plan
+from tercet.curate.pairs import PairsJob
+from tercet.curate.pairs_sources import PairOptions
 
 
 def call(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
@@ -59,7 +59,7 @@ def test_what_cannot_be_read_is_named_and_the_exit_code_is_1(
     assert code == 1
     assert target.exists()
     assert err.splitlines() == [
-        "tercet: bad.md:1: byte 0xff is not utf-8: convert the file to UTF-8",
+        "tercet: bad.md:1: byte 0xff is not utf-8; convert the file to UTF-8",
         "tercet: 1 file or unit could not be read",
     ]
     assert call(capsys, tree, "--to", target, "--shard", "1/1")[0] == 0
@@ -83,7 +83,7 @@ def test_no_row_is_a_failure(
         (["--as", "poems"], "no structure 'poems'"),
         (["--lang", "english"], "'english' is not a language tag"),
         (["--direction", "de"], "'de' is not a direction"),
-        (["--field", "x"], "x names no field"),
+        (["--field", "x"], "no field 'x'"),
         (["--shard", "3/2"], "no part 3 of 2"),
         (["--headings", "none"], "'none' is not one of"),
         (["--min-chars", "9", "--max-chars", "5"], "nothing fits"),
@@ -102,7 +102,9 @@ def test_defaults_are_those_of_the_library() -> None:
     for name in ("headings", "repeated", "max_chars", "max_query_chars", "kind", "lang", "source"):
         assert given[name] == getattr(job, name)
     text = " ".join(command.get_help(click.Context(command)).split())
-    assert f"[default: {Plan.min_chars}, of translations {Plan.min_translation}]" in text
+    assert (
+        f"[default: {PairOptions.min_chars}, of translations {PairOptions.min_translation}]" in text
+    )
 
 
 def test_a_missing_extra_is_named_before_the_work(
@@ -112,5 +114,5 @@ def test_a_missing_extra_is_named_before_the_work(
     arguments = (tree, "--to", tmp_path / "rows.jsonl", "--workers", 1)
     code, _, err = call(capsys, *arguments)
     assert code == 1
-    assert err == "tercet: reading reStructuredText needs docutils: pip install 'tercet[pairs]'\n"
+    assert err == "tercet: reading restructuredtext needs docutils: pip install 'tercet[pairs]'\n"
     assert call(capsys, *arguments, "--exclude", "*.rst")[0] == 0

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from tercet.curate import shards
-from tercet.data.pairs import PairsJob, report_path
+from tercet.curate.pairs import PairsJob, report_path
 from tercet.errors import InputError
-from tests.data.pairs.conftest import LINES, Make
+from tests.curate.conftest import LINES, Make
 
 
 def heading_file(path: Path, title: str, heading: str, text: str) -> None:
@@ -106,7 +106,7 @@ def test_an_unreadable_file_is_named_and_the_rest_is_made(tree: Path, make: Make
         "deep/page.html",
     ]
     told = {problem["where"]: problem["reason"] for problem in report["first_problems"]}
-    assert told["guide.md:3"] == "byte 0xfc is not utf-8: convert the file to UTF-8"
+    assert told["guide.md:3"] == "byte 0xfc is not utf-8; convert the file to UTF-8"
     assert told[str(tree / "gone.md")] == "cannot be read: a link to nothing"
     assert report["problems"] == 2
 
@@ -137,11 +137,11 @@ def test_texts_are_cut_where_they_may_be(make: Make, tmp_path: Path) -> None:
     [
         ({"structures": ["poems"]}, "no structure 'poems'"),
         ({"kind": "word"}, "no kind 'word'"),
-        ({"headings": "maybe"}, "headings 'maybe'"),
+        ({"headings": "maybe"}, "no headings 'maybe'"),
         ({"lang": "jp"}, "did you mean ja?"),
         ({"directions": ["de"]}, "'de' is not a direction"),
         ({"directions": ["de-de"]}, "to the same one"),
-        ({"fields": ["colour=red"]}, "colour=red names no field"),
+        ({"fields": ["colour=red"]}, "no field 'colour'"),
         ({"min_chars": 50, "max_chars": 20}, "nothing fits"),
     ],
 )

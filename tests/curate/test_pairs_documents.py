@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tercet.data.pairs import headings, html, markdown, restructured, wiki
-from tercet.data.pairs.base import Found, Left, Pair, Plan, Structure
-from tercet.data.pairs.outline import Outline, pairs
+from tercet.curate import pairs_documents as documents
+from tercet.curate.pairs_documents import Outline, document_pairs
+from tercet.curate.pairs_sources import Outcome, Pair, PairOptions, Skipped
 from tercet.errors import InputError
 
 MARKDOWN = """\
@@ -95,15 +95,15 @@ EXPECTED = {
 }
 FORMS = [(".md", MARKDOWN), (".html", HTML), (".rst", RESTRUCTURED)]
 READ: dict[str, Callable[[Path, str], Outline]] = {
-    ".md": markdown.read_markdown,
-    ".html": html.read_html,
-    ".rst": restructured.read_restructured,
+    ".md": documents.read_markdown,
+    ".html": documents.read_html,
+    ".rst": documents.read_restructured,
 }
 
 
-def made(outline: Outline, *structures: Structure, **options: int) -> list[Found]:
-    plan = Plan(structures=structures, **options)  # type: ignore[arg-type]
-    return list(pairs(outline, plan, "x", "heading-section"))
+def made(outline: Outline, *structures: str, **options: int) -> list[Outcome]:
+    plan = PairOptions(structures=structures, **options)  # type: ignore[arg-type]
+    return list(document_pairs(outline, plan, "x", "heading-section"))
 
 
 def read(folder: Path, suffix: str, text: str) -> Outline:
@@ -111,7 +111,7 @@ def read(folder: Path, suffix: str, text: str) -> Outline:
     return READ[suffix](folder / f"x{suffix}", "x")
 
 
-def paths(found: list[Found]) -> dict[tuple[str, ...], str]:
+def paths(found: list[Outcome]) -> dict[tuple[str, ...], str]:
     return {one.path: one.pos[0] for one in found if isinstance(one, Pair)}
 
 
@@ -119,7 +119,7 @@ def paths(found: list[Found]) -> dict[tuple[str, ...], str]:
 def test_every_markup_gives_the_same_sections(tmp_path: Path, suffix: str, text: str) -> None:
     found = made(read(tmp_path, suffix, text))
     assert paths(found) == EXPECTED
-    assert [one.reason for one in found if isinstance(one, Left)] == [
+    assert [one.reason for one in found if isinstance(one, Skipped)] == [
         "a section around the text (references, licence, contents and the like)"
     ]
 
@@ -144,7 +144,7 @@ def test_a_line_number_finds_the_heading(tmp_path: Path) -> None:
     for suffix, text in FORMS:
         if suffix != ".html":
             for one in made(read(tmp_path, suffix, text)):
-                assert isinstance(one, Pair | Left)
+                assert isinstance(one, Pair | Skipped)
                 row = text.split("\n")[int(one.where.partition(":")[2]) - 1]
                 heading = one.path[-1] if isinstance(one, Pair) else "See also"
                 assert row.lstrip("# ") == heading
@@ -152,7 +152,7 @@ def test_a_line_number_finds_the_heading(tmp_path: Path) -> None:
 
 def test_the_title_is_what_the_front_matter_says_or_the_only_top_heading() -> None:
     def title(text: str) -> str:
-        outline = markdown.outline_of(text)
+        outline = documents.markdown_outline(text)
         list(outline.paths())
         return outline.title
 
@@ -161,7 +161,7 @@ def test_the_title_is_what_the_front_matter_says_or_the_only_top_heading() -> No
     assert title("text\n\n## Bees\n\n### More") == "Bees"
     assert title("# Bees\n\n# Wasps") == ""
     assert title("---\n\nno front matter") == ""
-    assert markdown.outline_of("---\nlang: de_AT\n---\n").lang == "de-AT"
+    assert documents.markdown_outline("---\nlang: de_AT\n---\n").lang == "de-AT"
 
 
 def test_a_page_without_headings_has_the_title_of_its_tab(tmp_path: Path) -> None:
@@ -180,8 +180,10 @@ def test_a_page_without_headings_has_the_title_of_its_tab(tmp_path: Path) -> Non
     ],
 )
 def test_what_is_no_body_is_left_out(body: str, reason: str) -> None:
-    found = made(markdown.outline_of(f"# Bees at work\n\n{40 * 'x'}\n\n## Of honey\n\n{body}\n"))
-    assert [one.reason for one in found if isinstance(one, Left)] == [reason]
+    found = made(
+        documents.markdown_outline(f"# Bees at work\n\n{40 * 'x'}\n\n## Of honey\n\n{body}\n")
+    )
+    assert [one.reason for one in found if isinstance(one, Skipped)] == [reason]
 
 
 def test_nothing_that_a_document_names_is_read(tmp_path: Path) -> None:
@@ -194,7 +196,7 @@ def test_nothing_that_a_document_names_is_read(tmp_path: Path) -> None:
 
 
 def test_roles_and_directives_of_sphinx_are_read() -> None:
-    outline = restructured.outline_of(
+    outline = documents.restructured_outline(
         ":orphan:\n\nThe dance module\n================\n\n"
         "See :py:meth:`~dance.Floor.turn`, :ref:`the guide <guide>` and :unheard:`of`.\n\n"
         ".. py:function:: turn(angle)\n   :module: dance\n\n   Turns by an angle.\n\n"
@@ -222,23 +224,23 @@ def test_roles_and_directives_of_sphinx_are_read() -> None:
     ],
 )
 def test_sections_around_the_text(title: str, inner: tuple[str, ...], around: bool) -> None:
-    assert headings.is_around(title, inner) is around
+    assert documents.is_around(title, inner) is around
 
 
 def test_headings_as_queries() -> None:
-    assert headings.joined(("Bees", "Life", "Summer", "Dances")) == "Bees > Summer > Dances"
-    assert headings.joined(("Bees", "Contents", "1", "Dances")) == "Bees > Dances"
-    assert headings.normal("  2.1 Über  Bienen: ") == "über bienen"
-    assert headings.is_vague("Usage!")
-    assert headings.is_vague("歴史")
-    assert not headings.is_vague("江戸時代の歴史")
-    assert headings.is_version("v1.2.0 (2024-05-01)")
-    assert headings.is_version("Release 0.23 (2026-05-27)")
-    assert headings.is_version("Changes for v1.9.5 – May 2019")
-    assert not headings.is_version("How to move to 2.0")
-    assert not headings.is_version("2.0 Migration guide")
-    assert headings.is_question("Wer bist du?")
-    assert headings.is_question("何ですか？")
+    assert documents.joined(("Bees", "Life", "Summer", "Dances")) == "Bees > Summer > Dances"
+    assert documents.joined(("Bees", "Contents", "1", "Dances")) == "Bees > Dances"
+    assert documents.normal("  2.1 Über  Bienen: ") == "über bienen"
+    assert documents.is_vague("Usage!")
+    assert documents.is_vague("歴史")
+    assert not documents.is_vague("江戸時代の歴史")
+    assert documents.is_version("v1.2.0 (2024-05-01)")
+    assert documents.is_version("Release 0.23 (2026-05-27)")
+    assert documents.is_version("Changes for v1.9.5 – May 2019")
+    assert not documents.is_version("How to move to 2.0")
+    assert not documents.is_version("2.0 Migration guide")
+    assert documents.is_question("Wer bist du?")
+    assert documents.is_question("何ですか？")
 
 
 WIKI = "A bee is an insect with four wings.\n\n{}\n\nBees live in colonies of many thousands.\n\n{}"
@@ -254,22 +256,22 @@ WIKI += "\n\nIn autumn the drones leave the colony, or they are driven out.\n\n{
     ],
 )
 def test_articles_of_every_dump_give_the_same_sections(text: str) -> None:
-    outline = wiki.outline_of("Bee", f"Bee\n\n{text}")
+    outline = documents.article_outline("Bee", f"Bee\n\n{text}")
     found = paths(made(outline, min_chars=10))
     assert [path[-1] for path in found] == ["Bee", "Life", "Of drones"]
     assert found[("Bee",)] == "A bee is an insect with four wings."
 
 
 def test_a_list_of_meanings_is_known_in_any_language() -> None:
-    assert wiki.is_list_of_meanings("Mercury", "Mercury may refer to:\nMercury (planet)")
-    assert wiki.is_list_of_meanings("Merkur", "Merkur steht für:\n\nMerkur (Planet)")
-    assert not wiki.is_list_of_meanings("Mercury", "Mercury is a planet.")
+    assert documents.is_list_of_meanings("Mercury", "Mercury may refer to:\nMercury (planet)")
+    assert documents.is_list_of_meanings("Merkur", "Merkur steht für:\n\nMerkur (Planet)")
+    assert not documents.is_list_of_meanings("Mercury", "Mercury is a planet.")
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.text(alphabet=st.characters(), max_size=400))
 def test_any_text_is_read_without_harm(text: str) -> None:
-    for outline in (markdown.outline_of(text), wiki.outline_of("x", text)):
+    for outline in (documents.markdown_outline(text), documents.article_outline("x", text)):
         for found in made(outline, "heading-section", "title-body", min_chars=1):
             if isinstance(found, Pair):
                 assert found.query.strip()
@@ -281,10 +283,10 @@ def test_any_text_is_read_without_harm(text: str) -> None:
 @settings(max_examples=60, deadline=None)
 @given(st.text(alphabet="ab <>/=\"'\n&;|phr12tdlione", max_size=300))
 def test_any_tags_are_read_without_harm(text: str) -> None:
-    node = html.fragment(text)
+    node = documents.fragment(text)
     if node is not None:
         outline = Outline("x")
-        html.add_html(outline, node)
+        documents.add_html(outline, node)
         made(outline, "heading-section", "title-body")
 
 
@@ -292,25 +294,25 @@ def test_any_tags_are_read_without_harm(text: str) -> None:
 @given(st.text(alphabet="ab.:`*_|-=~\n {}\\[]", max_size=300))
 def test_any_marks_are_read_or_refused(text: str) -> None:
     with contextlib.suppress(InputError):
-        made(restructured.outline_of(text, "x"))
+        made(documents.restructured_outline(text, "x"))
 
 
 def test_tables_in_tables_are_read_apart() -> None:
     row = "<tr><td>{}<td>two"
     inner = f"<table>{row.format('one')}</table>"
-    node = html.fragment(f"<table>{row.format(f'before {inner} after')}</table><p>end</p>")
+    node = documents.fragment(f"<table>{row.format(f'before {inner} after')}</table><p>end</p>")
     assert node is not None
     outline = Outline("x")
-    html.add_html(outline, node)
+    documents.add_html(outline, node)
     assert outline.sections[0].text == "before\n\none | two\nafter | two\n\nend"
 
 
 def test_deep_nesting_is_no_harm() -> None:
     deep = 5000
     for text in ("<div>" * deep + "bees", "<b>" * deep + "bees", "<ul><li>" * deep + "bees"):
-        node = html.fragment(text)
+        node = documents.fragment(text)
         assert node is not None
         outline = Outline("x")
-        html.add_html(outline, node)
-    markdown.outline_of(">" * deep + "bees")
-    markdown.outline_of("".join(" " * n + "- bees\n" for n in range(200)))
+        documents.add_html(outline, node)
+    documents.markdown_outline(">" * deep + "bees")
+    documents.markdown_outline("".join(" " * n + "- bees\n" for n in range(200)))
