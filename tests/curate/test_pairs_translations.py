@@ -108,7 +108,7 @@ def test_the_directions_are_those_asked_for(make: Make, tmp_path: Path) -> None:
             "it declares an entity (a)",
             0,
         ),
-        (TMX.replace(' lang="pt_br"', ""), 4, "without xml:lang", 1),
+        (TMX.replace(' lang="pt_br"', ""), 4, "without a language in xml:lang", 1),
         (TMX.replace("pt_br", "xx"), 4, "'xx' is not a language", 1),
     ],
 )

@@ -38,12 +38,10 @@ from tercet.curate.pairs_sources import (
     Misaligned,
     Pair,
     PairOptions,
-    Problem,
     Skipped,
     SourceFile,
     Sources,
     Units,
-    Unreadable,
     cannot_be_read,
     find_sources,
     need,
@@ -52,6 +50,7 @@ from tercet.curate.pairs_sources import (
 )
 from tercet.curate.pairs_translations import read_aligned, read_po, read_tmx
 from tercet.curate.shards import BLOCK, Shard, part_rows, parts_folder, write_part
+from tercet.documents.base import Problem, Unreadable
 from tercet.errors import InputError
 from tercet.rows import Row, parts_of, stem_of, write_rows
 from tercet.split import text_key
@@ -335,7 +334,7 @@ class Tally:
     skipped: dict[str, int] = field(default_factory=dict)  # by reason
     examples: dict[str, list[Sequence[Any]]] = field(default_factory=dict)  # number, id, text
     problems: int = 0  # of single units
-    first: list[Sequence[Any]] = field(default_factory=list)  # number, where, reason
+    first: list[list[Any]] = field(default_factory=list)  # number, where, reason
     # Files that could not be read to the end, by their number: where, why, whether rows are void.
     # Every part says so, it counts once.
     failed: dict[str, Sequence[Any]] = field(default_factory=dict)
@@ -352,14 +351,14 @@ class Tally:
         """A unit that could not be read."""
         self.problems += 1
         if len(self.first) < PROBLEMS:
-            self.first.append((number, problem.source, problem.reason))
+            self.first.append([number, problem.source, problem.reason])
 
     def add(self, part: Mapping[str, Any]) -> None:
         """Adds what a part kept."""
         self.units = Counter(self.units) + Counter(part["units"])
         self.skipped = Counter(self.skipped) + Counter(part["skipped"])
         self.problems += part["problems"]
-        self.first = sorted(map(tuple, [*self.first, *part["first"]]))[:PROBLEMS]
+        self.first = sorted([*self.first, *part["first"]])[:PROBLEMS]
         self.failed |= part["failed"]
         for reason, examples in part["examples"].items():
             known = [*self.examples.get(reason, ()), *examples]
@@ -368,8 +367,8 @@ class Tally:
 
     def report(self) -> dict[str, Any]:
         """What is told: reasons and languages with the most first."""
-        failed = ((int(file) << UNITS, *told[:2]) for file, told in self.failed.items())
-        problems = sorted([*failed, *map(tuple, self.first)])[:PROBLEMS]
+        failed = ([int(file) << UNITS, *told[:2]] for file, told in self.failed.items())
+        problems = sorted([*failed, *self.first])[:PROBLEMS]
         return {
             "units": dict(sorted(self.units.items())),
             "rows": sum(counts.total() for counts in self.rows.values()),

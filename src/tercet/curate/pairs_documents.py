@@ -561,8 +561,8 @@ def _walk(root: LexborNode) -> Iterator[tuple[str, str, str]]:
         node = None if node is None or node.mem_id == end else node.next
 
 
-# reStructuredText, with Sphinx' directives and roles, by docutils. Nothing that a file names is read
-# and nothing is run.
+# reStructuredText, with Sphinx' directives and roles, by docutils. Nothing that a file names is
+# read and nothing is run.
 
 _NAME = re.compile(r"(?m)^[ \t]*\.\.[ \t]+(?:\|[^|\n]+\|[ \t]+)?([\w.:+-]+?)[ \t]?::(?:\s|$)")
 _TARGET = re.compile(r"(?s)(.+?)\s*<[^<>]*>")  # of a role: text <where it leads>

@@ -19,7 +19,6 @@ from tercet.curate.pairs_sources import (
     Outcome,
     Pair,
     PairOptions,
-    Problem,
     Skipped,
     Units,
     clean,
@@ -27,9 +26,9 @@ from tercet.curate.pairs_sources import (
     numbered_lines,
     shorten,
     tag_or_none,
-    undecodable,
 )
 from tercet.curate.pairs_translations import translation_pairs
+from tercet.documents.base import Problem, undecodable
 from tercet.rows import Row, numbered_rows
 
 # The names that fields have where none are given, the most usual first.
@@ -90,7 +89,8 @@ def _parse(raw: bytes, where: str) -> Row | Problem:
             return Problem(where, "not JSON: run wikiextractor with --json")
         return Problem(
             where,
-            f"not a JSON object a line: {getattr(error, 'msg', error)}; `jq -c .[] FILE` writes an array so",
+            f"not a JSON object a line: {getattr(error, 'msg', error)}; `jq -c .[] FILE` writes an "
+            "array so",
         )
     if isinstance(row, dict):
         return row
@@ -161,10 +161,8 @@ class _Record:
         """The pairs of a structure that stands in fields of its own."""
         if structure == "translations":
             sides = self.value("translation")
-            texts = sides if isinstance(sides, dict) else {}
-            tagged = {
-                tag_or_none(str(tag)): text for tag, text in texts.items() if isinstance(text, str)
-            }
+            told = sides.items() if isinstance(sides, dict) else ()
+            tagged = {tag_or_none(str(tag)): text for tag, text in told if isinstance(text, str)}
             yield from translation_pairs(tagged, self.options, self.id)
         elif structure == "code-docstring":
             name, code = self.text("name").rpartition(".")[2], self.text("code")

@@ -18,7 +18,6 @@ from tercet.curate.pairs_sources import (
     Outcome,
     Pair,
     PairOptions,
-    Problem,
     Skipped,
     Units,
     cannot_be_read,
@@ -33,9 +32,8 @@ from tercet.curate.pairs_sources import (
     parse_tag,
     read_bytes,
     tag_or_none,
-    undecodable,
 )
-from tercet.documents.base import Unreadable, decode
+from tercet.documents.base import Problem, Unreadable, decode, undecodable
 from tercet.errors import InputError
 
 
@@ -61,9 +59,10 @@ def translation_pairs(
             missing = f"no {direction[ends.index('')]}, {has}"
             yield Skipped("a unit without a language asked for", where, missing)
             continue
-        yield _translation_pair(texts, *ends, options, where)
+        source, target = ends
+        yield _translation_pair(texts, source, target, options, where)
         if options.both:
-            yield _translation_pair(texts, *reversed(ends), options, where)
+            yield _translation_pair(texts, target, source, options, where)
 
 
 def _translation_pair(
