@@ -235,8 +235,9 @@ def test_stream_is_encode_in_shards(encoder: Any, whole: Any) -> None:
 
 
 def test_stream_closes_shards_of_long_texts(encoder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tercet.encoder.SHARD_CHARACTERS", 100)
-    parts = list(encoder.stream(["the river " * 6, "sea " * 12, "star", "ship"]))
+    parts = list(
+        encoder.stream(["the river " * 6, "sea " * 12, "star", "ship"], shard_characters=100)
+    )
     assert [len(part) for part in parts] == [2, 2]
 
 

@@ -6,7 +6,7 @@ import scipy.sparse as sp
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tercet.encoder import RUN, max_by_id, pool_tokens
+from tercet.encoder import POOL_RUN, max_by_id, pool_tokens
 
 TOKENS = st.lists(
     st.tuples(st.integers(0, 4), st.integers(0, 9), st.sampled_from([0.0, 0.5, 1.0, 2.0, 3.0])),
@@ -43,12 +43,12 @@ def unit(rows: int, size: int, seed: int = 0) -> np.ndarray:
     return vectors
 
 
-@pytest.mark.parametrize("rows", [1, 2, 5, 100, RUN + 7])
+@pytest.mark.parametrize("rows", [1, 2, 5, 100, POOL_RUN + 7])
 @pytest.mark.parametrize("factor", [1, 2, 3, 1000])
 def test_pool_tokens(rows: int, factor: int) -> None:
     vectors = unit(rows, 8)
     pooled = pool_tokens(vectors, factor)
-    most = sum(-(-min(RUN, rows - first) // factor) for first in range(0, rows, RUN))
+    most = sum(-(-min(POOL_RUN, rows - first) // factor) for first in range(0, rows, POOL_RUN))
     assert 1 <= len(pooled) <= most
     assert len(pooled) > 0.8 * most
     np.testing.assert_allclose(np.linalg.norm(pooled, axis=1), 1.0, atol=1e-5)

@@ -22,9 +22,8 @@ import numpy.typing as npt
 import torch
 
 from tercet.config import Head, Role
-from tercet.encoder import CPU_BUDGET, GPU_BUDGET, Encoder, batches
+from tercet.encoder import Encoder, default_budget, run_batches
 from tercet.errors import InputError
-from tercet.model import Inputs
 from tercet.scores import maxsim_packed
 
 log = logging.getLogger("tercet")
@@ -316,31 +315,23 @@ class BGEM3FlagModel:
     ) -> _Found:
         """One pass over the texts, token by token: multi-vectors keep their float32."""
         encoder = self.encoder
-        prefix = encoder.settings.prefix(role)
         limit = min(max_length, encoder.max_length)
-        for number, text in enumerate(texts):
-            if not isinstance(text, str):
-                raise InputError(f"text {number} is a {type(text).__name__}, not a string")
-        tokens = encoder.tokenizer.encode([prefix + text for text in texts], max_length=limit)
-        if cut := int(tokens.truncated.sum()):
-            log.warning("%d of %d texts were cut to %d tokens", cut, len(texts), limit)
-        usual = GPU_BUDGET if encoder.device.type == "cuda" else CPU_BUDGET
-        budget = min(usual, (self.batch_size if batch_size is None else batch_size) * limit)
+        texts_at_once = self.batch_size if batch_size is None else batch_size
+        budget = min(default_budget(encoder.device), texts_at_once * limit)
+        tokens = encoder.tokenize(texts, max_length=limit, role=role)
         found = _Found()
-        for rows in batches(tokens.lengths, budget):
-            batch = tokens.take(rows)
-            with torch.inference_mode():
-                out = encoder.model(Inputs.of(batch, encoder.device, padding=0.0), heads)
-            kept = out.multi_mask.cpu().numpy()
+        for batch in run_batches(encoder.model, tokens, heads, budget=budget):
+            out, offsets = batch.outputs, batch.tokens.offsets.tolist()
+            multi_mask = out.multi_mask.cpu().numpy()
             if out.dense is not None:
-                found.dense.update(zip(rows.tolist(), out.dense.cpu().numpy(), strict=True))
-            for place, row in enumerate(rows.tolist()):
-                mine = slice(int(batch.offsets[place]), int(batch.offsets[place + 1]))
+                found.dense.update(zip(batch.rows.tolist(), out.dense.cpu().numpy(), strict=True))
+            for place, row in enumerate(batch.rows.tolist()):
+                own = slice(offsets[place], offsets[place + 1])
                 if out.weights is not None:
-                    weights = out.weights[mine].cpu().numpy()
-                    found.weights[row] = _by_id(batch.ids[mine], weights)
+                    weights = out.weights[own].cpu().numpy()
+                    found.weights[row] = _by_id(batch.tokens.ids[own], weights)
                 if out.multi is not None:
-                    found.multi[row] = out.multi[mine].cpu().numpy()[kept[mine]]
+                    found.multi[row] = out.multi[own].cpu().numpy()[multi_mask[own]]
         return found
 
     def _truncate(self, vectors: Vectors) -> Vectors:

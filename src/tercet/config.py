@@ -1,6 +1,7 @@
-"""The names and the few constants that every room shares, each with its source."""
+"""The names and the few constants that the whole package shares, each with its source."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -15,6 +16,8 @@ MODES: tuple[Mode, ...] = get_args(Mode)
 
 Role = Literal["passage", "query", "plain"]  # plain: nothing is put before the text
 ROLES: tuple[Role, ...] = get_args(Role)
+
+Progress = Callable[[int, int], None]  # how much is done, and of how much
 
 BUNDLED_NAME = "tercet-small"  # of the model that comes with Tercet
 

@@ -99,10 +99,9 @@ class Embeddings:
         picked = picked.astype(np.int64).reshape(-1)
         multi = offsets = None
         if self.multi is not None and self.offsets is not None:
-            starts, counts = self.offsets[picked], np.diff(self.offsets)[picked]
+            counts = np.diff(self.offsets)[picked]
             offsets = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
-            shift = np.repeat(starts - offsets[:-1], counts)
-            multi = self.multi[np.arange(int(offsets[-1])) + shift]
+            multi = self.multi[packed_positions(self.offsets[picked], counts)]
         return replace(
             self,
             dense=None if self.dense is None else self.dense[picked],
@@ -276,3 +275,12 @@ def check_absent(folder: str | Path) -> Path:
     if path.exists():
         raise InputError(f"{path} exists already: remove it or choose another folder")
     return path
+
+
+def packed_positions(
+    starts: npt.NDArray[np.integer], counts: npt.NDArray[np.integer]
+) -> npt.NDArray[np.int64]:
+    """start, start + 1, ... for each start, so many of each, all in one array."""
+    before = np.cumsum(counts) - counts
+    out: npt.NDArray[np.int64] = np.arange(int(counts.sum())) + np.repeat(starts - before, counts)
+    return out

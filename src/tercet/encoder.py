@@ -3,55 +3,60 @@
 Tokens are cut into batches of a bounded number of tokens, longest texts first; what the model
 gives for tokens becomes rows in the order of the texts. Reads no files but the checkpoint; knows
 nothing of indexes, documents or training. Shapes: N tokens of a batch, B texts, V vocabulary,
-M multi-vector size.
+H hidden, M multi-vector size.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 import torch
+from torch import Tensor
 
 from tercet.checkpoint import Checkpoint, read_checkpoint
-from tercet.config import HEADS, MAX_LENGTH, PAPER_WEIGHTS, ROLES, Head, Role, check_heads
-from tercet.embeddings import Embeddings
+from tercet.config import (
+    HEADS,
+    MAX_LENGTH,
+    PAPER_WEIGHTS,
+    ROLES,
+    Head,
+    Progress,
+    Role,
+    check_heads,
+)
+from tercet.embeddings import Embeddings, packed_positions
 from tercet.errors import InputError, ModelError
 from tercet.model import PADDING, Inputs, M3Model, Outputs, mean_vectors
-from tercet.tokenizer import READ, TokenBatch
+from tercet.tokenizer import READ, TokenBatch, Tokenizer, check_texts
+
+log = logging.getLogger("tercet")
 
 Ints = npt.NDArray[np.integer]
 Rows = npt.NDArray[np.int64]
 Vectors = npt.NDArray[np.float32]
 
-log = logging.getLogger("tercet")
-
 BUNDLED = Path(__file__).parent / "models" / "small"
 CPU_BUDGET, GPU_BUDGET = 4096, 1 << 16  # tokens of a batch; measured on CPU
 SHARD_CHARACTERS = 1 << 20  # of text that `stream` holds at once, about
-
-Progress = Callable[[int, int], None]
-
-
-def by_length(lengths: npt.NDArray[np.integer]) -> Rows:
-    """Row numbers from the longest text to the shortest, equal ones in their order.
-
-    Longest first: what does not fit in memory shows at once, and time left is never too low.
-    """
-    return np.argsort(-lengths.astype(np.int64), kind="stable")
+# Tokens clustered together: the distances of a run take 2 MB, and time grows linearly with a text.
+POOL_RUN = 512
 
 
-def batches(lengths: npt.NDArray[np.integer], budget: int) -> Iterator[Rows]:
-    """Row numbers in length order, cut into batches of at most `budget` tokens, or of one text.
+def batches(lengths: Ints, budget: int) -> Iterator[Rows]:
+    """Row numbers from the longest text to the shortest, at most `budget` tokens or one text each.
 
-    Raises InputError where the budget is below 1.
+    Equal ones keep their order. Longest first: what does not fit in memory shows at once, and time
+    left is never told too low. Raises InputError where the budget is below 1.
     """
     if budget < 1:
         raise InputError(f"a batch needs a budget of at least 1 token, got {budget}")
-    order = by_length(lengths)
+    order = np.argsort(-lengths.astype(np.int64), kind="stable")
     ends = np.cumsum(lengths[order], dtype=np.int64)
     first, used = 0, 0
     while first < len(order):
@@ -60,192 +65,120 @@ def batches(lengths: npt.NDArray[np.integer], budget: int) -> Iterator[Rows]:
         first, used = last, int(ends[last - 1])
 
 
-def inverse(order: Rows) -> Rows:
-    """Where each row went: `sorted_rows[inverse(order)]` are the rows in their first order."""
-    back = np.empty_like(order)
-    back[order] = np.arange(len(order), dtype=order.dtype)
-    return back
-
-
-# Tokens clustered together: the distances of a run take 2 MB, and time grows linearly with a text.
-RUN = 512
+def default_budget(device: torch.device) -> int:
+    """Tokens of a batch: on CPU what stays in its caches, elsewhere what keeps the device busy."""
+    return CPU_BUDGET if device.type == "cpu" else GPU_BUDGET
 
 
 @dataclass(frozen=True)
-class Weighted:
-    """Sparse rows as they are collected: counts (B,) of each row, then ids and weights, packed."""
+class ModelBatch:
+    """One pass: which texts (rows of what was given), their tokens, last states (N, H), outputs."""
 
-    counts: Ints
-    ids: npt.NDArray[np.int32]
-    weights: Vectors
-
-
-def max_by_id(
-    owners: Ints, ids: Ints, weights: Vectors, shape: tuple[int, int], *, top: int | None = None
-) -> Weighted:
-    """(N,) weights of tokens -> the largest weight of each id in each text, ids increasing.
-
-    owners (N,) is each token's text; shape is (B, V). Weights of 0 and below are left out. With
-    top, only so many of the largest weights of a text stay.
-    """
-    found = np.flatnonzero(weights > 0)
-    keys = owners[found].astype(np.int64) * shape[1] + ids[found]
-    order = np.argsort(keys, kind="stable")
-    keys, weights = keys[order], weights[found[order]]
-    starts = np.flatnonzero(np.concatenate(([True], keys[1:] != keys[:-1]))[: len(keys)])
-    best = np.maximum.reduceat(weights, starts) if len(starts) else weights
-    rows, kept = np.divmod(keys[starts], shape[1])
-    if top is not None:
-        ranked = np.lexsort((-best, rows))
-        rank = np.arange(len(rows)) - np.searchsorted(rows, rows)  # the same with rows[ranked]
-        stay = np.sort(ranked[rank < top])
-        rows, kept, best = rows[stay], kept[stay], best[stay]
-    return Weighted(
-        np.bincount(rows, minlength=shape[0]), kept.astype(np.int32), best.astype(np.float32)
-    )
-
-
-def pool_tokens(vectors: Vectors, factor: int) -> Vectors:
-    """Merges the most alike of a text's unit vectors: (T, M) -> (about T / factor, M) unit rows.
-
-    Ward's clustering, the mean of each cluster, normalised, in the order of their first tokens;
-    texts over 512 tokens in runs of that many. Source: Clavié, Chaffin and Adams 2024, arXiv
-    2409.14683 ("hierarchical" pooling).
-    """
-    if factor == 1 or len(vectors) <= 1:
-        return vectors
-    from scipy.cluster.hierarchy import fcluster, ward
-
-    parts = []
-    for first in range(0, len(vectors), RUN):
-        run = vectors[first : first + RUN]
-        wanted = -(-len(run) // factor)
-        one = np.zeros(len(run), dtype=np.int32)
-        labels = fcluster(ward(run), wanted, criterion="maxclust") if wanted > 1 else one
-        _, firsts, which = np.unique(labels, return_index=True, return_inverse=True)
-        sums = np.zeros((len(firsts), run.shape[1]), dtype=np.float32)
-        np.add.at(sums, which, run)
-        parts.append(sums[np.argsort(firsts)])
-    pooled = np.concatenate(parts)
-    # opposite vectors, which clustering does not join, could cancel out
-    norms = np.linalg.norm(pooled, axis=1, keepdims=True)
-    out: Vectors = pooled / np.maximum(norms, 1e-12)
-    return out
-
-
-class RowCollector:
-    """Takes what batches give, in any order, and gives Embeddings in the order of the rows."""
-
-    def __init__(
-        self,
-        dims: Mapping[str, int],
-        heads: tuple[Head, ...],
-        count: int,
-        *,
-        multi_pool: int | None = None,
-        sparse_top: int | None = None,
-    ) -> None:
-        """dims as in `Encoder.dims`; count is the number of rows."""
-        self._dims, self._heads, self._count = dims, heads, count
-        self._pool, self._top = multi_pool or 1, sparse_top
-        self._dense = np.empty((count if "dense" in heads else 0, dims["dense"]), dtype=np.float32)
-        self._sparse: list[tuple[Rows, Weighted]] = []
-        self._multi: list[tuple[Rows, npt.NDArray[np.float16]]] = []
-        self._counts = np.zeros(count, dtype=np.int64)  # vectors of each row
+    rows: Rows
+    tokens: TokenBatch
+    states: Tensor
+    outputs: Outputs
 
     @property
-    def pools(self) -> bool:
-        """Whether multi-vectors are pooled, and so wanted in float32."""
-        return self._pool > 1
-
-    def add_dense(self, rows: Rows, vectors: Vectors) -> None:
-        """A batch's (B, D) vectors of these rows."""
-        self._dense[rows] = vectors
-
-    def add_sparse(self, rows: Rows, owners: Rows, ids: Ints, weights: Vectors) -> None:
-        """A batch's (N,) token ids and weights; owners (N,) index `rows`."""
-        shape = (len(rows), self._dims["vocabulary"])
-        self._sparse.append((rows, max_by_id(owners, ids, weights, shape, top=self._top)))
-
-    def add_multi(
-        self, rows: Rows, owners: Rows, vectors: Vectors | npt.NDArray[np.float16]
-    ) -> None:
-        """A batch's (N, M) token vectors; owners (N,) index `rows` and do not decrease."""
-        counts = np.bincount(owners, minlength=len(rows))
-        if self.pools:
-            texts = np.split(vectors, np.cumsum(counts)[:-1])
-            pooled = [pool_tokens(text.astype(np.float32), self._pool) for text in texts]
-            counts = np.array([len(text) for text in pooled])
-            vectors = np.concatenate(pooled)
-        self._counts[rows] = counts
-        self._multi.append((rows, vectors.astype(np.float16, copy=False)))
-
-    def embeddings(
-        self, lengths: Ints, truncated: npt.NDArray[np.bool_], fingerprint: str
-    ) -> Embeddings:
-        """All rows, in order; what was collected is used up."""
-        multi = offsets = None
-        sparse: sp.csr_array | None = None
-        if "multi" in self._heads:
-            offsets = np.concatenate(([0], np.cumsum(self._counts)))
-            multi = np.empty((int(offsets[-1]), self._dims["multi"]), dtype=np.float16)
-            while self._multi:  # each part is let go, so that they are not all held twice
-                rows, vectors = self._multi.pop()
-                multi[_places(offsets, rows, self._counts[rows])] = vectors
-        if "sparse" in self._heads:
-            counts = np.zeros(self._count, dtype=np.int64)
-            for rows, part in self._sparse:
-                counts[rows] = part.counts
-            indptr = np.concatenate(([0], np.cumsum(counts)))
-            ids = np.empty(int(indptr[-1]), dtype=np.int32)
-            weights = np.empty(int(indptr[-1]), dtype=np.float32)
-            for rows, part in self._sparse:
-                places = _places(indptr, rows, part.counts)
-                ids[places], weights[places] = part.ids, part.weights
-            shape = (self._count, self._dims["vocabulary"])
-            sparse = sp.csr_array((weights, ids, indptr), shape=shape)
-        return Embeddings(
-            dense=self._dense if "dense" in self._heads else None,
-            sparse=sparse,
-            multi=multi,
-            offsets=offsets,
-            lengths=lengths.astype(np.int32),
-            truncated=truncated,
-            fingerprint=fingerprint,
-        )
+    def owners(self) -> Rows:
+        """(N,) the text of each token, counted within the batch."""
+        return np.repeat(np.arange(len(self.rows)), self.tokens.lengths)
 
 
-def _places(starts: Ints, rows: Rows, counts: Ints) -> Rows:
-    """Where the packed parts of these rows belong: row r's from starts[r] on, counts of them."""
-    before = np.cumsum(counts) - counts
-    out: Rows = np.arange(int(counts.sum())) + np.repeat(starts[rows] - before, counts)
-    return out
+def run_batches(
+    model: M3Model,
+    tokens: TokenBatch,
+    heads: Sequence[Head] = (),
+    *,
+    budget: int | None = None,
+    padding: float | None = None,
+    autocast: torch.dtype | None = None,
+    progress: Progress | None = None,
+) -> Iterator[ModelBatch]:
+    """Passes of the model over B texts in batches of at most `budget` tokens, without gradients.
+
+    Runs in evaluation mode and leaves the model in the mode that it was in. budget and padding (as
+    in `Layout`) default to what suits the device; autocast is the dtype of products, where it is
+    not the model's own. progress is called with the tokens done and their total.
+    """
+    model.check(heads)
+    device = model.device
+    if budget is None:
+        budget = default_budget(device)
+    if padding is None:
+        # On CPU a call more costs little and padding costs its products; elsewhere the reverse.
+        padding = 0.0 if device.type == "cpu" else PADDING
+    done = 0
+    for rows in batches(tokens.lengths, budget):
+        batch = tokens.take(rows)
+        inputs = Inputs.of(batch, device, padding=padding)
+        cast: Any = nullcontext()
+        if autocast not in (None, model.dtype):
+            cast = torch.autocast(device.type, autocast)
+        training = model.training
+        if training:
+            model.eval()
+        with torch.inference_mode(), cast:
+            states = model.backbone(inputs.ids, inputs.layout)
+            outputs = model.represent(states, inputs, heads)
+        if training:
+            model.train()
+        yield ModelBatch(rows, batch, states, outputs)
+        done += len(batch.ids)
+        if progress is not None:
+            progress(done, len(tokens.ids))
+
+
+def encode_tokens(
+    model: M3Model,
+    tokens: TokenBatch,
+    heads: Sequence[Head],
+    *,
+    budget: int | None = None,
+    padding: float | None = None,
+    autocast: torch.dtype | None = None,
+    multi_pool: int | None = None,
+    sparse_top: int | None = None,
+    fingerprint: str = "",
+    progress: Progress | None = None,
+) -> Embeddings:
+    """Embeddings of B tokenised texts, in their order, as `run_batches` gives them.
+
+    multi_pool merges a text's vectors to about one for so many, sparse_top keeps so many of its
+    largest weights.
+    """
+    collector = RowCollector(model.dims, heads, len(tokens), multi_pool, sparse_top)
+    passes = run_batches(
+        model, tokens, heads, budget=budget, padding=padding, autocast=autocast, progress=progress
+    )
+    for one in passes:
+        out, owners = one.outputs, one.owners
+        collector.add_dense(one.rows, out.dense)
+        collector.add_sparse(one.rows, owners, one.tokens.ids, out.weights)
+        multi = None if out.multi is None else out.multi[out.multi_mask]
+        collector.add_multi(one.rows, np.delete(owners, one.tokens.cls), multi)
+    return collector.embeddings(tokens.lengths, tokens.truncated, fingerprint)
 
 
 class Encoder:
     """A model that is ready to encode.
 
-    Attributes: source (None: the bundled model), fingerprint, weights (of the hybrid sum: the
-    model's own, else the paper's), heads, dims (dense, vocabulary, multi), tokenizer, settings,
+    Attributes: source (None: the bundled model), model, fingerprint, weights (of the hybrid sum:
+    the model's own, else the paper's), heads, dims (dense, vocabulary, multi), tokenizer, settings,
     max_length (tokens that the model has positions for), dtype, device.
     """
 
     def __init__(self, checkpoint: Checkpoint, *, source: str | None = None) -> None:
         """Wraps a checkpoint as it is, in its dtype and on its device; see `load`."""
-        self._model = checkpoint.model
+        self.model = checkpoint.model
         self.source = source
         self.tokenizer = checkpoint.tokenizer
         self.settings = checkpoint.settings
         self.fingerprint = checkpoint.fingerprint
         self.weights = checkpoint.settings.weights or PAPER_WEIGHTS
-        self.heads = self._model.heads
-        config = self._model.backbone.config
-        self.max_length = config.max_length
-        self.dims = {"dense": config.hidden, "vocabulary": config.vocabulary}
-        if self._model.multi is not None:
-            self.dims["multi"] = self._model.multi.out_features
-        table = self._model.backbone.word_embeddings.weight
-        self.dtype, self.device = table.dtype, table.device
+        self.heads, self.dims = self.model.heads, self.model.dims
+        self.max_length = self.model.backbone.config.max_length
+        self.dtype, self.device = self.model.dtype, self.model.device
 
     @staticmethod
     def load(
@@ -266,22 +199,17 @@ class Encoder:
                 f"this installation has no bundled model ({BUNDLED} is absent): give a model's"
                 " folder or hub id"
             )
-        where = usable_device(device)
+        usable = usable_device(device)
         checkpoint = read_checkpoint(
             BUNDLED if source is None else source,
             revision=revision,
-            dtype=_dtype(dtype, where),
-            device=where,
+            dtype=_dtype(dtype, usable),
+            device=usable,
         )
         checkpoint.model.backbone.pack()
         if source is not None and Path(source).is_dir():
             source = Path(source).resolve()
         return Encoder(checkpoint, source=None if source is None else str(source))
-
-    @property
-    def model(self) -> M3Model:
-        """The model itself, for what a token has rather than a text."""
-        return self._model
 
     def encode(
         self,
@@ -306,59 +234,40 @@ class Encoder:
         and their total. Raises InputError for a bad text or option, ModelError for a head that
         the model lacks.
         """
-        asked = self._check(heads, role, multi_pool, sparse_top)
-        limit = min(max_length, self.max_length)
-        tokens = self.tokenizer.encode(self._prefixed(texts, role), max_length=limit, mcls=mcls)
-        rows = RowCollector(
-            self.dims, asked, len(tokens), multi_pool=multi_pool, sparse_top=sparse_top
+        for name, value in (("multi_pool", multi_pool), ("sparse_top", sparse_top)):
+            if value is not None and value < 1:
+                raise InputError(f"{name} must be at least 1, got {value}")
+        heads = self.checked_heads(heads)
+        return encode_tokens(
+            self.model,
+            self.tokenize(texts, max_length=max_length, role=role, mcls=mcls),
+            heads,
+            budget=token_budget,
+            multi_pool=multi_pool,
+            sparse_top=sparse_top,
+            fingerprint=self.fingerprint,
+            progress=progress,
         )
-        done = 0
-        for some in batches(tokens.lengths, self._budget(token_budget)):
-            batch = tokens.take(some)
-            inputs = self._inputs(batch)
-            with torch.inference_mode():
-                outputs = self._model(inputs, asked)
-                if outputs.multi is not None:
-                    outputs = replace(outputs, multi=outputs.multi[outputs.multi_mask])
-            owners = np.repeat(np.arange(len(some)), batch.lengths)
-            kept = np.delete(owners, batch.cls)
-            collect(rows, some, outputs, ids=batch.ids, owners=owners, multi_owners=kept)
-            done += len(batch.ids)
-            if progress is not None:
-                progress(done, len(tokens.ids))
-        _log_truncated(tokens.truncated, limit)
-        return rows.embeddings(tokens.lengths, tokens.truncated, self.fingerprint)
 
     def stream(
         self,
         texts: Iterable[str],
         *,
         shard: int = 1024,
-        heads: Sequence[Head] = HEADS,
+        shard_characters: int = SHARD_CHARACTERS,
         max_length: int = MAX_LENGTH,
-        role: Role = "passage",
-        mcls: int | None = None,
-        token_budget: int | None = None,
-        multi_pool: int | None = None,
-        sparse_top: int | None = None,
+        **options: Any,
     ) -> Iterator[Embeddings]:
         """Encodes any number of texts in their order, at most `shard` at a time, as `encode` does.
 
-        A shard is also closed after about a million characters, so memory stays bounded.
+        A shard is also closed after about a million characters, so memory stays bounded. options
+        are those of `encode`.
         """
         if shard < 1:
             raise InputError(f"a shard holds at least 1 text, got {shard}")
-        for some in text_shards(texts, shard, min(max_length, self.max_length)):
-            yield self.encode(
-                some,
-                heads=heads,
-                max_length=max_length,
-                role=role,
-                mcls=mcls,
-                token_budget=token_budget,
-                multi_pool=multi_pool,
-                sparse_top=sparse_top,
-            )
+        limit = min(max_length, self.max_length)
+        for some in text_shards(texts, shard, limit, characters=shard_characters):
+            yield self.encode(some, max_length=max_length, **options)
 
     def encode_spans(
         self,
@@ -378,72 +287,69 @@ class Encoder:
         the cut at max_length, and then marked as truncated) has the text's [CLS] state, no weight
         and the vector of </s>. Source: Günther et al. 2024, arXiv 2409.04701.
         """
-        asked = self._check(heads, role, None, None)
+        heads = self.checked_heads(heads)
         limit = min(max_length, self.max_length)
-        found = _Spans.find(self, self._prefixed(texts, role), spans, limit, role)
-        rows = RowCollector(self.dims, asked, len(found.texts))
-        done = 0
-        for some in batches(found.tokens.lengths, self._budget(token_budget)):
-            batch = found.tokens.take(some)
-            inputs = self._inputs(batch)
-            mine, owners, pooled, counted = found.within(some, batch)
-            with torch.inference_mode():
-                states = self._model.backbone(inputs.ids, inputs.layout)
-                outputs = self._model.represent(states, inputs, [h for h in asked if h != "dense"])
-                at = torch.from_numpy(counted).to(self.device)
-                dense = None
-                if "dense" in asked:
-                    places = torch.from_numpy(pooled).to(self.device)
-                    whose = torch.from_numpy(owners).to(self.device)
-                    dense = mean_vectors(states, places, whose, len(mine))
-                outputs = replace(
-                    outputs,
-                    dense=dense,
-                    weights=None if outputs.weights is None else outputs.weights[at],
-                    multi=None if outputs.multi is None else outputs.multi[at],
+        shift = len(self.settings.prefix(role))
+        table = _SpanTable.of(self.tokenizer, self._prefixed(texts, role), spans, limit, shift)
+        collector = RowCollector(self.dims, heads, len(table.texts))
+        passes = run_batches(
+            self.model,
+            table.tokens,
+            [head for head in heads if head != "dense"],
+            budget=token_budget,
+            progress=progress,
+        )
+        for one in passes:
+            rows, owners, pooled, counted = table.within(one)
+            out, positions = one.outputs, torch.from_numpy(counted).to(self.device)
+            if "dense" in heads:
+                collector.add_dense(
+                    rows,
+                    mean_vectors(
+                        one.states,
+                        torch.from_numpy(pooled).to(self.device),
+                        torch.from_numpy(owners).to(self.device),
+                        len(rows),
+                    ),
                 )
-            ids = batch.ids[counted]
-            collect(rows, mine, outputs, ids=ids, owners=owners, multi_owners=owners)
-            done += len(batch.ids)
-            if progress is not None:
-                progress(done, len(found.tokens.ids))
-        _log_truncated(found.truncated, limit)
-        return rows.embeddings(found.lengths, found.truncated, self.fingerprint)
+            weights = None if out.weights is None else out.weights[positions]
+            collector.add_sparse(rows, owners, one.tokens.ids[counted], weights)
+            collector.add_multi(rows, owners, None if out.multi is None else out.multi[positions])
+        _log_truncated(table.truncated, limit)
+        return collector.embeddings(table.last - table.first, table.truncated, self.fingerprint)
 
-    def _check(
-        self, heads: Sequence[Head], role: Role, multi_pool: int | None, sparse_top: int | None
-    ) -> tuple[Head, ...]:
-        asked = check_heads(tuple(heads))
-        self._model.check(asked)
-        if role not in ROLES:
-            raise InputError(f"unknown role {role!r}: choose from {', '.join(ROLES)}")
-        for name, value in (("multi_pool", multi_pool), ("sparse_top", sparse_top)):
-            if value is not None and value < 1:
-                raise InputError(f"{name} must be at least 1, got {value}")
-        return asked
+    def tokenize(
+        self,
+        texts: Sequence[str],
+        *,
+        max_length: int = MAX_LENGTH,
+        role: Role = "passage",
+        mcls: int | None = None,
+    ) -> TokenBatch:
+        """Token ids of B texts with their role's prefix, cut to what the model reads (logged)."""
+        limit = min(max_length, self.max_length)
+        tokens = self.tokenizer.encode(self._prefixed(texts, role), max_length=limit, mcls=mcls)
+        _log_truncated(tokens.truncated, limit)
+        return tokens
+
+    def checked_heads(self, heads: Sequence[Head]) -> tuple[Head, ...]:
+        """The heads in their fixed order; raises InputError or, where one lacks, ModelError."""
+        ordered = check_heads(tuple(heads))
+        self.model.check(ordered)
+        return ordered
 
     def _prefixed(self, texts: Sequence[str], role: Role) -> Sequence[str]:
+        if role not in ROLES:
+            raise InputError(f"unknown role {role!r}: choose from {', '.join(ROLES)}")
         if isinstance(texts, str):
             raise InputError(f"encode takes a list of texts: give [{texts[:20]!r}]")
+        check_texts(texts)
         prefix = self.settings.prefix(role)
-        for number, text in enumerate(texts):
-            if not isinstance(text, str):
-                raise InputError(f"text {number} is a {type(text).__name__}, not a string")
         return [prefix + text for text in texts] if prefix else texts
-
-    def _budget(self, asked: int | None) -> int:
-        if asked is not None:
-            return asked
-        return CPU_BUDGET if self.device.type == "cpu" else GPU_BUDGET
-
-    def _inputs(self, batch: TokenBatch) -> Inputs:
-        # On CPU a call more costs little and padding costs its products; elsewhere the reverse.
-        padding = 0.0 if self.device.type == "cpu" else PADDING
-        return Inputs.of(batch, self.device, padding=padding)
 
 
 @dataclass(frozen=True)
-class _Spans:
+class _SpanTable:
     """Where the tokens of character spans lie in tokenised texts; R spans in all."""
 
     tokens: TokenBatch
@@ -452,104 +358,216 @@ class _Spans:
     last: Rows  # (R,) one past its last token; first == last where it has none
     truncated: npt.NDArray[np.bool_]  # (R,)
 
-    @property
-    def lengths(self) -> Rows:
-        """(R,) tokens of each span."""
-        return self.last - self.first
-
     @staticmethod
-    def find(
-        encoder: Encoder,
+    def of(
+        tokenizer: Tokenizer,
         texts: Sequence[str],
         spans: Sequence[Sequence[tuple[int, int]]],
         max_length: int,
-        role: Role,
-    ) -> "_Spans":
+        shift: int,
+    ) -> "_SpanTable":
+        """shift is the length of the prefix that stands before each text."""
         if len(texts) != len(spans):
             raise InputError(f"{len(texts)} texts, but spans of {len(spans)}")
-        tokenizer, shift = encoder.tokenizer, len(encoder.settings.prefix(role))
-        room = tokenizer.content_limit(max_length)
-        contents, owners, firsts, lasts = [], [], [], []
-        for number, (text, inside) in enumerate(zip(texts, spans, strict=True)):
-            ids, places = tokenizer.with_offsets(text)
+        contents, bounds = [], [np.zeros((0, 3), dtype=np.int64)]
+        for row, (text, inside) in enumerate(zip(texts, spans, strict=True)):
+            ids, offsets = tokenizer.with_offsets(text)
             contents.append(ids)
-            wanted = np.array(inside, dtype=np.int64).reshape(-1, 2) + shift
-            if len(wanted) and ((wanted[:, 0] < shift) | (wanted[:, 1] < wanted[:, 0])).any():
-                raise InputError(f"text {number}: a span must be 0 <= start <= end, got {inside}")
-            owners.append(np.full(len(wanted), number))
-            firsts.append(np.searchsorted(places[:, 1], wanted[:, 0], side="right"))
-            ends = np.searchsorted(places[:, 0], wanted[:, 1], side="left")
-            lasts.append(np.where(wanted[:, 0] < wanted[:, 1], ends, 0))
-        texts_of = np.concatenate(owners) if owners else np.zeros(0, dtype=np.int64)
-        first = np.concatenate(firsts) if firsts else np.zeros(0, dtype=np.int64)
-        last = np.concatenate(lasts) if lasts else np.zeros(0, dtype=np.int64)
-        last = np.maximum(first, last)
-        return _Spans(
+            start, end = np.array(inside, dtype=np.int64).reshape(-1, 2).T + shift
+            if ((start < shift) | (end < start)).any():
+                raise InputError(f"text {row}: a span must be 0 <= start <= end, got {inside}")
+            first = np.searchsorted(offsets[:, 1], start, side="right")
+            last = np.searchsorted(offsets[:, 0], end, side="left")
+            last = np.where(start < end, np.maximum(first, last), first)
+            bounds.append(np.stack((np.full(len(first), row), first, last), axis=1))
+        text_of, first, last = np.concatenate(bounds).T
+        limit = tokenizer.content_limit(max_length)
+        return _SpanTable(
             tokens=tokenizer.frame(contents, max_length=max_length),
-            texts=texts_of,
-            first=np.minimum(first, room) + 1,
-            last=np.minimum(last, room) + 1,
-            truncated=last > room,
+            texts=text_of,
+            first=np.minimum(first, limit) + 1,
+            last=np.minimum(last, limit) + 1,
+            truncated=last > limit,
         )
 
-    def within(self, some: Rows, batch: TokenBatch) -> tuple[Rows, Rows, Rows, Rows]:
-        """The spans of a batch's texts, and of each token in them: span (0 ...), places.
+    def within(self, batch: ModelBatch) -> tuple[Rows, Rows, Rows, Rows]:
+        """The spans of a batch's texts, and of each token in them: span (0 ...), two positions.
 
-        Two packed places in the batch: where the dense vector is pooled from and where weight and
-        vector are. They differ for a span without a token: [CLS] and </s>.
+        The positions in the batch are those that the dense vector is pooled from and those of
+        weights and vectors. They differ for a span without a token: [CLS] and </s>.
         """
         place = np.full(len(self.tokens), -1)
-        place[some] = np.arange(len(some))
-        mine = np.flatnonzero(place[self.texts] >= 0)
-        text = place[self.texts[mine]]
-        start, end = batch.offsets[text], batch.offsets[text + 1]
-        empty = self.first[mine] == self.last[mine]
-        counts = np.where(empty, 1, self.lengths[mine])
-        counted = _ranges(np.where(empty, end - 1, start + self.first[mine]), counts)
-        pooled = _ranges(np.where(empty, start, start + self.first[mine]), counts)
-        return mine, np.repeat(np.arange(len(mine)), counts), pooled, counted
+        place[batch.rows] = np.arange(len(batch.rows))
+        rows = np.flatnonzero(place[self.texts] >= 0)
+        text = place[self.texts[rows]]
+        start, end = batch.tokens.offsets[text], batch.tokens.offsets[text + 1]
+        first, counts = self.first[rows], self.last[rows] - self.first[rows]
+        empty = counts == 0
+        counts = np.where(empty, 1, counts)
+        counted = packed_positions(np.where(empty, end - 1, start + first), counts)
+        pooled = packed_positions(np.where(empty, start, start + first), counts)
+        return rows, np.repeat(np.arange(len(rows)), counts), pooled, counted
 
 
-def collect(
-    rows: RowCollector,
-    numbers: Rows,
-    outputs: Outputs,
-    *,
-    ids: npt.NDArray[np.int32],
-    owners: Rows,
-    multi_owners: Rows,
-) -> None:
-    """Brings a batch's outputs to NumPy and into the rows."""
-    if outputs.dense is not None:
-        rows.add_dense(numbers, outputs.dense.cpu().numpy())
-    if outputs.weights is not None:
-        rows.add_sparse(numbers, owners, ids, outputs.weights.cpu().numpy())
-    if outputs.multi is not None:
-        vectors = outputs.multi if rows.pools else outputs.multi.half()
-        rows.add_multi(numbers, multi_owners, vectors.cpu().numpy())
+@dataclass(frozen=True)
+class SparseRows:
+    """Sparse rows as they are collected: counts (B,) of each row, then ids and weights, packed."""
+
+    counts: Ints
+    ids: npt.NDArray[np.int32]
+    weights: Vectors
 
 
-def _ranges(starts: Rows, counts: Rows) -> Rows:
-    """start, start + 1, ... for each start, so many of each, all in one array."""
-    before = np.cumsum(counts) - counts
-    out: Rows = np.arange(int(counts.sum())) + np.repeat(starts - before, counts)
+class RowCollector:
+    """Takes what batches give, in any order, and gives Embeddings in the order of the rows."""
+
+    def __init__(
+        self,
+        dims: Mapping[str, int],
+        heads: Sequence[Head],
+        count: int,
+        multi_pool: int | None = None,
+        sparse_top: int | None = None,
+    ) -> None:
+        """dims as in `Encoder.dims`; count is the number of rows."""
+        self._dims, self._heads, self._count = dims, heads, count
+        self._pool, self._top = multi_pool or 1, sparse_top
+        self._dense = np.empty((count if "dense" in heads else 0, dims["dense"]), dtype=np.float32)
+        self._sparse: list[tuple[Rows, SparseRows]] = []
+        self._multi: list[tuple[Rows, npt.NDArray[np.float16]]] = []
+        self._counts = np.zeros(count, dtype=np.int64)  # vectors of each row
+
+    def add_dense(self, rows: Rows, vectors: Tensor | None) -> None:
+        """A batch's (B, D) vectors of these rows, if any."""
+        if vectors is not None:
+            self._dense[rows] = vectors.cpu().numpy()
+
+    def add_sparse(self, rows: Rows, owners: Rows, ids: Ints, weights: Tensor | None) -> None:
+        """A batch's (N,) token ids and weights, if any; owners (N,) index `rows`."""
+        if weights is not None:
+            shape = (len(rows), self._dims["vocabulary"])
+            packed = max_by_id(owners, ids, weights.cpu().numpy(), shape, top=self._top)
+            self._sparse.append((rows, packed))
+
+    def add_multi(self, rows: Rows, owners: Rows, vectors: Tensor | None) -> None:
+        """A batch's (N, M) token vectors, if any; owners (N,) index `rows` and do not decrease."""
+        if vectors is None:
+            return
+        counts = np.bincount(owners, minlength=len(rows))
+        if self._pool > 1:
+            texts = np.split(vectors.cpu().numpy(), np.cumsum(counts)[:-1])
+            pooled = [pool_tokens(text, self._pool) for text in texts]
+            counts = np.array([len(text) for text in pooled])
+            half = np.concatenate(pooled).astype(np.float16)
+        else:
+            half = vectors.half().cpu().numpy()
+        self._counts[rows] = counts
+        self._multi.append((rows, half))
+
+    def embeddings(
+        self, lengths: Ints, truncated: npt.NDArray[np.bool_], fingerprint: str
+    ) -> Embeddings:
+        """All rows, in order; what was collected is used up."""
+        multi = offsets = None
+        if "multi" in self._heads:
+            offsets = np.concatenate(([0], np.cumsum(self._counts)))
+            multi = np.empty((int(offsets[-1]), self._dims["multi"]), dtype=np.float16)
+            while self._multi:  # each part is let go, so that they are not all held twice
+                rows, vectors = self._multi.pop()
+                multi[packed_positions(offsets[rows], self._counts[rows])] = vectors
+        return Embeddings(
+            dense=self._dense if "dense" in self._heads else None,
+            sparse=self._sparse_matrix() if "sparse" in self._heads else None,
+            multi=multi,
+            offsets=offsets,
+            lengths=lengths.astype(np.int32),
+            truncated=truncated,
+            fingerprint=fingerprint,
+        )
+
+    def _sparse_matrix(self) -> sp.csr_array:
+        counts = np.zeros(self._count, dtype=np.int64)
+        for rows, part in self._sparse:
+            counts[rows] = part.counts
+        indptr = np.concatenate(([0], np.cumsum(counts)))
+        ids = np.empty(int(indptr[-1]), dtype=np.int32)
+        weights = np.empty(int(indptr[-1]), dtype=np.float32)
+        for rows, part in self._sparse:
+            positions = packed_positions(indptr[rows], part.counts)
+            ids[positions], weights[positions] = part.ids, part.weights
+        return sp.csr_array((weights, ids, indptr), shape=(self._count, self._dims["vocabulary"]))
+
+
+def max_by_id(
+    owners: Ints, ids: Ints, weights: Vectors, shape: tuple[int, int], *, top: int | None = None
+) -> SparseRows:
+    """(N,) weights of tokens -> the largest weight of each id in each text, ids increasing.
+
+    owners (N,) is each token's text; shape is (B, V). Weights of 0 and below are left out. With
+    top, only so many of the largest weights of a text stay.
+    """
+    positive = np.flatnonzero(weights > 0)
+    keys = owners[positive].astype(np.int64) * shape[1] + ids[positive]
+    order = np.argsort(keys, kind="stable")
+    keys, weights = keys[order], weights[positive[order]]
+    starts = np.flatnonzero(np.concatenate(([True], keys[1:] != keys[:-1]))[: len(keys)])
+    best = np.maximum.reduceat(weights, starts) if len(starts) else weights
+    rows, columns = np.divmod(keys[starts], shape[1])
+    if top is not None:
+        ranked = np.lexsort((-best, rows))
+        rank = np.arange(len(rows)) - np.searchsorted(rows, rows)  # the same with rows[ranked]
+        stay = np.sort(ranked[rank < top])
+        rows, columns, best = rows[stay], columns[stay], best[stay]
+    return SparseRows(
+        np.bincount(rows, minlength=shape[0]), columns.astype(np.int32), best.astype(np.float32)
+    )
+
+
+def pool_tokens(vectors: Vectors, factor: int, *, run: int = POOL_RUN) -> Vectors:
+    """Merges the most alike of a text's unit vectors: (T, M) -> (about T / factor, M) unit rows.
+
+    Ward's clustering, the mean of each cluster, normalised, in the order of their first tokens;
+    texts over `run` tokens in runs of that many. Source: Clavié, Chaffin and Adams 2024, arXiv
+    2409.14683 ("hierarchical" pooling).
+    """
+    if factor == 1 or len(vectors) <= 1:
+        return vectors
+    from scipy.cluster.hierarchy import fcluster, ward
+
+    parts = []
+    for start in range(0, len(vectors), run):
+        block = vectors[start : start + run]
+        clusters = -(-len(block) // factor)
+        labels = np.zeros(len(block), dtype=np.int32)
+        if clusters > 1:
+            labels = fcluster(ward(block), clusters, criterion="maxclust")
+        _, firsts, cluster_of = np.unique(labels, return_index=True, return_inverse=True)
+        sums = np.zeros((len(firsts), block.shape[1]), dtype=np.float32)
+        np.add.at(sums, cluster_of, block)
+        parts.append(sums[np.argsort(firsts)])
+    pooled = np.concatenate(parts)
+    # opposite vectors, which clustering does not join, could cancel out
+    norms = np.linalg.norm(pooled, axis=1, keepdims=True)
+    out: Vectors = pooled / np.maximum(norms, 1e-12)
     return out
 
 
-def text_shards(texts: Iterable[str], size: int, limit: int) -> Iterator[list[str]]:
-    """Texts that are encoded together: at most `size`, read to about `limit` tokens each."""
+def text_shards(
+    texts: Iterable[str], size: int, limit: int, *, characters: int = SHARD_CHARACTERS
+) -> Iterator[list[str]]:
+    """Texts encoded together: at most `size`, or so many characters (of `limit` tokens a text)."""
     if isinstance(texts, str):
         raise InputError(f"stream takes texts: give [{texts[:20]!r}]")
-    some: list[str] = []
-    characters = 0
+    shard: list[str] = []
+    used = 0
     for text in texts:
-        some.append(text)
-        characters += min(READ * limit, len(text)) if isinstance(text, str) else 0
-        if len(some) == size or characters >= SHARD_CHARACTERS:
-            yield some
-            some, characters = [], 0
-    if some:
-        yield some
+        shard.append(text)
+        used += min(READ * limit, len(text)) if isinstance(text, str) else 0
+        if len(shard) == size or used >= characters:
+            yield shard
+            shard, used = [], 0
+    if shard:
+        yield shard
 
 
 def _log_truncated(truncated: npt.NDArray[np.bool_], limit: int) -> None:
@@ -558,29 +576,29 @@ def _log_truncated(truncated: npt.NDArray[np.bool_], limit: int) -> None:
         log.warning("%d of %d texts were cut: they have more than %d tokens", count, of, limit)
 
 
-def usable_device(wanted: str | torch.device | None) -> torch.device:
+def usable_device(name: str | torch.device | None) -> torch.device:
     """The device of that name, a GPU where none is named; raises InputError if it is not there."""
-    if wanted is None:
+    if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        device = torch.device(wanted)
+        device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         first = str(error).strip().split("\n", 1)[0]
-        raise InputError(f"device {str(wanted)!r} is not there: {first}") from error
+        raise InputError(f"device {str(name)!r} is not there: {first}") from error
     return device
 
 
-def _dtype(wanted: str | torch.dtype | None, device: torch.device) -> torch.dtype:
-    if wanted is None:
+def _dtype(name: str | torch.dtype | None, device: torch.device) -> torch.dtype:
+    if name is None:
         fast = device.type == "cuda" or (device.type == "cpu" and multiplies_bfloat16())
         return torch.bfloat16 if fast else torch.float32
-    dtype = getattr(torch, wanted, None) if isinstance(wanted, str) else wanted
+    dtype = getattr(torch, name, None) if isinstance(name, str) else name
     if dtype in (torch.float32, torch.bfloat16) or (
         dtype == torch.float16 and device.type != "cpu"
     ):
         return dtype
-    raise InputError(f"dtype {wanted!r}: choose float32 or bfloat16 (on a GPU also float16)")
+    raise InputError(f"dtype {name!r}: choose float32 or bfloat16 (on a GPU also float16)")
 
 
 def multiplies_bfloat16() -> bool:

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from tercet.config import Head
+from tercet.config import HEADS, Head
 from tercet.errors import InputError, ModelError
 from tercet.tokenizer import TokenBatch
 
@@ -458,12 +458,25 @@ class M3Model(nn.Module):
     @property
     def heads(self) -> tuple[Head, ...]:
         """The heads that this model has."""
-        found: list[Head] = ["dense"]
-        if self.sparse is not None:
-            found.append("sparse")
-        if self.multi is not None:
-            found.append("multi")
-        return tuple(found)
+        own = {"dense": True, "sparse": self.sparse is not None, "multi": self.multi is not None}
+        return tuple(head for head in HEADS if own[head])
+
+    @property
+    def dims(self) -> dict[str, int]:
+        """Sizes of the representations: dense, vocabulary, and multi where there is that head."""
+        config = self.backbone.config
+        dims = {"dense": config.hidden, "vocabulary": config.vocabulary}
+        return dims if self.multi is None else dims | {"multi": self.multi.out_features}
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.backbone.word_embeddings.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the weights are."""
+        return self.backbone.word_embeddings.weight.dtype
 
     def forward(self, inputs: Inputs, heads: Sequence[Head]) -> Outputs:
         """One trunk pass and the asked heads; raises ModelError for a head that is not there."""

@@ -48,6 +48,17 @@ class TokenBatch:
         return np.diff(self.offsets)
 
     @staticmethod
+    def of(sequences: "Sequence[Sequence[int] | npt.NDArray[np.integer]]") -> "TokenBatch":
+        """Texts of these ids, each of which begins with its one [CLS]."""
+        offsets = np.cumsum([0, *map(len, sequences)], dtype=np.int64)
+        return TokenBatch(
+            ids=np.fromiter((i for ids in sequences for i in ids), np.int32, int(offsets[-1])),
+            offsets=offsets,
+            cls=offsets[:-1],
+            truncated=np.zeros(len(sequences), dtype=np.bool_),
+        )
+
+    @staticmethod
     def join(parts: "Sequence[TokenBatch]") -> "TokenBatch":
         """The texts of several batches, in order."""
         shifts = np.cumsum([0, *(int(part.offsets[-1]) for part in parts)])
