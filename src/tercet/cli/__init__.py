@@ -13,24 +13,34 @@ from collections.abc import Sequence
 
 import click
 
-from tercet.cli.data import data
+from tercet.cli.curate import filter_rows, mix, pairs
+from tercet.cli.data import check, merge, split, teach
 from tercet.cli.doctor import doctor
-from tercet.cli.encode import encode
 from tercet.cli.evaluate import evaluate
-from tercet.cli.index import index
-from tercet.cli.info import info
-from tercet.cli.init import init
-from tercet.cli.mine import mine
-from tercet.cli.search import search
-from tercet.cli.train import train
-from tercet.cli.trim import trim
+from tercet.cli.search import encode, index, info, search
+from tercet.cli.synthesize import synthesize
+from tercet.cli.train import init, mine, train, trim
 from tercet.errors import TercetError
 
 FAILED, WRONG_USAGE = 1, 2
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class Grouped(click.Group):
+    """A group whose help lists its commands by what they are for."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for task, commands in TASKS.items():
+            with formatter.section(task):
+                formatter.write_dl(
+                    [(command.name or "", command.get_short_help_str(70)) for command in commands]
+                )
+
+
+@click.group(
+    cls=Grouped,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(package_name="tercet", message="%(prog)s %(version)s")
 def tercet() -> None:
     """Index, search and encode text with dense, sparse and multi-vector embeddings.
@@ -47,8 +57,27 @@ def tercet() -> None:
     """
 
 
-for command in (index, search, encode, info, data, init, trim, train, mine, evaluate, doctor):
-    tercet.add_command(command)
+@tercet.group()
+def data() -> None:
+    """Prepare rows for training.
+
+    \b
+    Examples:
+      tercet data check rows.jsonl
+      tercet data split rows --to split
+    """
+
+
+TASKS: dict[str, tuple[click.Command, ...]] = {
+    "Search": (index, search, encode, info),
+    "Training data": (data, mine),
+    "Models": (init, trim, train),
+    "Measures": (evaluate, doctor),
+}
+for _command in (command for commands in TASKS.values() for command in commands):
+    tercet.add_command(_command)
+for _command in (pairs, filter_rows, mix, synthesize, check, split, teach, merge):
+    data.add_command(_command)
 
 
 def main() -> None:

@@ -1,19 +1,16 @@
-"""`tercet data`: training rows."""
+"""`tercet data check`, `split`, `teach`, `merge`: training rows looked at, divided, joined."""
 
 from dataclasses import asdict
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import click
 
-from tercet.cli.filter import filter_rows
-from tercet.cli.merge import merge
 from tercet.cli.meter import Meter
-from tercet.cli.mix import mix
-from tercet.cli.options import emit, json_option, model_options
-from tercet.cli.pairs import pairs
-from tercet.cli.synthesize import synthesize
+from tercet.cli.options import Json, Model, Natural, Opt, Revision, Tokens, command, emit
 from tercet.config import MAX_LENGTH
+from tercet.errors import InputError
 
 if TYPE_CHECKING:
     from tercet.train.check import FileReport, Found
@@ -21,87 +18,25 @@ if TYPE_CHECKING:
 SHOWN = 20  # defects that are told one by one
 LANGUAGES = 10  # that are named
 
-
-@click.group()
-def data() -> None:
-    """Prepare rows for training.
-
-    \b
-    Examples:
-      tercet data check rows.jsonl
-      tercet data split rows --to split
-    """
+# Of each command that makes parts: its job, and what tells its report; loaded when needed.
+JOBS = {
+    "filter": ("tercet.data.filter.job:FilterJob", "tercet.cli.curate:tell_filtered"),
+    "pairs": ("tercet.curate.pairs:PairsJob", "tercet.cli.curate:tell_pairs"),
+    "mix": ("tercet.data.mix.job:Mix", "tercet.cli.curate:tell_mixed"),
+    "encode": ("tercet.bulk:EncodeJob", "tercet.cli.search:tell_encoded"),
+    "synthesize": ("tercet.data.synthesize.job:Synthesis", "tercet.cli.synthesize:tell"),
+}
 
 
-@data.command()
-@click.argument("source", type=click.Path(path_type=Path))
-@click.option(
-    "--to",
-    "target",
-    required=True,
-    metavar="DIR",
-    type=click.Path(path_type=Path),
-    help="Folder for train/ and dev/.",
-)
-@click.option(
-    "--share",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    default=0.02,
-    show_default=True,
-    help="Part that is held out, counted in documents.",
-)
-@json_option
-def split(source: Path, target: Path, share: float, as_json: bool) -> None:
-    """Hold out a part of the rows for development.
-
-    The same part every time. SOURCE is a file as `tercet data check` reads it, or a folder of them.
-    Rows that share a text, also through other rows, stay on one side.
-
-    \b
-    Examples:
-      tercet data split rows --to split
-      tercet data split rows.jsonl.gz --to split --share 0.1
-    """
-    from tercet.split import split as run
-
-    report = run(source, target, share=share)
-    if as_json:
-        emit(asdict(report))
-        return
-    for name in report.train:
-        click.echo(f"{name}: {report.train[name]} train, {report.dev[name]} dev")
-    click.echo(
-        f"{target}: {sum(report.train.values())} train, {sum(report.dev.values())} dev rows "
-        f"of {report.groups} documents"
-    )
-
-
-@data.command()
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-@model_options
-@click.option(
-    "--max-length",
-    type=click.IntRange(min=3),
-    default=MAX_LENGTH,
-    show_default=True,
-    metavar="N",
-    help="Tokens, [CLS] and </s> included; texts that are longer are counted.",
-)
-@click.option(
-    "--negatives-required",
-    "--no-in-batch",
-    "negatives_required",
-    is_flag=True,
-    help="Refuse rows without negatives, as training without in-batch negatives does.",
-)
-@json_option
+@command()
 def check(
-    files: tuple[Path, ...],
-    model: str | None,
-    revision: str | None,
-    max_length: int,
-    negatives_required: bool,
-    as_json: bool,
+    files: Annotated[tuple[Path, ...], Opt(metavar="FILES...")],
+    *,
+    model: Model = None,
+    revision: Revision = None,
+    max_length: Tokens = MAX_LENGTH,
+    negatives_required: bool = False,
+    as_json: Json = False,
 ) -> None:
     """Say what is in training rows.
 
@@ -115,9 +50,14 @@ def check(
       tercet data check rows.jsonl.gz
       tercet data check split/train --model BAAI/bge-m3 --max-length 512
       tercet data check pairs.parquet --negatives-required --json
+
+    Options:
+      max_length N: Tokens, [CLS] and </s> included; texts that are longer are counted.
+      negatives_required: Refuse rows without negatives, as training without in-batch negatives
+          does.
     """
-    from tercet.encoder import BUNDLED
     from tercet.rows import files_of
+    from tercet.encoder import BUNDLED
     from tercet.train.check import check_files, read_tokenizer
 
     found = [path for source in files for path in files_of(source)]
@@ -177,69 +117,56 @@ def _count(found: "Found") -> str:
     return f"{found.count:,}" + (f", the first in line {found.first}" if found.count else "")
 
 
-@data.command()
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option(
-    "--model",
-    required=True,
-    help="The teacher: a Tercet model's folder or hub id, or a sentence-transformers model.",
-)
-@click.option(
-    "--to",
-    "target",
-    required=True,
-    metavar="DIR",
-    type=click.Path(path_type=Path),
-    help="Folder for the vectors.",
-)
-@click.option(
-    "--student",
-    metavar="MODEL",
-    help="Also give each token of this model a vector and a rarity; the teacher needs a"
-    " multi-vector head.",
-)
-@click.option("--query-prefix", default="", help="Put before queries, as in 'query: '.")
-@click.option("--passage-prefix", default="", help="Put before passages, as in 'passage: '.")
-@click.option(
-    "--pooling",
-    type=click.Choice(["cls", "mean"]),
-    default="cls",
-    show_default=True,
-    help="How the teacher makes the vector of a text; sentence-transformers know themselves.",
-)
-@click.option(
-    "--max-length",
-    type=click.IntRange(8),
-    default=512,
-    show_default=True,
-    help="Tokens of a text that the teacher reads.",
-)
-@click.option(
-    "--windows",
-    is_flag=True,
-    help="Read a longer text in windows of --max-length: its vector is the mean of theirs, a token"
-    " has that of its window. For students of long texts.",
-)
-@click.option(
-    "--directions",
-    type=click.IntRange(0),
-    default=16,
-    show_default=True,
-    help="Directions that tell languages apart, and are taken out of the vectors.",
-)
-@click.option("--device", default="cpu", show_default=True, help="cpu, cuda or mps.")
+@command()
+def split(
+    source: Path,
+    *,
+    to: Path,
+    share: Annotated[float, Opt(min=0, max=1, open=True)] = 0.02,
+    as_json: Json = False,
+) -> None:
+    """Hold out a part of the rows for development.
+
+    The same part every time. SOURCE is a file as `tercet data check` reads it, or a folder of them.
+    Rows that share a text, also through other rows, stay on one side.
+
+    \b
+    Examples:
+      tercet data split rows --to split
+      tercet data split rows.jsonl.gz --to split --share 0.1
+
+    Options:
+      to DIR: Folder for train/ and dev/.
+      share: Part that is held out, counted in documents.
+    """
+    from tercet.split import split as run
+
+    report = run(source, to, share=share)
+    if as_json:
+        emit(asdict(report))
+        return
+    for name in report.train:
+        click.echo(f"{name}: {report.train[name]} train, {report.dev[name]} dev")
+    click.echo(
+        f"{to}: {sum(report.train.values())} train, {sum(report.dev.values())} dev rows "
+        f"of {report.groups} documents"
+    )
+
+
+@command()
 def teach(
-    files: tuple[Path, ...],
+    files: Annotated[tuple[Path, ...], Opt(metavar="FILES...")],
+    *,
     model: str,
-    target: Path,
-    student: str | None,
-    query_prefix: str,
-    passage_prefix: str,
-    pooling: str,
-    max_length: int,
-    windows: bool,
-    directions: int,
-    device: str,
+    to: Path,
+    student: str | None = None,
+    query_prefix: str = "",
+    passage_prefix: str = "",
+    pooling: Literal["cls", "mean"] = "cls",
+    max_length: Annotated[int, Opt(min=8)] = 512,
+    windows: bool = False,
+    directions: Natural = 16,
+    device: str = "cpu",
 ) -> None:
     """Encode all texts of FILES with a teacher.
 
@@ -252,6 +179,22 @@ def teach(
       tercet data teach split/train/qa.jsonl.gz --model BAAI/bge-m3 --to taught
       tercet data teach rows --model e5 --pooling mean --query-prefix "query: " \\
         --passage-prefix "passage: " --student start --to taught
+
+    Options:
+      model MODEL: The teacher: a Tercet model's folder or hub id, or a sentence-transformers
+          model.
+      to DIR: Folder for the vectors.
+      student MODEL: Also give each token of this model a vector and a rarity; the teacher needs
+          a multi-vector head.
+      query_prefix: Put before queries, as in 'query: '.
+      passage_prefix: Put before passages, as in 'passage: '.
+      pooling: How the teacher makes the vector of a text; sentence-transformers know
+          themselves.
+      max_length: Tokens of a text that the teacher reads.
+      windows: Read a longer text in windows of --max-length: its vector is the mean of theirs,
+          a token has that of its window. For students of long texts.
+      device NAME: cpu, cuda or mps.
+      directions: Directions that tell languages apart, and are taken out of the vectors.
     """
     from tercet.train.teacher import TeachConfig
     from tercet.train.teacher import teach as run
@@ -259,7 +202,7 @@ def teach(
     config = TeachConfig(
         query_prefix=query_prefix,
         passage_prefix=passage_prefix,
-        pooling=pooling,  # type: ignore[arg-type]
+        pooling=pooling,
         max_length=max_length,
         windows=windows,
         directions=directions,
@@ -269,16 +212,48 @@ def teach(
         count = run(
             files,
             model,
-            target,
+            to,
             config,
             student=student,
             watch=lambda done, of: meter.show(done, of, count=done, unit="texts"),
         )
-    click.echo(f"{target}: vectors of {count:,} texts")
+    click.echo(f"{to}: vectors of {count:,} texts")
 
 
-data.add_command(synthesize)
-data.add_command(pairs)
-data.add_command(mix)
-data.add_command(merge)
-data.add_command(filter_rows)
+@command()
+def merge(
+    target: Path,
+    *,
+    as_json: Json = False,
+) -> None:
+    """Join the parts of TARGET that --shard made.
+
+    TARGET is what was given to the command whose parts they are, any of `tercet data` or `tercet
+    encode`. All parts must be there, made with the same settings from the same inputs; the result
+    and the report are those of a run without --shard. The parts are removed when TARGET is whole.
+
+    \b
+    Examples:
+      tercet encode papers.jsonl --out vectors --shard 1/2    # on one machine
+      tercet encode papers.jsonl --out vectors --shard 2/2    # on another
+      tercet data merge vectors
+    """
+    from tercet.data.shards import SUFFIX, Parts
+    from tercet.data.shards import merge as join
+
+    if target.name.endswith(SUFFIX):  # the folder of the parts was given
+        target = target.with_name(target.name.removesuffix(SUFFIX))
+    parts = Parts.find(target)
+    if parts.command not in JOBS:
+        raise InputError(
+            f"the parts of {target} are of a command that this Tercet does not have "
+            f"({parts.command}): join them with the version that made them"
+        )
+    kind, tell = (_find(name) for name in JOBS[parts.command])
+    job = parts.job(kind, target)
+    tell(job, join(job, parts.count), as_json=as_json)
+
+
+def _find(name: str) -> Any:
+    module, _, attribute = name.partition(":")
+    return getattr(import_module(module), attribute)

@@ -1,120 +1,62 @@
 """`tercet doctor`: does a model or an endpoint give the vectors of its checkpoint?"""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import click
 
 from tercet.cli.meter import Meter
-from tercet.cli.options import as_usage, emit, json_option, model_options
+from tercet.cli.options import (
+    Count,
+    Json,
+    Model,
+    Natural,
+    Opt,
+    Revision,
+    as_usage,
+    command,
+    emit,
+    parse_list,
+)
 from tercet.config import BUNDLED_NAME
 
 if TYPE_CHECKING:
     from tercet.evaluate.doctor.reference import Live, Reference
 
-_PATH = click.Path(path_type=Path)
-_KINDS = ("dense", "sparse", "multi", "states")
+KINDS = ("dense", "sparse", "multi", "states")
 _FINEST = "float32"
 
 
-def _kinds(ctx: click.Context, option: Any, value: str | None) -> tuple[str, ...]:
+def _kinds(value: str) -> tuple[str, ...]:
     """`dense,sparse` -> ("dense", "sparse")."""
-    if value is None:
-        return _KINDS
-    names = tuple(dict.fromkeys(part.strip() for part in value.split(",") if part.strip()))
-    if not names or (unknown := [name for name in names if name not in _KINDS]):
+    names = tuple(dict.fromkeys(parse_list(value)))
+    if not names or (unknown := [name for name in names if name not in KINDS]):
         what = f"unknown head {unknown[0]!r}" if names else "no head asked for"
-        raise click.BadParameter(f"{what}: choose from {', '.join(_KINDS)}")
+        raise ValueError(f"{what}: choose from {', '.join(KINDS)}")
     return names
 
 
-@click.command()
-@click.argument("target", required=False)
-@model_options
-@click.option(
-    "--golden",
-    type=_PATH,
-    metavar="DIR",
-    help="Golden vectors made before, in place of the checkpoint.",
-)
-@click.option("--make", type=_PATH, metavar="DIR", help="Make golden vectors of --model.")
-@click.option(
-    "--api",
-    type=click.Choice(["openai", "tei", "vllm"]),
-    help="What an endpoint speaks.  [default: found by asking]",
-)
-@click.option("--name", metavar="NAME", help="The model's name at the endpoint.")
-@click.option("--key-env", metavar="VAR", help="Environment variable with the endpoint's API key.")
-@click.option(
-    "--heads",
-    "kinds",
-    callback=_kinds,
-    metavar="LIST",
-    help="Which of dense, sparse, multi, states.  [default: all that there are]",
-)
-@click.option(
-    "--prefix",
-    "prefixes",
-    multiple=True,
-    metavar="TEXT",
-    help="A prompt that may be put before texts; may be repeated.",
-)
-@click.option(
-    "--suspect",
-    "suspects",
-    multiple=True,
-    metavar="MODEL",
-    help="Another checkpoint that may be what is served; may be repeated.",
-)
-@click.option(
-    "--within",
-    type=click.Choice([_FINEST, "float16", "bfloat16", "int8"]),
-    default="int8",
-    show_default=True,
-    help="The coarsest rounding that passes.",
-)
-@click.option("--dtype", metavar="NAME", help="In which a folder or hub id is loaded.")
-@click.option(
-    "--device",
-    default="cpu",
-    show_default=True,
-    metavar="NAME",
-    help="Where the checkpoint is run, and a folder or hub id: cpu, cuda or mps.",
-)
-@click.option(
-    "--batch", type=click.IntRange(1), default=8, show_default=True, help="Texts a request."
-)
-@click.option(
-    "--timeout",
-    type=click.FloatRange(0, min_open=True),
-    default=120.0,
-    show_default=True,
-    metavar="S",
-    help="Seconds for one request.",
-)
-@click.option(
-    "--retries", type=click.IntRange(0), default=3, show_default=True, help="Of a request."
-)
-@json_option
+@command()
 def doctor(
-    target: str | None,
-    model: str | None,
-    revision: str | None,
-    golden: Path | None,
-    make: Path | None,
-    api: Any,
-    name: str | None,
-    key_env: str | None,
-    kinds: Any,
-    prefixes: tuple[str, ...],
-    suspects: tuple[str, ...],
-    within: str,
-    dtype: str | None,
-    device: str,
-    batch: int,
-    timeout: float,
-    retries: int,
-    as_json: bool,
+    target: str | None = None,
+    *,
+    model: Model = None,
+    revision: Revision = None,
+    golden: Path | None = None,
+    make: Path | None = None,
+    api: Literal["openai", "tei", "vllm"] | None = None,
+    name: str | None = None,
+    key_env: str | None = None,
+    kinds: Annotated[tuple[Any, ...], Opt(flag="--heads", parse=_kinds)] = KINDS,
+    prefixes: Annotated[tuple[str, ...], Opt(flag="--prefix")] = (),
+    suspects: Annotated[tuple[str, ...], Opt(flag="--suspect")] = (),
+    within: Literal["float32", "float16", "bfloat16", "int8"] = "int8",
+    dtype: str | None = None,
+    device: str = "cpu",
+    batch: Count = 8,
+    timeout: Annotated[float, Opt(min=0, open=True)] = 120.0,
+    retries: Natural = 3,
+    as_json: Json = False,
 ) -> None:
     """Compare a model or an endpoint with golden vectors of its checkpoint.
 
@@ -133,6 +75,22 @@ def doctor(
 
     \b
     Exit codes: 0 all heads are the same (see --within); 1 one is different; 2 wrong usage.
+
+    Options:
+      golden DIR: Golden vectors made before, in place of the checkpoint.
+      make DIR: Make golden vectors of --model.
+      api: What an endpoint speaks.  [default: found by asking]
+      name NAME: The model's name at the endpoint.
+      key_env VAR: Environment variable with the endpoint's API key.
+      kinds LIST: Which of dense, sparse, multi, states.  [default: all that there are]
+      prefixes TEXT: A prompt that may be put before texts; may be repeated.
+      suspects MODEL: Another checkpoint that may be what is served; may be repeated.
+      within: The coarsest rounding that passes.
+      dtype NAME: In which a folder or hub id is loaded.
+      device NAME: Where the checkpoint is run, and a folder or hub id: cpu, cuda or mps.
+      batch: Texts a request.
+      timeout S: Seconds for one request.
+      retries: Of a request.
     """
     if (target is None) == (make is None):
         raise click.UsageError("give a TARGET to examine, or --make to store golden vectors")

@@ -1,205 +1,86 @@
 """`tercet evaluate`: figures of every representation on benchmarks and own data."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated
 
 import click
 
 from tercet.cli.meter import Meter
 from tercet.cli.options import (
+    Count,
+    Device,
+    Heads,
+    HybridWeights,
+    Json,
+    Model,
+    Names,
+    Opt,
+    Revision,
+    Tokens,
     as_usage,
+    command,
     emit,
-    heads_option,
-    json_option,
-    model_options,
-    parse_weights,
 )
-from tercet.config import Head, Weights
+from tercet.config import Weights
 
 if TYPE_CHECKING:
     from tercet.evaluate.results import TaskResult
 
-_PATH = click.Path(path_type=Path)
 
-
-def _lengths(ctx: click.Context, option: Any, value: str | None) -> tuple[int, ...]:
+def _lengths(value: str, least: int = 3) -> tuple[int, ...]:
     """`128,512` -> (128, 512)."""
-    parts = [part.strip() for part in (value or "").split(",") if part.strip()]
-    if not all(part.isdecimal() and int(part) >= 3 for part in parts):
-        raise click.BadParameter(f"{value!r} is not one or more numbers of tokens, as in 512,8192")
-    return tuple(int(part) for part in parts)
-
-
-def _chunks(ctx: click.Context, option: Any, value: str | None) -> tuple[int, ...]:
-    """`0,320` -> (0, 320)."""
-    if value is None:
-        return ()
     parts = [part.strip() for part in value.split(",")]
-    if not all(part.isdecimal() for part in parts):
-        raise click.BadParameter(f"{value!r} is not one or more numbers of tokens, as in 0,512")
+    if not all(part.isdecimal() and int(part) >= least for part in parts):
+        raise ValueError(f"{value!r} is not one or more numbers of tokens, as in 512,8192")
     return tuple(int(part) for part in parts)
 
 
-def _names(ctx: click.Context, option: Any, value: str | None) -> tuple[str, ...] | None:
-    """`nDCG@10,RR@10` -> ("nDCG@10", "RR@10")."""
-    if value is None:
-        return None
-    return tuple(part.strip() for part in value.split(",") if part.strip())
+def _chunks(value: str) -> tuple[int, ...]:
+    """`0,320` -> (0, 320)."""
+    return _lengths(value, least=0)
 
 
-def _runs(ctx: click.Context, option: Any, values: tuple[str, ...]) -> dict[str, Path]:
+def _runs(values: tuple[str, ...]) -> dict[str, Path]:
     """`mine=run.trec` -> {"mine": Path("run.trec")}."""
-    out: dict[str, Path] = {}
+    runs: dict[str, Path] = {}
     for value in values:
         name, equals, path = value.partition("=")
         if not (name.strip() and equals and path):
-            raise click.BadParameter(f"{value!r} is not of the form NAME=PATH")
-        if name.strip() in out:
-            raise click.BadParameter(f"two runs are named {name.strip()!r}")
-        out[name.strip()] = Path(path)
-    return out
+            raise ValueError(f"{value!r} is not of the form NAME=PATH")
+        if name.strip() in runs:
+            raise ValueError(f"two runs are named {name.strip()!r}")
+        runs[name.strip()] = Path(path)
+    return runs
 
 
-@click.command()
-@click.argument("suites", nargs=-1, required=True, metavar="SUITE...")
-@model_options
-@click.option("--no-model", is_flag=True, help="BM25 and outside runs alone.")
-@click.option("--device", metavar="NAME", help="cpu, cuda or mps.  [default: the best there is]")
-@heads_option
-@click.option("--no-bm25", is_flag=True, help="Leave BM25 out.")
-@click.option(
-    "--local",
-    type=_PATH,
-    metavar="DIR",
-    help="Folder with copies of the published files, instead of the hub.",
-)
-@click.option(
-    "--languages",
-    callback=_names,
-    metavar="LIST",
-    help="Tasks, and queries, of these languages alone.",
-)
-@click.option(
-    "--max-length",
-    "lengths",
-    callback=_lengths,
-    metavar="N,...",
-    help="Tokens of a passage; several for a curve.  [default: 8192]",
-)
-@click.option(
-    "--chunk",
-    "chunks",
-    callback=_chunks,
-    metavar="N,...",
-    help="Cut passages into chunks of at most N tokens and score each by its best chunk: by a "
-    "head's highest score, by the highest sum that one chunk has. Cut as tercet index does: "
-    "neighbours share an eighth, 64 tokens at most, and a title that the file has apart stands "
-    "before every chunk. 0: whole passages; 0,N: both. BM25 reads them whole.  [default: 0]",
-)
-@click.option("--query-length", type=click.IntRange(3), metavar="N", help="Tokens of a query.")
-@click.option(
-    "--mcls",
-    type=click.IntRange(1),
-    metavar="N",
-    help="A [CLS] before every N tokens of a passage; the paper has 256.",
-)
-@click.option(
-    "--rerank",
-    type=click.IntRange(1),
-    metavar="N",
-    help="Candidates of dense that multi and all rank again.  [default: 200]",
-)
-@click.option(
-    "--union",
-    type=click.IntRange(1),
-    metavar="N",
-    help="Candidates of dense and of sparse that dense+sparse ranks.  [default: 1000]",
-)
-@click.option(
-    "--weights",
-    callback=parse_weights,
-    metavar="D,S,M",
-    help="Weights of dense, sparse and multi.  [default: the suite's, else the model's]",
-)
-@click.option(
-    "--tune-weights",
-    "tune",
-    multiple=True,
-    metavar="SUITE",
-    help="Find the weights on this dev suite first; may be repeated: each suite counts alike.",
-)
-@click.option(
-    "--store-weights",
-    "store",
-    type=_PATH,
-    metavar="DIR",
-    help="Keep the tuned weights in this model's folder or this index.",
-)
-@click.option(
-    "--measures",
-    callback=_names,
-    metavar="LIST",
-    help="Measures by their names in ir_measures, as in nDCG@10,RR@10,Recall@100.",
-)
-@click.option(
-    "--run",
-    "outside",
-    callback=_runs,
-    multiple=True,
-    metavar="NAME=PATH",
-    help="A TREC run of another system, or a folder of TASK.trec files; may be repeated.",
-)
-@click.option(
-    "--against",
-    metavar="COLUMN",
-    help="What every column is compared with, by a paired test.  [default: BM25]",
-)
-@click.option(
-    "--to",
-    type=_PATH,
-    metavar="DIR",
-    help="Folder for report.json, report.html, TREC runs and qrels.",
-)
-@click.option(
-    "--cache",
-    type=_PATH,
-    metavar="DIR",
-    help="Where vectors are kept for the next time.  [default: $TERCET_CACHE or ~/.cache/tercet]",
-)
-@click.option(
-    "--multi-gb",
-    type=click.FloatRange(0),
-    default=8.0,
-    show_default=True,
-    help="Disk for a corpus's multi-vectors; beyond it, those of candidates are encoded again.",
-)
-@json_option
+@command()
 def evaluate(
-    suites: tuple[str, ...],
-    model: str | None,
-    revision: str | None,
-    no_model: bool,
-    device: str | None,
-    heads: tuple[Head, ...] | None,
-    no_bm25: bool,
-    local: Path | None,
-    languages: tuple[str, ...] | None,
-    lengths: tuple[int, ...],
-    chunks: tuple[int, ...],
-    query_length: int | None,
-    mcls: int | None,
-    rerank: int | None,
-    union: int | None,
-    weights: Weights | None,
-    tune: tuple[str, ...],
-    store: Path | None,
-    measures: tuple[str, ...] | None,
-    outside: dict[str, Path],
-    against: str | None,
-    to: Path | None,
-    cache: Path | None,
-    multi_gb: float,
-    as_json: bool,
+    suites: Annotated[tuple[str, ...], Opt(metavar="SUITE...")],
+    *,
+    model: Model = None,
+    revision: Revision = None,
+    no_model: bool = False,
+    device: Device = None,
+    heads: Heads = None,
+    no_bm25: bool = False,
+    local: Path | None = None,
+    languages: Names | None = None,
+    lengths: Annotated[tuple[int, ...], Opt(flag="--max-length", parse=_lengths)] = (),
+    chunks: Annotated[tuple[int, ...], Opt(flag="--chunk", parse=_chunks)] = (),
+    query_length: Tokens | None = None,
+    mcls: Count | None = None,
+    rerank: Count | None = None,
+    union: Count | None = None,
+    weights: HybridWeights = None,
+    tune: Annotated[tuple[str, ...], Opt(flag="--tune-weights")] = (),
+    store: Annotated[Path | None, Opt(flag="--store-weights")] = None,
+    measures: Names | None = None,
+    outside: Annotated[dict[str, Path] | None, Opt(flag="--run", parse=_runs, many=True)] = None,
+    against: str | None = None,
+    to: Path | None = None,
+    cache: Path | None = None,
+    multi_gb: Annotated[float, Opt(min=0)] = 8.0,
+    as_json: Json = False,
 ) -> None:
     """Measure dense, sparse, multi-vector and their sums, beside BM25.
 
@@ -217,6 +98,37 @@ def evaluate(
       tercet evaluate narrativeqa --model BAAI/bge-m3 --max-length 128,512,4096,8192 --to curve
       tercet evaluate mldr:en@dev --model BAAI/bge-m3 --chunk 0,512
       tercet evaluate beir:data/scifact --no-model --run other=run.trec
+
+    Options:
+      suites SUITE...:
+      no_model: BM25 and outside runs alone.
+      no_bm25: Leave BM25 out.
+      local DIR: Folder with copies of the published files, instead of the hub.
+      languages LIST: Tasks, and queries, of these languages alone.
+      lengths N,...: Tokens of a passage; several for a curve.  [default: 8192]
+      chunks N,...: Cut passages into chunks of at most N tokens and score each by its best
+          chunk: by a head's highest score, by the highest sum that one chunk has. Cut as tercet
+          index does: neighbours share an eighth, 64 tokens at most, and a title that the file
+          has apart stands before every chunk. 0: whole passages; 0,N: both. BM25 reads them
+          whole.  [default: 0]
+      query_length N: Tokens of a query.
+      mcls N: A [CLS] before every N tokens of a passage; the paper has 256.
+      rerank N: Candidates of dense that multi and all rank again.  [default: 200]
+      union N: Candidates of dense and of sparse that dense+sparse ranks.  [default: 1000]
+      weights D,S,M: Weights of dense, sparse and multi.  [default: the suite's, else the
+          model's]
+      tune SUITE: Find the weights on this dev suite first; may be repeated: each suite counts
+          alike.
+      store DIR: Keep the tuned weights in this model's folder or this index.
+      measures LIST: Measures by their names in ir_measures, as in nDCG@10,RR@10,Recall@100.
+      outside NAME=PATH: A TREC run of another system, or a folder of TASK.trec files; may be
+          repeated.
+      against COLUMN: What every column is compared with, by a paired test.  [default: BM25]
+      to DIR: Folder for report.json, report.html, TREC runs and qrels.
+      cache DIR: Where vectors are kept for the next time.  [default: $TERCET_CACHE or
+          ~/.cache/tercet]
+      multi_gb: Disk for a corpus's multi-vectors; beyond it, those of candidates are encoded
+          again.
     """
     if no_model:
         given = {
@@ -268,7 +180,7 @@ def evaluate(
         lengths=lengths,
         chunks=chunks,
         tune=tune,
-        outside=outside,
+        outside=outside or {},
         against=against,
         to=to,
         cache=cache,

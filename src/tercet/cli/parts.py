@@ -5,73 +5,46 @@ Knows nothing of what the jobs do.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import click
 
 from tercet.cli.meter import Meter
-from tercet.cli.options import as_usage, emit
+from tercet.cli.options import Count, Opt, emit
 
 if TYPE_CHECKING:
-    from tercet.curate.shards import Job, Shard
+    from tercet.data.shards import Job, Shard
+
+
+def _parse_shard(value: str) -> "Shard":
+    """`2/8` -> Shard(2, 8)."""
+    from tercet.data.shards import Shard
+
+    return Shard.parse(value)
 
 
 @dataclass(frozen=True)
 class Cut:
-    """How a job is cut, and where its parts are made."""
+    """How a job is cut, and where its parts are made.
 
-    shard: "Shard | None" = None  # this part alone
-    workers: int | None = None  # processes, or parts on a cluster
-    ray: str | None = None  # address of a cluster
+    Options:
+      workers N: Processes; with --ray, parts.  [default: one for each core]
+      shard I/N: Make one part of N alone, as in 2/8; `tercet data merge` joins them.
+      ray ADDRESS: Make the parts on a Ray cluster, as in auto or host:6379, or on one that is
+          started here for it (local). All its nodes must have Tercet and see the files under the
+          same names. Needs `pip install 'tercet[ray]'`.
+    """
+
+    workers: Count | None = None
+    shard: Annotated[Any, Opt(parse=_parse_shard)] = None
+    ray: str | None = None
 
     def __post_init__(self) -> None:
         """Raises UsageError where options do not fit each other."""
         for name in ("workers", "ray"):
             if self.shard is not None and getattr(self, name) is not None:
                 raise click.UsageError(f"--shard makes one part here: leave out --{name}")
-
-
-def parse_shard(ctx: click.Context, option: Any, value: str | None) -> "Shard | None":
-    """`2/8` -> Shard(2, 8)."""
-    from tercet.curate.shards import Shard
-
-    if value is None:
-        return None
-    with as_usage("'--shard'"):
-        return Shard.parse(value)
-
-
-def cut_options(command: Callable[..., None]) -> Callable[..., None]:
-    """--shard, --workers and --ray, given to the command as one `cut`."""
-
-    @wraps(command)
-    def with_cut(
-        shard: "Shard | None", ray: str | None, workers: int | None = None, **options: Any
-    ) -> None:
-        command(cut=Cut(shard, workers, ray), **options)
-
-    shard_option = click.option(
-        "--shard",
-        callback=parse_shard,
-        metavar="I/N",
-        help="Make one part of N alone, as in 2/8; `tercet data merge` joins them.",
-    )
-    workers_option = click.option(
-        "--workers",
-        type=click.IntRange(1),
-        metavar="N",
-        help="Processes; with --ray, parts.  [default: one for each core]",
-    )
-    ray_option = click.option(
-        "--ray",
-        metavar="ADDRESS",
-        help="Make the parts on a Ray cluster, as in auto or host:6379, or on one that is started "
-        "here for it (local). All its nodes must have Tercet and see the files under the same "
-        "names. Needs `pip install 'tercet[ray]'`.",
-    )
-    return workers_option(shard_option(ray_option(with_cut)))
 
 
 def carry_out(
@@ -89,7 +62,7 @@ def carry_out(
     watched gives the job that shows it there while a part is made in this process. gpus: parts on
     a cluster want one each.
     """
-    from tercet.curate import shards
+    from tercet.data import shards
 
     with Meter(label) as meter:
 
@@ -99,8 +72,12 @@ def carry_out(
         if cut.shard is not None:
             here = job if watched is None else watched(meter)
             folder = shards.run_part(here, cut.shard)
+        elif cut.ray is not None:
+            from tercet.data import ray_driver
+
+            return ray_driver.run(job, cut.ray, parts=cut.workers, gpus=gpus, show=show)
         else:
-            return shards.run(job, workers=cut.workers, ray=cut.ray, gpus=gpus, progress=show)
+            return shards.run(job, workers=cut.workers, show=show)
     tell_part(job, cut.shard, folder, as_json=as_json)
     return None
 

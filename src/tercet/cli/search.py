@@ -1,80 +1,160 @@
-"""`tercet search`: questions to a collection."""
+"""`tercet index`, `search`, `encode` and `info`: files into an index, questions to it."""
 
 import sys
-from collections.abc import Iterator
-from dataclasses import asdict
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, replace
+from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import click
 
-from tercet.cli.options import emit, json_option, model_options, parse_filters, parse_weights
-from tercet.config import MODES, Weights
+from tercet.cli.meter import Meter
+from tercet.cli.options import (
+    Count,
+    Device,
+    Heads,
+    HybridWeights,
+    Json,
+    Model,
+    Natural,
+    Opt,
+    Revision,
+    Tokens,
+    as_usage,
+    command,
+    emit,
+    parse_filters,
+)
+from tercet.cli.parts import Cut, carry_out
+from tercet.config import MAX_LENGTH, Mode, Role
 from tercet.errors import InputError
 
 if TYPE_CHECKING:
+    from tercet.bulk import EncodeJob
+    from tercet.encoder import Encoder
     from tercet.records import Hit
 
 SNIPPET = 240  # characters of a hit that are shown
 AT_ONCE = 64  # questions from a pipe that are encoded together
 
 
-@click.command()
-@click.argument("questions", nargs=-1, metavar="[QUESTION]...")
-@click.option(
-    "--index",
-    "folder",
-    required=True,
-    metavar="DIR",
-    type=click.Path(path_type=Path),
-    help="Folder that `tercet index` made.",
-)
-@click.option(
-    "-k", type=click.IntRange(min=1), default=10, show_default=True, help="Hits to a question."
-)
-@click.option(
-    "--mode",
-    type=click.Choice(MODES),
-    default="hybrid",
-    show_default=True,
-    help="One representation alone (multi re-ranks what dense finds), or all together.",
-)
-@click.option(
-    "--weights",
-    callback=parse_weights,
-    metavar="D,S,M",
-    help="Weights of the dense, sparse and multi scores in hybrid, as in 1,0.3,1.  "
-    "[default: the model's own]",
-)
-@click.option(
-    "--candidates",
-    type=click.IntRange(min=0),
-    metavar="N",
-    help="Chunks that dense and sparse each bring to be scored; 0 scores every chunk.  "
-    "[default: 200]",
-)
-@click.option(
-    "--filter",
-    callback=parse_filters,
-    metavar="KEY=VALUE",
-    multiple=True,
-    help="Only documents with this metadata; repeat a key for alternatives.",
-)
-@click.option("--chunks", is_flag=True, help="The best chunks, not one for each document.")
-@model_options
-@json_option
+@command()
+def index(
+    paths: tuple[str, ...] = (),
+    *,
+    to: Path,
+    chunk: int | None = None,
+    overlap: int | None = None,
+    late_chunking: bool = False,
+    heads: Heads = None,
+    dtype: Literal["float16", "int8"] | None = None,
+    backend: Literal["edge", "exact"] | None = None,
+    model: Model = None,
+    revision: Revision = None,
+    rebuild: bool = False,
+    as_json: Json = False,
+) -> int:
+    """Index files and folders for search.
+
+    Reads .txt .md .html .jsonl .csv .tsv .parquet and .pdf. On the next run unchanged files are
+    passed over, changed ones replaced, and those gone from the folders removed. A file that
+    cannot be read is named and skipped; the exit code is then 1. How an index is made (--chunk,
+    --overlap, --late-chunking, --heads, --dtype, --backend) is fixed the first time.
+
+    \b
+    Examples:
+      tercet index docs --to my-index
+      tercet index notes.md papers/ --to my-index --heads dense,sparse --dtype int8
+      tercet index laws --to laws-index --model BAAI/bge-m3 --chunk 0
+      tercet index --rebuild --to my-index
+
+    Options:
+      paths PATH...:
+      to DIR: Folder of the index; made where there is none, else brought up to date.
+      chunk N: Tokens of a chunk; 0 keeps documents whole, to 8192 tokens.  [default: 512]
+      overlap N: Tokens that neighbours share.  [default: 64, at most an eighth of a chunk]
+      late_chunking: Take chunks' vectors from one pass over their document, 8192 tokens at a
+          time.
+      dtype: How vectors are stored.  [default: float16]
+      backend: edge: embedded engine; exact: every row is scored.  [default: edge]
+      rebuild: First encode every stored document anew: for a damaged index or another model;
+          --heads, --dtype and --backend may change.
+    """
+    from tercet.documents.chunks import Chunking
+
+    if not paths and not rebuild:
+        raise click.UsageError("missing argument 'PATH...'")
+    with as_usage("'--chunk' / '--overlap'"):  # before a model is loaded
+        made = Chunking() if chunk is None else Chunking(chunk, 0, late_chunking)
+        if overlap is not None:
+            Chunking(made.chunk, overlap)
+    from tercet.collection import Collection
+    from tercet.ingest import AddReport, Change, Progress
+
+    start = time.monotonic()
+    with Meter("indexing") as meter:
+
+        def progress(state: Progress) -> None:
+            meter.show(state.done, state.total, count=state.tokens, unit="tokens")
+
+        def report(change: Change) -> None:
+            if change.kind in ("skipped", "truncated"):
+                meter.note(f"tercet: {change.kind} {change.id}: {change.reason}")
+
+        with Collection.open(
+            to,
+            _encoder(model, revision),
+            rebuild=rebuild,
+            backend=backend,
+            heads=heads,
+            dtype=dtype,
+            chunk=chunk,
+            overlap=overlap,
+            late_chunking=late_chunking or None,
+            progress=progress,
+        ) as collection:
+            added = AddReport()
+            if paths:
+                added = collection.add(paths, report=report, progress=progress)
+            documents = len(collection)
+    seconds = time.monotonic() - start
+    if as_json:
+        facts = {"index": str(to), "documents": documents, **asdict(added)}
+        emit({**facts, "seconds": round(seconds, 3)})
+    else:
+        click.echo(
+            f"{to}: {documents} documents; {added.added} added, {added.updated} updated, "
+            f"{added.unchanged} unchanged, {added.removed} removed, "
+            f"{len(added.skipped)} skipped in {seconds:.1f} s"
+        )
+    return int(any(problem.failed for problem in added.skipped))
+
+
+def _encoder(model: str | None, revision: str | None) -> "Encoder | None":
+    """The encoder that was named; None leaves it to the index."""
+    if model is None and revision is None:
+        return None
+    from tercet.encoder import Encoder
+
+    return Encoder.load(model, revision=revision)
+
+
+@command()
 def search(
-    questions: tuple[str, ...],
-    folder: Path,
-    k: int,
-    mode: Any,
-    weights: Weights | None,
-    candidates: int | None,
-    filter: dict[str, Any] | None,
-    chunks: bool,
-    model: str | None,
-    revision: str | None,
-    as_json: bool,
+    questions: tuple[str, ...] = (),
+    *,
+    index: Path,
+    k: Annotated[int, Opt(min=1, flag="-k")] = 10,
+    mode: Mode = "hybrid",
+    weights: HybridWeights = None,
+    candidates: Natural | None = None,
+    filter: Annotated[Mapping[str, Any] | None, Opt(parse=parse_filters, many=True)] = None,
+    chunks: bool = False,
+    model: Model = None,
+    revision: Revision = None,
+    as_json: Json = False,
 ) -> None:
     """Search an index.
 
@@ -87,33 +167,36 @@ def search(
       tercet search --index my-index -k 3 --mode sparse "RFC 2616"
       tercet search --index my-index --filter language=de --filter year=2024 "Mülltrennung"
       tercet search --index my-index --json < questions.txt > hits.jsonl
+
+    Options:
+      questions [QUESTION]...:
+      index DIR: Folder that `tercet index` made.
+      k: Hits to a question.
+      mode: One representation alone (multi re-ranks what dense finds), or all together.
+      candidates N: Chunks that dense and sparse each bring to be scored; 0 scores every
+          chunk.  [default: 200]
+      filter KEY=VALUE: Only documents with this metadata; repeat a key for alternatives.
+      chunks: The best chunks, not one for each document.
     """
     from tercet.collection import Collection
     from tercet.index.base import DEFAULT_CANDIDATES
 
-    encoder = None
-    if model is not None or revision is not None:
-        from tercet.encoder import Encoder
-
-        encoder = Encoder.load(model, revision=revision)
-    leg = DEFAULT_CANDIDATES if candidates is None else candidates or None
-    several = len(questions) != 1
-    with Collection.open(folder, encoder, create=False) as collection:
+    wanted: Any = {
+        "k": k,
+        "mode": mode,
+        "weights": weights,
+        "candidates": DEFAULT_CANDIDATES if candidates is None else candidates or None,
+        "filter": filter,
+        "chunks": chunks,
+    }
+    with Collection.open(index, _encoder(model, revision), create=False) as collection:
         for batch in [list(questions)] if questions else _from_stdin():
-            answers = collection.search(
-                batch,
-                k=k,
-                mode=mode,
-                weights=weights,
-                candidates=leg,
-                filter=filter,
-                chunks=chunks,
-            )
+            answers = collection.search(batch, **wanted)
             for question, hits in zip(batch, answers, strict=True):
                 if as_json:
                     emit({"query": question, "hits": [asdict(hit) for hit in hits]})
                 else:
-                    _show(question if several else None, hits)
+                    _show_hits(question if len(questions) != 1 else None, hits)
 
 
 def _from_stdin() -> Iterator[list[str]]:
@@ -122,11 +205,11 @@ def _from_stdin() -> Iterator[list[str]]:
     Raises InputError for a line that is not UTF-8.
     """
     waiting: list[str] = []
-    for number, raw in enumerate(sys.stdin.buffer, 1):
+    for line, raw in enumerate(sys.stdin.buffer, 1):
         try:
             question = raw.decode().strip()
         except UnicodeDecodeError as error:
-            raise InputError(f"line {number} of stdin is not UTF-8") from error
+            raise InputError(f"line {line} of stdin is not UTF-8") from error
         if question:
             waiting.append(question)
         if waiting and (len(waiting) >= AT_ONCE or sys.stdin.isatty()):
@@ -136,22 +219,209 @@ def _from_stdin() -> Iterator[list[str]]:
         yield waiting
 
 
-def _show(question: str | None, hits: "list[Hit]") -> None:
+def _show_hits(question: str | None, hits: "list[Hit]") -> None:
     if question is not None:
         click.echo(click.style(question, bold=True))
     if not hits:
         click.echo("   no hits")
     for rank, hit in enumerate(hits, 1):
-        parts = (
-            f"{name} {value:.3f}"
-            for name, value in (("dense", hit.dense), ("sparse", hit.sparse), ("multi", hit.multi))
-            if value is not None
+        scores = {"dense": hit.dense, "sparse": hit.sparse, "multi": hit.multi}
+        parts = ", ".join(
+            f"{name} {score:.3f}" for name, score in scores.items() if score is not None
         )
         language = f"  [{hit.language}]" if hit.language else ""
-        click.echo(f"{rank:2}. {hit.score:.3f}  ({', '.join(parts)})  {hit.id}{language}")
+        click.echo(f"{rank:2}. {hit.score:.3f}  ({parts})  {hit.id}{language}")
         if hit.title:
             click.echo(f"    {click.style(hit.title, bold=True)}")
         text = " ".join(hit.text.split())
         click.echo(f"    {text[:SNIPPET]}{'…' if len(text) > SNIPPET else ''}")
     if question is not None:
         click.echo()
+
+
+@command()
+def encode(
+    file: Path,
+    *,
+    out: Path,
+    heads: Heads = None,
+    max_length: Tokens = MAX_LENGTH,
+    mcls: Count | None = None,
+    role: Role = "passage",
+    multi_pool: Count | None = None,
+    sparse_top: Count | None = None,
+    model: Model = None,
+    revision: Revision = None,
+    device: Device = None,
+    cut: Cut,
+    as_json: Json = False,
+) -> None:
+    """Encode the texts of a file.
+
+    FILE is .txt, one text a line, or .jsonl, a "text" and maybe a "title" in every line. Row n of
+    the result is line n of the file, empty lines included. Texts stream through, so the file may
+    be of any size. It may be encoded in parts: on a machine with several GPUs, part after part
+    takes the next one.
+
+    \b
+    Examples:
+      tercet encode sentences.txt --out vectors
+      tercet encode papers.jsonl --out vectors --heads dense,sparse --max-length 512
+      tercet encode questions.txt --out vectors --role query --json
+      tercet encode papers.jsonl --out vectors --shard 2/8
+      tercet encode papers.jsonl --out vectors --ray auto
+
+    Options:
+      out DIR: Folder to make, as `tercet.embeddings.Embeddings.load` opens it.
+      max_length N: Tokens of a text that are read, [CLS] and </s> included; the rest is cut and
+          counted.
+      mcls N: Put a [CLS] before every N tokens and average them: for long texts and a model
+          that was not trained on long ones. The paper has 256.
+      role: Which prefix of the model to put before each text, where it has any; plain: none.
+      multi_pool K: Merge the multi-vectors of a text to about one for K tokens.
+      sparse_top N: Keep the N largest sparse weights of a text.
+    """
+    from tercet.bulk import SUFFIXES, EncodeJob, check_absent
+
+    if file.suffix.lower() not in SUFFIXES:
+        raise click.UsageError(f"{file}: give a file that ends in {' or '.join(SUFFIXES)}")
+    check_absent(out)
+    job = EncodeJob(
+        str(out),
+        str(file),
+        heads=heads,
+        max_length=max_length,
+        mcls=mcls,
+        role=role,
+        multi_pool=multi_pool,
+        sparse_top=sparse_top,
+        model=model,
+        revision=revision,
+        device=device,
+    )
+
+    def watched(meter: Meter) -> "EncodeJob":
+        return replace(
+            job,
+            show=lambda done, size, tokens: meter.show(done, size, count=tokens, unit="tokens"),
+        )
+
+    if cut == Cut():
+        with Meter("encoding") as meter:
+            report: dict[str, Any] | None = watched(meter).encode()
+    else:
+        gpus = device is None or device.startswith("cuda")
+        report = carry_out(job, cut, "encoding", as_json=as_json, watched=watched, gpus=gpus)
+    if report is not None:
+        tell_encoded(job, report, as_json=as_json)
+
+
+def tell_encoded(job: "EncodeJob", report: dict[str, Any], *, as_json: bool) -> None:
+    """What was encoded."""
+    if cut_texts := report["truncated"]:
+        click.echo(
+            f"tercet: {cut_texts} of {report['texts']} texts were cut to {job.max_length} tokens",
+            err=True,
+        )
+    if as_json:
+        emit(report)
+        return
+    tokens, seconds = report["tokens"], report["seconds"]
+    click.echo(
+        f"{report['out']}: {report['texts']} texts, {tokens} tokens in {seconds:.1f} s "
+        f"({tokens / max(seconds, 1e-9):,.0f} tokens/s)"
+    )
+
+
+@command()
+def info(
+    what: str | None = None,
+    *,
+    revision: Revision = None,
+    as_json: Json = False,
+) -> None:
+    """Describe a model or an index.
+
+    Also a folder that `tercet encode` made. By default the model that comes with Tercet.
+
+    \b
+    Examples:
+      tercet info
+      tercet info my-index --json
+      tercet info BAAI/bge-m3
+
+    Options:
+      what [MODEL|INDEX]:
+    """
+    folder = None if what is None else Path(what)
+    if folder is not None and (folder / "documents.sqlite").exists():
+        facts = _index_facts(folder)
+    elif folder is not None and (folder / "embeddings.json").exists():
+        facts = _embeddings_facts(folder)
+    else:
+        facts = _model_facts(what, revision)
+    if as_json:
+        emit(facts)
+    else:
+        _show_facts(facts)
+
+
+def _index_facts(folder: Path) -> dict[str, Any]:
+    from tercet.collection import Collection
+
+    with Collection.open(folder, create=False) as collection:
+        facts = asdict(collection.info())
+    settings = facts.pop("settings")
+    model = {"source": settings.pop("source"), "fingerprint": settings.pop("fingerprint")}
+    del settings["index"]
+    return {"kind": "index", **facts, "settings": settings, "model": model}
+
+
+def _embeddings_facts(folder: Path) -> dict[str, Any]:
+    from tercet.embeddings import Embeddings
+
+    loaded = Embeddings.load(folder)
+    return {
+        "kind": "embeddings",
+        "path": str(folder),
+        "texts": len(loaded),
+        "heads": list(loaded.heads),
+        "tokens": None if loaded.lengths is None else int(loaded.lengths.sum()),
+        "truncated": None if loaded.truncated is None else int(loaded.truncated.sum()),
+        "bytes": sum(path.stat().st_size for path in folder.iterdir()),
+        "model": {"fingerprint": loaded.fingerprint},
+    }
+
+
+def _model_facts(source: str | None, revision: str | None) -> dict[str, Any]:
+    import torch
+
+    from tercet.encoder import Encoder
+
+    encoder = Encoder.load(source, revision=revision)
+    return {
+        "kind": "model",
+        "source": encoder.source,
+        "fingerprint": encoder.fingerprint,
+        "heads": list(encoder.heads),
+        "dims": encoder.dims,
+        "weights": asdict(encoder.weights),
+        "software": {
+            "tercet": version("tercet"),
+            "torch": torch.__version__,
+            "python": sys.version.split()[0],
+        },
+    }
+
+
+def _show_facts(facts: dict[str, Any], indent: str = "") -> None:
+    width = max(len(name) for name in facts)
+    for name, value in facts.items():
+        if isinstance(value, dict):
+            click.echo(f"{indent}{name}:")
+            _show_facts(value, indent + "  ")
+        elif isinstance(value, list | tuple):
+            click.echo(f"{indent}{name:<{width}}  {', '.join(map(str, value))}")
+        else:
+            shown = f"{value:,}" if type(value) is int else "-" if value is None else value
+            click.echo(f"{indent}{name:<{width}}  {shown}")

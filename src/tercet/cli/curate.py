@@ -1,0 +1,513 @@
+"""`tercet data pairs`, `filter` and `mix`: raw sources to rows, rows to what is trained on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import click
+
+from tercet.cli.options import (
+    Count,
+    Device,
+    Json,
+    Model,
+    Names,
+    Natural,
+    Opt,
+    Range,
+    Revision,
+    Share,
+    Tokens,
+    as_usage,
+    command,
+    emit,
+    parse_list,
+)
+from tercet.cli.parts import Cut, carry_out
+from tercet.errors import InputError
+
+if TYPE_CHECKING:
+    from tercet.config import Role
+    from tercet.data.filter.job import FilterJob
+    from tercet.data.mix.job import Mix
+    from tercet.curate.pairs import PairsJob
+    from tercet.scorers import Scorer
+
+SHOWN = 20  # problems that are told one by one
+LANGUAGES = 10  # that are named
+GROUPS = 8  # languages and evaluation sets of a step that are named
+
+
+@dataclass(frozen=True)
+class PairsOptions:
+    """Options that are fields of PairsJob.
+
+    Options:
+      structures LIST: What is made: title-body, heading-section, title-abstract,
+          question-answer, instruction-output, code-docstring, translations; separated by
+          commas.  [default: what the kind of each file, or the fields of each row, suggest]
+      kind KIND: Read all files as markdown, html, restructuredtext, records (JSON lines,
+          Parquet), tmx, po, text (aligned line by line) or python.  [default: by their names]
+      lang TAG: Language of the rows, as de or pt-BR.  [default: what the sources say, if they
+          do]
+      directions FROM-TO: Of translations, as de-en (or pt-BR:en): the query's language and the
+          positive's; may be repeated.  [default: from the source language to each other]
+      both: Write translations the other way round too.
+      fields ROLE=NAME: Which field of JSON lines is the title, text, abstract, question,
+          answer, instruction, input, output, docstring, code, translation, lang or id, as in
+          answer=answers.text; may be repeated.  [default: usual names]
+      source NAME: Tag in the rows.  [default: by SOURCES]
+      exclude PATTERN: Files left out of folders, as in 'tests/*' or '*.min.js'; may be
+          repeated.
+      headings: Headings that say too little (common, repeated, one word) are joined to the
+          title (auto) or left out (drop); joined does so with all.
+      repeated N: A heading over so many different texts says too little; 0: none does.
+      min_chars N: Characters of a positive, or of a translation's longer side, at
+          least.  [default: 40, of translations 10]
+      max_chars N: Characters of a positive at most: it is cut there, at the end of a paragraph
+          or line.
+      max_query_chars N: Characters of a query at most: longer ones are left out.
+    """
+
+    structures: Annotated[tuple[str, ...], Opt(flag="--as", parse=parse_list, many=True)] = ()
+    kind: str = ""
+    lang: str = ""
+    directions: Annotated[tuple[str, ...], Opt(flag="--direction")] = ()
+    both: bool = False
+    fields: Annotated[tuple[str, ...], Opt(flag="--field")] = ()
+    source: str = ""
+    exclude: tuple[str, ...] = ()
+    headings: Literal["auto", "joined", "drop"] = "auto"
+    repeated: Natural = 3
+    min_chars: Count | None = None
+    max_chars: Count = 8000
+    max_query_chars: Count = 1000
+
+
+@command()
+def pairs(
+    sources: tuple[str, ...],
+    *,
+    to: str,
+    options: PairsOptions,
+    cut: Cut,
+    as_json: Json = False,
+) -> None:
+    """Make training rows from raw sources by their structure.
+
+    SOURCES are files, or folders that are gone through: Markdown, HTML and reStructuredText
+    (heading-section), JSON lines and Parquet with fields for a title and a text, a question and an
+    answer and so on (what fits), extracts of Wikipedia (title-body), TMX, PO and text files aligned
+    line by line (translations), source code of Python, JavaScript, TypeScript, Java, Go and Rust
+    (code-docstring). Needs `pip install 'tercet[pairs]'` for reStructuredText, PO and code other
+    than Python.
+
+    The report says what was left out, and why; it is also written beside the rows. A file that
+    cannot be read is named and passed over, and the exit code is 1.
+
+    \b
+    Examples:
+      tercet data pairs docs --to rows.jsonl.gz --lang en
+      tercet data pairs wiki/AA --to rows.jsonl.gz --as title-body,heading-section
+      tercet data pairs faq.jsonl --to rows.jsonl --field question=q --field answer=a.text
+      tercet data pairs europarl.de europarl.en --to rows.jsonl.gz --as translations --both
+      tercet data pairs memory.tmx locale --to rows.jsonl.gz --direction de-en
+      tercet data pairs src --to rows.jsonl.gz --as code-docstring --shard 2/8
+
+    Options:
+      sources SOURCES...:
+      to FILE: Result: .jsonl or .jsonl.gz.
+    """
+    from tercet.curate.pairs import PairsJob
+
+    try:
+        job = PairsJob(sources=sources, target=to, **vars(options))
+    except InputError as error:  # which names what was given: options are checked there
+        raise click.UsageError(str(error)) from error
+    report = carry_out(job, cut, "making rows", as_json=as_json)
+    if report is not None:
+        tell_pairs(job, report, as_json=as_json)
+
+
+def tell_pairs(job: "PairsJob", report: dict[str, Any], *, as_json: bool) -> None:
+    """What was made; exits with 1 where something could not be read, or nothing was made."""
+    from tercet.curate.pairs import report_lines
+
+    if as_json:
+        emit(report)
+    else:
+        click.echo("\n".join(report_lines(report)))
+    if count := report["problems"]:
+        named = report["first_problems"][:SHOWN]
+        for problem in named:
+            click.echo(f"tercet: {problem['where']}: {problem['reason']}", err=True)
+        more = f", of which {len(named)} are named" if len(named) < count else ""
+        what = "file or unit" if count == 1 else "files or units"
+        click.echo(f"tercet: {count:,} {what} could not be read{more}", err=True)
+    if not report["rows"]:
+        click.echo("tercet: no row was made: see what was left out, and why", err=True)
+    if count or not report["rows"]:
+        click.get_current_context().exit(1)
+
+
+@dataclass(frozen=True)
+class FilterOptions:
+    """Options that are fields of FilterJob.
+
+    Options:
+      dropped FILE: Write every dropped row, the step and its reason: .jsonl or .jsonl.gz.
+      query_length FROM-TO: Characters of a query.
+      passage_length FROM-TO: Characters of a positive, or of a raw text.
+      letters SHARE: Least part of a text's characters, white space left out, that are letters.
+      sure P: Least probability of another language that speaks against a row.
+      near SHARE: Part of their 5-character shingles that near-duplicates share; short texts
+          must have the same letters.
+      against PATH: Evaluation set whose texts may not occur: a BEIR folder, a file of rows, a
+          folder with pairs.jsonl, or a folder of such; may be repeated.
+      passages: Passages of a BEIR corpus that count: those relevant to a query, as others may
+          be shared with training.
+      shared_words N: Words in a row that a text may not share with an evaluation text.
+      shared_characters N: The same in characters, for scripts without spaces; those words have
+          as many at least.
+    """
+
+    dropped: str | None = None
+    query_length: Range = (2, 20_000)
+    passage_length: Range = (5, 200_000)
+    letters: float = 0.4
+    sure: float = 0.9
+    near: float = 0.8
+    against: tuple[str, ...] = ()
+    passages: Literal["relevant", "all", "none"] = "relevant"
+    shared_words: Count = 13
+    shared_characters: Annotated[int, Opt(min=12)] = 50
+
+
+@command("filter")
+def filter_rows(
+    sources: tuple[str, ...],
+    *,
+    to: str,
+    options: FilterOptions,
+    steps: Names | None = None,
+    without: Names | None = None,
+    min_score: float | None = None,
+    model: Model = None,
+    revision: Revision = None,
+    max_length: Tokens = 512,
+    device: Device = None,
+    scorer: str | None = None,
+    cut: Cut,
+    as_json: Json = False,
+) -> None:
+    """Drop rows that should not be trained on, and say why.
+
+    FILES hold training rows {"query", "pos"} or raw texts {"text"}: JSON lines (.gz, .xz and .zst
+    too), Parquet, or folders of them. In this order: rows without their fields, broken encodings,
+    texts too short or long, few letters, boilerplate, a query that is its own positive, another
+    language than "lang" says (rows without one get it), what occurs in evaluation sets, low
+    relevance, and rows that are the same or nearly the same as an earlier one. A positive is taken
+    out of its row; a row goes with its last one. Negatives are left as they are.
+
+    Needs `pip install 'tercet[filter]'` for the steps language and near.
+
+    \b
+    Examples:
+      tercet data filter rows.jsonl.gz --to clean.jsonl.gz --dropped dropped.jsonl
+      tercet data filter rows --to clean.jsonl --against beir/nfcorpus --against held-out.jsonl
+      tercet data filter rows --to clean.jsonl --without language,letters --near 0.9
+      tercet data filter pairs.jsonl --to clean.jsonl --min-score 0.4 --model BAAI/bge-m3
+      tercet data filter rows --to clean.jsonl.gz --shard 2/8
+
+    Options:
+      sources FILES...:
+      to FILE: Result: .jsonl or .jsonl.gz.
+      steps LIST: Steps that run, separated by commas: encoding, length, letters, boilerplate,
+          same, language, evaluation, relevance, exact, near.  [default: all; evaluation with
+          --against, relevance with --min-score]
+      without LIST: Steps that do not run.
+      min_score X: Drop positives whose dense score with the query is below, by --model or
+          --scorer. The report shows how scores are spread.
+      max_length N: Tokens of a text that the model reads.
+      scorer MODULE:FUNCTION: Python function from a list of (query, text) to their scores, in
+          place of a model.
+    """
+    from tercet.data.filter.config import STEPS
+    from tercet.data.filter.job import FilterJob
+
+    if min_score is None and (model or scorer):
+        raise click.UsageError("--model and --scorer score for --min-score: give that too")
+    if model and scorer:
+        raise click.UsageError("give a --model or a --scorer, not both")
+    for name in without or ():
+        if name not in STEPS:
+            raise click.BadParameter(
+                f"unknown step {name!r}: {', '.join(STEPS[1:])}", param_hint="'--without'"
+            )
+    every = STEPS if steps is None else steps
+    chosen = tuple(name for name in every if name not in (without or ()))
+    for name, given, option in (
+        ("evaluation", bool(options.against), "--against"),
+        ("relevance", min_score is not None, "--min-score"),
+    ):
+        if steps is not None and name in chosen and not given:
+            raise click.UsageError(f"the step {name} needs {option}")
+        if given and name not in chosen:
+            raise click.UsageError(f"{option} is for the step {name}, which does not run")
+    relevance: dict[str, Any] = {}
+    if min_score is not None:
+        own = {"model": model, "revision": revision, "device": device, "max_length": max_length}
+        relevance = {
+            "min_score": min_score,
+            "scorer": scorer or "tercet.cli.curate:encoder_scorer",
+            "scorer_options": None if scorer else own,
+        }
+    with as_usage("the options"):
+        job = FilterJob(
+            sources=sources,
+            target=to,
+            steps=chosen,
+            **relevance,
+            **vars(options),
+        )
+    report = carry_out(job, cut, "filtering", as_json=as_json)
+    if report is not None:
+        tell_filtered(job, report, as_json=as_json)
+
+
+def encoder_scorer(
+    model: str | None, revision: str | None, device: str | None, max_length: int
+) -> "Scorer":
+    """The dense score of pairs by a model; made anew in each process that scores."""
+    import logging
+
+    import numpy as np
+
+    from tercet.encoder import Encoder
+
+    # the beginning of a long text is enough to see what it is about
+    logging.getLogger("tercet").setLevel(logging.ERROR)
+    encoder = Encoder.load(model, revision=revision, device=device)
+
+    def vectors(texts: Sequence[str], role: "Role") -> Any:
+        """(P, D) one for each text; a text that comes again is encoded once."""
+        places = {text: at for at, text in enumerate(dict.fromkeys(texts))}
+        found = encoder.encode(list(places), heads=("dense",), max_length=max_length, role=role)
+        return np.asarray(found.dense)[[places[text] for text in texts]]
+
+    def score(pairs: list[tuple[str, str]]) -> Sequence[float]:
+        queries, passages = zip(*pairs, strict=True)
+        scores: Sequence[float] = np.einsum(
+            "pd,pd->p", vectors(queries, "query"), vectors(passages, "passage")
+        ).tolist()
+        return scores
+
+    return score
+
+
+def tell_filtered(job: "FilterJob", report: dict[str, Any], *, as_json: bool) -> None:
+    """Prints what a run dropped."""
+    if as_json:
+        emit(report)
+        return
+    rows, kept = report["rows"], report["kept"]
+    lines = [f"{report['to']}: {kept:,} of {rows:,} rows kept"]
+    for name, step in report["steps"].items():
+        taken = f", {step['positives']:,} positives of others" if step["positives"] else ""
+        share = f" ({step['rows'] / rows:.2%})" if step["rows"] else ""
+        lines.append(f"  {name}: {step['rows']:,}{share}{taken}")
+        if step["groups"]:
+            lines.append(f"    by {_counts(step['groups'])}")
+        lines += [
+            f"    {one['file']}:{one['line']}: {one['reason']}"
+            + (one["text"] and f" | {one['text']}")
+            for one in step["examples"]
+        ]
+    if written := report.get("languages_written"):
+        lines.append(f"languages written into rows: {_counts(written)}")
+    if unknown := report.get("languages_unknown"):
+        lines.append(
+            f"language not judged, as the identifier does not know the tag: {_counts(unknown)}"
+        )
+    if scores := report.get("scores"):
+        spread = ", ".join(f"{share} below {score:g}" for share, score in scores.items())
+        lines.append(f"scores: {spread}")
+    if job.dropped is not None:
+        lines.append(f"{job.dropped}: every dropped row and its reason")
+    click.echo("\n".join(lines))
+
+
+def _counts(found: dict[str, int]) -> str:
+    named = [f"{name} {count:,}" for name, count in list(found.items())[:GROUPS]]
+    more = [f"and {len(found) - GROUPS:,} more"] if len(found) > GROUPS else []
+    return ", ".join(named + more)
+
+
+def _lengths(value: str) -> tuple[int, ...]:
+    """`500,1000` -> (500, 1000)."""
+    try:
+        return tuple(int(length) for length in value.split(","))
+    except ValueError:
+        raise ValueError(f"{value!r} is no list of lengths such as 500,1000") from None
+
+
+def _caps(values: tuple[str, ...]) -> dict[str, int]:
+    """`5000` `en=20000` -> {"": 5000, "en": 20000}."""
+    caps = {}
+    for value in values:
+        language, _, most = value.rpartition("=")
+        if not most.isdecimal():
+            raise ValueError(f"{value!r} is no cap such as 5000, or en=20000")
+        caps[language] = int(most)
+    return caps
+
+
+@dataclass(frozen=True)
+class MixOptions:
+    """Options that a .toml file may hold too.
+
+    Options:
+      rows N: Rows of the mix, in all.
+      epochs X: Instead of --rows: how often a row of weight 1 is drawn.  [default: 1]
+      alpha X: Draw a language of n rows with a probability proportional to n ** X: 1 leaves
+          them as they are, 0 makes all alike; XLM-R has 0.3.  [default: 1]
+      repeats N: Draw no row more often than this, whatever weights and --alpha ask for; other
+          languages are drawn instead.
+      unit: In which the longest text of a row is measured.  [default: tokens where --model is
+          given, else characters]
+      lengths LIST: Upper bounds of the length groups.  [default: the paper's
+          500,1000,2000,...,7000,8192 tokens, or four times as many characters]
+      file_mb N: Size of a file, unpacked, about; it must fit in memory.  [default: 64]
+      seed N: Of what is random.  [default: 0]
+    """
+
+    rows: Count | None = None
+    epochs: Annotated[float, Opt(min=0, open=True)] | None = None
+    alpha: Share | None = None
+    repeats: Count | None = None
+    unit: Literal["characters", "tokens"] | None = None
+    lengths: Annotated[tuple[int, ...] | None, Opt(parse=_lengths)] = None
+    file_mb: Annotated[float, Opt(min=0, open=True)] | None = None
+    seed: Natural | None = None
+    model: Model = None
+    revision: Revision = None
+
+
+@command()
+def mix(
+    sources: tuple[str, ...],
+    *,
+    to: str,
+    options: MixOptions,
+    caps: Annotated[dict[str, int] | None, Opt(flag="--cap", parse=_caps, many=True)] = None,
+    source_cap: Count | None = None,
+    cut: Cut,
+    as_json: Json = False,
+) -> None:
+    """Mix rows of several sources in proportion.
+
+    SOURCES are files of rows as `tercet data check` reads them, or folders, each maybe with
+    =WEIGHT, how often each of its rows is drawn (as in training; 1), or all with =SHARE%, the
+    source's part of the mix. Rows are drawn without replacement; only where a weight, a share or
+    --alpha asks for more rows than there are, all are drawn again, and the report says so.
+
+    The result is a folder of .jsonl.gz files, a group of lengths each, in random order: the same
+    for the same seed. `tercet train --rows DIR` takes it as a source.
+
+    Instead of sources, a .toml file may hold them, and any of rows, epochs, alpha, cap, caps,
+    repeats, unit, lengths, model, revision, file_mb and seed; options override what it says:
+
+    \b
+      alpha = 0.3
+      caps = {en = 20000}
+      [[sources]]
+      files = ["qa.jsonl.gz", "faq"]
+      name = "questions"
+      weight = 2      # or share = 30; cap = 50000
+
+    \b
+    Examples:
+      tercet data mix qa.jsonl.gz=2 wiki.jsonl.gz --to mixed
+      tercet data mix qa.jsonl.gz=70% web.jsonl.gz=30% --to mixed --rows 100000
+      tercet data mix rows --to mixed --alpha 0.3 --repeats 3 --cap en=20000
+      tercet data mix mix.toml --to mixed --model BAAI/bge-m3 --shard 2/8
+
+    Options:
+      sources SOURCES...:
+      to DIR: Folder to make: files of rows, and mix.json, which says what is in them.
+      caps [LANG=]N: At most N rows of each language, or of one, as in en=20000; may be
+          repeated.
+      source_cap N: At most N rows of each source.
+    """
+    from tercet.data.mix.job import Mix
+    from tercet.data.mix.sources import parse_source, read_config
+
+    if len(sources) == 1 and sources[0].endswith(".toml"):
+        settings = read_config(Path(sources[0]))
+    else:
+        with as_usage("'SOURCES...'"):
+            settings = {"sources": [parse_source(text) for text in sources]}
+    settings |= {name: value for name, value in vars(options).items() if value is not None}
+    if options.rows is not None:
+        settings.pop("epochs", None)
+    if caps is not None:
+        settings["caps"] = settings.get("caps", {}) | caps
+    if cap := settings.get("caps", {}).pop("", None):
+        settings["cap"] = cap
+    found = [source.capped(source_cap) for source in settings.pop("sources")]
+    if options.epochs is not None:
+        if options.rows is not None:
+            raise click.UsageError("--rows and --epochs both say how long the mix is: give one")
+        settings.pop("rows", None)
+    settings.setdefault("unit", "characters" if settings.get("model") is None else "tokens")
+    if settings["unit"] == "tokens" and settings.get("model") is None:
+        from tercet.encoder import BUNDLED
+
+        settings["model"] = str(BUNDLED)
+    with as_usage("'SOURCES...'"):
+        job = Mix(to, tuple(source.to_json() for source in found), **settings)
+    job.check_target()
+    report = carry_out(job, cut, "mixing", as_json=as_json)
+    if report is not None:
+        tell_mixed(job, report, as_json=as_json)
+
+
+def tell_mixed(job: "Mix", report: dict[str, Any], *, as_json: bool) -> None:
+    """What was drawn."""
+    if report["short"]:
+        click.echo(
+            f"tercet: {report['short']:,} rows fewer than asked for: caps and --repeats hold",
+            err=True,
+        )
+    if report["raw"]:
+        click.echo(
+            f"tercet: {report['raw']:,} of the rows are texts alone, which train retromae only",
+            err=True,
+        )
+    if as_json:
+        emit(report)
+        return
+    files = len(report["files"])
+    lines = [
+        f"{report['to']}: {report['rows']:,} rows in {files:,} file{'' if files == 1 else 's'}"
+    ]
+    lines += _table("source", report["sources"])
+    languages = list(report["languages"].items())
+    lines += _table("language", dict(languages[:LANGUAGES]))
+    if len(languages) > LANGUAGES:
+        lines.append(f"  and {len(languages) - LANGUAGES:,} languages more: see mix.json")
+    for group in report["lengths"]:
+        lines.append(f"  {group['group']} {group['unit']}: {group['rows']:,} rows")
+    click.echo("\n".join(lines))
+
+
+def _table(head: str, found: dict[str, dict[str, int]]) -> list[str]:
+    width = max(len(head), *(len(name) for name in found), len("not said"))
+    lines = [f"  {head:<{width}}{'there':>11}{'drawn':>11}{'left out':>11}{'most copies':>13}"]
+    lines += [
+        f"  {name or 'not said':<{width}}{one['found']:>11,}{one['rows']:>11,}"
+        f"{one['left_out']:>11,}{one['repeats']:>13,}"
+        for name, one in found.items()
+    ]
+    return lines
