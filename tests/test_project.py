@@ -51,17 +51,6 @@ def test_links_lead_to_files(page: Path) -> None:
             assert (page.parent / link.partition("#")[0]).exists(), link
 
 
-def test_the_map_names_what_is_there() -> None:
-    text = (ROOT / "docs" / "map.md").read_text(encoding="utf-8")
-    lines = re.findall(r"^  (\S+(?:, \S+)*) {2,}\S.*$", text, re.MULTILINE)
-    names = [name for line in lines for name in line.split(", ")]
-    assert len(names) == len(set(names)) > 30
-    for name in names:
-        assert (PACKAGE / name).exists(), name
-    rooms = {path.parent for path in MODULES if path.name == "__init__.py"} - {PACKAGE}
-    assert {f"{room.relative_to(PACKAGE).as_posix()}/" for room in rooms} <= set(names)
-
-
 def test_the_guide_has_every_command() -> None:
     guide = " ".join((ROOT / "docs" / "guide.md").read_text(encoding="utf-8").split())
     for path in commands(tercet):

@@ -13,8 +13,7 @@ from safetensors.torch import load_file
 
 from tercet.checkpoint import read_checkpoint
 from tercet.cli import run
-from tercet.cli.init import init
-from tercet.cli.trim import trim
+from tercet.cli.train import init, trim
 
 
 def call(command: click.Command, *arguments: object) -> Result:

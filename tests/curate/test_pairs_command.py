@@ -7,7 +7,7 @@ import click
 import pytest
 
 from tercet.cli import run
-from tercet.cli.pairs import pairs as command
+from tercet.cli.curate import pairs as command
 from tercet.curate.pairs import PairsJob
 from tercet.curate.pairs_sources import PairOptions
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tercet.cli.merge import COMMANDS
+from tercet.cli.data import JOBS, find
 from tercet.curate.shards import (
     BLOCK,
     MANIFEST,
@@ -252,9 +252,9 @@ def test_settings_follow_bytes_not_times(job: Counting) -> None:
     assert settings(change_input(job)) != before
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", JOBS)
 def test_every_command_that_can_be_joined_is_there(command: str) -> None:
-    kind, tell = COMMANDS[command].load()
+    kind, tell = map(find, JOBS[command])
     assert kind.name == command
     assert callable(tell)
 

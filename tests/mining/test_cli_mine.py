@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from tercet.cli.mine import mine
+from tercet.cli.train import mine
 from tercet.errors import InputError
 from tercet.rows import read_rows, write_rows
 from tests.mining.conftest import ask, training_rows
@@ -60,7 +60,7 @@ def test_a_run_is_followed(training_run: Path, tiny_checkpoint: Path) -> None:
         ([], "give FILES and --to, or --follow"),
         (["rows.jsonl"], "give FILES and --to"),
         (["rows.jsonl", "--follow", "run"], "leave FILES and --to out"),
-        (["rows.jsonl", "--to", "x.jsonl", "--ranks", "2:9"], "not a range of ranks"),
+        (["rows.jsonl", "--to", "x.jsonl", "--ranks", "2:9"], "is not a range"),
         (["rows.jsonl", "--to", "x.jsonl", "--limit", "high"], "neither a number nor none"),
         (["rows.jsonl", "--to", "x.jsonl", "--limit", "95"], "share of the positive's score"),
         (["rows.jsonl", "--to", "x.jsonl", "--limit", "bm=0.5"], "unknown source 'bm'"),

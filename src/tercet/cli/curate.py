@@ -29,9 +29,9 @@ from tercet.errors import InputError
 
 if TYPE_CHECKING:
     from tercet.config import Role
+    from tercet.curate.pairs import PairsJob
     from tercet.data.filter.job import FilterJob
     from tercet.data.mix.job import Mix
-    from tercet.curate.pairs import PairsJob
     from tercet.scorers import Scorer
 
 SHOWN = 20  # problems that are told one by one

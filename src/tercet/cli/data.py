@@ -24,7 +24,7 @@ JOBS = {
     "pairs": ("tercet.curate.pairs:PairsJob", "tercet.cli.curate:tell_pairs"),
     "mix": ("tercet.data.mix.job:Mix", "tercet.cli.curate:tell_mixed"),
     "encode": ("tercet.bulk:EncodeJob", "tercet.cli.search:tell_encoded"),
-    "synthesize": ("tercet.data.synthesize.job:Synthesis", "tercet.cli.synthesize:tell"),
+    "synthesize": ("tercet.curate.synthesize:Synthesis", "tercet.cli.synthesize:tell"),
 }
 
 
@@ -35,7 +35,7 @@ def check(
     model: Model = None,
     revision: Revision = None,
     max_length: Tokens = MAX_LENGTH,
-    negatives_required: bool = False,
+    negatives_required: Annotated[bool, Opt(flag="--negatives-required --no-in-batch")] = False,
     as_json: Json = False,
 ) -> None:
     """Say what is in training rows.
@@ -56,8 +56,8 @@ def check(
       negatives_required: Refuse rows without negatives, as training without in-batch negatives
           does.
     """
-    from tercet.rows import files_of
     from tercet.encoder import BUNDLED
+    from tercet.rows import files_of
     from tercet.train.check import check_files, read_tokenizer
 
     found = [path for source in files for path in files_of(source)]
@@ -238,8 +238,8 @@ def merge(
       tercet encode papers.jsonl --out vectors --shard 2/2    # on another
       tercet data merge vectors
     """
-    from tercet.data.shards import SUFFIX, Parts
-    from tercet.data.shards import merge as join
+    from tercet.curate.shards import SUFFIX, Parts
+    from tercet.curate.shards import merge as join
 
     if target.name.endswith(SUFFIX):  # the folder of the parts was given
         target = target.with_name(target.name.removesuffix(SUFFIX))
@@ -249,11 +249,11 @@ def merge(
             f"the parts of {target} are of a command that this Tercet does not have "
             f"({parts.command}): join them with the version that made them"
         )
-    kind, tell = (_find(name) for name in JOBS[parts.command])
+    kind, tell = (find(name) for name in JOBS[parts.command])
     job = parts.job(kind, target)
     tell(job, join(job, parts.count), as_json=as_json)
 
 
-def _find(name: str) -> Any:
+def find(name: str) -> Any:
     module, _, attribute = name.partition(":")
     return getattr(import_module(module), attribute)

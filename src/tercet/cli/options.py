@@ -33,7 +33,7 @@ class Opt:
     parse: Callable[[Any], Any] | None = None  # the text that was given to the parameter's type
     many: bool = False  # parse takes a tuple of texts, each given with an option of its own
     join: str = ","  # what a default is shown with
-    flag: str = ""  # where it is not the parameter's name, as in "-k"
+    flag: str = ""  # its names, where they are not the parameter's, as in "-k"
     choices: tuple[str, ...] = ()
     metavar: str | None = None  # what a value is called, where the docstring has no other name
     help: str = ""  # where the docstring has none
@@ -159,14 +159,15 @@ def _option(name: str, hint: Any, default: Any, helps: Mapping[str, Any]) -> cli
     if opt.parse and default not in (None, (), {}) and not required:
         parts = default if isinstance(default, tuple) else (default,)
         text += f"  [default: {opt.join.join(map(str, parts))}]"
+    fallback: dict[str, Any] = {} if required else {"default": given}
     return click.Option(
-        [name, opt.flag or "--" + name.replace("_", "-")],
+        [name, *(opt.flag.split() or ["--" + name.replace("_", "-")])],
         help=text or opt.help,
         type=None if kind is bool else _type(kind, opt),
         is_flag=kind is bool,
         multiple=several,
         required=required,
-        default=given,
+        **fallback,
         show_default=given is not None and given is not False and given != "",
         metavar=metavar or opt.metavar,
         callback=_callback(opt.parse, None if required else default),
@@ -197,7 +198,7 @@ def parse_range(value: str) -> tuple[int, int]:
     """`60-500` -> (60, 500); raises ValueError for anything else."""
     first, dash, last = value.partition("-")
     if not (dash and first.strip().isdecimal() and last.strip().isdecimal()):
-        raise ValueError(f"{value!r} is not a range such as 2-500")
+        raise ValueError(f"{value!r} is not a range such as 2-200")
     return int(first), int(last)
 
 

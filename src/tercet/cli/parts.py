@@ -14,12 +14,12 @@ from tercet.cli.meter import Meter
 from tercet.cli.options import Count, Opt, emit
 
 if TYPE_CHECKING:
-    from tercet.data.shards import Job, Shard
+    from tercet.curate.shards import Job, Shard
 
 
 def _parse_shard(value: str) -> "Shard":
     """`2/8` -> Shard(2, 8)."""
-    from tercet.data.shards import Shard
+    from tercet.curate.shards import Shard
 
     return Shard.parse(value)
 
@@ -62,7 +62,7 @@ def carry_out(
     watched gives the job that shows it there while a part is made in this process. gpus: parts on
     a cluster want one each.
     """
-    from tercet.data import shards
+    from tercet.curate import shards
 
     with Meter(label) as meter:
 
@@ -72,12 +72,8 @@ def carry_out(
         if cut.shard is not None:
             here = job if watched is None else watched(meter)
             folder = shards.run_part(here, cut.shard)
-        elif cut.ray is not None:
-            from tercet.data import ray_driver
-
-            return ray_driver.run(job, cut.ray, parts=cut.workers, gpus=gpus, show=show)
         else:
-            return shards.run(job, workers=cut.workers, show=show)
+            return shards.run(job, workers=cut.workers, ray=cut.ray, gpus=gpus, progress=show)
     tell_part(job, cut.shard, folder, as_json=as_json)
     return None
 

@@ -281,7 +281,8 @@ def encode(
       multi_pool K: Merge the multi-vectors of a text to about one for K tokens.
       sparse_top N: Keep the N largest sparse weights of a text.
     """
-    from tercet.bulk import SUFFIXES, EncodeJob, check_absent
+    from tercet.bulk import SUFFIXES, EncodeJob
+    from tercet.embeddings import check_absent
 
     if file.suffix.lower() not in SUFFIXES:
         raise click.UsageError(f"{file}: give a file that ends in {' or '.join(SUFFIXES)}")

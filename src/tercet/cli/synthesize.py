@@ -14,8 +14,7 @@ from tercet.cli.parts import Cut, carry_out
 from tercet.errors import InputError
 
 if TYPE_CHECKING:
-    from tercet.data.synthesize.estimate import Estimate, Price
-    from tercet.data.synthesize.job import Progress, Synthesis
+    from tercet.curate.synthesize import Estimate, Price, Synthesis
 
 _LANGUAGES = 10  # that are named
 
@@ -134,10 +133,8 @@ def synthesize(
       dry_run: Show the estimate and three prompts; ask nothing.
       yes: Start without a question.
     """
-    from tercet.data.shards import Shard, run
-    from tercet.data.synthesize.estimate import Price, estimate
-    from tercet.data.synthesize.job import Synthesis
-    from tercet.data.synthesize.prompts import check_prompt
+    from tercet.curate.shards import Shard, run
+    from tercet.curate.synthesize import Price, Synthesis, check_prompt, estimate
     from tercet.endpoint import Endpoint
 
     if (price_in is None) != (price_out is None):
@@ -172,7 +169,7 @@ def synthesize(
         _tell_plan(found, price, as_json)
         return
     if not as_json:
-        _tell_plan(replace(found, prompts=()), price, as_json)
+        _tell_plan(replace(found, prompts=[]), price, as_json)
     if not found.articles and cut.shard is None:
         raise InputError(
             f"no article of {job.shortest:,} tokens or more in {', '.join(job.files)}"
@@ -183,7 +180,10 @@ def synthesize(
         click.confirm("Start?", abort=True, err=True)
 
     def watched(meter: Meter) -> "Synthesis":
-        return replace(job, progress=_progress(meter, found.articles))
+        def show(settled: int, answers: int) -> None:
+            meter.show(settled, found.articles, count=answers, unit="answers")
+
+        return replace(job, show=show, tell=lambda message: meter.note(f"tercet: {message}"))
 
     if cut.shard is None and cut.ray is None and cut.workers in (None, 1):
         with Meter("asking") as meter:  # one process asks as much at once as is allowed
@@ -192,16 +192,6 @@ def synthesize(
         report = carry_out(job, cut, "asking", as_json=as_json, watched=watched)
     if report is not None:
         tell(job, report, as_json=as_json, price=price)
-
-
-def _progress(meter: Meter, total: int) -> "Progress":
-    """Shows on a meter how far a part is."""
-    from tercet.data.synthesize.job import Progress
-
-    return Progress(
-        show=lambda done, answers: meter.show(done, total, count=answers, unit="answers"),
-        tell=lambda message: meter.note(f"tercet: {message}"),
-    )
 
 
 def _read(path: Path) -> str:
