@@ -20,8 +20,8 @@ from tercet.tokenizer import MASK
 from tercet.train.config import TrainConfig, frozen_layers
 from tercet.train.distributed import World
 from tercet.train.examples import Examples
+from tercet.train.init import extend_positions
 from tercet.train.pools import make_sampler
-from tercet.train.positions import extend_positions
 from tercet.train.retromae import RetroMAE
 from tercet.train.sampler import Sampler
 
