@@ -34,8 +34,8 @@ from tercet.mining.config import MineConfig
 if TYPE_CHECKING:
     from tercet.mining import Answers
     from tercet.train.config import TrainConfig
-    from tercet.train.plan import Plan
     from tercet.train.init import InitReport
+    from tercet.train.plan import Plan
     from tercet.train.prune_vocab import PruneReport
 
 STOPPED = 128  # and the signal's number, as shells have it
