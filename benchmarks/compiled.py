@@ -18,8 +18,8 @@ import torch
 from split_batch import VOCABULARY, Ids, make_model
 
 from tercet.model import Inputs
-from tercet.train.collate import frame
-from tercet.train.steps import autocast
+from tercet.train.batches import frame
+from tercet.train.trainer import autocast
 
 TEXTS = 64
 

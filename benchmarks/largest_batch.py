@@ -30,35 +30,38 @@ import torch.nn.functional as F
 from tercet.config import HEADS, Head
 from tercet.model import BackboneConfig, M3Model
 from tercet.tokenizer import TokenBatch
-from tercet.train import split_batch
-from tercet.train.collate import Collated
+from tercet.train import gradcache
+from tercet.train.batches import Batch
+from tercet.train.config import LossConfig
 from tercet.train.distributed import World
-from tercet.train.losses import LossConfig
-from tercet.train.objective import Objective
-from tercet.train.split_batch import Batch, Kept, Piece
-from tercet.train.steps import autocast
+from tercet.train.gradcache import MicroBatch, Side
+from tercet.train.losses import Objective
+from tercet.train.trainer import autocast
 
 QUERY, HIDDEN = 16, 1024
 WEIGHTS = 9.1  # GB: weights, gradients and two moments of 568 million parameters in float32
-real_encode = split_batch.encode
+real_encode = gradcache.encode
 
 
 class FirstOnly:
-    """Stands in for `encode`: the longest piece is real once in either pass, the rest random."""
+    """Stands in for `encode`: the longest texts are real once in either pass, the rest random."""
 
     def __init__(self, longest: int) -> None:
         self.longest, self.done = longest, {True: False, False: False}
 
-    def __call__(self, model: M3Model, piece: Piece, heads: Sequence[Head], context: Any) -> Kept:
+    def __call__(
+        self, model: M3Model, micro: MicroBatch, heads: Sequence[Head], context: Any = None
+    ) -> dict[Head, torch.Tensor]:
         graph = torch.is_grad_enabled()
-        tokens, texts = piece.inputs.layout.tokens, len(piece.texts)
+        tokens, texts = micro.inputs.layout.tokens, len(micro.texts)
         if tokens >= self.longest and not self.done[graph]:
             self.done[graph] = True
-            return real_encode(model, piece, heads, context)
+            return real_encode(model, micro, heads, context)
         multi = F.normalize(torch.randn(tokens - texts, HIDDEN), dim=-1)
         dense = F.normalize(torch.randn(texts, HIDDEN), dim=-1)
         weights = torch.rand(tokens)
-        return Kept(*(t.requires_grad_(graph) for t in (dense, weights, multi)))
+        made = zip(HEADS, (dense, weights, multi), strict=True)
+        return {head: tensor.requires_grad_(graph) for head, tensor in made}
 
 
 def texts(count: int, tokens: int) -> TokenBatch:
@@ -85,9 +88,9 @@ def trial(batch: int, length: int, split: bool, limit: float) -> None:
     model.backbone.checkpointing = split
     model.train()
     if split:
-        split_batch.encode = FirstOnly(length)
+        gradcache.encode = FirstOnly(length)
     numbers = np.arange(batch)
-    collated = Collated(
+    collated = Batch(
         queries=texts(batch, QUERY),
         passages=texts(batch, length),
         positives=numbers,
@@ -95,16 +98,15 @@ def trial(batch: int, length: int, split: bool, limit: float) -> None:
         query_marks=numbers[:, None],
         passage_marks=numbers[:, None],
         teacher=np.full(batch, np.nan, dtype=np.float32),
-        query_places=numbers,
-        passage_places=numbers,
-        rows=numbers,
+        query_texts=numbers,
+        passage_texts=numbers,
     )
     world = World(torch.device("cpu"))
     objective = Objective(LossConfig(), world, HEADS, collated, total=batch, distil=True)
     most = length if split else None
-    sides = [Batch(side, most=most) for side in (collated.queries, collated.passages)]
+    sides = [Side(side, most=most) for side in (collated.queries, collated.passages)]
     context = autocast(torch.bfloat16, world.device)
-    split_batch.backward(model, sides, HEADS, objective, context=context)
+    gradcache.backward(model, sides, HEADS, objective, context=context)
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9)
 
 

@@ -19,12 +19,10 @@ from typing import Any
 import torch
 
 from tercet.rows import read_rows, write_rows
-from tercet.train.collate import Collator
 from tercet.train.config import LENGTHS, from_tree
 from tercet.train.distributed import World
-from tercet.train.plan import make_plan
-from tercet.train.prepare import prepare
-from tercet.train.steps import PairStep
+from tercet.train.plan import make_plan, prepare
+from tercet.train.trainer import Step
 
 GROUPS = {"groups": [32, 64, 128, 256, *LENGTHS], "random": [8192]}
 
@@ -56,14 +54,8 @@ def main() -> None:
             }
             ready = prepare(from_tree(tree), World.start("cpu"))
             plan = make_plan(ready)
-            model = ready.checkpoint.model.train()
-            collator = Collator(
-                ready.examples, ready.checkpoint.tokenizer, ready.config.data, seed=0
-            )
-            step = PairStep(
-                model, ready.examples, ready.sampler, collator, ready.config, ready.world,
-                ready.dtype, ready.sub_batch,
-            )  # fmt: skip
+            ready.checkpoint.model.train()
+            step = Step(ready)
             rates, tokens, padded = [], 0, 0
             for number in range(options.steps + 1):
                 began = time.perf_counter()

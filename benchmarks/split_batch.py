@@ -32,9 +32,10 @@ from torch import Tensor
 from tercet.config import HEADS, Head
 from tercet.model import BackboneConfig, M3Model
 from tercet.scores import lexical, maxsim
-from tercet.train.collate import frame
-from tercet.train.losses import Columns, LossConfig, unified
-from tercet.train.split_batch import Batch, Encoded, Kept, backward, encode
+from tercet.train.batches import frame
+from tercet.train.config import LossConfig
+from tercet.train.gradcache import Representations, Side, backward, encode
+from tercet.train.losses import Columns, unified
 
 VOCABULARY, TOKENS = 30_000, 64
 PIECE = 1024  # tokens of a sub-batch: a batch of 32 has several
@@ -61,7 +62,7 @@ def make_model(dropout: float) -> M3Model:
     return model.train()
 
 
-def make_sides(batch: int, most: int | None) -> list[Batch]:
+def make_sides(batch: int, most: int | None) -> list[Side]:
     draw = np.random.default_rng(0)
     sides = []
     for size in (16, TOKENS):
@@ -69,7 +70,7 @@ def make_sides(batch: int, most: int | None) -> list[Batch]:
             draw.integers(4, VOCABULARY, size=int(n)).astype(np.int32)
             for n in draw.integers(size // 2, size - 1, size=batch)
         ]
-        sides.append(Batch(frame(some, Ids(), size), most=most))
+        sides.append(Side(frame(some, Ids(), size), most=most))
     return sides
 
 
@@ -77,7 +78,7 @@ def loss_of(heads: tuple[Head, ...], batch: int) -> Any:
     own = torch.eye(batch, dtype=torch.bool)
     columns = Columns(torch.arange(batch), torch.ones_like(own), own, None, batch)
 
-    def loss(q: Encoded, p: Encoded) -> Tensor:
+    def loss(q: Representations, p: Representations) -> Tensor:
         scores: dict[Head, list[Tensor]] = {}
         if q.dense is not None and p.dense is not None:
             scores["dense"] = [q.dense @ p.dense.T]
@@ -91,18 +92,13 @@ def loss_of(heads: tuple[Head, ...], batch: int) -> Any:
     return loss
 
 
-def plain(model: M3Model, sides: list[Batch], heads: tuple[Head, ...], loss: Any) -> None:
+def plain(model: M3Model, sides: list[Side], heads: tuple[Head, ...], loss: Any) -> None:
     """The same sub-batches with all their graphs at once."""
     encoded = []
     for side in sides:
-        parts = [encode(model, piece, heads, torch.enable_grad) for piece in side.pieces]
-        whole = [
-            None
-            if getattr(parts[0], name) is None
-            else torch.cat([getattr(x, name) for x in parts])
-            for name in ("dense", "weights", "multi")
-        ]
-        encoded.append(side.encoded(Kept(*whole)))
+        parts = [encode(model, micro, heads) for micro in side.micro_batches]
+        whole = {head: torch.cat([part[head] for part in parts]) for head in heads}
+        encoded.append(side.representations(whole))
     loss(*encoded).backward()
 
 

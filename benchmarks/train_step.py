@@ -57,11 +57,11 @@ class Ours:
 
         from tercet.config import HEADS as ALL
         from tercet.tokenizer import TokenBatch
-        from tercet.train.collate import Collated
+        from tercet.train.batches import Batch
+        from tercet.train.config import LossConfig
         from tercet.train.distributed import World
-        from tercet.train.losses import LossConfig
-        from tercet.train.objective import Objective
-        from tercet.train.split_batch import Batch, backward
+        from tercet.train.gradcache import Side, backward
+        from tercet.train.losses import Objective
 
         def batch(texts: int, seed: int) -> TokenBatch:
             offsets = np.arange(texts + 1) * tokens
@@ -70,7 +70,7 @@ class Ours:
 
         count = queries * passages
         owners = np.repeat(np.arange(queries), passages)
-        collated = Collated(
+        collated = Batch(
             queries=batch(queries, 1),
             passages=batch(count, 2),
             positives=np.arange(queries) * passages,
@@ -78,15 +78,14 @@ class Ours:
             query_marks=np.arange(queries)[:, None],
             passage_marks=owners[:, None],
             teacher=np.full(count, np.nan, dtype=np.float32),
-            query_places=np.arange(queries),
-            passage_places=np.arange(count),
-            rows=np.arange(queries),
+            query_texts=np.arange(queries),
+            passage_texts=np.arange(count),
         )
         objective = Objective(
             LossConfig(temperature=TAU), World(torch.device("cpu")), ALL, collated,
             total=queries, distil=True,
         )  # fmt: skip
-        sides = [Batch(t, most=self.piece) for t in (collated.queries, collated.passages)]
+        sides = [Side(t, most=self.piece) for t in (collated.queries, collated.passages)]
         backward(self.model, sides, ALL, objective)
 
 

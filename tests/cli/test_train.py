@@ -9,7 +9,7 @@ import pytest
 from tercet.cli import run
 from tercet.encoder import Encoder
 from tercet.train.config import from_tree
-from tests.train.test_run import write_rows
+from tests.train.test_trainer import write_rows
 
 
 @pytest.fixture

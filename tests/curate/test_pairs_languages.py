@@ -14,7 +14,7 @@ from tercet.curate.pairs_sources import (
 from tercet.curate.pairs_translations import _tag_of_place as tag_of_place
 from tercet.curate.pairs_translations import row_tag
 from tercet.errors import InputError
-from tercet.train.examples import is_parallel
+from tercet.train.dataset import is_parallel
 
 
 @pytest.mark.parametrize(

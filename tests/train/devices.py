@@ -9,11 +9,10 @@ from pathlib import Path
 
 import torch
 
-from tercet.train.collate import Collator
 from tercet.train.config import from_tree
 from tercet.train.distributed import World
-from tercet.train.prepare import prepare
-from tercet.train.steps import PairStep
+from tercet.train.plan import prepare
+from tercet.train.trainer import Step
 
 
 def main() -> None:
@@ -22,11 +21,7 @@ def main() -> None:
     config, target = from_tree(json.loads(sys.argv[1])), Path(sys.argv[2])
     world = World.start("cpu")
     ready = prepare(config, world)
-    config, model = ready.config, ready.checkpoint.model.train()
-    collator = Collator(ready.examples, ready.checkpoint.tokenizer, config.data, seed=config.seed)
-    step = PairStep(
-        model, ready.examples, ready.sampler, collator, config, world, ready.dtype, ready.sub_batch
-    )
+    model, step = ready.checkpoint.model.train(), Step(ready)
     facts, gradients = [], {}
     for number in range(ready.sampler.per_epoch):
         model.zero_grad()

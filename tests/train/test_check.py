@@ -14,7 +14,7 @@ from tercet.tokenizer import Tokenizer
 from tercet.train import check as module
 from tercet.train.check import FileReport, Found, Lengths, check_files, read_tokenizer
 from tercet.train.config import DataConfig, SourceConfig
-from tercet.train.examples import Examples
+from tercet.train.dataset import Examples
 from tests.kinds import KINDS, write_as
 
 ROWS: list[dict[str, Any]] = [

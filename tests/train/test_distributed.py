@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.train.test_run import write_rows
+from tests.train.test_trainer import write_rows
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = Path(__file__).with_name("devices.py")

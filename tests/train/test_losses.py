@@ -8,15 +8,15 @@ from torch import Tensor
 
 from tercet.config import Head
 from tercet.errors import InputError
+from tercet.train.config import LossConfig
 from tercet.train.losses import (
     Columns,
-    LossConfig,
     competitors,
     contrast,
     distillation,
     flops,
     info_nce,
-    log_shares,
+    log_probs,
     unified,
 )
 
@@ -44,16 +44,16 @@ def with_negatives(teacher: Tensor | None = None) -> Columns:
 
 
 def nce(scores: Tensor, columns: Columns) -> Tensor:
-    return info_nce(log_shares(scores, columns.mask, TAU), columns)
+    return info_nce(log_probs(scores, columns.mask, TAU), columns)
 
 
 def soft(scores: Tensor, teacher: Tensor, columns: Columns) -> Tensor:
-    target = log_shares(teacher, columns.mask, TAU).exp()
-    return distillation(log_shares(scores, columns.mask, TAU), target, columns)
+    target = log_probs(teacher, columns.mask, TAU).exp()
+    return distillation(log_probs(scores, columns.mask, TAU), target, columns)
 
 
 def both(scores: Tensor, columns: Columns, config: LossConfig) -> Tensor:
-    return contrast(scores, log_shares(scores, columns.mask, TAU), columns, config)
+    return contrast(scores, log_probs(scores, columns.mask, TAU), columns, config)
 
 
 def test_info_nce_is_its_formula_over_the_columns_that_compete() -> None:

@@ -11,18 +11,16 @@ from torch import Tensor
 from tercet.errors import ModelError
 from tercet.model import Backbone, BackboneConfig, Inputs, Layout
 from tercet.tokenizer import TokenBatch, Tokenizer
-from tercet.train import retromae
 from tercet.train.config import RetroConfig
 from tercet.train.retromae import (
     Decoder,
     LanguageHead,
     RetroMAE,
-    TokenLosses,
+    blockwise_cross_entropy,
     owners,
     seen,
     text_seeds,
 )
-from tercet.train.word_loss import blockwise_cross_entropy
 
 TEXTS = [
     "the river and the mountain",
@@ -178,12 +176,9 @@ def test_a_tokenizer_without_mask_is_refused(config: BackboneConfig) -> None:
 
 
 @pytest.mark.parametrize("blocks", [1 << 22, 64])
-def test_the_decoder_sees_cls_and_never_itself(
-    config: BackboneConfig, monkeypatch: pytest.MonkeyPatch, blocks: int
-) -> None:
-    monkeypatch.setattr(retromae, "PAIRS", blocks)
+def test_the_decoder_sees_cls_and_never_itself(config: BackboneConfig, blocks: int) -> None:
     torch.manual_seed(1)
-    decoder = Decoder(config, 0.5).eval()
+    decoder = Decoder(config, 0.5, pairs=blocks).eval()
     for parameter in decoder.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     layout = Layout([9, 12, 12, 5], padding=0.9)
@@ -210,9 +205,7 @@ def test_the_decoder_sees_cls_and_never_itself(
     assert 0.3 < reached / possible < 0.7  # and about half of the rest
 
 
-def test_blocks_and_padding_change_nothing(
-    config: BackboneConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_blocks_and_padding_change_nothing(config: BackboneConfig) -> None:
     torch.manual_seed(1)
     decoder = Decoder(config, 0.5)
     lengths = [9, 12, 12, 5, 30]
@@ -220,7 +213,7 @@ def test_blocks_and_padding_change_nothing(
     seeds = text_seeds(3, 0, np.arange(5))
     found = []
     for padding, pairs in ((0.0, 1 << 22), (5.0, 1 << 22), (0.0, 40), (5.0, 200)):
-        monkeypatch.setattr(retromae, "PAIRS", pairs)
+        decoder.pairs = pairs
         decoder.zero_grad()
         out = decoder(queries, keys, Layout(lengths, padding=padding), seeds)
         (out * queries).sum().backward()
@@ -236,8 +229,10 @@ def test_blocks_and_padding_change_nothing(
 # the whole
 
 
-def losses(model: RetroMAE, batch: TokenBatch, seeds: Tensor) -> TokenLosses:
-    out: TokenLosses = model(Inputs.of(batch), seeds)
+def losses(model: RetroMAE, batch: TokenBatch, seeds: Tensor) -> Tensor:
+    """The mean losses of encoder and decoder, (2,)."""
+    inputs = Inputs.of(batch)
+    out: Tensor = model(inputs, seeds) / torch.tensor(model.counts(inputs, seeds))
     return out
 
 
@@ -245,26 +240,21 @@ def gradients(model: RetroMAE) -> dict[str, Tensor]:
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
-def test_sub_batches_add_up_to_the_whole(
+def test_micro_batches_add_up_to_the_whole(
     config: BackboneConfig, tokenizer: Tokenizer, batch: TokenBatch, seeds: Tensor
 ) -> None:
     model = make(config, tokenizer)
     whole = losses(model, batch, seeds)
-    whole.mean().backward()
+    whole.sum().backward()
     expected = gradients(model)
     model.zero_grad()
-    totals = model.counts(Inputs.of(batch), seeds)
-    assert totals == (whole.encoder_tokens, whole.decoder_tokens)
-    order, loss = np.array([5, 0, 3, 1, 4, 2]), 0.0
-    parts: list[TokenLosses] = []
-    for some in (order[:1], order[1:4], order[4:]):
-        part = losses(model, batch.take(some), seeds[torch.from_numpy(some)])
-        part.mean(totals).backward()
-        loss += float(part.mean(totals).detach())
-        parts.append(part)
-    assert loss == pytest.approx(float(whole.mean().detach()), abs=1e-5)
-    joined = parts[0] + parts[1] + parts[2]
-    assert joined.facts() == pytest.approx(whole.facts(), abs=1e-4)
+    totals = torch.tensor(model.counts(Inputs.of(batch), seeds))
+    order, joined = np.array([5, 0, 3, 1, 4, 2]), torch.zeros(2)
+    for texts in (order[:1], order[1:4], order[4:]):
+        part = model(Inputs.of(batch.take(texts)), seeds[torch.from_numpy(texts)]) / totals
+        part.sum().backward()
+        joined += part.detach()
+    torch.testing.assert_close(joined, whole.detach())
     found = gradients(model)
     assert found.keys() == expected.keys() == dict(model.named_parameters()).keys()
     for name, want in expected.items():
@@ -275,23 +265,22 @@ def test_other_seeds_mask_other_tokens(
     config: BackboneConfig, tokenizer: Tokenizer, batch: TokenBatch, seeds: Tensor
 ) -> None:
     model = make(config, tokenizer)
-    one, again = losses(model, batch, seeds), losses(model, batch, seeds)
-    assert torch.equal(one.encoder, again.encoder)
-    assert torch.equal(one.decoder, again.decoder)
+    one = losses(model, batch, seeds)
+    assert torch.equal(one, losses(model, batch, seeds))
     other = losses(model, batch, text_seeds(1, 3, np.arange(len(TEXTS))))
-    assert (other.decoder - one.decoder).abs().item() > 1e-4
+    assert ((other - one).abs() > 1e-4).all()
 
 
 def test_it_runs_under_autocast(
     config: BackboneConfig, tokenizer: Tokenizer, batch: TokenBatch, seeds: Tensor
 ) -> None:
     model = make(config, tokenizer)
-    exact = losses(model, batch, seeds).facts()
+    exact = losses(model, batch, seeds)
     with torch.autocast("cpu", torch.bfloat16):
-        found = losses(model, batch, seeds)
-    found.mean().backward()
-    assert found.facts() == pytest.approx(exact, abs=0.05)
-    assert found.facts() != exact
+        rounded = losses(model, batch, seeds)
+    rounded.sum().backward()
+    torch.testing.assert_close(rounded, exact, rtol=0, atol=0.05)
+    assert not torch.equal(rounded, exact)
     assert all(grad.isfinite().all() for grad in gradients(model).values())
 
 
@@ -300,18 +289,15 @@ def test_it_learns_a_few_texts_by_heart(
 ) -> None:
     model = make(replace(config, dropout=0.1), tokenizer)
     optimiser = torch.optim.AdamW(model.parameters(), lr=5e-3)
-    seen_losses = []
+    curve = []
     for step in range(120):
-        found = losses(model, batch, text_seeds(0, step, np.arange(len(TEXTS))))
-        seen_losses.append(found.facts())
+        loss = losses(model, batch, text_seeds(0, step, np.arange(len(TEXTS))))
+        curve.append(loss.detach())
         optimiser.zero_grad()
-        found.mean().backward()
+        loss.sum().backward()
         optimiser.step()
-    first, last = seen_losses[0], seen_losses[-1]
-    assert first["encoder"] > 4
-    assert first["decoder"] > 4
-    assert last["encoder"] < 0.5 * first["encoder"]
-    assert last["decoder"] < 0.5 * first["decoder"]
+    assert (curve[0] > 4).all()
+    assert (curve[-1] < 0.5 * curve[0]).all()
 
 
 def test_the_decoder_needs_the_texts_own_cls(
@@ -319,7 +305,7 @@ def test_the_decoder_needs_the_texts_own_cls(
 ) -> None:
     """The decoder's loss alone sends a gradient into the trunk's last norm: through [CLS]."""
     model = make(config, tokenizer)
-    losses(model, batch, seeds).decoder.backward()
+    losses(model, batch, seeds)[1].backward()
     found = gradients(model)
     assert found["backbone.layers.0.norm2.weight"].abs().max() > 0
 

@@ -14,16 +14,16 @@ from tercet.errors import InputError
 from tercet.model import M3Model
 from tercet.split import text_key
 from tercet.tokenizer import Tokenizer
-from tercet.train import init, teacher
-from tercet.train.collate import Collator
+from tercet.train import start, teacher
+from tercet.train.batches import Collator
 from tercet.train.config import TrainConfig, from_tree
 from tercet.train.distributed import World
-from tercet.train.init import init_model, pooled_vectors, sample_states
-from tercet.train.objective import Known, pull, unlike
-from tercet.train.prepare import prepare
-from tercet.train.run import make_targets, train
-from tercet.train.split_batch import Batch, Kept
+from tercet.train.gradcache import Side
+from tercet.train.losses import Known, pull, unlike
+from tercet.train.plan import prepare
+from tercet.train.start import make_start, pooled_vectors, sample_states
 from tercet.train.teacher import TeachConfig, TeacherVectors, teach
+from tercet.train.trainer import make_targets, train
 from tests.conftest import WORDS
 
 ENGLISH = [" ".join(WORDS[at : at + 6]) for at in range(0, 60, 2)]
@@ -34,7 +34,7 @@ PLAIN = TeachConfig(directions=0)
 @pytest.fixture(autouse=True)
 def exact(monkeypatch: pytest.MonkeyPatch) -> None:
     """Products in float32, whatever this machine could do."""
-    for module in (teacher, init):
+    for module in (teacher, start):
         monkeypatch.setattr(module, "multiplies_bfloat16", lambda: False)
 
 
@@ -116,7 +116,7 @@ def test_tokens_of_another_vocabulary_take_the_vector_of_the_token_that_covers_t
 ) -> None:
     small = tmp_path / "small"
     size = tiny.tokenizer.vocabulary - 60
-    init_model(model, small, vocabulary=size, rows=[rows], alpha=1.0, prior=0.0)
+    make_start(model, small, vocabulary=size, rows=[rows], alpha=1.0, prior=0.0)
     student = read_checkpoint(small).tokenizer
     text = next(t for t in ENGLISH + GERMAN if len(student.contents([t])[0]) > 6)
     path = tmp_path / "one.jsonl"
@@ -153,6 +153,7 @@ def test_what_tells_languages_apart_is_taken_out(rows: Path, model: Path, tmp_pa
 def test_a_killed_run_goes_on(
     rows: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(teacher, "BLOCK", 16)
     reads: list[int] = []
     whole = teacher._TercetReader.read
 
@@ -164,10 +165,11 @@ def test_a_killed_run_goes_on(
 
     monkeypatch.setattr(teacher._TercetReader, "read", read)
     with pytest.raises(KeyboardInterrupt):
-        teach([rows], model, tmp_path / "taught", PLAIN, student=model, block=16)
+        teach([rows], model, tmp_path / "taught", PLAIN, student=model)
     assert not (tmp_path / "taught").exists()
-    teach([rows], model, tmp_path / "taught", PLAIN, student=model, block=16)
+    teach([rows], model, tmp_path / "taught", PLAIN, student=model)
     assert sum(reads) == 70 + 16  # the part that was being read is read twice
+    monkeypatch.setattr(teacher._TercetReader, "read", whole)
     teach([rows], model, tmp_path / "again", PLAIN, student=model)
     both = [TeacherVectors.load(tmp_path / name) for name in ("taught", "again")]
     assert np.array_equal(both[0].keys, both[1].keys)
@@ -179,7 +181,7 @@ def test_translations_are_drawn_to_their_english_side(
 ) -> None:
     run = config(rows, model, taught, tmp_path / "run")
     ready = prepare(run, World.start("cpu"))
-    targets = make_targets(run, ready)
+    targets = make_targets(ready)
     for row in range(len(ready.examples)):
         if not ready.examples.parallel[row]:
             continue
@@ -348,16 +350,16 @@ def test_rarities_meet_their_tokens(
     run = config(rows, model, taught, tmp_path / "run", teacher={"path": str(taught), "rarity": 1.0,
                  "dense": 0.0, "tokens": 0.0})  # fmt: skip
     ready = prepare(run, World.start("cpu"))
-    targets = make_targets(run, ready)
+    targets = make_targets(ready)
     places = np.arange(len(ready.examples.keys))[::-1].copy()
-    batch = Batch(Collator(ready.examples, tokenizer, run.data, seed=0).texts(places, 0), most=None)
+    batch = Side(Collator(ready.examples, tokenizer, run.data, seed=0).texts(places, 0), most=None)
     offsets, rarity = targets.vectors.token_offsets, targets.vectors.rarity
     weights = []
     for text in batch.order:
         row = targets.own[places[text]]
         weights += [9.0, *rarity[offsets[row] : offsets[row + 1]].tolist()]  # [CLS] first
     multi = torch.ones(len(batch.multi_owners), targets.vectors.tokens.shape[1])
-    encoded = batch.encoded(Kept(None, torch.tensor(weights), multi))
+    encoded = batch.representations({"sparse": torch.tensor(weights), "multi": multi})
     _, facts = pull(targets, run.teacher, [(encoded, places)], World.start("cpu"))
     assert float(facts["teacher_rarity"]) == 0.0
 

@@ -34,9 +34,9 @@ from tercet.mining.config import MineConfig
 if TYPE_CHECKING:
     from tercet.mining import Answers
     from tercet.train.config import TrainConfig
-    from tercet.train.init import InitReport
     from tercet.train.plan import Plan
-    from tercet.train.prune_vocab import PruneReport
+    from tercet.train.start import StartReport
+    from tercet.train.trim import TrimReport
 
 STOPPED = 128  # and the signal's number, as shells have it
 
@@ -79,15 +79,15 @@ def train(
       to DIR: Folder of the run.
       dry_run: Print the plan and stop.
       resume: Go on from the newest checkpoint in --to.
-      show: Print the whole config and stop.
+      show: Print the whole config, each field explained, and stop.
     """
-    from tercet.train.config import to_tree
-    from tercet.train.loop import Stopped
-    from tercet.train.run import train as run
+    from tercet.train.config import to_toml
+    from tercet.train.trainer import Stopped
+    from tercet.train.trainer import train as run
 
     config = _config(recipe, settings, rows, dev, model, to, resumed=resume)
     if show:
-        click.echo(_toml(to_tree(config)))
+        click.echo(to_toml(config), nl=False)
         return None
     if dry_run:
         _dry_run(config, as_json)
@@ -127,14 +127,13 @@ def _config(
     resumed: bool,
 ) -> "TrainConfig":
     from tercet.train import config as configs
-    from tercet.train.recipes import RECIPES
 
     kept = Path(to) / "config.json" if to else None
     tree: dict[str, Any]
     if resumed and kept is not None and kept.is_file():
         tree, where = _kept(kept), str(kept)
-    elif recipe in RECIPES:
-        tree, where = configs.to_tree(RECIPES[recipe]()), recipe
+    elif recipe in configs.RECIPES:
+        tree, where = configs.to_tree(configs.recipe(recipe)), recipe
     else:
         tree, where = configs.read_tree(Path(recipe)), recipe
     data = tree.setdefault("data", {})
@@ -173,8 +172,7 @@ def _miner(config: "TrainConfig") -> "Answers":
 
 def _dry_run(config: "TrainConfig", as_json: bool) -> None:
     from tercet.train.distributed import World
-    from tercet.train.plan import make_plan
-    from tercet.train.prepare import prepare
+    from tercet.train.plan import make_plan, prepare
 
     world = World.start(config.device or None)
     try:
@@ -239,12 +237,6 @@ def _sentence(line: dict[str, Any]) -> str:
         f" ({', '.join(losses)}), norm {line['norm']:.2f}, {line['tokens_per_s']:,} tokens/s,"
         f" {line['memory_mb']:,} MB"
     )
-
-
-def _toml(tree: dict[str, Any]) -> str:
-    import tomli_w
-
-    return tomli_w.dumps(tree).rstrip()
 
 
 def _number_or_none(value: str) -> float | None:
@@ -483,10 +475,10 @@ def init(
     import torch
 
     from tercet.checkpoint import EMBEDDINGS
-    from tercet.train.init import init_model
+    from tercet.train.start import make_start
 
     with Meter("init") as meter:
-        report = init_model(
+        report = make_start(
             source,
             to,
             vocabulary=vocabulary,
@@ -510,7 +502,7 @@ def init(
         click.echo("\n".join(_init_lines(to, report)))
 
 
-def _init_lines(target: Path, report: "InitReport") -> list[str]:
+def _init_lines(target: Path, report: "StartReport") -> list[str]:
     """What each step did, for people."""
     before, after = report.vocabulary
     out = [
@@ -575,12 +567,12 @@ def trim(
           words weighs n^0.3.  [default: what most texts have]
       sample N: Texts that both models encode, to compare.
     """
-    from tercet.train.prune_vocab import prune_vocab
+    from tercet.train.trim import trim as run
 
     if balanced and vocabulary is None:
         raise click.UsageError("--balanced says which pieces to keep: give --vocabulary too")
     with Meter("texts") as meter:
-        report = prune_vocab(
+        report = run(
             model,
             to,
             rows,
@@ -596,7 +588,7 @@ def trim(
         click.echo("\n".join(_trim_lines(to, report)))
 
 
-def _trim_lines(target: Path, report: "PruneReport") -> list[str]:
+def _trim_lines(target: Path, report: "TrimReport") -> list[str]:
     """What happened, for people."""
     before, after = report.before, report.after
     out = [

@@ -1,7 +1,7 @@
 """What a training run is: one tree of frozen dataclasses, read from TOML, any field set by name.
 
-Knows nothing of models or data; conflicts are refused by the name of the field when the tree is
-built, and an unknown key is an error.
+Every field carries a line that explains it, and its bounds. The stages of the paper are three named
+recipes at the end. Knows nothing of models or data.
 """
 
 import dataclasses
@@ -9,15 +9,15 @@ import json
 import math
 import re
 import tomllib
-import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
+
+import tomli_w
 
 from tercet.config import HEADS, MAX_LENGTH, Head
 from tercet.errors import InputError
-from tercet.train.losses import LossConfig
 
 # Upper bounds of the length groups, in tokens. Source: M3 paper, table 8 (method.md).
 LENGTHS = (500, 1000, 2000, 3000, 4000, 5000, 6000, 7000, 8192)
@@ -26,29 +26,57 @@ CONFIG, DONE, REFRESH = "config.json", "DONE", "refresh"
 MODEL, READY, ANSWER, FAILED = "model", "READY", "negatives.jsonl", "FAILED"
 MANY = 1e12  # as good as no bound
 PARTS = ("words", "positions", "layers", "sparse", "multi")  # of a model, that may be frozen
-STAGES = ("align", "retromae", "contrastive", "unified")
 # Fields of which exactly one says how long a run or how large a batch is.
 EITHER = (("steps", "epochs"), ("batch.sizes", "batch.rows", "batch.tokens"))
 
 
-@dataclass(frozen=True)
-class SourceConfig:
-    """Rows of one kind: their files, and how they take part."""
+def option(default: Any, text: str, low: float | None = None, high: float = MANY) -> Any:
+    """A field with the line that explains it; a number lies between low and high, both allowed."""
+    return field(default=default, metadata={"text": text, "low": low, "high": high})
 
-    files: tuple[str, ...]  # .jsonl(.gz, .xz, .zst), .parquet, or a Hugging Face datasets folder
-    name: str = ""  # in reports; the first file's name without suffixes if empty
-    weight: float = 1.0  # how often a row is drawn in an epoch
-    heads: tuple[Head, ...] = ()  # trained on it; none named: all, but no sparse for parallel text
-    in_batch_negatives: bool = True  # False: a query meets its own negatives alone
-    by_language: bool = False  # one language in each batch
+
+@dataclass(frozen=True)
+class _Table:
+    """Refuses a field outside its bounds by its name."""
+
+    TABLE: ClassVar[str] = ""  # name in the tree, with a dot
 
     def __post_init__(self) -> None:
-        if not self.files:
-            raise InputError("data.sources: a source needs files")
-        if not all(self.files):
-            raise InputError("data.sources: files holds an empty name")
-        _within("data.sources: ", self, weight=(1e-6, MANY))
-        _known_heads("data.sources: heads", self.heads)
+        hints = get_type_hints(type(self))
+        for known in dataclasses.fields(self):
+            name, value, kind = known.name, getattr(self, known.name), hints[known.name]
+            low, high = known.metadata.get("low"), known.metadata.get("high", MANY)
+            if low is not None and not (math.isfinite(value) and low <= value <= high):
+                upper = "" if high == MANY else f" and at most {high:g}"
+                raise self.wrong(f"{name} is at least {low:g}{upper}, got {value}")
+            if get_origin(kind) is Literal and value not in get_args(kind):
+                raise self.wrong(f"{name} is one of {', '.join(get_args(kind))}, got {value!r}")
+            if name == "heads" and not set(value) <= set(HEADS):
+                raise self.wrong(f"heads are any of {', '.join(HEADS)}, got {list(value)}")
+
+    def wrong(self, text: str) -> InputError:
+        """The error of a field."""
+        return InputError(f"{self.TABLE}{text}")
+
+
+@dataclass(frozen=True)
+class SourceConfig(_Table):
+    """Rows of one kind: their files, and how they take part."""
+
+    TABLE = "data.sources: "
+    files: tuple[str, ...] = option(
+        (), ".jsonl(.gz, .xz, .zst), .parquet, or a Hugging Face datasets folder"
+    )
+    name: str = option("", "in reports; empty: the first file's name without suffixes")
+    weight: float = option(1.0, "how often a row is drawn in an epoch", 1e-6)
+    heads: tuple[Head, ...] = option((), "trained on these rows; none named: what the stage trains")
+    in_batch_negatives: bool = option(True, "false: a query meets its own negatives alone")
+    by_language: bool = option(False, "one language in each batch")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.files or not all(self.files):
+            raise self.wrong("a source needs files, none with an empty name")
 
     @property
     def label(self) -> str:
@@ -57,225 +85,259 @@ class SourceConfig:
 
 
 @dataclass(frozen=True)
-class DataConfig:
+class DataConfig(_Table):
     """Where rows come from and how much of a text is read."""
 
-    sources: tuple[SourceConfig, ...] = ()
-    dev: tuple[str, ...] = ()  # files of held-out rows, for evaluation while training
-    cache: str = ""  # folder of tokenised rows; empty: in the user's cache folder
-    query_tokens: int = 512  # special tokens counted (paper: queries up to 512)
-    passage_tokens: int = MAX_LENGTH  # paper: passages up to 8,192
-    query_prefix: str = ""  # put before every query; M3 has none
-    passage_prefix: str = ""
-    negatives: int = 7  # hard negatives drawn for a query (paper); 0: none
-    shuffle_segments: float = 0.002  # share of passages cut in three and reordered (paper)
-    temperature: float = 1.0  # sources are drawn by rows ** temperature; 1 keeps proportions
-
-    def __post_init__(self) -> None:
-        _within(
-            "data.",
-            self,
-            query_tokens=(3, MANY),  # [CLS] and </s> count
-            passage_tokens=(3, MANY),
-            negatives=(0, MANY),
-            shuffle_segments=(0, 1),
-            temperature=(0, 1),
-        )
+    TABLE = "data."
+    sources: tuple[SourceConfig, ...] = option((), "files of rows")
+    dev: tuple[str, ...] = option((), "files of held-out rows, for evaluation while training")
+    cache: str = option("", "folder of tokenised rows; empty: in the user's cache folder")
+    query_tokens: int = option(512, "read of a query, special ones counted (paper: 512)", 3)
+    passage_tokens: int = option(MAX_LENGTH, "read of a passage (paper: 8,192)", 3)
+    query_prefix: str = option("", "put before every query; empty: the model's own (M3: none)")
+    passage_prefix: str = option("", "put before every passage; empty: the model's own (M3: none)")
+    negatives: int = option(7, "hard negatives drawn for a query (paper: 7); 0: none", 0)
+    shuffle_segments: float = option(
+        0.002, "share of passages cut in three and reordered (paper: 0.002)", 0, 1
+    )
+    temperature: float = option(
+        1.0, "sources are drawn by rows ** temperature; 1 keeps proportions", 0, 1
+    )
 
 
 @dataclass(frozen=True)
-class BatchConfig:
+class BatchConfig(_Table):
     """Length groups and the rows of a batch in each, over all devices."""
 
-    lengths: tuple[int, ...] = LENGTHS  # upper bounds of a row's longest text
-    sizes: tuple[int, ...] = ()  # rows, one for each length; or
-    rows: int = 0  # the same rows for all; or
-    tokens: int = 0  # a token budget from which the rows of a group follow
-    accumulate: int = 1  # batches of one optimiser step, each with its own negatives
-    sub_batch_tokens: int = 0  # tokens encoded at once; 0: from memory_gb
-    memory_gb: float = 0.0  # for activations, from which sub_batch_tokens follow; 0: no split
-    checkpointing: bool = False  # recompute each layer in the backward pass
+    TABLE = "batch."
+    lengths: tuple[int, ...] = option(LENGTHS, "upper bounds of a row's longest text, in tokens")
+    sizes: tuple[int, ...] = option((), "rows of a batch, one for each of lengths; or set rows")
+    rows: int = option(0, "rows of a batch, the same for all lengths; or set tokens", 0)
+    tokens: int = option(0, "tokens of a batch, from which its rows follow", 0)
+    accumulate: int = option(1, "batches of one step, each with its own negatives", 1)
+    sub_batch_tokens: int = option(0, "tokens encoded at once; 0: from memory_gb", 0)
+    memory_gb: float = option(
+        0.0, "for activations, from which sub_batch_tokens follow; 0: no split", 0
+    )
+    checkpointing: bool = option(False, "recompute each layer in the backward pass")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.lengths or list(self.lengths) != sorted(set(self.lengths)):
-            raise InputError(f"batch.lengths must rise, got {list(self.lengths)}")
+            raise self.wrong(f"lengths must rise, got {list(self.lengths)}")
         given = [name for name in ("sizes", "rows", "tokens") if getattr(self, name)]
         if len(given) != 1:
-            raise InputError(
-                "batch: set exactly one of sizes, rows and tokens"
-                + (f", not {' and '.join(given)}" if given else "")
-            )
+            but = f", not {' and '.join(given)}" if given else ""
+            raise InputError(f"batch: set exactly one of sizes, rows and tokens{but}")
         if self.sizes and len(self.sizes) != len(self.lengths):
-            raise InputError(
-                f"batch.sizes has {len(self.sizes)} entries, batch.lengths {len(self.lengths)}"
-            )
-        if min((*self.sizes, *([self.rows] if self.rows else [])), default=2) < 2:
+            raise self.wrong(f"sizes has {len(self.sizes)} entries, lengths {len(self.lengths)}")
+        if 1 in (*self.sizes, self.rows) or min(self.sizes, default=2) < 2:
             raise InputError("batch: a batch needs at least 2 rows, to be each other's negatives")
-        _within(
-            "batch.",
-            self,
-            rows=(0, MANY),
-            tokens=(0, MANY),
-            accumulate=(1, MANY),
-            sub_batch_tokens=(0, MANY),
-            memory_gb=(0, MANY),
-        )
+
+
+@dataclass(frozen=True)
+class LossConfig(_Table):
+    """Weights and temperatures of the unified loss; the defaults are the paper's."""
+
+    TABLE = "loss."
+    temperature: float = option(0.02, "of every score, tau (reference configuration)", 1e-9)
+    dense: float = option(1.0, "w1, of dense in the sum of scores (paper v4)", 0)
+    sparse: float = option(0.3, "w2", 0)
+    multi: float = option(1.0, "w3", 0)
+    dense_loss: float = option(1.0, "lambda1, of the dense loss (paper v4)", 0)
+    sparse_loss: float = option(0.1, "lambda2: a fresh sparse head scores badly at first", 0)
+    multi_loss: float = option(1.0, "lambda3", 0)
+    distillation: bool = option(True, "self-distillation, from distil_from on")
+    distil_from: int | Literal["auto"] = option(
+        "auto", "step; auto: 6,000 (paper), or a quarter of the steps if that is less"
+    )
+    teacher: Literal["kl_div", "m3_kd"] = option(
+        "kl_div", "rows' outside scores: beside InfoNCE, or (m3_kd) in its place"
+    )
+    teacher_weight: float = option(1.0, "of the outside scores' loss (reference: 1)", 0)
+    teacher_temperature: float = option(1.0, "of the outside scores (reference: 1)", 1e-9)
+    dense_sizes: tuple[int, ...] = option(
+        (), "Matryoshka: leading sizes trained beside the whole vector"
+    )
+    multi_sizes: tuple[int, ...] = option((), "the same of the multi-vector head")
+    flops: float = option(
+        0.0, "weight of the sparse head's FLOPS term (SPLADE, arXiv 2107.05720)", 0
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if min(self.dense_sizes + self.multi_sizes, default=1) < 1:
+            raise self.wrong("dense_sizes and multi_sizes hold sizes of at least 1")
+
+    def start(self, steps: int) -> int:
+        """The step from which the loss has self-distillation, `steps` where it never has.
+
+        Raises InputError where the configured step is at or beyond the end.
+        """
+        if not self.distillation:
+            return steps
+        if self.distil_from == "auto":
+            return min(6000, steps // 4)
+        if not 0 <= self.distil_from < steps:
+            raise self.wrong(
+                f"distil_from = {self.distil_from}, but the run has {steps} steps: set an earlier"
+                ' one, "auto", or loss.distillation = false'
+            )
+        return self.distil_from
 
 
 def frozen_layers(part: str) -> range:
     """The layers, from 0, that a part such as "layers 5-12" names, counted from 1 as people do."""
-    found = re.fullmatch(r"layers (\d+)-(\d+)", part)
-    return range(int(found[1]) - 1, int(found[2])) if found and int(found[1]) else range(0)
+    match = re.fullmatch(r"layers (\d+)-(\d+)", part)
+    return range(int(match[1]) - 1, int(match[2])) if match and int(match[1]) else range(0)
 
 
 @dataclass(frozen=True)
-class OptimiserConfig:
+class OptimiserConfig(_Table):
     """AdamW and its schedule."""
 
-    lr: float = 1e-5  # paper, fine-tuning
-    embedding_lr: float = -1.0  # of the word embeddings; 0 freezes them, below 0 is lr
-    frozen: tuple[str, ...] = ()  # parts that stay as they are: any of PARTS, or layers 5-12
-    weight_decay: float = 0.01  # of matrices; norms and biases have none
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-8
-    warmup: float = 0.1  # share of the steps
-    schedule: Literal["linear", "cosine", "constant"] = "linear"
-    clip: float = 1.0  # largest norm of the gradient; 0: none
+    TABLE = "optimiser."
+    lr: float = option(1e-5, "learning rate at its peak (paper, fine-tuning: 1e-5)", 1e-12)
+    embedding_lr: float = option(
+        -1.0, "of the word embeddings; 0 freezes them, below 0 is lr", -MANY
+    )
+    frozen: tuple[str, ...] = option(
+        (), f"parts that stay as they are: any of {', '.join(PARTS)}, or such as layers 5-12"
+    )
+    weight_decay: float = option(0.01, "of matrices; norms and biases have none", 0)
+    betas: tuple[float, float] = option((0.9, 0.999), "of AdamW")
+    eps: float = option(1e-8, "of AdamW", 1e-12, 1)
+    warmup: float = option(0.1, "share of the steps in which the rate rises", 0, 0.999)
+    schedule: Literal["linear", "cosine", "constant"] = option("linear", "after the warm-up")
+    clip: float = option(1.0, "largest norm of the gradient; 0: none", 0)
 
     def __post_init__(self) -> None:
-        _within(
-            "optimiser.",
-            self,
-            lr=(1e-12, MANY),
-            embedding_lr=(-MANY, MANY),
-            weight_decay=(0, MANY),
-            eps=(1e-12, 1),
-            warmup=(0, 0.999),
-            clip=(0, MANY),
-        )
+        super().__post_init__()
         if not all(0 <= beta < 1 for beta in self.betas):
-            raise InputError(f"optimiser.betas lie between 0 and 1, got {list(self.betas)}")
+            raise self.wrong(f"betas lie between 0 and 1, got {list(self.betas)}")
         for part in self.frozen:
             if part not in PARTS and not frozen_layers(part):
-                raise InputError(
-                    f"optimiser.frozen: {part!r} is none of {', '.join(PARTS)}, and no layers such"
-                    " as 'layers 5-12'"
+                raise self.wrong(
+                    f"frozen: {part!r} is none of {', '.join(PARTS)}, and no layers such as"
+                    " 'layers 5-12'"
                 )
-        if self.schedule not in ("linear", "cosine", "constant"):
-            raise InputError(
-                f"optimiser.schedule is linear, cosine or constant, got {self.schedule!r}"
-            )
 
 
 @dataclass(frozen=True)
-class RetroConfig:
+class RetroConfig(_Table):
     """The masks of RetroMAE (Xiao et al. 2022)."""
 
-    encoder_mask: float = 0.3
-    decoder_mask: float = 0.5
-    positions: int = 8194  # rows that the position table is extended to, where it has fewer
-
-    def __post_init__(self) -> None:
-        _within("retromae.", self, encoder_mask=(0.01, 0.99), decoder_mask=(0.01, 0.99))
-        _within("retromae.", self, positions=(3, MANY))
+    TABLE = "retromae."
+    encoder_mask: float = option(0.3, "share of tokens hidden from the encoder", 0.01, 0.99)
+    decoder_mask: float = option(0.5, "share of tokens hidden from the decoder", 0.01, 0.99)
+    positions: int = option(
+        8194, "rows that the position table is extended to, where it has fewer", 3
+    )
 
 
 @dataclass(frozen=True)
-class NegativesConfig:
+class NegativesConfig(_Table):
     """Hard negatives found again while training (ANCE)."""
 
-    every: int = 0  # steps between two refreshes; 0: the files' own negatives
-    by: Literal["self", "other"] = "self"  # mined in this process, or by `tercet mine --follow`
-    number: int = 15  # kept for a query
-    first: int = 2  # the range of ranks from which they are drawn
-    last: int = 200
-    heads: tuple[Head, ...] = ("dense",)  # whose candidates are united
-    limit: float = 0.95  # a negative scores at most so much of the positive's score
+    TABLE = "negatives."
+    every: int = option(0, "steps between two refreshes; 0: the files' own negatives", 0)
+    by: Literal["self", "other"] = option(
+        "self", "mined in this process, or (other) by `tercet mine --follow`"
+    )
+    number: int = option(15, "kept for a query", 1)
+    first: int = option(2, "the range of ranks from which they are drawn", 1)
+    last: int = option(200, "its end", 1)
+    heads: tuple[Head, ...] = option(("dense",), "whose candidates are united")
+    limit: float = option(
+        0.95, "a negative scores at most so much of the positive's score", 0.01, 1
+    )
 
     def __post_init__(self) -> None:
-        _within("negatives.", self, every=(0, MANY), number=(1, MANY), first=(1, MANY))
-        _within("negatives.", self, last=(self.first, MANY), limit=(0.01, 1))
+        super().__post_init__()
+        if self.last < self.first:
+            raise self.wrong(f"last is at least first ({self.first}), got {self.last}")
         if not self.heads:
-            raise InputError("negatives.heads names no head to find them by")
-        _known_heads("negatives.heads", self.heads)
+            raise self.wrong("heads names no head to find them by")
 
 
 @dataclass(frozen=True)
-class TeacherConfig:
-    """What is learned from the vectors of a teacher (`tercet data teach`), beside the stage's loss.
+class TeacherConfig(_Table):
+    """What is learned from the vectors of a teacher, each part with a weight."""
 
-    Each part has a weight. Stage align learns from the teacher alone.
-    """
-
-    path: str = ""  # folder of `tercet data teach`; empty: no teacher
-    dense: float = 1.0  # cosine distance of dense vectors to the teacher's
-    tokens: float = 1.0  # the same of multi-vectors, where the folder has tokens
-    rarity: float = 0.0  # squared distance of sparse weights to how rare a token is
-    scores: float = 0.0  # cross entropy of each head's scores in the batch with the teacher's,
-    # heads weighted as in the loss
-    relations: float = 0.0  # cross entropy of a text's likeness to all of the batch, as the teacher
-    # has it, which weighs what tells texts apart more than what all have in common
-    temperature: float = 0.02  # of the teacher's scores and relations
-    margin: float = -1.0  # passages that the teacher scores above the positive's score less this
-    # are no negatives (GIST, Solatorio 2024, arXiv 2402.16829); below 0: all stay
-
-    def __post_init__(self) -> None:
-        _within("teacher.", self, dense=(0, MANY), tokens=(0, MANY), rarity=(0, MANY))
-        _within("teacher.", self, scores=(0, MANY), relations=(0, MANY), margin=(-1, 2))
-        _within("teacher.", self, temperature=(1e-6, MANY))
+    TABLE = "teacher."
+    path: str = option("", "folder of `tercet data teach`; empty: no teacher")
+    dense: float = option(1.0, "weight of the cosine distance of dense vectors to the teacher's", 0)
+    tokens: float = option(1.0, "the same of multi-vectors, where the folder has tokens", 0)
+    rarity: float = option(
+        0.0, "weight of the squared distance of sparse weights to how rare a token is", 0
+    )
+    scores: float = option(
+        0.0, "weight of the cross entropy of each head's scores in the batch with the teacher's", 0
+    )
+    relations: float = option(
+        0.0, "weight of the cross entropy of a text's likeness to all of the batch", 0
+    )
+    temperature: float = option(0.02, "of the teacher's scores and relations", 1e-6)
+    margin: float = option(
+        -1.0,
+        "passages that the teacher scores above the positive's score less this are no negatives"
+        " (GIST, arXiv 2402.16829); below 0: all stay",
+        -1,
+        2,
+    )
 
 
 @dataclass(frozen=True)
-class RunConfig:
+class RunConfig(_Table):
     """How the run is watched and kept."""
 
-    report_every: int = 10  # steps between two lines of metrics.jsonl
-    evaluate_every: int = 0  # steps between two evaluations on data.dev; 0: at the end alone
-    save_every: int = 500  # steps between two checkpoints
-    keep: int = 2  # checkpoints kept, the newest ones
-    dev_queries: int = 500  # of each dev file
-    tensorboard: bool = False  # needs tercet[tensorboard]
-
-    def __post_init__(self) -> None:
-        _within("run.", self, report_every=(1, MANY), save_every=(1, MANY), keep=(1, MANY))
-        _within("run.", self, evaluate_every=(0, MANY), dev_queries=(2, MANY))
+    TABLE = "run."
+    report_every: int = option(10, "steps between two lines of metrics.jsonl", 1)
+    evaluate_every: int = option(
+        0, "steps between two evaluations on data.dev; 0: at the start and the end alone", 0
+    )
+    save_every: int = option(500, "steps between two checkpoints", 1)
+    keep: int = option(2, "checkpoints kept, the newest ones", 1)
+    dev_queries: int = option(500, "questions of each dev file", 2)
+    tensorboard: bool = option(False, "needs tercet[tensorboard]")
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(_Table):
     """One stage of training."""
 
-    stage: Literal["align", "retromae", "contrastive", "unified"] = "unified"
-    model: str = ""  # folder or hub id that it starts from; empty: the bundled model
-    to: str = ""  # folder of the run: checkpoints, metrics, and the model at the end
-    steps: int = 0  # optimiser steps; or
-    epochs: float = 0.0  # passes over the rows
-    seed: int = 0
-    device: str = ""  # empty: a GPU where there is one
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # of products; weights are float32
-    compile: bool = False  # torch.compile of the trunk; benchmarks/compiled.py shows if it pays
-    threads: int = 0  # of the CPU; 0: torch's choice
-    multi: int = 0  # size of a fresh multi-vector head, where the model lacks one; 0: H
-    dropout: float = -1.0  # of the trunk; below 0: what the checkpoint says
-    blend: float = 1.0  # share of the trained weights in their mean with the start's, at the end
+    stage: Literal["align", "retromae", "contrastive", "unified"] = option(
+        "unified", "align (to a teacher), retromae, contrastive or unified"
+    )
+    model: str = option("", "folder or hub id that it starts from; empty: the bundled model")
+    to: str = option("", "folder of the run: checkpoints, metrics, and the model at the end")
+    steps: int = option(0, "optimiser steps; or set epochs", 0)
+    epochs: float = option(0.0, "passes over the rows", 0)
+    seed: int = option(0, "of all that is drawn", 0, 2**63)
+    device: str = option("", "empty: a GPU where there is one")
+    dtype: Literal["auto", "float32", "bfloat16"] = option(
+        "auto", "of products; weights are float32"
+    )
+    compile: bool = option(False, "torch.compile of the trunk; benchmarks/compiled.py: if it pays")
+    threads: int = option(0, "of the CPU; 0: torch's choice", 0, 4096)
+    multi: int = option(0, "size of a fresh multi-vector head; 0: as the dense one", 0)
+    dropout: float = option(-1.0, "of the trunk; below 0: what the checkpoint says", -1, 0.99)
+    blend: float = option(
+        1.0, "share of the trained weights in their mean with the start's, at the end", 0.01, 1
+    )
     data: DataConfig = field(default_factory=DataConfig)
     batch: BatchConfig = field(default_factory=lambda: BatchConfig(rows=32))
     loss: LossConfig = field(default_factory=LossConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     retromae: RetroConfig = field(default_factory=RetroConfig)
     negatives: NegativesConfig = field(default_factory=NegativesConfig)
-    teacher: TeacherConfig = field(default_factory=lambda: TeacherConfig())
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
     run: RunConfig = field(default_factory=RunConfig)
 
     def __post_init__(self) -> None:
-        if self.stage not in STAGES:
-            raise InputError(f"stage is one of {', '.join(STAGES)}, got {self.stage!r}")
+        super().__post_init__()
         if (self.steps > 0) == (self.epochs > 0):
             raise InputError("set either steps or epochs, above 0")
-        if self.dtype not in ("auto", "float32", "bfloat16"):
-            raise InputError(f"dtype is auto, float32 or bfloat16, got {self.dtype!r}")
-        _within("", self, steps=(0, MANY), epochs=(0, MANY), seed=(0, 2**63), threads=(0, 4096))
-        _within("", self, multi=(0, MANY), dropout=(-1, 0.99), blend=(0.01, 1))
         if self.stage == "align" and not self.teacher.path:
             raise InputError("stage align learns from a teacher: set teacher.path")
         if self.teacher.path and self.teacher.tokens and self.data.shuffle_segments:
@@ -288,19 +350,7 @@ class TrainConfig:
             self.loss.start(self.steps)
 
 
-def _within(where: str, config: Any, **bounds: tuple[float, float]) -> None:
-    """Raises InputError for a field that is not finite or outside its bounds, both allowed."""
-    for name, (low, high) in bounds.items():
-        value = getattr(config, name)
-        if not math.isfinite(value) or not low <= value <= high:
-            upper = "" if high == MANY else f" and at most {high:g}"
-            raise InputError(f"{where}{name} is at least {low:g}{upper}, got {value}")
-
-
-def _known_heads(where: str, heads: Sequence[str]) -> None:
-    unknown = [head for head in heads if head not in HEADS]
-    if unknown:
-        raise InputError(f"{where}: {unknown[0]!r} is none of {', '.join(HEADS)}")
+# Trees and TOML
 
 
 def read_tree(path: Path) -> dict[str, Any]:
@@ -330,12 +380,12 @@ def from_tree(
         name, equals, text = setting.partition("=")
         if not equals or not name:
             raise InputError(f"--set takes name=value, got {setting!r}")
-        put(joined, name.strip().split("."), parse_value(text.strip()), setting)
+        _put(joined, name.strip().split("."), _parsed(text.strip()), setting)
     config: TrainConfig = build(TrainConfig, joined, where)
     return config
 
 
-def parse_value(text: str) -> Any:
+def _parsed(text: str) -> Any:
     """A TOML value; what is none is a string."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
@@ -343,7 +393,7 @@ def parse_value(text: str) -> Any:
         return text
 
 
-def put(tree: dict[str, Any], names: Sequence[str], value: Any, setting: str) -> None:
+def _put(tree: dict[str, Any], names: Sequence[str], value: Any, setting: str) -> None:
     """Sets a field of nested mappings; a number picks an entry of a list."""
     here: Any = tree
     for name in names[:-1]:
@@ -362,40 +412,36 @@ def put(tree: dict[str, Any], names: Sequence[str], value: Any, setting: str) ->
 
 def build(kind: Any, value: Any, where: str) -> Any:
     """A value of a field's type from what TOML has; raises InputError naming the field."""
+    origin, options = get_origin(kind), get_args(kind)
     if dataclasses.is_dataclass(kind):
         if not isinstance(value, Mapping):
             raise InputError(f"{where}: expected a table, got {value!r}")
         hints = get_type_hints(kind)
-        unknown = sorted(set(value) - set(hints))
-        if unknown:
+        names = [each.name for each in dataclasses.fields(kind)]
+        if unknown := sorted(set(value) - set(names)):
             raise InputError(
-                f"{where}: unknown field {unknown[0]!r} (there are {', '.join(hints)})"
+                f"{where}: unknown field {unknown[0]!r} (there are {', '.join(names)})"
             )
         parts = {name: build(hints[name], part, f"{where}: {name}") for name, part in value.items()}
         try:
             return kind(**parts)  # type: ignore[operator]
-        except TypeError as error:
-            raise InputError(f"{where}: {error}") from error
         except InputError as error:
             raise InputError(f"{where}: {error}") from error
-    origin, options = get_origin(kind), get_args(kind)
     if origin is tuple:
         if not isinstance(value, list | tuple):
             raise InputError(f"{where}: expected a list, got {value!r}")
-        if options[-1] is Ellipsis:
-            return tuple(build(options[0], part, where) for part in value)
-        if len(value) != len(options):
-            raise InputError(f"{where}: expected {len(options)} values, got {value!r}")
-        return tuple(build(o, part, where) for o, part in zip(options, value, strict=True))
+        kinds = [options[0]] * len(value) if options[-1] is Ellipsis else options
+        if len(value) != len(kinds):
+            raise InputError(f"{where}: expected {len(kinds)} values, got {value!r}")
+        return tuple(build(o, part, where) for o, part in zip(kinds, value, strict=True))
     if origin is Literal:
         if value not in options:
-            named = ", ".join(str(option) for option in options)
-            raise InputError(f"{where}: expected one of {named}, got {value!r}")
+            raise InputError(f"{where}: expected one of {', '.join(options)}, got {value!r}")
         return value
-    if origin in (Union, types.UnionType):
-        for option in options:
+    if origin in (Union, type(int | str)):
+        for choice in options:
             try:
-                return build(option, value, where)
+                return build(choice, value, where)
             except InputError:
                 continue
         raise InputError(f"{where}: {value!r} is not of the right type")
@@ -410,3 +456,87 @@ def to_tree(config: TrainConfig) -> dict[str, Any]:
     """Nested mappings and lists of every field: what `from_tree` reads."""
     tree: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
     return tree
+
+
+def to_toml(config: TrainConfig) -> str:
+    """The whole config as TOML, each field under the line that explains it."""
+    return "\n".join(_toml_lines(config, "")).strip() + "\n"
+
+
+def _toml_lines(table: _Table, name: str) -> Iterator[str]:
+    inner: list[tuple[str, str, Any]] = []
+    for each in dataclasses.fields(table):
+        value = getattr(table, each.name)
+        path = f"{name}.{each.name}".lstrip(".")
+        if isinstance(value, _Table):
+            inner.append((f"[{path}]", path, value))
+        elif each.name == "sources":
+            inner += [(f"[[{path}]]", path, source) for source in value]
+        else:
+            plain = list(value) if isinstance(value, tuple) else value
+            yield f"# {each.metadata['text']}"
+            yield tomli_w.dumps({each.name: plain}).rstrip()
+    for header, path, value in inner:
+        yield f"\n{header}"
+        yield from _toml_lines(value, path)
+
+
+# Recipes: the stages of the paper as named functions. A variant changes fields of one (`tercet
+# train unified --set batch.rows=64`). The same lie in recipes/*.toml; a test keeps them equal.
+# Source: method.md, "Training" and "Efficient batching" (M3 paper, section 3, table 8 and appendix;
+# arXiv 2402.03216 v4).
+
+# Rows of a batch over all devices for each of LENGTHS (table 8); 3000-5000 is one range there.
+CONTRASTIVE_ROWS = (67_200, 54_720, 37_248, 27_648, 21_504, 17_280, 15_072, 12_288, 9_984)
+UNIFIED_ROWS = (1_152, 768, 480, 432, 336, 336, 288, 240, 192)
+
+
+def retromae() -> TrainConfig:
+    """Stage 1: RetroMAE on raw text, which also learns the new positions."""
+    return TrainConfig(
+        stage="retromae",
+        steps=20_000,
+        data=DataConfig(shuffle_segments=0.0),
+        # 32 GPUs, 32 texts each, 16 batches accumulated
+        batch=BatchConfig(rows=1_024, accumulate=16, memory_gb=16, checkpointing=True),
+        optimiser=OptimiserConfig(lr=7e-5, warmup=0.1),  # warm-up: ours, the paper names none
+    )
+
+
+def contrastive() -> TrainConfig:
+    """Stage 2: the dense head on unlabelled pairs, in-batch negatives alone."""
+    return TrainConfig(
+        stage="contrastive",
+        steps=25_000,
+        data=DataConfig(negatives=0),
+        batch=BatchConfig(
+            lengths=LENGTHS, sizes=CONTRASTIVE_ROWS, memory_gb=16, checkpointing=True
+        ),
+        optimiser=OptimiserConfig(lr=5e-5, warmup=0.1, weight_decay=0.01),
+    )
+
+
+def unified() -> TrainConfig:
+    """Stage 3: all heads, warm-up, then self-distillation; 7 hard negatives."""
+    return TrainConfig(
+        stage="unified",
+        epochs=1.0,
+        data=DataConfig(negatives=7, shuffle_segments=0.002),
+        batch=BatchConfig(lengths=LENGTHS, sizes=UNIFIED_ROWS, memory_gb=16, checkpointing=True),
+        optimiser=OptimiserConfig(lr=1e-5, warmup=0.1),
+        run=RunConfig(evaluate_every=500),
+    )
+
+
+RECIPES: dict[str, Callable[[], TrainConfig]] = {
+    "retromae": retromae,
+    "contrastive": contrastive,
+    "unified": unified,
+}
+
+
+def recipe(name: str) -> TrainConfig:
+    """The config of a named recipe; raises InputError for another name."""
+    if name not in RECIPES:
+        raise InputError(f"unknown recipe {name!r}: choose from {', '.join(RECIPES)}")
+    return RECIPES[name]()

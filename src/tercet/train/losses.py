@@ -1,72 +1,33 @@
-"""Losses of score matrices: InfoNCE per head and on the sum, self-distillation, an outside teacher.
+"""Losses of a batch: InfoNCE per head and on the sum, self-distillation, outside teachers, FLOPS.
 
-Takes scores, never models. Shapes: Q queries of this device, P passages (columns) of all devices.
-Source: method.md, "Losses" (M3 paper v4, section 3.3). Every mean is a sum over rows divided by a
-given total, so that the losses of several devices add up to the loss of one with the whole batch.
+The first half takes score matrices alone; `Objective` brings the representations of all devices
+together, scores them and adds the losses up. Knows nothing of models or files. Shapes: Q queries of
+this device, P passages (columns) of all devices. Source: method.md, "Losses" (M3 paper v4, section
+3.3). Every mean is a sum over rows divided by a given total, so that the losses of several devices
+add up to the loss of one with the whole batch.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field, replace
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from tercet.config import HEADS, Head
-from tercet.errors import InputError
+from tercet.scores import lexical, maxsim
+from tercet.train.batches import Batch
+from tercet.train.config import LossConfig, TeacherConfig
+from tercet.train.distributed import World
+from tercet.train.gradcache import Representations
+from tercet.train.teacher import Targets
 
-TEACHERS = ("kl_div", "m3_kd")
+Facts = dict[str, float]
 
 
-@dataclass(frozen=True)
-class LossConfig:
-    """Weights and temperatures of the unified loss; the defaults are the paper's."""
-
-    temperature: float = 0.02  # of every score, tau; reference configuration
-    dense: float = 1.0  # w1 in the sum of scores (paper v4)
-    sparse: float = 0.3  # w2
-    multi: float = 1.0  # w3
-    dense_loss: float = 1.0  # lambda1 (paper v4)
-    sparse_loss: float = 0.1  # lambda2: a fresh W_lex scores badly, so it is kept small at first
-    multi_loss: float = 1.0  # lambda3
-    distillation: bool = True  # self-distillation, from distil_from on
-    distil_from: int | Literal["auto"] = "auto"  # step; auto: 6,000 (paper) or 25% if that is less
-    teacher: Literal["kl_div", "m3_kd"] = "kl_div"  # outside scores: beside InfoNCE, in its place
-    teacher_weight: float = 1.0  # of the outside teacher's loss; the reference has no other
-    teacher_temperature: float = 1.0  # of its scores; the reference divides by nothing
-    dense_sizes: tuple[int, ...] = ()  # Matryoshka: leading sizes trained beside the whole vector
-    multi_sizes: tuple[int, ...] = ()
-    flops: float = 0.0  # weight of the FLOPS term of the sparse head (SPLADE, arXiv 2107.05720)
-
-    def __post_init__(self) -> None:
-        for name in ("temperature", "teacher_temperature"):
-            if not 0 < getattr(self, name) < 1e12:
-                raise InputError(f"loss.{name} must be above 0, got {getattr(self, name)}")
-        if self.teacher not in TEACHERS:
-            raise InputError(f"loss.teacher is one of {', '.join(TEACHERS)}, got {self.teacher!r}")
-        if min(self.dense_sizes + self.multi_sizes, default=1) < 1:
-            raise InputError("loss.dense_sizes and loss.multi_sizes hold sizes of at least 1")
-        weights = (*HEADS, *(f"{head}_loss" for head in HEADS), "flops", "teacher_weight")
-        wrong = [name for name in weights if not 0 <= getattr(self, name) < 1e12]
-        if wrong:
-            raise InputError(f"loss.{wrong[0]} is a weight of at least 0")
-
-    def start(self, steps: int) -> int:
-        """The step from which the loss has self-distillation, `steps` where it never has.
-
-        Raises InputError where the configured step is at or beyond the end.
-        """
-        if not self.distillation:
-            return steps
-        if self.distil_from == "auto":
-            return min(6000, steps // 4)
-        if not 0 <= self.distil_from < steps:
-            raise InputError(
-                f"loss.distil_from = {self.distil_from}, but the run has {steps} steps: set an"
-                ' earlier one, "auto", or loss.distillation = false'
-            )
-        return self.distil_from
+# Losses of score matrices
 
 
 @dataclass(frozen=True)
@@ -109,7 +70,7 @@ def competitors(
     return mask | own
 
 
-def log_shares(scores: Tensor, mask: Tensor, temperature: float) -> Tensor:
+def log_probs(scores: Tensor, mask: Tensor, temperature: float) -> Tensor:
     """Log softmax of scores over temperature, in float32, over the columns that compete.
 
     The others are filled with the dtype's minimum, before and so after it.
@@ -118,20 +79,19 @@ def log_shares(scores: Tensor, mask: Tensor, temperature: float) -> Tensor:
     return F.log_softmax(scaled.masked_fill_(~mask, torch.finfo(scaled.dtype).min), dim=-1)
 
 
-def info_nce(shares: Tensor, columns: Columns) -> Tensor:
-    """-log of the share of each query's positive among its competitors, (Q, P) log shares."""
-    return -shares.gather(1, columns.positives[:, None]).sum() / columns.total
+def info_nce(logs: Tensor, columns: Columns) -> Tensor:
+    """-log of the probability of each query's positive, from (Q, P) log probabilities."""
+    return -logs.gather(1, columns.positives[:, None]).sum() / columns.total
 
 
-def distillation(shares: Tensor, target: Tensor, columns: Columns) -> Tensor:
-    """-target . log shares over the same columns; the target, a softmax, has no gradient."""
-    return -(target.detach() * shares).sum() / columns.total
+def distillation(logs: Tensor, target: Tensor, columns: Columns) -> Tensor:
+    """-target . log probabilities over the same columns; the target has no gradient."""
+    return -(target.detach() * logs).sum() / columns.total
 
 
-def teacher_targets(columns: Columns, temperature: float) -> Tensor:
+def _own_targets(columns: Columns, temperature: float) -> Tensor:
     """Softmax of the outside scores over each query's own columns, (Q, P); 0 elsewhere."""
-    if columns.teacher is None:
-        raise InputError("no outside scores in this batch")
+    assert columns.teacher is not None
     raw = columns.teacher.nan_to_num().float() / temperature
     return F.softmax(raw.masked_fill(~columns.own, torch.finfo(raw.dtype).min), dim=-1)
 
@@ -141,8 +101,8 @@ def kl_div(scores: Tensor, columns: Columns, rows: Tensor, config: LossConfig) -
 
     The reference's `kl_div`, which is added to InfoNCE.
     """
-    target = teacher_targets(columns, config.teacher_temperature)[rows]
-    student = log_shares(scores[rows], columns.own[rows], config.temperature)
+    target = _own_targets(columns, config.teacher_temperature)[rows]
+    student = log_probs(scores[rows], columns.own[rows], config.temperature)
     return -(target * student).sum() / columns.total
 
 
@@ -152,28 +112,27 @@ def m3_kd(scores: Tensor, columns: Columns, rows: Tensor, config: LossConfig) ->
     Each own column in turn is the positive, weighted by its target, against all columns but the own
     ones before it.
     """
-    target = teacher_targets(columns, config.teacher_temperature)[rows]
-    own, mask, some = columns.own[rows], columns.mask[rows], scores[rows]
+    target = _own_targets(columns, config.teacher_temperature)[rows]
+    own, mask, taught = columns.own[rows], columns.mask[rows], scores[rows]
     # the positive comes first, then the others from left to right
     rank = torch.where(own, own.cumsum(1) + 1, 0)
     rank[torch.arange(len(rank), device=rank.device), columns.positives[rows]] = 1
     total = scores.new_zeros(())
     for turn in torch.unique(rank[own]).tolist():
-        here = rank == turn
-        shares = log_shares(some, mask & ~(own & (rank < turn)), config.temperature)
-        total = total - (target * shares)[here].sum()
+        logs = log_probs(taught, mask & ~(own & (rank < turn)), config.temperature)
+        total = total - (target * logs)[rank == turn].sum()
     return total / columns.total
 
 
-def contrast(scores: Tensor, shares: Tensor, columns: Columns, config: LossConfig) -> Tensor:
+def contrast(scores: Tensor, logs: Tensor, columns: Columns, config: LossConfig) -> Tensor:
     """InfoNCE, with the outside teacher's loss where the batch has one."""
     rows = columns.taught()
     if rows is None:
-        return info_nce(shares, columns)
+        return info_nce(logs, columns)
     if config.teacher == "kl_div":
         taught = kl_div(scores, columns, rows, config)
-        return info_nce(shares, columns) + config.teacher_weight * taught
-    rest = -shares[~rows].gather(1, columns.positives[~rows, None]).sum() / columns.total
+        return info_nce(logs, columns) + config.teacher_weight * taught
+    rest = -logs[~rows].gather(1, columns.positives[~rows, None]).sum() / columns.total
     return rest + config.teacher_weight * m3_kd(scores, columns, rows, config)
 
 
@@ -189,11 +148,11 @@ def unified(
     """
     present = [head for head in HEADS if head in scores]
     tau = config.temperature
-    shares = {head: [log_shares(s, columns.mask, tau) for s in scores[head]] for head in present}
+    logs = {head: [log_probs(s, columns.mask, tau) for s in scores[head]] for head in present}
     parts = {
         head: sum_of(
-            contrast(score, share, columns, config)
-            for score, share in zip(scores[head], shares[head], strict=True)
+            contrast(score, log, columns, config)
+            for score, log in zip(scores[head], logs[head], strict=True)
         )
         / len(scores[head])
         for head in present
@@ -202,7 +161,7 @@ def unified(
     if len(present) == 1:
         return parts[present[0]], facts
     inter = sum_of(getattr(config, head) * scores[head][0].float() for head in present)
-    together = log_shares(inter, columns.mask, tau)
+    together = log_probs(inter, columns.mask, tau)
     loss = contrast(inter, together, columns, config)
     facts["inter"] = loss.detach()
     loss = loss + sum_of(getattr(config, f"{head}_loss") * parts[head] for head in present)
@@ -211,8 +170,8 @@ def unified(
         return loss, facts
     target, softer = together.detach().exp(), []
     for head in present:
-        learned = sum_of(distillation(share, target, columns) for share in shares[head])
-        learned = learned / len(shares[head])
+        learned = sum_of(distillation(log, target, columns) for log in logs[head])
+        learned = learned / len(logs[head])
         softer.append(getattr(config, f"{head}_loss") * learned)
         facts[f"{head}_distil"] = learned.detach()
     return (loss + sum_of(softer) / len(present)) / 2, facts
@@ -235,3 +194,256 @@ def flops(weights: Tensor, ids: Tensor, texts: int) -> Tensor:
     unique, places = torch.unique(ids, return_inverse=True)
     sums = weights.new_zeros(len(unique)).index_add(0, places, weights)
     return (sums / texts).square().sum()
+
+
+# From representations to the loss
+
+
+@dataclass
+class Objective:
+    """The loss of one batch; facts hold each part's value after the call, over all devices."""
+
+    config: LossConfig
+    world: World
+    heads: tuple[Head, ...]
+    batch: Batch
+    total: int  # queries of all devices
+    distil: bool
+    in_batch: bool = True
+    targets: Targets | None = None  # what a teacher says of the texts
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
+    facts: Facts = field(default_factory=dict)
+
+    def __call__(self, queries: Representations, passages: Representations) -> Tensor:
+        """This device's part of the loss: parts of all devices add up to the whole batch's."""
+        everyone = gathered(self.world, passages)
+        columns, known = self._columns(queries.ids.device)
+        scores = score(queries, everyone, self.heads, self.config)
+        loss, parts = unified(scores, columns, self.config, distil=self.distil)
+        facts = {f"loss_{name}": value for name, value in parts.items()}
+        if self.config.flops and queries.weights is not None and everyone.weights is not None:
+            weights, ids = self.world.gather(queries.weights), self.world.gather(queries.ids)
+            penalty = flops(weights, ids, self.total)
+            penalty = penalty + flops(everyone.weights, everyone.ids, len(everyone))
+            penalty = penalty / self.world.size  # every device has all of it
+            loss = loss + self.config.flops * penalty
+            facts["flops"] = penalty.detach()
+        if known is not None and self.teacher.scores:
+            weighted = {head: getattr(self.config, f"{head}_loss") for head in scores}
+            taught = sum_of(
+                weighted[h] * self._taught(s[0], columns, known) for h, s in scores.items()
+            )
+            taught = taught / max(sum(weighted.values()), 1e-9)
+            loss = loss + self.teacher.scores * taught
+            facts["teacher_scores"] = taught.detach()
+        if self.targets is not None:
+            mine = ((queries, self.batch.query_texts), (passages, self.batch.passage_texts))
+            pulled, told = pull(self.targets, self.teacher, mine, self.world)
+            loss = loss + pulled
+            facts |= told
+        facts["loss"] = loss.detach()
+        summed = self.world.sum(torch.stack([value.float() for value in facts.values()])).tolist()
+        self.facts |= dict(zip(facts, summed, strict=True))
+        self.facts |= spread(scores, queries, passages)
+        return loss
+
+    def _columns(self, device: torch.device) -> tuple[Columns, "Known | None"]:
+        """What the columns of all devices are to this device's queries, and what a teacher says."""
+        world, mine = self.world, self.batch
+        before = world.all((len(mine.positives), len(mine.owners)))[: world.rank]
+        queries, passages = sum(count for count, _ in before), sum(count for _, count in before)
+        owners = world.gather(torch.from_numpy(mine.owners + queries).to(device))
+        own = torch.arange(len(mine.positives), device=device)[:, None] + queries == owners
+        mask = competitors(
+            torch.from_numpy(mine.query_marks).to(device),
+            world.gather(torch.from_numpy(mine.passage_marks).to(device)),
+            own,
+            in_batch=self.in_batch,
+        )
+        teacher = None
+        if any(world.all(bool(np.isfinite(mine.teacher).any()))):
+            teacher = world.gather(torch.from_numpy(mine.teacher).to(device)).expand_as(own)
+        positives = torch.from_numpy(mine.positives + passages).to(device)
+        known = None
+        if self.targets is not None and (self.teacher.scores or self.teacher.margin >= 0):
+            known = Known.of(self.targets, mine, positives, world, device)
+            if self.teacher.margin >= 0:
+                mask = mask & ~known.above(self.teacher.margin)
+        return Columns(positives, mask, own, teacher, self.total), known
+
+    def _taught(self, scores: Tensor, columns: Columns, known: "Known") -> Tensor:
+        """Cross entropy of a head's scores with the teacher's, over the columns that it knows."""
+        mask = columns.mask & known.pairs
+        rows = known.rows & (mask.sum(1) > 1)
+        if not bool(rows.any()):
+            return scores.sum() * 0.0
+        goal = log_probs(known.scores[rows], mask[rows], self.teacher.temperature).exp()
+        logs = log_probs(scores[rows], mask[rows], self.config.temperature)
+        return -(goal * logs).sum() / columns.total
+
+
+def gathered(world: World, mine: Representations) -> Representations:
+    """Those of all devices, in the devices' order, with gradient."""
+    if world.size == 1:
+        return mine
+    before = world.all((len(mine), len(mine.multi_owners)))[: world.rank]
+    texts, tokens = sum(count for count, _ in before), sum(count for _, count in before)
+    spans = world.all((mine.starts + tokens, mine.counts))
+    heads = {
+        name: None if getattr(mine, name) is None else world.gather(getattr(mine, name))
+        for name in ("dense", "weights", "multi")
+    }
+    return replace(
+        mine,
+        **heads,
+        ids=world.gather(mine.ids),
+        owners=world.gather(mine.owners + texts),
+        multi_owners=world.gather(mine.multi_owners + texts),
+        starts=np.concatenate([starts for starts, _ in spans]),
+        counts=np.concatenate([counts for _, counts in spans]),
+    )
+
+
+def score(
+    queries: Representations,
+    passages: Representations,
+    heads: Sequence[Head],
+    config: LossConfig,
+) -> dict[Head, list[Tensor]]:
+    """Scores (Q, P) of every head that both sides have, whole and then by leading sizes."""
+    out: dict[Head, list[Tensor]] = {}
+    if "dense" in heads and queries.dense is not None and passages.dense is not None:
+        out["dense"] = [
+            q @ p.T for q, p in _sized(queries.dense, passages.dense, config.dense_sizes)
+        ]
+    if "sparse" in heads and queries.weights is not None and passages.weights is not None:
+        sides = [(side.weights, side.ids, side.owners, len(side)) for side in (queries, passages)]
+        out["sparse"] = [lexical(*sides[0], *sides[1])]  # type: ignore[arg-type]
+    if "multi" in heads and queries.multi is not None and passages.multi is not None:
+        owners, spans = (queries.multi_owners, len(queries)), (passages.starts, passages.counts)
+        pairs = _sized(queries.multi, passages.multi, config.multi_sizes)
+        out["multi"] = [maxsim(q, *owners, p, *spans) for q, p in pairs]
+    return out
+
+
+def _sized(queries: Tensor, passages: Tensor, sizes: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
+    """Unit vectors whole, and by their leading sizes normalised again (Matryoshka, 2205.13147)."""
+    smaller = [size for size in sizes if size < queries.shape[1]]
+    cut = [(queries[:, :size], passages[:, :size]) for size in smaller]
+    return [
+        (queries, passages),
+        *((F.normalize(q, dim=-1), F.normalize(p, dim=-1)) for q, p in cut),
+    ]
+
+
+@torch.no_grad()
+def spread(
+    scores: dict[Head, list[Tensor]], queries: Representations, passages: Representations
+) -> Facts:
+    """What shows that a head collapses: how scores differ between columns, weights a text."""
+    facts: Facts = {}
+    for head, (whole, *_) in scores.items():
+        if whole.shape[1] > 1:
+            facts[f"spread_{head}"] = float(whole.std(1).mean())
+    for name, side in (("query", queries), ("passage", passages)):
+        if side.weights is not None:
+            facts[f"terms_{name}"] = float((side.weights > 0).sum()) / len(side)
+    return facts
+
+
+# What a teacher's vectors say
+
+
+@dataclass(frozen=True)
+class Known:
+    """The teacher's scores (Q, P), the pairs that it knows both sides of, and the rows (Q,) whose
+    own positive it knows."""
+
+    scores: Tensor
+    pairs: Tensor
+    rows: Tensor
+    positives: Tensor
+
+    @staticmethod
+    def of(
+        targets: Targets, batch: Batch, positives: Tensor, world: World, device: torch.device
+    ) -> "Known":
+        """From the dense vectors that queries and all devices' passages are drawn to."""
+        queries, knows = _dense_targets(targets, batch.query_texts)
+        passages, known = _dense_targets(targets, batch.passage_texts)
+        everyone = world.gather(passages.to(device))
+        which = world.gather(known.float().to(device)) > 0
+        pairs = knows.to(device)[:, None] & which[None, :]
+        rows = pairs.gather(1, positives[:, None])[:, 0]
+        return Known(queries.to(device) @ everyone.T, pairs, rows, positives)
+
+    def above(self, margin: float) -> Tensor:
+        """(Q, P) known pairs, the positives not, that score above the positive less a margin."""
+        bar = self.scores.gather(1, self.positives[:, None]) - margin
+        over = self.pairs & self.rows[:, None] & (self.scores > bar)
+        return over.scatter(1, self.positives[:, None], False)
+
+
+def _dense_targets(targets: Targets, texts: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+    """The dense targets of texts, (B, D), zero where there is none, and which have one, (B,)."""
+    rows, goal = targets.of(texts)
+    out = torch.zeros(len(texts), targets.vectors.dense.shape[1])
+    out[rows] = goal
+    known = torch.zeros(len(texts), dtype=torch.bool)
+    known[rows] = True
+    return out, known
+
+
+def pull(
+    targets: Targets,
+    config: TeacherConfig,
+    sides: Sequence[tuple[Representations, npt.NDArray[np.int64]]],
+    world: World,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The weighted distances of some texts to the teacher, and each distance by name.
+
+    sides are representations and the numbers of their texts. Every distance is a mean over the
+    texts or tokens of all devices that the teacher knows.
+    """
+    device = sides[0][0].ids.device
+    distances: dict[str, list[Tensor]] = {"dense": [], "tokens": [], "rarity": [], "relations": []}
+    for side, texts in sides:
+        if side.dense is not None:
+            rows, goal = targets.of(texts)
+            dense, goal = side.dense[rows.to(device)], goal.to(device)
+            distances["dense"].append(1 - (dense * goal).sum(-1))
+            if config.relations and len(rows) > 1:
+                distances["relations"].append(unlike(dense, goal, config.temperature))
+        if not len(targets.vectors.tokens):
+            continue
+        tokens, vectors, rare = targets.tokens(texts, side.starts, side.counts)
+        if side.multi is not None:
+            cosines = (side.multi[tokens.to(device)] * vectors.to(device)).sum(-1)
+            distances["tokens"].append(1 - cosines)
+        if side.weights is not None:
+            # texts before it, and its own, each have a [CLS] that has a weight but no vector
+            owners = side.multi_owners.cpu()[tokens]
+            order = np.argsort(np.argsort(side.starts, kind="stable"), kind="stable")
+            shift = torch.from_numpy(order)[owners] + 1
+            weights = side.weights[(tokens + shift).to(device)]
+            distances["rarity"].append((weights - rare.to(device)).square())
+    total = torch.zeros((), device=device)
+    facts: dict[str, Tensor] = {}
+    for name, parts in distances.items():
+        if not getattr(config, name) or not parts:
+            continue
+        count = world.sum(torch.tensor(float(sum(len(part) for part in parts)), device=device))
+        mean = sum_of(part.sum() for part in parts) / count.clamp(min=1)
+        facts[f"teacher_{name}"] = mean.detach()
+        total = total + getattr(config, name) * mean
+    return total, facts
+
+
+def unlike(vectors: Tensor, goal: Tensor, temperature: float) -> Tensor:
+    """How far each vector's likeness to all goals is from that of its goal, (B, D) -> (B,).
+
+    The Kullback-Leibler divergence of the softmax of cosines, 0 where they are the same.
+    """
+    wanted = (goal @ goal.T / temperature).log_softmax(-1)
+    given = (vectors @ goal.T / temperature).log_softmax(-1)
+    return (wanted.exp() * (wanted - given)).sum(-1)

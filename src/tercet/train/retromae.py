@@ -12,19 +12,19 @@ A attention heads, V vocabulary. Source: method.md, "RetroMAE pre-training"; Xia
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from tercet.errors import ModelError
 from tercet.model import Backbone, BackboneConfig, Group, Inputs, Layout
 from tercet.train.config import RetroConfig
-from tercet.train.word_loss import blockwise_cross_entropy
 
 INIT = 0.02  # standard deviation of fresh weights: XLM-RoBERTa's initializer_range
 
@@ -33,8 +33,6 @@ INIT = 0.02  # standard deviation of fresh weights: XLM-RoBERTa's initializer_ra
 # (src/pretrain/data.py masks by transformers' torch_mask_tokens). Single tokens are drawn, not
 # whole words: what a word is, no rule says for all languages.
 AS_MASK, AS_OTHER = 0.8, 0.1
-
-PAIRS = 1 << 22  # (query, key) pairs whose mask exists at once: 16 MB of float32
 
 # Every random number is a mix of a text's seed and these: what for, position, other position.
 _PREDICT, _FATE, _OTHER, _SEE = 1, 2, 3, 4
@@ -127,10 +125,14 @@ class LanguageHead(nn.Module):
 class Decoder(nn.Module):
     """One post-norm transformer layer whose queries do not come from its keys."""
 
-    def __init__(self, config: BackboneConfig, masked: float) -> None:
-        """masked is the share of the other tokens that a position does not see."""
+    def __init__(self, config: BackboneConfig, masked: float, *, pairs: int = 1 << 22) -> None:
+        """masked is the share of the other tokens that a position does not see.
+
+        pairs are the (query, key) pairs whose mask exists at once: 16 MB of float32.
+        """
         super().__init__()
         self.heads, self.dropout, self.masked = config.heads, config.dropout, masked
+        self.pairs = pairs
         self.query = nn.Linear(config.hidden, config.hidden)
         self.key_value = nn.Linear(config.hidden, 2 * config.hidden)
         self.out = nn.Linear(config.hidden, config.hidden)
@@ -143,12 +145,15 @@ class Decoder(nn.Module):
         """(N, H) queries and keys of packed texts, (B,) seeds -> (N, H)."""
         parts = [group.tokens for group in layout.groups]
         texts = [group.texts for group in layout.groups]
-        asked = torch.split(self.query(queries), parts)
-        given = torch.split(self.key_value(keys), parts)
-        drawn = torch.split(seeds, texts)
         mixed = [
-            self._attend(group, q, kv, some)
-            for group, q, kv, some in zip(layout.groups, asked, given, drawn, strict=True)
+            self._attend(group, q, kv, drawn)
+            for group, q, kv, drawn in zip(
+                layout.groups,
+                torch.split(self.query(queries), parts),
+                torch.split(self.key_value(keys), parts),
+                torch.split(seeds, texts),
+                strict=True,
+            )
         ]
         x = queries + F.dropout(self.out(torch.cat(mixed)), self.dropout, self.training)
         x = self.norm1(x)
@@ -165,8 +170,8 @@ class Decoder(nn.Module):
             kv = kv.new_zeros(size, kv.shape[1]).index_copy(0, group.slots, kv)
         q = q.view(texts, tokens, self.heads, -1).transpose(1, 2)  # (texts, A, T, H / A)
         k, v = kv.view(texts, tokens, 2, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
-        step = max(1, PAIRS // (tokens * tokens))
-        rows = min(tokens, max(1, PAIRS // tokens))
+        step = max(1, self.pairs // (tokens * tokens))
+        rows = min(tokens, max(1, self.pairs // tokens))
         done = []
         for start in range(0, texts, step):
             some = slice(start, start + step)
@@ -196,40 +201,6 @@ class Decoder(nn.Module):
         if real is not None:
             mask &= real
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None])
-
-
-@dataclass(frozen=True)
-class TokenLosses:
-    """Sums of losses over tokens, and their numbers: those of sub-batches and devices add up."""
-
-    encoder: Tensor
-    decoder: Tensor
-    encoder_tokens: int
-    decoder_tokens: int
-
-    def __add__(self, other: "TokenLosses") -> "TokenLosses":
-        return TokenLosses(
-            self.encoder + other.encoder,
-            self.decoder + other.decoder,
-            self.encoder_tokens + other.encoder_tokens,
-            self.decoder_tokens + other.decoder_tokens,
-        )
-
-    def mean(self, totals: tuple[int, int] | None = None) -> Tensor:
-        """Encoder's mean plus decoder's, a scalar; totals are the tokens of the whole batch.
-
-        With the totals (`RetroMAE.counts`, summed) the losses and gradients of sub-batches add up
-        to those of the whole.
-        """
-        encoder, decoder = totals or (self.encoder_tokens, self.decoder_tokens)
-        return self.encoder / max(1, encoder) + self.decoder / max(1, decoder)
-
-    def facts(self) -> dict[str, float]:
-        """Both means, detached."""
-        return {
-            "encoder": float(self.encoder.detach()) / max(1, self.encoder_tokens),
-            "decoder": float(self.decoder.detach()) / max(1, self.decoder_tokens),
-        }
 
 
 class RetroMAE(nn.Module):
@@ -281,8 +252,12 @@ class RetroMAE(nn.Module):
         _, wanted = self.masked(inputs, seeds.to(inputs.ids.device))
         return int(wanted.sum()), int((~self.get_buffer("special")[inputs.ids]).sum())
 
-    def forward(self, inputs: Inputs, seeds: Tensor) -> TokenLosses:
-        """Both losses of B texts; seeds (B,) int32 from `text_seeds`."""
+    def forward(self, inputs: Inputs, seeds: Tensor) -> Tensor:
+        """(2,) the sums of the encoder's and of the decoder's loss over the tokens of B texts.
+
+        seeds (B,) int32 from `text_seeds`. Divided by the numbers of tokens of a whole batch
+        (`counts`, summed), those of micro-batches and devices add up to the means of the whole.
+        """
         ids, layout, trunk = inputs.ids, inputs.layout, self.backbone
         seeds = seeds.to(ids.device)
         masked, wanted = self.masked(inputs, seeds)
@@ -296,7 +271,7 @@ class RetroMAE(nn.Module):
         words = trunk.word_embeddings.weight
         encoder = self.head(states[wanted], words, ids[wanted])
         decoder = self.head(rebuilt[content], words, ids[content])
-        return TokenLosses(encoder.sum(), decoder.sum(), len(encoder), len(decoder))
+        return torch.stack((encoder.sum(), decoder.sum()))
 
 
 def owners(layout: Layout) -> Tensor:
@@ -305,3 +280,96 @@ def owners(layout: Layout) -> Tensor:
     return torch.repeat_interleave(
         torch.arange(len(counts), device=counts.device), counts, output_size=layout.tokens
     )
+
+
+# Cross entropy over a large vocabulary
+
+
+# Logits that exist at once: 256 MB in float32, twice that while gradients are computed.
+LOGITS = 1 << 26
+
+
+def blockwise_cross_entropy(
+    states: Tensor, words: Tensor, bias: Tensor, targets: Tensor, block: int | None = None
+) -> Tensor:
+    """-log softmax(states . words^T + bias) at the targets, for every token by itself.
+
+    states (N, H), words (V, H), bias (V,), targets (N,) -> (N,) float32. `block` tokens at once, so
+    that (N, V) never exists: forward keeps one number of a token, backward computes its logits
+    again. Under autocast products are in its dtype; softmax and sums are in float32.
+    """
+    kind = states.device.type
+    dtype = states.dtype
+    if torch.is_autocast_enabled(kind):
+        dtype = torch.get_autocast_dtype(kind)
+    size = max(1, LOGITS // len(words)) if block is None else block
+    out: Tensor = _Blockwise.apply(states, words, bias, targets, size, dtype)  # type: ignore[no-untyped-call]
+    return out
+
+
+def _logits(states: Tensor, words: Tensor, bias: Tensor) -> Tensor:
+    return (states @ words.T).float().add_(bias.float())
+
+
+class _Blockwise(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        states: Tensor,
+        words: Tensor,
+        bias: Tensor,
+        targets: Tensor,
+        size: int,
+        dtype: torch.dtype,
+    ) -> Tensor:
+        count = len(states)
+        sums = states.new_empty(count, dtype=torch.float32)  # log of the sum of exp(logits)
+        losses = torch.empty_like(sums)
+        with torch.autocast(states.device.type, enabled=False):
+            table = words.to(dtype)
+            for first in range(0, count, size):
+                some = slice(first, first + size)
+                logits = _logits(states[some].to(dtype), table, bias)
+                wanted = logits.gather(1, targets[some, None]).squeeze(1)
+                most = logits.amax(1)  # in place: logsumexp would make the block twice more
+                sums[some] = logits.sub_(most[:, None]).exp_().sum(1).log_().add_(most)
+                losses[some] = sums[some] - wanted
+        ctx.save_for_backward(states, words, bias, targets, sums)
+        ctx.size, ctx.dtype = size, dtype
+        return losses
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        states, words, bias, targets, sums = ctx.saved_tensors
+        grad = grads[0].float()
+        for_states, for_words, for_bias = ctx.needs_input_grad[:3]
+        to_states = torch.empty_like(states) if for_states else None
+        to_words = torch.zeros_like(words, dtype=torch.float32) if for_words else None
+        to_bias = torch.zeros_like(bias, dtype=torch.float32) if for_bias else None
+        with torch.autocast(states.device.type, enabled=False):
+            table = words.to(ctx.dtype)
+            for first in range(0, len(states), ctx.size):
+                some = slice(first, first + ctx.size)
+                part = states[some].to(ctx.dtype)
+                shares = _logits(part, table, bias).sub_(sums[some, None]).exp_()
+                # minus 1 at the target: d(-log p) / d logits
+                at = targets[some, None]
+                shares.scatter_add_(1, at, shares.new_full(at.shape, -1.0)).mul_(grad[some, None])
+                if to_bias is not None:
+                    to_bias += shares.sum(0)
+                shares = shares.to(ctx.dtype)
+                if to_states is not None:
+                    to_states[some] = shares @ table
+                if to_words is not None and ctx.dtype == torch.float32:
+                    to_words.addmm_(shares.T, part)
+                elif to_words is not None:
+                    to_words += shares.T @ part
+        return (
+            to_states,
+            None if to_words is None else to_words.to(words.dtype),
+            None if to_bias is None else to_bias.to(bias.dtype),
+            None,
+            None,
+            None,
+        )

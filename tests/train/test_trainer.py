@@ -17,13 +17,11 @@ from safetensors.torch import load_file, save_file
 from tercet.encoder import Encoder
 from tercet.errors import InputError, TercetError
 from tercet.mining import follow
-from tercet.train.collate import HardNegatives
+from tercet.train.batches import HardNegatives
 from tercet.train.config import TrainConfig, from_tree
 from tercet.train.distributed import World
-from tercet.train.loop import Stopped, rate
-from tercet.train.plan import make_plan, representation_bytes
-from tercet.train.prepare import prepare
-from tercet.train.run import train
+from tercet.train.plan import make_plan, prepare, representation_bytes
+from tercet.train.trainer import Stopped, rate, train
 from tests.conftest import WORDS
 
 LONG = [word for word in dict.fromkeys(WORDS) if len(word) > 3]
@@ -127,8 +125,9 @@ def test_a_resumed_run_is_the_uninterrupted_one(tree: dict[str, Any], tmp_path: 
     cut = from_tree({**tree, "to": str(tmp_path / "cut")})
     with pytest.raises(Killed):
         train(cut, log=kill)
+    # the error saved the steps that were done
     assert [p.name for p in sorted((tmp_path / "cut" / "checkpoints").iterdir())] == [
-        "step-000002", "step-000004",
+        "step-000004", "step-000005",
     ]  # fmt: skip
     train(cut, resumed=True, log=quiet)
     assert same(tmp_path / "whole", tmp_path / "cut")
@@ -262,7 +261,7 @@ def test_a_loss_that_is_not_finite_names_its_rows(
 def test_a_full_disk_keeps_the_last_checkpoint(
     tree: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tercet.train import state
+    from tercet.train import runfolder
 
     written: list[int] = []
     real = safetensors.torch.save_file
@@ -273,7 +272,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(
             raise OSError(28, "No space left on device")
         real(tensors, path)
 
-    monkeypatch.setattr(state, "save_file", full)
+    monkeypatch.setattr(runfolder, "save_file", full)
     with pytest.raises(TercetError, match=r"No space left.*the last good checkpoint is .*000002"):
         train(from_tree(tree), log=quiet)
     names = [path.name for path in (Path(tree["to"]) / "checkpoints").iterdir()]

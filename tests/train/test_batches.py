@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tercet.errors import InputError
+from tercet.train.batches import PoolSpec, Sampler, make_pools, share_of, temperature_weights
 from tercet.train.config import BatchConfig
-from tercet.train.sampler import PoolSpec, Sampler, make_pools, share_of, temperature_weights
 
 
 def pools(count: int = 97, rows: int = 8, weight: float = 1.0, **batch: Any) -> Any:

@@ -17,7 +17,7 @@ from tercet.errors import InputError
 from tercet.split import COMMON_PARTNERS, text_key
 from tercet.tokenizer import Tokenizer
 from tercet.train.config import DataConfig, SourceConfig
-from tercet.train.examples import Examples, Ragged, is_parallel
+from tercet.train.dataset import Examples, Ragged, is_parallel
 from tests.kinds import KINDS, write_as
 
 Row = dict[str, Any]
@@ -137,18 +137,17 @@ def test_texts_are_cut_to_their_role(tokenizer: Tokenizer, tmp_path: Path) -> No
     assert found.content(int(found.query[1])).tolist() == whole[:48]
 
 
-def test_many_texts_are_the_same_in_blocks(
-    tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_many_texts_are_the_same_in_blocks(tokenizer: Tokenizer, tmp_path: Path) -> None:
     rows = [
         {"query": f"river {n}", "pos": ["sea " * n], "neg": [f"{n} stone"]} for n in range(1, 60)
     ]
     for name in "ab":
         (tmp_path / name).mkdir()
     whole = make(tokenizer, tmp_path / "a", rows)
-    monkeypatch.setattr("tercet.train.tokenise.BLOCK", 7)
-    monkeypatch.setattr("tercet.train.arrays._BUFFER", 5)
-    assert_equal(whole, make(tokenizer, tmp_path / "b", rows))
+    path = write_as("jsonl", tmp_path / "b", rows)
+    sources = [SourceConfig(files=(str(path),))]
+    cache = tmp_path / "b" / "cache"
+    assert_equal(whole, Examples.load(sources, tokenizer, DataConfig(), cache=cache, block=7))
 
 
 def test_sources_files_and_lines(tokenizer: Tokenizer, tmp_path: Path) -> None:
@@ -346,15 +345,13 @@ import os, signal, sys
 from pathlib import Path
 from tercet.tokenizer import Tokenizer
 from tercet.train.config import DataConfig, SourceConfig
-from tercet.train.examples import Examples
+from tercet.train.dataset import Examples
 tokenizer = Tokenizer.from_file(Path(sys.argv[1]) / "tokenizer.json")
 def progress(*now):
     if sys.argv[4] == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
-import tercet.train.tokenise as module
-module.BLOCK = 2
 found = Examples.load([SourceConfig(files=(sys.argv[2],))], tokenizer, DataConfig(),
-                      cache=Path(sys.argv[3]), progress=progress)
+                      cache=Path(sys.argv[3]), progress=progress, block=2)
 print(len(found), found.fingerprint)
 """
 

@@ -12,10 +12,11 @@ from tercet.config import HEADS, Head
 from tercet.model import M3Model
 from tercet.scores import lexical, maxsim
 from tercet.tokenizer import Tokenizer
+from tercet.train.config import LossConfig
 from tercet.train.distributed import World
-from tercet.train.losses import Columns, LossConfig, unified
-from tercet.train.prepare import set_dropout
-from tercet.train.split_batch import Batch, Encoded, Kept, backward, encode
+from tercet.train.gradcache import Representations, Side, backward, encode
+from tercet.train.losses import Columns, unified
+from tercet.train.plan import set_dropout
 
 WORDS = "the river city Wasser light mundo stone history night year casa bread fire".split()
 
@@ -27,13 +28,13 @@ def model(tiny_model: M3Model) -> M3Model:
     return fresh
 
 
-def batches(tokenizer: Tokenizer, most: int | None) -> list[Batch]:
+def batches(tokenizer: Tokenizer, most: int | None) -> list[Side]:
     draw = np.random.default_rng(0)
     texts = [
         [" ".join(draw.choice(WORDS, size=int(size))) for size in sizes]
         for sizes in ([2, 5, 3, 1, 4], [9, 30, 2, 14, 6, 21, 1, 8])
     ]
-    return [Batch(tokenizer.encode(some), most=most) for some in texts]
+    return [Side(tokenizer.encode(some), most=most) for some in texts]
 
 
 def loss_of(heads: tuple[Head, ...]) -> Any:
@@ -41,7 +42,7 @@ def loss_of(heads: tuple[Head, ...]) -> Any:
     own[torch.arange(5), torch.arange(5)] = True
     columns = Columns(torch.arange(5), torch.ones_like(own), own, None, 5)
 
-    def loss(queries: Encoded, passages: Encoded) -> Tensor:
+    def loss(queries: Representations, passages: Representations) -> Tensor:
         scores: dict[Head, list[Tensor]] = {}
         q: Any = queries
         p: Any = passages
@@ -57,17 +58,15 @@ def loss_of(heads: tuple[Head, ...]) -> Any:
     return loss
 
 
-def plain(model: M3Model, sides: list[Batch], heads: tuple[Head, ...]) -> Tensor:
+def whole(model: M3Model, side: Side, heads: tuple[Head, ...]) -> dict[Head, Tensor]:
+    """Each head's output for all micro-batches, with their graph where there is one."""
+    parts = [encode(model, micro, heads) for micro in side.micro_batches]
+    return {head: torch.cat([part[head] for part in parts]) for head in heads}
+
+
+def plain(model: M3Model, sides: list[Side], heads: tuple[Head, ...]) -> Tensor:
     """All sub-batches with their graph at once, as no machine could hold a large batch."""
-    encoded = []
-    for side in sides:
-        parts = [encode(model, piece, heads, torch.enable_grad) for piece in side.pieces]
-        joined = [
-            None if parts[0].tensors == [] or getattr(parts[0], name) is None
-            else torch.cat([getattr(part, name) for part in parts])
-            for name in ("dense", "weights", "multi")
-        ]  # fmt: skip
-        encoded.append(side.encoded(Kept(*joined)))
+    encoded = [side.representations(whole(model, side, heads)) for side in sides]
     loss: Tensor = loss_of(heads)(*encoded)
     loss.backward()
     return loss.detach()
@@ -94,7 +93,7 @@ def test_gradients_equal_those_of_the_plain_pass(
     model: M3Model, tokenizer: Tokenizer, heads: Any, most: int, checkpointing: bool
 ) -> None:
     sides = batches(tokenizer, most)
-    assert len(sides[1].pieces) > 1
+    assert len(sides[1].micro_batches) > 1
     torch.manual_seed(7)
     expected = plain(model, sides, heads)
     wanted = gradients(model)
@@ -139,28 +138,22 @@ def test_the_random_stream_goes_on_as_after_one_pass(model: M3Model, tokenizer: 
 def test_a_batch_keeps_the_order_of_its_texts(tiny_model: M3Model, tokenizer: Tokenizer) -> None:
     texts = ["the river", "city", "light of the night and the year"]
     tokens = tokenizer.encode(texts)
-    side = Batch(tokens, most=5)
+    side = Side(tokens, most=5)
     with torch.no_grad():
-        parts = [encode(tiny_model, piece, HEADS, torch.no_grad) for piece in side.pieces]
-        got = side.encoded(
-            Kept(
-                *(torch.cat([getattr(p, n) for p in parts]) for n in ("dense", "weights", "multi"))
-            )
-        )
+        got = side.representations(whole(tiny_model, side, HEADS))
         for number, text in enumerate(texts):
-            alone = Batch(tokenizer.encode([text]), most=None)
-            one = encode(tiny_model, alone.pieces[0], HEADS, torch.no_grad)
+            alone = Side(tokenizer.encode([text]), most=None)
+            one = encode(tiny_model, alone.micro_batches[0], HEADS)
             assert got.dense is not None
-            assert one.dense is not None
-            torch.testing.assert_close(got.dense[number], one.dense[0])
+            torch.testing.assert_close(got.dense[number], one["dense"][0])
             span = slice(got.starts[number], got.starts[number] + got.counts[number])
             assert got.multi is not None
-            torch.testing.assert_close(got.multi[span], one.multi)
+            torch.testing.assert_close(got.multi[span], one["multi"])
             assert (got.multi_owners[span] == number).all()
             own = got.owners == number
             assert got.ids[own].tolist() == alone.ids.tolist()
             assert got.weights is not None
-            torch.testing.assert_close(got.weights[own], one.weights)
+            torch.testing.assert_close(got.weights[own], one["sparse"])
 
 
 def test_one_process_is_a_world_of_its_own() -> None:

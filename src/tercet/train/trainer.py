@@ -1,0 +1,703 @@
+"""A whole run of one stage: batches, steps, schedule, evaluation, checkpoints, stop and resume.
+
+The folder of a run holds config.json, metrics.jsonl, checkpoints/, refresh/ (negatives found while
+training), best/ and model/ in the reference layout, and DONE at the end. Never sees an index: hard
+negatives are found by a callable, or by another process that answers in refresh/.
+"""
+
+import hashlib
+import json
+import math
+import resource
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from tercet.checkpoint import Settings, TensorFiles, weight_files
+from tercet.config import HEADS, Head
+from tercet.errors import InputError, TercetError
+from tercet.model import M3Model
+from tercet.rows import numbered_rows
+from tercet.tokenizer import MASK, TokenBatch
+from tercet.train import runfolder
+from tercet.train.batches import Collator, HardNegatives, Pool, share_of
+from tercet.train.config import (
+    ANSWER,
+    DONE,
+    FAILED,
+    MODEL,
+    READY,
+    REFRESH,
+    OptimiserConfig,
+    TrainConfig,
+    to_tree,
+)
+from tercet.train.dataset import Numbers
+from tercet.train.dev import DevChecks
+from tercet.train.distributed import World
+from tercet.train.gradcache import Representations, Side, backward
+from tercet.train.losses import Facts, Objective, pull
+from tercet.train.plan import Prepared, prepare
+from tercet.train.retromae import RetroMAE, text_seeds
+from tercet.train.runfolder import Log, RunWriter, checkpoints, write_model
+from tercet.train.teacher import Targets, TeacherVectors
+
+Mine = Callable[[Path], object]  # answers the request in a folder of refresh/
+Show = Callable[[int, int, int], None]  # steps done, of all; tokens
+SIGNALS = (signal.SIGTERM, signal.SIGINT)  # that save and stop
+# Below these a head is taken for collapsed: all passages score alike, or hardly a token weighs.
+SPREAD, TERMS = 1e-3, 0.5
+
+
+class Stopped(TercetError):
+    """The run was asked to stop (SIGTERM, Ctrl-C) and has saved a checkpoint."""
+
+    number: int = signal.SIGTERM  # the signal that asked
+
+
+# A batch
+
+
+@dataclass
+class BatchReport:
+    """What one batch gave: facts of the loss, its tokens here and those that padding would add."""
+
+    facts: Facts
+    tokens: int
+    padded: int
+    rows: Numbers
+
+
+def autocast(dtype: torch.dtype, device: torch.device) -> Callable[[], AbstractContextManager[Any]]:
+    """Products in dtype, weights as they are."""
+    if dtype == torch.float32:
+        return nullcontext
+    return lambda: torch.autocast(device.type, dtype)
+
+
+class Step:
+    """Adds the gradients of a batch: its rows collated, encoded, scored."""
+
+    def __init__(
+        self, ready: Prepared, trained: nn.Module | None = None, targets: Targets | None = None
+    ) -> None:
+        """trained is RetroMAE in its stage, targets what a teacher says, where there is one."""
+        self.ready, self.config, self.world = ready, ready.config, ready.world
+        self.trained: nn.Module = trained or ready.checkpoint.model
+        self.targets = targets
+        self.collator = Collator(
+            ready.examples, ready.checkpoint.tokenizer, self.config.data, seed=self.config.seed
+        )
+        self.context = autocast(ready.dtype, self.world.device)
+
+    def run(self, number: int, *, distil: bool) -> BatchReport:
+        """Batch `number` of the run."""
+        pool, everyone = self.ready.sampler.batch(number)
+        rows = share_of(everyone, self.world.rank, self.world.size)
+        sides: tuple[TokenBatch, ...]
+        if self.config.stage in ("align", "retromae"):
+            texts = self.collator.texts(rows, number)
+            sides = (texts,)
+            one = self._align if self.config.stage == "align" else self._retromae
+            facts = one(texts, rows, number)
+        else:
+            batch = self.collator.batch(rows, number)
+            sides = (batch.queries, batch.passages)
+            objective = Objective(
+                self.config.loss,
+                self.world,
+                self.heads(pool),
+                batch,
+                total=len(everyone),
+                distil=distil,
+                in_batch=self.config.data.sources[pool.source].in_batch_negatives,
+                targets=self.targets,
+                teacher=self.config.teacher,
+            )
+            self._backward(sides, objective.heads, objective)
+            facts = objective.facts
+        tokens = sum(int(side.offsets[-1]) for side in sides)
+        padded = sum(len(side) * int(side.lengths.max()) for side in sides)
+        return BatchReport(facts, tokens, padded, rows)
+
+    def heads(self, pool: Pool) -> tuple[Head, ...]:
+        """The heads that a batch of this pool trains: two languages share no tokens."""
+        if self.config.stage == "contrastive":
+            return ("dense",)
+        named = self.config.data.sources[pool.source].heads
+        if named:
+            return tuple(head for head in HEADS if head in named)
+        return ("dense", "multi") if pool.parallel else HEADS
+
+    def where(self, row: int) -> str:
+        """The file and line of a row that a report names."""
+        texts = self.config.stage in ("align", "retromae")
+        return self.ready.examples.where_text(row) if texts else self.ready.examples.where(row)
+
+    def _backward(
+        self,
+        sides: Sequence[TokenBatch],
+        heads: Sequence[Head],
+        loss_of: Callable[..., torch.Tensor],
+    ) -> None:
+        model = self.ready.checkpoint.model
+        share = 1.0 / self.config.batch.accumulate
+        made = [Side(side, most=self.ready.sub_batch, device=self.world.device) for side in sides]
+        backward(model, made, heads, lambda *some: loss_of(*some) * share, context=self.context)
+
+    def _align(self, tokens: TokenBatch, texts: Numbers, number: int) -> Facts:
+        """Single texts drawn to a teacher."""
+        assert self.targets is not None
+        targets, facts = self.targets, Facts()
+
+        def loss_of(side: Representations) -> torch.Tensor:
+            loss, parts = pull(targets, self.config.teacher, [(side, texts)], self.world)
+            parts["loss"] = loss.detach()
+            summed = self.world.sum(torch.stack(list(parts.values()))).tolist()
+            facts.update(zip(parts, summed, strict=True))
+            return loss
+
+        heads = [head for head in HEADS if head in self.ready.checkpoint.model.heads]
+        self._backward((tokens,), heads, loss_of)
+        return facts
+
+    def _retromae(self, tokens: TokenBatch, texts: Numbers, number: int) -> Facts:
+        """Single texts, masked and rebuilt."""
+        assert isinstance(self.trained, RetroMAE)
+        model, device = self.trained, self.world.device
+        seeds = text_seeds(self.config.seed, number, texts)
+        side = Side(tokens, most=self.ready.sub_batch, device=device)
+        parts = [
+            (micro.inputs, seeds[torch.from_numpy(micro.texts)]) for micro in side.micro_batches
+        ]
+        counts = torch.tensor([model.counts(*part) for part in parts]).sum(0).double()
+        totals = self.world.sum(counts.to(device)).clamp(min=1)
+        sums = torch.zeros(2)
+        for inputs, drawn in parts:
+            with self.context():
+                losses = model(inputs, drawn)
+            ((losses / totals.float()).sum() / self.config.batch.accumulate).backward()
+            sums += losses.detach().cpu()
+        encoder, decoder = (self.world.sum(sums.to(device)) / totals).tolist()
+        return {"loss_encoder": encoder, "loss_decoder": decoder, "loss": encoder + decoder}
+
+
+def make_targets(ready: Prepared) -> Targets:
+    """What the teacher of the config says of the run's texts."""
+    config, model = ready.config, ready.checkpoint.model
+    vectors = TeacherVectors.load(Path(config.teacher.path))
+    by_token = len(vectors.tokens) and (config.teacher.tokens or config.teacher.rarity)
+    if by_token and (config.data.query_prefix or config.data.passage_prefix):
+        raise InputError(
+            "the teacher's vectors of tokens are of texts without the model's prefixes: take a"
+            " model that has none, or set teacher.tokens = 0 and teacher.rarity = 0"
+        )
+    multi = 0 if model.multi is None else model.multi.out_features
+    return Targets(ready.examples, vectors, model.backbone.config.hidden, multi)
+
+
+def make_retromae(ready: Prepared) -> RetroMAE:
+    """The trunk with a decoder and a language head, the checkpoint's own where it has one."""
+    checkpoint, config = ready.checkpoint, ready.config
+    retro = RetroMAE(
+        checkpoint.model.backbone,
+        config.retromae,
+        mask_id=checkpoint.tokenizer.backend.token_to_id(MASK),
+        special_ids=checkpoint.tokenizer.weightless_ids.tolist(),
+        seed=config.seed,
+    )
+    stored = TensorFiles(weight_files(checkpoint.folder)).reader(torch.float32, prefix="lm_head.")
+    retro.head.load_published(stored)
+    return retro.to(ready.world.device)
+
+
+# The optimiser
+
+
+def make_optimiser(model: nn.Module, config: OptimiserConfig) -> torch.optim.AdamW:
+    """AdamW: matrices decay, norms and biases do not, word embeddings have a rate of their own."""
+    words: list[nn.Parameter] = []
+    matrices: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        if name.endswith("word_embeddings.weight"):
+            words.append(parameter)
+        else:
+            (matrices if parameter.ndim > 1 else others).append(parameter)
+    own = config.embedding_lr / config.lr if config.embedding_lr >= 0 else 1.0
+    groups = [
+        {"params": matrices, "share": 1.0, "weight_decay": config.weight_decay},
+        {"params": others, "share": 1.0, "weight_decay": 0.0},
+        {"params": words, "share": own, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(
+        [group for group in groups if group["params"]],
+        lr=config.lr,
+        betas=config.betas,
+        eps=config.eps,
+        fused=True,
+    )
+
+
+def rate(config: OptimiserConfig, step: int, steps: int) -> float:
+    """The share of the peak learning rate in a step counted from 0."""
+    warm = config.warmup * steps
+    if step < warm:
+        return (step + 1) / (warm + 1)
+    done = (step - warm) / max(1.0, steps - warm)
+    if config.schedule == "linear":
+        return 1 - done
+    if config.schedule == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * done))
+    return 1.0
+
+
+def step_seed(seed: int, step: int, rank: int) -> int:
+    """The seed of all random numbers of a step on a device."""
+    return int(np.random.SeedSequence((seed, step, rank)).generate_state(1, np.uint64)[0] >> 1)
+
+
+# The run
+
+
+def train(
+    config: TrainConfig,
+    *,
+    resumed: bool = False,
+    mine: Mine | None = None,
+    log: Log = print,
+    show: Show | None = None,
+) -> Path:
+    """Runs a stage to its end and returns the folder of the model it wrote.
+
+    Raises InputError for a run that cannot be made, Stopped where a signal ended it, TercetError
+    for a loss that is not finite or a disk that is full. Whatever ends it with an error, the steps
+    that were done are saved first.
+    """
+    if not config.to:
+        raise InputError("to names no folder: say where the run is kept (--to DIR)")
+    world = World.start(config.device or None)
+    try:
+        folder = Path(config.to)
+        if not resumed and (checkpoints(folder / "checkpoints") or (folder / DONE).exists()):
+            raise InputError(
+                f"{folder} holds a run already: go on with --resume, or name another folder"
+            )
+        ready = prepare(config, world)
+        return Trainer(ready, folder, mine=mine, log=log, show=show).run(resumed=resumed)
+    finally:
+        world.stop()
+
+
+class Trainer:
+    """Runs the steps of a stage; attributes tell how far it is.
+
+    start is the step that the run began or goes on with, done and saved the steps that are done and
+    in a checkpoint, best the best dev score, negatives the name and hash of the negatives in use,
+    stopping the signal that asked to stop.
+    """
+
+    def __init__(
+        self,
+        ready: Prepared,
+        folder: Path,
+        *,
+        mine: Mine | None = None,
+        log: Log = print,
+        show: Show | None = None,
+    ) -> None:
+        self.ready, self.config, self.world, self.folder = ready, ready.config, ready.world, folder
+        self.mine, self.show = mine, show
+        config, model = self.config, ready.checkpoint.model
+        blends = config.blend < 1
+        self.before = {n: t.clone() for n, t in model.state_dict().items()} if blends else {}
+        retro = make_retromae(ready) if config.stage == "retromae" else None
+        targets = make_targets(ready) if config.teacher.path else None
+        self.step = Step(ready, retro, targets)
+        self.trained = self.step.trained  # everything trained: the M3 model, or RetroMAE
+        self.optimiser = make_optimiser(self.trained, config.optimiser)
+        self.dev = DevChecks(ready) if config.data.dev else None
+        self.log = RunWriter(folder, log, tensorboard=config.run.tensorboard and self.world.first)
+        self.start = self.done = self.saved = 0
+        self.best, self.negatives, self.stopping = -math.inf, "", 0
+        self.whole = True  # not in the middle of an update of the weights
+        self.seen: dict[str, list[float]] = {}
+        self.rows: list[int] = []  # of the step that runs
+        self.warned: set[str] = set()
+
+    def run(self, *, resumed: bool = False) -> Path:
+        """All steps from the start or the newest checkpoint on, and the model at the end."""
+        if resumed:
+            self.resume()
+        elif self.world.first:
+            # what a run left that came to nothing: its negatives are not this one's
+            shutil.rmtree(self.folder / REFRESH, ignore_errors=True)
+            (self.folder / "metrics.jsonl").unlink(missing_ok=True)
+            runfolder.write_config(self.folder, self.config)
+        self.world.wait()
+        if self.config.compile:
+            self.ready.checkpoint.model.backbone.compile(dynamic=True)
+        try:
+            with self._signals():
+                self._steps()
+            if self.world.first:
+                self.finish()
+        finally:
+            self.log.close()
+        self.world.wait()
+        return self.folder / MODEL
+
+    def _steps(self) -> None:
+        """The steps; whatever ends them with an error, those that are done are saved first."""
+        try:
+            for step in range(self.start, self.ready.steps):
+                self._step(step)
+        except Exception as error:
+            if isinstance(error, Stopped):
+                error.number = self.stopping or error.number
+            self._rescue(error)
+            raise
+
+    def _step(self, step: int) -> None:
+        config, last = self.config, step + 1 == self.ready.steps
+        if step == self.start:
+            self.began, self.tokens, self.padded, self.all_tokens = time.monotonic(), 0, 0, 0
+        every = config.negatives.every
+        if every and step and step % every == 0:
+            self.negatives = self.refresh(step)
+        distils = config.stage == "unified" and step >= config.loss.start(self.ready.steps)
+        torch.manual_seed(step_seed(config.seed, step, self.world.rank))
+        self.trained.train()
+        self.optimiser.zero_grad(set_to_none=True)
+        self.rows = []
+        for turn in range(config.batch.accumulate):
+            report = self.step.run(step * config.batch.accumulate + turn, distil=distils)
+            self.rows += report.rows.tolist()
+            for name, value in report.facts.items():
+                if not math.isfinite(value):
+                    raise self._not_finite(step, f"{name} is {value}")
+                self.seen.setdefault(name, []).append(value)
+            self.tokens, self.padded = self.tokens + report.tokens, self.padded + report.padded
+            self.all_tokens += report.tokens
+        self._update(step)
+        self.done = step + 1
+        if self.show is not None:
+            self.show(self.done, self.ready.steps, self.all_tokens * self.world.size)
+        if self._due(config.run.report_every) or last:
+            self._report()
+        if self._due(config.run.evaluate_every) or last:
+            self._evaluate()
+        stop = self._stops()
+        if self._due(config.run.save_every) or last or stop:
+            self.save()
+            self.world.wait()
+        if stop and not last:
+            raise Stopped(f"stopped at step {self.done} of {self.ready.steps}: go on with --resume")
+
+    def _due(self, every: int) -> bool:
+        return every > 0 and self.done % every == 0
+
+    def _update(self, step: int) -> None:
+        parameters = [p for p in self.trained.parameters() if p.requires_grad]
+        self.world.sum_gradients(parameters)
+        config = self.config.optimiser
+        norm = torch.nn.utils.clip_grad_norm_(parameters, config.clip or math.inf)
+        if not torch.isfinite(norm):
+            raise self._not_finite(step, f"the gradient is not finite ({norm.item()})")
+        share = rate(config, step, self.ready.steps)
+        for group in self.optimiser.param_groups:
+            group["lr"] = config.lr * group["share"] * share
+        self.whole = False
+        self.optimiser.step()
+        self.whole = True
+        self.seen.setdefault("norm", []).append(float(norm))
+
+    def _not_finite(self, step: int, what: str) -> TercetError:
+        """The error that names the rows of this step on this device, by file and line."""
+        rows = ", ".join(self.step.where(row) for row in self.rows[:8])
+        more = ", ..." if len(self.rows) > 8 else ""
+        return TercetError(
+            f"step {step + 1}: {what} on a batch of {rows}{more}: look at these rows, or lower"
+            " optimiser.lr"
+        )
+
+    def _report(self) -> None:
+        line: dict[str, Any] = {"step": self.done, "of": self.ready.steps}
+        line |= {name: round(float(np.mean(values)), 5) for name, values in self.seen.items()}
+        self.seen.clear()
+        seconds = max(time.monotonic() - self.began, 1e-9)
+        line["lr"] = self.optimiser.param_groups[0]["lr"]
+        line["tokens_per_s"] = round(self.tokens * self.world.size / seconds)
+        line["padding"] = round(1 - self.tokens / max(self.padded, 1), 4)
+        line["memory_mb"] = memory_mb(self.world.device)
+        self._write(line)
+        for name, value in line.items():  # says once when a head collapses
+            kind, _, head = name.partition("_")
+            low = {"spread": SPREAD, "terms": TERMS}.get(kind)
+            if low is not None and value < low and name not in self.warned:
+                self.warned.add(name)
+                what = (
+                    f"the {head} head gives nearly the same score to every passage"
+                    if kind == "spread"
+                    else f"a {head} has {value} sparse weights above 0"
+                )
+                self._write({"step": self.done, "warning": f"{what}: it may have collapsed"})
+        self.began, self.tokens, self.padded = time.monotonic(), 0, 0
+
+    def _write(self, line: dict[str, Any]) -> None:
+        if self.world.first:
+            self.log(line)
+
+    def _evaluate(self) -> None:
+        """Dev figures; the model with the best ones is kept in best/."""
+        if self.dev is None:
+            return
+        began = time.monotonic()
+        figures: dict[str, Any] = {}
+        if self.world.first:
+            self.trained.eval()
+            figures = self.dev.run()
+            self._write({"step": self.done, "dev": figures})
+            if figures["score"] > self.best:
+                write_model(self.folder / "best", self.ready.checkpoint, self.settings())
+        figures = self.world.share(figures)
+        self.best = max(self.best, float(figures["score"]))
+        self.began += time.monotonic() - began
+
+    # Checkpoints
+
+    def save(self) -> None:
+        """Writes a checkpoint of the steps that are done, without waiting for other devices."""
+        if self.world.first:
+            best = self.best if math.isfinite(self.best) else None
+            facts = {"run": self._facts(), "best": best, "negatives": self.negatives}
+            runfolder.save(
+                self.folder / "checkpoints",
+                self.done,
+                self.trained,
+                self.optimiser,
+                facts,
+                keep=self.config.run.keep,
+            )
+        self.saved = self.done
+
+    def _rescue(self, error: Exception) -> None:
+        """Saves what an error would cost, where the weights are those of a step."""
+        if self.done == self.saved or not self.whole:
+            return
+        if all(bool(p.isfinite().all()) for p in self.trained.parameters()):
+            try:
+                self.save()
+            except TercetError as full:
+                error.add_note(str(full))
+
+    def resume(self) -> None:
+        """Brings the run to its newest checkpoint; raises TercetError where it is of another."""
+        saved = checkpoints(self.folder / "checkpoints")
+        if not saved:
+            raise TercetError(
+                f"{self.folder} has no checkpoint to resume from: run without --resume"
+            )
+        facts = runfolder.read_facts(saved[-1])
+        for name, now in json.loads(json.dumps(self._facts())).items():
+            was = facts["run"].get(name)
+            if now != was:
+                raise TercetError(
+                    f"{saved[-1]}: {name} was {json.dumps(was):.60}, now it is"
+                    f" {json.dumps(now):.60}: resume with what it was, or start a new run in"
+                    " another folder"
+                )
+        runfolder.load(saved[-1], self.trained, self.optimiser)
+        self.start = self.done = self.saved = int(facts["step"])
+        self.best = -math.inf if facts["best"] is None else float(facts["best"])
+        self.negatives = str(facts["negatives"])
+        if self.negatives:
+            path = self.folder / REFRESH / self.negatives.partition(":")[0] / ANSWER
+            if not path.exists():
+                raise InputError(f"{path} is gone: the checkpoint was trained on these negatives")
+            if self._take(path) != self.negatives:
+                raise InputError(f"{path} has changed since the checkpoint was written: restore it")
+
+    def _facts(self) -> dict[str, Any]:
+        """What a resumed run must share with the one that it goes on from."""
+        free = {"to", "model", "device", "dtype", "compile", "threads", "steps", "epochs", "run"}
+        free |= {"data.cache", "data.dev", "data.sources"}  # these may change, or are below
+        tree, ready = to_tree(self.config), self.ready
+        kept = runfolder.flat({name: value for name, value in tree.items() if name not in free})
+        return {
+            "the training data": ready.examples.fingerprint,
+            "the number of devices": self.world.size,
+            "the number of steps": ready.steps,
+            "the dtype of products": str(ready.dtype).removeprefix("torch."),
+            "the model at the start": ready.checkpoint.fingerprint,
+            "the weights of the sources": [s["weight"] for s in tree["data"]["sources"]],
+            **{name: value for name, value in kept.items() if name not in free},
+        }
+
+    # Signals
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Takes SIGTERM and Ctrl-C, which save and stop; a second Ctrl-C does not wait."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        previous = {number: signal.getsignal(number) for number in SIGNALS}
+        for number, handler in previous.items():
+            if handler is not None and handler != signal.SIG_IGN:
+                signal.signal(number, self._stop)
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                if handler is not None:
+                    signal.signal(number, handler)
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        self.stopping = number
+        if number == signal.SIGINT:
+            signal.signal(number, signal.default_int_handler)
+
+    def _stops(self) -> bool:
+        """Whether a signal asked any device to stop."""
+        if self.world.size == 1:
+            return bool(self.stopping)
+        flag = torch.tensor(float(self.stopping > 0), device=self.world.device)
+        return bool(self.world.sum(flag) > 0)
+
+    # Hard negatives found while training (ANCE)
+
+    def refresh(self, step: int, *, poll: float = 0.5) -> str:
+        """Has new negatives found with the model as it is now; returns their name and hash.
+
+        1. The model is written to refresh/step-s/model, then READY beside it.
+        2. A miner, in this process or another, writes refresh/step-s/negatives.jsonl: for every
+           training row, in order, {"row", "neg"}; where it cannot, the reason to FAILED.
+        3. The trainer waits for it, looking every poll seconds, and uses it from this step on; its
+           hash is in every checkpoint.
+
+        Raises Stopped where the run is to stop while it waits, TercetError where the miner failed.
+        """
+        place = self.folder / REFRESH / f"step-{step:06d}"
+        answer = place / ANSWER
+        if self.world.first and not answer.exists():
+            shutil.rmtree(place, ignore_errors=True)
+            place.mkdir(parents=True)
+            self.trained.eval()
+            write_model(place / MODEL, self.ready.checkpoint, self.settings())  # 1
+            (place / READY).touch()
+            if self.config.negatives.by == "self":  # 2
+                if self.mine is None:
+                    raise InputError("negatives.by = self needs a miner: run `tercet train`")
+                self.mine(place)
+            else:
+                waits = f"for `tercet mine --follow {self.folder}`"
+                self.log({"step": step, "waiting": waits})
+        while not answer.exists():  # 3
+            if (place / FAILED).exists():
+                why = (place / FAILED).read_text(encoding="utf-8").strip()
+                raise TercetError(f"{place}: no negatives were found: {why}")
+            if self.stopping:
+                raise Stopped(f"stopped before step {step + 1}: go on with --resume")
+            time.sleep(poll)
+        self.world.wait()
+        if self.world.first:
+            shutil.rmtree(place / MODEL, ignore_errors=True)
+        return self._take(answer)
+
+    def _take(self, path: Path) -> str:
+        """Puts negatives to use; returns their folder's name and hash."""
+        texts: list[Sequence[str]] = []
+        for number, (_, row) in enumerate(numbered_rows(path)):
+            if row.get("row") != number or not isinstance(row.get("neg"), list):
+                raise InputError(f"{path}:{number + 1}: expected row {number} with its 'neg'")
+            texts.append(row["neg"])
+        ready = self.ready
+        self.step.collator.hard = HardNegatives.of_texts(
+            ready.examples, texts, ready.checkpoint.tokenizer, self.config.data
+        )
+        digest = hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
+        return f"{path.parent.name}:{digest}"
+
+    # The model at the end
+
+    def settings(self) -> Settings:
+        """The model's settings with the prefixes that it is trained with."""
+        data = self.config.data
+        return replace(
+            self.ready.checkpoint.settings,
+            query_prefix=data.query_prefix,
+            passage_prefix=data.passage_prefix,
+        )
+
+    def finish(self) -> None:
+        """Blends, tunes the weights of the hybrid sum on dev, and writes model/ and DONE."""
+        config, ready = self.config, self.ready
+        ready.checkpoint.model.eval()
+        if self.before:
+            blend(ready.checkpoint.model, self.before, config.blend)
+        settings = self.settings()
+        facts: dict[str, Any] = {
+            "stage": config.stage,
+            "sources": [source.label for source in config.data.sources],
+            "rows": len(ready.examples),
+            "steps": ready.steps,
+            "config": portable(to_tree(config)),
+        }
+        if self.dev is not None and config.stage == "unified":
+            weights, figures = self.dev.tuned(anew=bool(self.before))
+            facts["dev_ndcg_at_10"] = figures
+            settings = replace(settings, weights=weights)
+            self.log({"dev": figures, "weights": weights.as_tuple()})
+        if before := ready.checkpoint.settings.training:
+            facts["before"] = dict(before)
+        settings = replace(settings, training=facts)
+        write_model(self.folder / MODEL, ready.checkpoint, settings)
+        (self.folder / DONE).touch()
+
+
+def portable(tree: dict[str, Any]) -> dict[str, Any]:
+    """A config as it is told to others: folders and files by their names alone."""
+    data = {name: value for name, value in tree["data"].items() if name != "cache"}
+    data["dev"] = [Path(name).name for name in data["dev"]]
+    data["sources"] = [
+        {**source, "files": [Path(name).name for name in source["files"]]}
+        for source in data["sources"]
+    ]
+    teacher = {**tree["teacher"], "path": Path(tree["teacher"]["path"]).name}
+    out = {**tree, "model": Path(tree["model"]).name, "teacher": teacher, "data": data}
+    del out["to"]
+    return out
+
+
+@torch.no_grad()
+def blend(model: M3Model, start: dict[str, torch.Tensor], share: float) -> None:
+    """Moves a trained model back towards its start: share of the trained weights, rest the start's.
+
+    A short run on little data gains on what it saw and forgets some of the rest; the mean keeps
+    most of both. Source: Wortsman et al. 2022, arXiv 2109.01903 (weight-space ensembles).
+    """
+    for name, tensor in model.state_dict().items():
+        tensor.copy_(share * tensor + (1 - share) * start[name])
+
+
+def memory_mb(device: torch.device) -> int:
+    """The most memory that was in use so far: of a GPU, or resident."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) >> 20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak >> (20 if sys.platform == "darwin" else 10)
