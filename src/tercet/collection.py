@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from tercet.config import Mode, Weights, check_heads
-from tercet.documents.base import clean, prepare
 from tercet.documents.chunks import Chunker
+from tercet.documents.readers import clean, prepare
 from tercet.errors import InputError, StoreError
 from tercet.index import create_index, open_index
 from tercet.index.base import DEFAULT_CANDIDATES, Backend, Dtype, Filter, Index

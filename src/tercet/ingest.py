@@ -20,8 +20,8 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from tercet.config import Head, Role, Weights
-from tercet.documents.base import Problem
 from tercet.documents.chunks import Chunker
+from tercet.documents.readers import Problem
 from tercet.embeddings import Embeddings
 from tercet.errors import StoreError
 from tercet.index.base import Index

@@ -11,8 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from tercet.documents.base import Problem, label_of, prepare
-from tercet.documents.files import Found, find_files, read_file
+from tercet.documents.readers import Problem, SourceFile, find_files, label_of, prepare, read_file
 from tercet.ingest import Ingest
 from tercet.records import Document
 from tercet.store import FileRecord
@@ -29,17 +28,17 @@ def add_files(ingest: Ingest, paths: Sequence[str | Path]) -> None:
     What cannot be read is skipped by name and loses nothing: its documents stay as they were.
     """
     found = list(find_files(paths))
-    ingest.total = sum(item.size for item in found if isinstance(item, Found))
+    ingest.total = sum(item.size for item in found if isinstance(item, SourceFile))
     for item in found:
         if isinstance(item, Problem):
             ingest.skip(item)
         else:
             _add_file(ingest, item)
     ingest.commit()
-    _remove_gone(ingest, paths, {label_of(i.path) for i in found if isinstance(i, Found)})
+    _remove_gone(ingest, paths, {label_of(i.path) for i in found if isinstance(i, SourceFile)})
 
 
-def _add_file(ingest: Ingest, found: Found) -> None:
+def _add_file(ingest: Ingest, found: SourceFile) -> None:
     record = _record(ingest, found)
     now = time.time_ns()
     if record.hash is not None and (record.size, record.mtime_ns) == (found.size, found.mtime_ns):
@@ -77,7 +76,7 @@ def _add_file(ingest: Ingest, found: Found) -> None:
     ingest.advance(max(0, found.size - size))
 
 
-def _record(ingest: Ingest, found: Found) -> FileRecord:
+def _record(ingest: Ingest, found: SourceFile) -> FileRecord:
     """The file's record, new or as stored; under a new path where its folder was moved."""
     path = label_of(found.path)
     stored = ingest.store.file(path)

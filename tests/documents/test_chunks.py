@@ -89,11 +89,10 @@ def test_short_and_whole_documents_are_one_span() -> None:
     assert chunker(0).spans(" " + prose(500)) == [Span(1, len(prose(500).strip()) + 1)]
 
 
-def test_windows_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_windows_do_not_show() -> None:
     text = prose(900)
-    whole = chunker().spans(text)
-    monkeypatch.setattr("tercet.documents.chunks.WINDOW", 2000)
-    assert check(text, "", chunker()) == whole
+    narrow = Chunker(WORDS, Chunking(32, 8), window=2000)
+    assert check(text, "", narrow) == chunker().spans(text)
 
 
 def test_ten_megabytes_take_time_in_proportion() -> None:

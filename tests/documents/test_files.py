@@ -3,8 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from tercet.documents.base import Problem, prepare
-from tercet.documents.files import Found, find_files, read_file
+from tercet.documents.readers import Problem, SourceFile, find_files, prepare, read_file
 from tercet.errors import InputError
 from tercet.records import Document
 
@@ -20,7 +19,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def labels(*paths: str | Path) -> list[str]:
-    return [item.label for item in find_files(paths) if isinstance(item, Found)]
+    return [item.label for item in find_files(paths) if isinstance(item, SourceFile)]
 
 
 def test_files_come_in_one_order_hidden_and_foreign_ones_left_out(folder: Path) -> None:

@@ -2,8 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from tercet.documents.base import Problem
-from tercet.documents.files import read_file
+from tercet.documents.readers import Problem, read_file
 from tercet.records import Document
 
 

@@ -4,8 +4,16 @@ Readers yield documents and, for what cannot be read, problems in words; the res
 nothing of models, indexes or collections.
 """
 
-from tercet.documents.base import Problem, prepare
-from tercet.documents.chunks import Chunker
-from tercet.documents.files import READERS, Found, find_files, read_file
+from tercet.documents.chunks import Chunker, Chunking
+from tercet.documents.readers import READERS, Problem, SourceFile, find_files, prepare, read_file
 
-__all__ = ["READERS", "Chunker", "Found", "Problem", "find_files", "prepare", "read_file"]
+__all__ = [
+    "READERS",
+    "Chunker",
+    "Chunking",
+    "Problem",
+    "SourceFile",
+    "find_files",
+    "prepare",
+    "read_file",
+]

@@ -16,9 +16,6 @@ from tercet.records import Span
 SPECIAL = 2  # [CLS] and </s>, which every encoded text has
 PREFIX = 32  # tokens that a late pass leaves free for what a model wants before a passage
 SHORTEST = 16  # tokens; below that a title leaves no room for text
-# The splitter's time grows with the square of a text without breaks, so it is given windows. The
-# last chunk of a window is cut again as the first of the next: windows do not show in the result.
-WINDOW, WINDOW_PER_TOKEN = 1 << 15, 16  # characters
 
 
 @dataclass(frozen=True)
@@ -47,14 +44,23 @@ class Chunker:
     """Cuts texts as a Chunking says, counting with the model's tokenizer."""
 
     def __init__(
-        self, tokenizer: Tokenizer, chunking: Chunking, max_length: int = MAX_LENGTH
+        self,
+        tokenizer: Tokenizer,
+        chunking: Chunking,
+        max_length: int = MAX_LENGTH,
+        *,
+        window: int = 1 << 15,
     ) -> None:
-        """max_length is the most tokens that the model reads at once."""
+        """max_length is the most tokens that the model reads at once; window as below."""
         if tokenizer.truncation is not None:
             raise InputError("the tokenizer truncates, so it cannot count: call no_truncation()")
         self.chunking = chunking
         self._tokenizer = tokenizer
         self._max_length = min(max_length, MAX_LENGTH)
+        # The splitter's time grows with the square of a text without breaks, so it is given windows
+        # of so many characters. The last chunk of one is cut again as the first of the next, so
+        # that windows do not show in the result.
+        self._window = max(window, 16 * chunking.chunk)
         self._title_room = (chunking.chunk or self._max_length // 4) // 4
 
     def count(self, text: str) -> int:
@@ -93,10 +99,9 @@ class Chunker:
         return list(self._windows(splitter, text))
 
     def _windows(self, splitter: TextSplitter, text: str) -> Iterator[Span]:
-        size = max(WINDOW, WINDOW_PER_TOKEN * self.chunking.chunk)
         start = 0
         while start < len(text):
-            stop = min(len(text), start + size)
+            stop = min(len(text), start + self._window)
             found = splitter.chunk_indices(text[start:stop])
             again = stop < len(text) and len(found) > 1
             for offset, chunk in found[: -1 if again else None]:
