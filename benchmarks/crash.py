@@ -28,9 +28,8 @@ from typing import Any
 import numpy as np
 from hashed import HashedEncoder
 
-from tercet import ingest
 from tercet.collection import Collection
-from tercet.ingest import Change, Encodes
+from tercet.collection.sync import BatchSize, Change, Encodes
 from tercet.records import Document
 
 # Children are forked from a process that has imported everything and done nothing.
@@ -72,10 +71,10 @@ def work(arguments: argparse.Namespace, path: Path, start: int, pipe: Connection
     def say(kind: str, id: str = "", version: int = 0) -> None:
         pipe.send((kind, id, version))  # written at once: it outlives the child
 
-    ingest.BATCH_BYTES = BATCH  # so that a few seconds see many batches
     encoder = encoder_of(arguments.encoder)
     say("opening")
     with Collection.open(path, encoder) as collection:
+        collection.batch = BatchSize(bytes=BATCH)  # so that a few seconds see many batches
         for version in count(start):
             say("version", version=version)
 

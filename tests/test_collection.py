@@ -9,10 +9,10 @@ import pytest
 from hashed import HashedEncoder
 
 from tercet.collection import Collection
+from tercet.collection.sync import Change, SyncState
 from tercet.config import MODES, Weights
 from tercet.encoder import Encoder
 from tercet.errors import InputError, StoreError
-from tercet.ingest import Change, Progress
 from tercet.records import Document, Span
 from tercet.scores import dense_scores, lexical_scores, maxsim_scores
 
@@ -224,7 +224,7 @@ def test_late_chunks_are_rows_of_a_pass_over_their_surroundings(
 
 
 def test_progress_grows_to_the_end(memory: Path, encoder: HashedEncoder) -> None:
-    seen: list[Progress] = []
+    seen: list[SyncState] = []
     for name in ("a", "b"):
         (memory / f"{name}.txt").write_text(long_text(4000, name))
     with Collection.open(memory / "c", encoder, backend="exact") as collection:
@@ -275,7 +275,7 @@ def test_another_models_vectors_are_refused_until_rebuilt(
     other = HashedEncoder(seed=1)
     with pytest.raises(StoreError, match="another model"):
         Collection.open(memory, other)
-    seen: list[Progress] = []
+    seen: list[SyncState] = []
     with Collection.open(
         memory, other, rebuild=True, heads=["sparse"], progress=seen.append
     ) as collection:

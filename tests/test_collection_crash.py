@@ -16,12 +16,11 @@ import numpy as np
 import pytest
 from hashed import HashedEncoder
 
-from tercet import ingest
 from tercet.collection import Collection
+from tercet.collection.store import DONE, DocumentStore
+from tercet.collection.sync import BatchSize, Change
 from tercet.errors import InputError, StoreError, TercetError
-from tercet.ingest import Change
 from tercet.records import Document
-from tercet.store import DONE, Store
 
 
 class Told:
@@ -63,16 +62,16 @@ def watched(
 
         for name in ("add", "delete", "flush", "optimize"):
             wrap(collection.index, name)
-        real = Store.transaction
+        real = DocumentStore.transaction
 
         @contextmanager
-        def transaction(store: Store) -> Iterator[Store]:
+        def transaction(store: DocumentStore) -> Iterator[DocumentStore]:
             look("before transaction")
             with real(store):
                 yield store
                 look("within transaction")
 
-        patch.setattr(Store, "transaction", transaction)
+        patch.setattr(DocumentStore, "transaction", transaction)
         yield
         look("at the end")
 
@@ -102,7 +101,6 @@ def corpus(version: str, numbers: range) -> list[Document]:
 def test_a_death_at_any_step_loses_nothing_and_leaves_nothing(
     memory: Path, monkeypatch: pytest.MonkeyPatch, backend: Any
 ) -> None:
-    monkeypatch.setattr(ingest, "BATCH_DOCUMENTS", 4)
     encoder, told = HashedEncoder(), Told()
     deaths: list[tuple[Path, Told]] = []
     every, looks = (1 if backend == "exact" else 5), count()  # the engine's files are large
@@ -114,6 +112,7 @@ def test_a_death_at_any_step_loses_nothing_and_leaves_nothing(
             deaths.append((copy, told.copy()))
 
     with Collection.open(memory / "c", encoder, backend=backend, chunk=16) as collection:
+        collection.batch = BatchSize(documents=4)
         collection.add(corpus("old", range(6)), report=told)
         with watched(monkeypatch, collection, look):
             report = collection.add(corpus("new", range(4, 9)), report=told)
@@ -137,7 +136,6 @@ def test_a_death_at_any_step_loses_nothing_and_leaves_nothing(
 def test_a_death_while_files_change_or_the_index_is_made_again(
     memory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ingest, "BATCH_DOCUMENTS", 2)
     encoder, told = HashedEncoder(), Told()
     docs = memory / "docs"
     docs.mkdir()
@@ -154,6 +152,7 @@ def test_a_death_while_files_change_or_the_index_is_made_again(
     (docs / "a.txt").write_text("first text")
     (docs / "b.jsonl").write_text(rows(0, 1, 2, 3, 4))
     with Collection.open(memory / "c", encoder, backend="exact") as collection:
+        collection.batch = BatchSize(documents=2)
         collection.add([docs], report=told)
         (docs / "a.txt").unlink()
         (docs / "b.jsonl").write_text(rows(1, 3, 4, 5, 6, 7))

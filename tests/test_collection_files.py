@@ -8,7 +8,7 @@ import pytest
 from hashed import HashedEncoder
 
 from tercet.collection import Collection
-from tercet.ingest import AddReport, Change
+from tercet.collection.sync import AddReport, Change
 from tercet.records import Document
 
 

@@ -3,15 +3,15 @@ from pathlib import Path
 
 import pytest
 
+from tercet.collection.store import DONE, LEAVING, PENDING, DocumentStore, FileRecord, Incoming
 from tercet.errors import StoreError
 from tercet.records import Document, Span
-from tercet.store import DONE, LEAVING, PENDING, FileRecord, Incoming, Store
 
 
 @pytest.fixture
-def store(memory: Path) -> Store:
-    Store.create(memory / "documents.sqlite", {"a": [1, "x"]})
-    return Store(memory / "documents.sqlite")
+def store(memory: Path) -> DocumentStore:
+    DocumentStore.create(memory / "documents.sqlite", {"a": [1, "x"]})
+    return DocumentStore(memory / "documents.sqlite")
 
 
 def incoming(id: str, text: str = "some text", file: int | None = None) -> Incoming:
@@ -21,12 +21,12 @@ def incoming(id: str, text: str = "some text", file: int | None = None) -> Incom
     return Incoming(document, spans, f"hash of {text}", file)
 
 
-def put(store: Store, *items: Incoming) -> list[int]:
+def put(store: DocumentStore, *items: Incoming) -> list[int]:
     with store.transaction():
         return store.put_pending(items)
 
 
-def test_a_document_comes_is_replaced_and_goes(store: Store) -> None:
+def test_a_document_comes_is_replaced_and_goes(store: DocumentStore) -> None:
     (first,) = put(store, incoming("a", "🙂 first"))
     assert store.known("a") is None  # pending ones do not count
     assert store.chunks(list(store.rows(PENDING))) == {}
@@ -55,7 +55,7 @@ def test_a_document_comes_is_replaced_and_goes(store: Store) -> None:
     assert store.owners(store.rows(PENDING)) == [third]
 
 
-def test_a_transaction_is_kept_whole_or_not_at_all(store: Store) -> None:
+def test_a_transaction_is_kept_whole_or_not_at_all(store: DocumentStore) -> None:
     with pytest.raises(ZeroDivisionError), store.transaction():
         store.put_pending([incoming("a")])
         raise ZeroDivisionError
@@ -63,19 +63,19 @@ def test_a_transaction_is_kept_whole_or_not_at_all(store: Store) -> None:
     assert not store.moving()
 
 
-def test_files_and_what_was_seen_of_them(store: Store) -> None:
+def test_files_and_what_was_seen_of_them(store: DocumentStore) -> None:
     record = FileRecord(store.next_file(), "/x/a.jsonl", "a.jsonl", 3, 4, None)
     keys = put(store, incoming("a", file=record.number), incoming("b", file=record.number))
     with store.transaction():
         store.put_file(record)
         store.promote(keys)
-    assert store.file("/x/a.jsonl") == store.file_labelled("a.jsonl") == record
-    assert (store.file("/x"), store.file_path(record.number)) == (None, "/x/a.jsonl")
+    assert store.file("path", "/x/a.jsonl") == store.file("label", "a.jsonl") == record
+    assert (store.file("path", "/x"), store.file("number", record.number)) == (None, record)
     assert store.next_file() == record.number + 1
-    assert store.first_sight(record.number, "a")
-    assert not store.first_sight(record.number, "a")
+    assert store.mark_seen(record.number, "a")
+    assert not store.mark_seen(record.number, "a")
     assert store.unseen(record.number) == ["b"]
-    store.forget_sights(record.number)
+    store.clear_seen(record.number)
     assert store.unseen(record.number) == ["a", "b"]
     assert store.documents_of_file(record.number) == 2
     with store.transaction():
@@ -85,37 +85,37 @@ def test_files_and_what_was_seen_of_them(store: Store) -> None:
     assert list(store.files()) == []
 
 
-def test_facts_outlive_a_close(store: Store, memory: Path) -> None:
+def test_facts_outlive_a_close(store: DocumentStore, memory: Path) -> None:
     with store.transaction():
         store.set_facts({"b": {"c": None}})
     store.close()
-    again = Store(memory / "documents.sqlite")
+    again = DocumentStore(memory / "documents.sqlite")
     assert (again.fact("a"), again.fact("b"), again.fact("d")) == ([1, "x"], {"c": None}, None)
     with again.transaction():
         again.set_facts({"format": 99})
     again.close()
     with pytest.raises(StoreError, match="format 99"):
-        Store(memory / "documents.sqlite")
+        DocumentStore(memory / "documents.sqlite")
 
 
 def test_what_is_no_store_is_named(memory: Path) -> None:
     with pytest.raises(StoreError, match="is missing"):
-        Store(memory / "documents.sqlite")
+        DocumentStore(memory / "documents.sqlite")
     (memory / "a.sqlite").write_bytes(b"no database" * 1000)
     with pytest.raises(StoreError, match="damaged"):
-        Store(memory / "a.sqlite")
+        DocumentStore(memory / "a.sqlite")
     sqlite3.connect(memory / "b.sqlite").execute("CREATE TABLE x (y)").connection.close()
     with pytest.raises(StoreError, match="emptied or cut short"):
-        Store(memory / "b.sqlite")
+        DocumentStore(memory / "b.sqlite")
 
 
-def test_every_commit_is_synced(store: Store) -> None:
+def test_every_commit_is_synced(store: DocumentStore) -> None:
     assert store._db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     assert store._db.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
 
 
 def test_what_a_batch_asks_does_not_read_all_documents(
-    store: Store, monkeypatch: pytest.MonkeyPatch
+    store: DocumentStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[tuple[str, tuple[object, ...]]] = []
     rows = store._rows

@@ -91,12 +91,12 @@ def index(
         if overlap is not None:
             Chunking(made.chunk, overlap)
     from tercet.collection import Collection
-    from tercet.ingest import AddReport, Change, Progress
+    from tercet.collection.sync import AddReport, Change, SyncState
 
     start = time.monotonic()
     with Meter("indexing") as meter:
 
-        def progress(state: Progress) -> None:
+        def progress(state: SyncState) -> None:
             meter.show(state.done, state.total, count=state.tokens, unit="tokens")
 
         def report(change: Change) -> None:

@@ -30,7 +30,7 @@ from tercet.curate.pairs_sources import (
     shorten,
     tag_or_none,
 )
-from tercet.documents.base import Unreadable, decode
+from tercet.documents.readers import Unreadable, decode
 
 # Headings. The words of the lists are in some large languages only; what is common elsewhere shows
 # itself by repeating.

@@ -18,7 +18,7 @@ from importlib import import_module
 from pathlib import Path
 
 from tercet.documents import base
-from tercet.documents.base import Problem, Unreadable, undecodable
+from tercet.documents.readers import Problem, Unreadable, undecodable
 from tercet.errors import InputError, MissingExtraError
 from tercet.rows import is_dataset, open_packed
 

@@ -33,7 +33,7 @@ from tercet.curate.pairs_sources import (
     read_bytes,
     tag_or_none,
 )
-from tercet.documents.base import Problem, Unreadable, decode, undecodable
+from tercet.documents.readers import Problem, Unreadable, decode, undecodable
 from tercet.errors import InputError
 
 

@@ -39,15 +39,7 @@ def create_index(
     model. Raises InputError for parameters that do not fit, StoreError for a folder in use.
     """
     target = Path(path)
-    spec = IndexSpec(
-        backend=backend,
-        heads=tuple(heads),  # type: ignore[arg-type]  # checked there
-        dense=dims.get("dense"),
-        vocabulary=dims.get("vocabulary"),
-        multi=dims.get("multi"),
-        dtype=dtype,
-        fingerprint=fingerprint,
-    )
+    spec = IndexSpec.of(backend, heads, dims, dtype, fingerprint)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise StoreError(f"{target} exists and is not empty: open it, or choose another folder")
     try:

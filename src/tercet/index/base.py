@@ -159,6 +159,20 @@ class IndexSpec:
             elif not isinstance(size, int) or isinstance(size, bool) or size < 1:
                 raise InputError(f"storing {head} needs its size: give dims[{name!r}] >= 1")
 
+    @staticmethod
+    def of(
+        backend: Backend,
+        heads: Sequence[str],
+        dims: Mapping[str, int],
+        dtype: Dtype,
+        fingerprint: str,
+    ) -> "IndexSpec":
+        """From the sizes of what a model gives; those of heads that are not stored do not count."""
+        dense, vocabulary, multi = (dims.get(name) for name in ("dense", "vocabulary", "multi"))
+        return IndexSpec(
+            backend, check_heads(tuple(heads)), dense, vocabulary, multi, dtype, fingerprint
+        )
+
     def to_json(self) -> dict[str, Any]:
         return {"format": FORMAT, **asdict(self), "heads": list(self.heads)}
 

@@ -1,52 +1,137 @@
-"""Documents, encoder and index in one folder: add, delete, search. Every door calls this alone.
+"""Documents, encoder and index in one folder: add, delete, search. Every entry point calls this.
 
     DIR/documents.sqlite    texts, spans, states, settings: all that cannot be made again
     DIR/index-000001/       vectors, made from the documents and, if need be, made again
     DIR/lock                the process that has the collection open
 
-Files are read in `documents`, SQLite in `store`, the order of durable steps in `ingest`. Knows
+Files are read in `documents`, SQLite in `store`, the order of durable steps in `sync`. Knows
 nothing of formats, tokens or engines.
 """
 
 import shutil
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, fields, replace
+from functools import cache
 from itertools import chain
 from pathlib import Path
 from typing import Any, Self
 
-from tercet.config import Mode, Weights, check_heads
-from tercet.documents.chunks import Chunker
+from tercet.collection.store import DONE, PENDING, DocumentStore
+from tercet.collection.sync import (
+    AddReport,
+    BatchSize,
+    Encodes,
+    OnChange,
+    OnProgress,
+    Sync,
+    sync_files,
+)
+from tercet.config import MODES, Head, Mode, Weights, check_heads
+from tercet.documents.chunks import Chunker, Chunking
 from tercet.documents.readers import clean, prepare
 from tercet.errors import InputError, StoreError
 from tercet.index import create_index, open_index
-from tercet.index.base import DEFAULT_CANDIDATES, Backend, Dtype, Filter, Index
+from tercet.index.base import DEFAULT_CANDIDATES, Backend, Dtype, Filter, Index, IndexSpec
 from tercet.index.files import Lock
-from tercet.ingest import AddReport, Encodes, Ingest, OnChange, OnProgress
-from tercet.query import best_hits, check_questions
-from tercet.records import Document, Hit
-from tercet.scan import add_files
-from tercet.settings import CollectionInfo, Settings, how_to_rebuild
-from tercet.store import DONE, PENDING, Store
+from tercet.records import Document, Hit, IndexHit
 
 DOCUMENTS = "documents.sqlite"
-REBUILD_DOCUMENTS = 1024  # between two flushes of a new index
+REMADE = ("backend", "heads", "dtype")  # what may change when the index is made again
+FETCH, MORE = 3, 4  # chunks asked for per document wanted; times that where they do not do
+
+
+@dataclass(frozen=True)
+class CollectionSettings:
+    """What is recorded when a collection is made."""
+
+    source: str | None  # where its model is loaded from; None: the one that comes with Tercet
+    fingerprint: str  # of that model
+    backend: Backend
+    heads: tuple[Head, ...]
+    dtype: Dtype
+    chunk: int
+    overlap: int
+    late_chunking: bool
+    index: str = "index-000001"  # the folder of its vectors
+
+    @property
+    def chunking(self) -> Chunking:
+        return Chunking(self.chunk, self.overlap, self.late_chunking)
+
+    @staticmethod
+    def new(encoder: Encodes, options: Mapping[str, Any]) -> "CollectionSettings":
+        """The settings of a collection that is made now; raises InputError for bad options."""
+        chunking = Chunking(min(Chunking().chunk, encoder.max_length))
+        defaults: dict[str, Any] = {
+            "backend": "edge",
+            "heads": encoder.heads,
+            "dtype": "float16",
+            "chunk": chunking.chunk,
+            "overlap": min(chunking.overlap, options.get("chunk", chunking.chunk) // 8),
+            "late_chunking": chunking.late,
+        }
+        settings = CollectionSettings(
+            encoder.source, encoder.fingerprint, **{**defaults, **options}
+        )
+        if settings.chunking.chunk > encoder.max_length:
+            raise InputError(
+                f"chunk is {settings.chunk} tokens, the model {_named(encoder.source)} reads "
+                f"{encoder.max_length}: give at most that"
+            )
+        return settings
+
+    @staticmethod
+    def from_json(facts: Any, path: Path) -> "CollectionSettings":
+        """Reads what `asdict` gave; raises StoreError where it cannot be that."""
+        names = {field.name for field in fields(CollectionSettings)}
+        if not isinstance(facts, dict) or set(facts) != names:
+            raise StoreError(f"{path}: its settings are of no known form: index the documents anew")
+        return CollectionSettings(**{**facts, "heads": check_heads(tuple(facts["heads"]))})
+
+    def changed(
+        self, path: Path, options: Mapping[str, Any], *, rebuild: bool
+    ) -> "CollectionSettings":
+        """These with the changes that making the index again allows; InputError for others."""
+        changed = {name: value for name, value in options.items() if value != getattr(self, name)}
+        for name, value in changed.items():
+            if not (rebuild and name in REMADE):
+                raise InputError(
+                    f"{path} was made with {name} = {getattr(self, name)!r}, not {value!r}: leave "
+                    f"the option out, or make another collection"
+                )
+        return replace(self, **changed)
+
+
+@dataclass(frozen=True)
+class CollectionInfo:
+    """What a collection is and holds."""
+
+    path: str
+    documents: int
+    chunks: int
+    settings: CollectionSettings
+    bytes: dict[str, int]  # on disk: by head, "other" of the index, and "documents"
 
 
 class Collection:
     """A folder of searchable documents; any thread may call it, calls go one after the other."""
 
     def __init__(
-        self, path: Path, lock: Lock, store: Store, settings: Settings, encoder: Encodes | None
+        self,
+        path: Path,
+        lock: Lock,
+        store: DocumentStore,
+        settings: CollectionSettings,
+        encoder: Encodes | None,
     ) -> None:
         """Use `Collection.open`."""
         self.path, self.settings = path, settings
+        self.batch = BatchSize()
         self._lock: Lock | None = lock
         self._documents = store
         self._encoder = encoder
-        self._cutter: Chunker | None = None
         self._index: Index | None = None
         self._turn = threading.RLock()
 
@@ -77,7 +162,7 @@ class Collection:
         none; InputError where an option is not what was recorded.
         """
         path = Path(folder)
-        wanted: dict[str, Any] = {
+        options: dict[str, Any] = {
             "backend": backend,
             "heads": None if heads is None else check_heads(tuple(heads)),
             "dtype": dtype,
@@ -85,7 +170,7 @@ class Collection:
             "overlap": overlap,
             "late_chunking": late_chunking,
         }
-        wanted = {name: value for name, value in wanted.items() if value is not None}
+        options = {name: value for name, value in options.items() if value is not None}
         if not (path / DOCUMENTS).exists():
             _check_free(path, create)
         try:
@@ -97,13 +182,14 @@ class Collection:
             undo.callback(lock.release)
             new = not (path / DOCUMENTS).exists()  # for certain, now that it is ours
             if new:
-                encoder = _load(None) if encoder is None else encoder
-                made = Settings.new(encoder, wanted)
-                Store.create(path / DOCUMENTS, {"settings": asdict(made)})
-            store = Store(path / DOCUMENTS)
+                encoder = encoder or _load(None)
+                made = CollectionSettings.new(encoder, options)
+                _index_options(made, encoder)
+                DocumentStore.create(path / DOCUMENTS, {"settings": asdict(made)})
+            store = DocumentStore(path / DOCUMENTS)
             undo.callback(store.close)
-            recorded = Settings.from_json(store.fact("settings"), store.path)
-            settings = recorded.checked(path, wanted, remade=rebuild)
+            recorded = CollectionSettings.from_json(store.fact("settings"), store.path)
+            settings = recorded.changed(path, options, rebuild=rebuild)
             collection = cls(path, lock, store, settings, encoder)
             undo.pop_all()
             undo.callback(collection.close)
@@ -111,30 +197,33 @@ class Collection:
                 collection.rebuild(progress=progress)
             else:
                 if encoder is not None:
-                    settings.check_model(path, encoder)
+                    collection._check_model(encoder)
                 collection._open_index()
                 if store.moving() or store.counts()[1] != len(collection.index):
-                    collection._ingest(progress=progress).recover()
+                    collection._sync(progress=progress).recover()
             undo.pop_all()
         return collection
 
-    # what is loaded when needed
+    # What is loaded when needed
 
     @property
     def encoder(self) -> Encodes:
         """The model of the collection, loaded at the first use."""
         if self._encoder is None:
             encoder = _load(self.settings.source)
-            self.settings.check_model(self.path, encoder)
+            self._check_model(encoder)
             self._encoder = encoder
         return self._encoder
 
-    def _chunker(self) -> Chunker:
-        if self._cutter is None:
-            encoder = self.encoder
-            tokenizer = encoder.tokenizer.backend
-            self._cutter = Chunker(tokenizer, self.settings.chunking, encoder.max_length)
-        return self._cutter
+    def _check_model(self, encoder: Encodes) -> None:
+        """Raises StoreError where the vectors are another model's."""
+        settings = self.settings
+        if encoder.fingerprint != settings.fingerprint:
+            raise StoreError(
+                f"{self.path} holds vectors of another model ({_named(settings.source)}, "
+                f"{settings.fingerprint}) than {_named(encoder.source)} ({encoder.fingerprint}): "
+                f"open it with that model, or {_how_to_rebuild(self.path)}"
+            )
 
     @property
     def index(self) -> Index:
@@ -144,7 +233,7 @@ class Collection:
         return self._index
 
     @property
-    def _store(self) -> Store:
+    def _store(self) -> DocumentStore:
         if self._lock is None:
             raise StoreError(f"the collection {self.path} is closed")
         return self._documents
@@ -158,38 +247,36 @@ class Collection:
         empty = self._store.counts() == (0, 0) and not self._store.moving()
         if empty and not (folder / "index.json").exists():
             shutil.rmtree(folder, ignore_errors=True)
-            self._index = self._new_index(folder)
+            self._index = create_index(folder, **_index_options(self.settings, self.encoder))
             return
         try:
             self._index = open_index(folder, fingerprint=self.settings.fingerprint)
         except StoreError as error:
             raise StoreError(
-                f"{error}. The documents are safe: {how_to_rebuild(self.path)}"
+                f"{error}. The documents are safe: {_how_to_rebuild(self.path)}"
             ) from error
 
-    def _new_index(self, folder: Path) -> Index:
-        try:
-            return create_index(
-                folder,
-                self.settings.backend,
-                heads=self.settings.heads,
-                dims=self.encoder.dims,
-                dtype=self.settings.dtype,
-                fingerprint=self.encoder.fingerprint,
-            )
-        except OSError as error:
-            raise StoreError(f"{folder} cannot be made: {error.strerror}") from error
+    def _sync(self, report: OnChange = None, progress: OnProgress = None) -> Sync:
+        def chunker() -> Chunker:
+            encoder = self.encoder
+            return Chunker(encoder.tokenizer.backend, self.settings.chunking, encoder.max_length)
 
-    def _ingest(self, report: OnChange = None, progress: OnProgress = None) -> Ingest:
-        parts = (self._store, self.index, lambda: self.encoder, self._chunker)
-        return Ingest(*parts, report=report, progress=progress)
+        return Sync(
+            self._store,
+            self.index,
+            lambda: self.encoder,
+            cache(chunker),
+            batch=self.batch,
+            report=report,
+            progress=progress,
+        )
 
     def _recover(self, progress: OnProgress = None) -> None:
         """Finishes what was left undone, by a dead process or by a failure of this one."""
         if self._store.moving():
-            self._ingest(progress=progress).recover()
+            self._sync(progress=progress).recover()
 
-    # changing
+    # Changing
 
     def add(
         self,
@@ -208,27 +295,22 @@ class Collection:
         first = next(given, None)
         with self._turn:
             self._recover(progress)
-            ingest = self._ingest(report, progress)
+            sync = self._sync(report, progress)
             if first is None:
-                return ingest.result
-            both = chain((first,), given)
-            if isinstance(first, Document):
-                for item in both:
-                    if not isinstance(item, Document):
-                        raise InputError(_mixed(item))
-                    usable = prepare(item)
+                return sync.result
+            kind = Document if isinstance(first, Document) else (str, Path)
+            documents = (_checked(item, kind) for item in chain((first,), given))
+            if kind is Document:
+                for document in documents:
+                    usable = prepare(document)
                     if isinstance(usable, Document):
-                        ingest.put(usable)
+                        sync.put(usable)
                     else:
-                        ingest.skip(usable)
-                ingest.commit()
+                        sync.skip(usable)
+                sync.commit()
             else:
-                paths = list(both)
-                for item in paths:
-                    if not isinstance(item, str | Path):
-                        raise InputError(_mixed(item))
-                add_files(ingest, paths)
-            result = ingest.result
+                sync_files(sync, list(documents))
+            result = sync.result
             if result.added or result.updated or result.removed:
                 self.index.optimize()
             return result
@@ -241,10 +323,9 @@ class Collection:
         if isinstance(ids, str):
             raise InputError(f"delete takes a list of ids: give [{ids!r}]")
         with self._turn:
-            # An id that cannot be stored is not there.
-            wanted = [id for id in ids if clean(id) == id]
+            storable = [id for id in ids if clean(id) == id]  # others are not there
             self._recover()
-            return len(self._ingest().remove(wanted))
+            return len(self._sync().remove(storable))
 
     def rebuild(self, *, progress: OnProgress = None) -> None:
         """Encodes every document anew into a new index, which then takes the old one's place.
@@ -253,25 +334,24 @@ class Collection:
         """
         with self._turn:
             store, encoder = self._store, self._encoder or _load(self.settings.source)
-            self._encoder, self._cutter = encoder, None
-            self.settings.check_heads(encoder)
+            self._encoder = encoder
             number = int(self.settings.index.rpartition("-")[2]) + 1
             folder = self.path / f"index-{number:06d}"
             shutil.rmtree(folder, ignore_errors=True)
-            index = self._new_index(folder)
             settings = replace(
                 self.settings,
                 source=encoder.source,
                 fingerprint=encoder.fingerprint,
                 index=folder.name,
             )
+            index = create_index(folder, **_index_options(settings, encoder))
             old, self._index = self._index, index
             try:
-                ingest = self._ingest(progress=progress)
-                ingest.total = store.counts()[1]
+                sync = self._sync(progress=progress)
+                sync.total = store.counts()[1]
                 keys = sorted(store.keys(DONE) + store.keys(PENDING))
-                for first in range(0, len(keys), REBUILD_DOCUMENTS):
-                    ingest.write_rows(keys[first : first + REBUILD_DOCUMENTS])
+                for first in range(0, len(keys), self.batch.documents):
+                    sync.write_rows(keys[first : first + self.batch.documents])
                     index.flush()
                 index.optimize()
                 with store.transaction():
@@ -288,7 +368,7 @@ class Collection:
             shutil.rmtree(self.path / previous, ignore_errors=True)
             self._recover()
 
-    # asking
+    # Asking
 
     def search(
         self,
@@ -308,22 +388,41 @@ class Collection:
         where k documents need more), None: all. filter: metadata key -> value, or values of which
         one must equal. Raises InputError for an empty query or an option that is unknown.
         """
-        check_questions(queries, k, mode)
+        _check_queries(queries, k, mode)
         with self._turn:
+            out: list[list[Hit]] = [[] for _ in queries]
             if not queries or not len(self.index):
-                return [[] for _ in queries]
+                return out
             vectors = self.encoder.encode(queries, heads=self.settings.heads, role="query")
-            return best_hits(
-                self._store,
-                self.index,
-                vectors,
-                k=k,
-                mode=mode,
-                weights=weights or self.weights,
-                candidates=candidates,
-                filter=filter,
-                chunks=chunks,
-            )
+            options: dict[str, Any] = {"mode": mode, "candidates": candidates, "filter": filter}
+            options["weights"] = weights or self.weights
+            waiting = list(range(len(queries)))
+            fetch = k if chunks else FETCH * k
+            while waiting:  # for more rows until there are k documents or no more rows
+                found = self.index.search(vectors[waiting], k=fetch, **options)
+                short = []
+                for place, rows in zip(waiting, found, strict=True):
+                    out[place] = self._hits(rows, k, chunks)
+                    if len(out[place]) < k and len(rows) == fetch < len(self.index):
+                        short.append(place)
+                waiting, fetch = short, MORE * fetch
+            return out
+
+    def _hits(self, rows: Sequence[IndexHit], k: int, chunks: bool) -> list[Hit]:
+        """The k best documents (or chunks) of ranked rows."""
+        stored = self._store.chunks(row.id for row in rows)
+        out: dict[int | str, Hit] = {}
+        for row in rows:
+            chunk = stored.get(row.id)
+            if chunk is None:
+                continue  # on its way in or out
+            key = row.id if chunks else chunk.document.id
+            if key not in out:
+                facts = {**vars(row), **vars(chunk.document)}
+                out[key] = Hit(**facts, span=chunk.span)
+            if len(out) == k:
+                break
+        return list(out.values())
 
     @property
     def weights(self) -> Weights:
@@ -379,6 +478,36 @@ def _load(source: str | None) -> Encodes:
     return Encoder.load(source)
 
 
+def _named(source: str | None) -> str:
+    return source or "that comes with Tercet"
+
+
+def _how_to_rebuild(path: Path) -> str:
+    return (
+        f"`tercet index --rebuild --to {path}` or Collection.open({str(path)!r}, rebuild=True) "
+        f"encodes its documents anew"
+    )
+
+
+def _index_options(settings: CollectionSettings, encoder: Encodes) -> dict[str, Any]:
+    """What `create_index` takes; raises InputError where there can be no such index."""
+    lacking = [head for head in settings.heads if head not in encoder.heads]
+    if lacking:
+        raise InputError(
+            f"the model {_named(encoder.source)} has no {lacking[0]} head: store "
+            f"{', '.join(encoder.heads)}"
+        )
+    options: dict[str, Any] = {
+        "backend": settings.backend,
+        "heads": settings.heads,
+        "dims": encoder.dims,
+        "dtype": settings.dtype,
+        "fingerprint": encoder.fingerprint,
+    }
+    IndexSpec.of(**options)
+    return options
+
+
 def _check_free(path: Path, create: bool) -> None:
     """Raises StoreError where no collection is, and none may be made."""
     if not create:
@@ -395,5 +524,21 @@ def _check_free(path: Path, create: bool) -> None:
         )
 
 
-def _mixed(item: object) -> str:
-    return f"add takes paths or Documents, all of one kind, not a {type(item).__name__}"
+def _checked(item: Any, kind: Any) -> Any:
+    if not isinstance(item, kind):
+        name = type(item).__name__
+        raise InputError(f"add takes paths or Documents, all of one kind, not a {name}")
+    return item
+
+
+def _check_queries(queries: Sequence[str], k: int, mode: str) -> None:
+    """Refuses what cannot be asked, before a model is loaded; raises InputError."""
+    if isinstance(queries, str):
+        raise InputError(f"search takes a list of questions: give [{queries!r}]")
+    if k < 1:
+        raise InputError(f"k is {k}: ask for at least 1 document")
+    if mode not in MODES:
+        raise InputError(f"unknown mode {mode!r}: choose from {', '.join(MODES)}")
+    for number, question in enumerate(queries, 1):
+        if not isinstance(question, str) or not question.strip():
+            raise InputError(f"question {number} of {len(queries)} is empty: ask something")

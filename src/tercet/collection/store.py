@@ -1,4 +1,4 @@
-"""The documents of a collection in SQLite: texts, spans, states, and the files they came from.
+"""The document store of a collection in SQLite: texts, spans, states, and the files they came from.
 
 A document is pending (its rows are on their way into the index), done (in the index and flushed)
 or leaving (replaced or deleted; its rows are on their way out). Only done ones count. Every change
@@ -7,18 +7,20 @@ models or files' contents.
 """
 
 import json
+import os
+import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import closing, contextmanager
+from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from tercet.errors import StoreError
+from tercet.io import fsync
 from tercet.records import Document, Span
-from tercet.sqlite import connect, in_words, new_database
 
 FORMAT = 1
 PENDING, DONE, LEAVING = 0, 1, 2
@@ -29,6 +31,7 @@ _STATES = {
     LEAVING: "state != 1 AND state = 2",
 }
 _MANY = 500  # SQLite's limit on "?" in a statement was 999 for long
+_AGAIN = "restore it, or index the documents again"
 
 _SCHEMA = """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -52,6 +55,8 @@ CREATE TABLE chunks ( -- AUTOINCREMENT: the number of a row of the index is neve
 );
 CREATE INDEX chunks_of_document ON chunks (document);
 """
+
+Rows = npt.NDArray[np.uint64]  # numbers of rows of the index
 
 
 @dataclass(frozen=True)
@@ -95,7 +100,7 @@ class Chunk:
     document: Document
 
 
-class Store:
+class DocumentStore:
     """The SQLite file of a collection; any thread may call it, one at a time."""
 
     def __init__(self, path: Path) -> None:
@@ -103,9 +108,9 @@ class Store:
         if not path.is_file():
             raise StoreError(f"{path.parent} holds no collection: {path.name} is missing")
         self.path = path
-        self._db = connect(path)
+        self._db = _connect(path)
         try:
-            with in_words(path):
+            with _in_words(path):
                 self._db.execute("PRAGMA journal_mode = WAL")
                 self._db.execute("PRAGMA synchronous = FULL")
                 self._db.execute("PRAGMA temp_store = FILE")
@@ -113,14 +118,10 @@ class Store:
                     "CREATE TEMP TABLE seen (file INTEGER, id TEXT, PRIMARY KEY (file, id)) "
                     "WITHOUT ROWID"
                 )
-                tables = self._rows("SELECT name FROM sqlite_master WHERE name = 'facts'")
-            found = self.fact("format") if tables else None
-            if found != FORMAT:
-                raise StoreError(
-                    f"{path}: format {found}, this Tercet reads {FORMAT}"
-                    if found is not None
-                    else f"{path}: emptied or cut short: restore it, or index the documents again"
-                )
+            if not self._rows("SELECT name FROM sqlite_master WHERE name = 'facts'"):
+                raise StoreError(f"{path}: emptied or cut short: {_AGAIN}")
+            if (written := self.fact("format")) != FORMAT:
+                raise StoreError(f"{path}: format {written}, this Tercet reads {FORMAT}: {_AGAIN}")
         except BaseException:
             self._db.close()
             raise
@@ -128,11 +129,19 @@ class Store:
     @staticmethod
     def create(path: Path, facts: Mapping[str, Any]) -> None:
         """Makes a new file, whole or not at all."""
+        scratch = path.with_name(path.name + ".new")
+        scratch.unlink(missing_ok=True)
         rows = [(name, json.dumps(value)) for name, value in {**facts, "format": FORMAT}.items()]
-        with new_database(path) as db:
+        with closing(_connect(scratch)) as db, _in_words(path):
+            db.execute("PRAGMA synchronous = FULL")
             db.executescript(f"BEGIN; {_SCHEMA}")
             db.executemany("INSERT INTO facts VALUES (?, ?)", rows)
             db.execute("COMMIT")
+        try:
+            os.replace(scratch, path)
+            fsync(path.parent)
+        except OSError as error:
+            raise StoreError(f"{path} cannot be made: {error.strerror}") from error
 
     def close(self) -> None:
         """Closes the file; SQLite folds its log into it."""
@@ -141,7 +150,7 @@ class Store:
     @contextmanager
     def transaction(self) -> Iterator[Self]:
         """All changes within are kept together, durably at the end, or none of them is."""
-        with in_words(self.path):
+        with _in_words(self.path):
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield self
@@ -152,52 +161,52 @@ class Store:
                 raise
 
     def _rows(self, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        with in_words(self.path):
+        with _in_words(self.path):
             return self._db.execute(statement, values).fetchall()
 
-    def _one(self, statement: str, values: Sequence[Any] = ()) -> Any:
+    def _value(self, statement: str, values: Sequence[Any] = ()) -> Any:
         rows = self._rows(statement, values)
         return rows[0][0] if rows else None
 
-    # facts
+    def _rows_among(self, statement: str, numbers: Iterable[int]) -> Iterator[tuple[Any, ...]]:
+        """What a statement that ends in "IN" gives for some numbers."""
+        values = [int(number) for number in numbers]
+        for first in range(0, len(values), _MANY):
+            part = values[first : first + _MANY]
+            yield from self._rows(f"{statement} ({','.join('?' * len(part))})", part)
+
+    # Facts
 
     def fact(self, name: str) -> Any:
         """A recorded fact of the collection, None where there is none."""
-        value = self._one("SELECT value FROM facts WHERE name = ?", (name,))
-        try:
-            return None if value is None else json.loads(value)
-        except ValueError as error:
-            raise StoreError(f"{self.path}: the file is damaged ({error})") from error
+        value = self._value("SELECT value FROM facts WHERE name = ?", (name,))
+        return None if value is None else self._json(value)
 
     def set_facts(self, facts: Mapping[str, Any]) -> None:
         """Records facts; within a transaction."""
         rows = [(name, json.dumps(value)) for name, value in facts.items()]
         self._db.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", rows)
 
-    # files
+    def _json(self, text: str) -> Any:
+        try:
+            return json.loads(text)
+        except ValueError as error:
+            raise StoreError(f"{self.path}: the file is damaged ({error}): {_AGAIN}") from error
 
-    def file(self, path: str) -> FileRecord | None:
-        """The record of a file by its absolute path."""
-        rows = self._rows("SELECT * FROM files WHERE path = ?", (path,))
+    # Files
+
+    def file(self, by: Literal["number", "path", "label"], value: int | str) -> FileRecord | None:
+        """The record of a file by its number, absolute path or label."""
+        rows = self._rows(f"SELECT * FROM files WHERE {by} = ?", (value,))
         return FileRecord(*rows[0]) if rows else None
 
-    def file_labelled(self, label: str) -> FileRecord | None:
-        """The record of a file by its label."""
-        rows = self._rows("SELECT * FROM files WHERE label = ?", (label,))
-        return FileRecord(*rows[0]) if rows else None
-
-    def file_path(self, number: int) -> str | None:
-        """The absolute path of a file by its number."""
-        path = self._one("SELECT path FROM files WHERE number = ?", (number,))
-        return None if path is None else str(path)
-
-    def files(self) -> Iterator[FileRecord]:
+    def files(self) -> list[FileRecord]:
         """All recorded files."""
-        yield from (FileRecord(*row) for row in self._rows("SELECT * FROM files ORDER BY number"))
+        return [FileRecord(*row) for row in self._rows("SELECT * FROM files ORDER BY number")]
 
     def next_file(self) -> int:
         """A number that no file has."""
-        return int(self._one("SELECT coalesce(max(number), 0) + 1 FROM files"))
+        return int(self._value("SELECT coalesce(max(number), 0) + 1 FROM files"))
 
     def put_file(self, record: FileRecord) -> None:
         """Records or replaces a file; within a transaction."""
@@ -205,7 +214,7 @@ class Store:
             "INSERT INTO files VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (number) DO UPDATE SET "
             "path = excluded.path, label = excluded.label, size = excluded.size, "
             "mtime_ns = excluded.mtime_ns, hash = excluded.hash",
-            (record.number, record.path, record.label, record.size, record.mtime_ns, record.hash),
+            astuple(record),
         )
 
     def forget_file(self, number: int) -> None:
@@ -214,21 +223,29 @@ class Store:
 
     def documents_of_file(self, number: int) -> int:
         """How many done documents came from a file."""
-        return int(
-            self._one("SELECT count(*) FROM documents WHERE file = ? AND state = 1", (number,))
-        )
+        statement = "SELECT count(*) FROM documents WHERE file = ? AND state = 1"
+        return int(self._value(statement, (number,)))
 
-    def first_sight(self, file: int, id: str) -> bool:
+    def mark_seen(self, file: int, id: str) -> bool:
         """Notes that an id occurs in a file; False where it was noted before. Not durable."""
-        with in_words(self.path):
-            found = self._db.execute("INSERT OR IGNORE INTO seen VALUES (?, ?)", (file, id))
-            return found.rowcount == 1
+        with _in_words(self.path):
+            cursor = self._db.execute("INSERT OR IGNORE INTO seen VALUES (?, ?)", (file, id))
+            return cursor.rowcount == 1
 
-    def forget_sights(self, file: int) -> None:
+    def clear_seen(self, file: int) -> None:
         """Forgets which ids were noted of a file."""
         self._rows("DELETE FROM seen WHERE file = ?", (file,))
 
-    # documents
+    def unseen(self, file: int) -> list[str]:
+        """The ids of done documents of a file that were not noted by `mark_seen`."""
+        rows = self._rows(
+            "SELECT id FROM documents WHERE file = ? AND state = 1 AND id NOT IN "
+            "(SELECT id FROM seen WHERE file = ?)",
+            (file, file),
+        )
+        return [id for (id,) in rows]
+
+    # Documents; all that changes them stands within a transaction
 
     def known(self, id: str) -> Known | None:
         """The done document of that id."""
@@ -243,41 +260,31 @@ class Store:
         return [key for (key,) in rows]
 
     def put_pending(self, incoming: Iterable[Incoming]) -> list[int]:
-        """Records documents as pending, with their chunks; their keys. Within a transaction."""
+        """Records documents as pending, with their chunks; their keys."""
         keys = []
         for item in incoming:
-            document = item.document
+            d = item.document
+            metadata = json.dumps(dict(d.metadata), ensure_ascii=False)
+            origin = (item.hash, item.file, d.title, d.source, d.language)
             cursor = self._db.execute(
                 "INSERT INTO documents VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    document.id,
-                    PENDING,
-                    item.hash,
-                    item.file,
-                    document.title,
-                    document.source,
-                    document.language,
-                    json.dumps(dict(document.metadata), ensure_ascii=False),
-                    document.text,
-                ),
+                (d.id, PENDING, *origin, metadata, d.text),
             )
             key = cursor.lastrowid
             assert key is not None  # an INSERT of one row always has it
-            self._db.executemany(
-                "INSERT INTO chunks VALUES (NULL, ?, ?, ?)",
-                [(key, span.start, span.end) for span in item.spans],
-            )
+            spans = [(key, span.start, span.end) for span in item.spans]
+            self._db.executemany("INSERT INTO chunks VALUES (NULL, ?, ?, ?)", spans)
             keys.append(key)
         return keys
 
     def move(self, key: int, file: int | None, source: str) -> None:
-        """Records that an unchanged document now stands elsewhere; within a transaction."""
+        """Records that an unchanged document now stands elsewhere."""
         self._db.execute(
             "UPDATE documents SET file = ?, source = ? WHERE key = ?", (file, source, key)
         )
 
     def promote(self, keys: Iterable[int]) -> None:
-        """Pending documents become done, older ones of their ids leaving; in a transaction."""
+        """Pending documents become done, older ones of their ids leaving."""
         for key in keys:
             self._db.execute(
                 "UPDATE documents SET state = 2 WHERE state = 1 AND id = "
@@ -287,33 +294,17 @@ class Store:
             self._db.execute("UPDATE documents SET state = 1 WHERE key = ?", (key,))
 
     def demote(self, keys: Iterable[int]) -> None:
-        """Done documents become pending again; within a transaction."""
-        self._db.executemany(
-            "UPDATE documents SET state = 0 WHERE key = ?", [(key,) for key in keys]
-        )
+        """Done documents become pending again."""
+        values = [(key,) for key in keys]
+        self._db.executemany("UPDATE documents SET state = 0 WHERE key = ?", values)
 
     def leave(self, ids: Iterable[str]) -> list[str]:
-        """Done documents of these ids become leaving; the ids found. Within a transaction."""
-        found = []
-        for id in ids:
-            cursor = self._db.execute(
-                "UPDATE documents SET state = 2 WHERE id = ? AND state = 1", (id,)
-            )
-            if cursor.rowcount:
-                found.append(id)
-        return found
+        """Done documents of these ids become leaving; the ids that were there."""
+        statement = "UPDATE documents SET state = 2 WHERE id = ? AND state = 1"
+        return [id for id in ids if self._db.execute(statement, (id,)).rowcount]
 
-    def unseen(self, file: int) -> list[str]:
-        """The ids of done documents of a file that were not noted by `first_sight`."""
-        rows = self._rows(
-            "SELECT id FROM documents WHERE file = ? AND state = 1 AND id NOT IN "
-            "(SELECT id FROM seen WHERE file = ?)",
-            (file, file),
-        )
-        return [id for (id,) in rows]
-
-    def forget(self, keys: Sequence[int]) -> None:
-        """Removes documents and their chunks; within a transaction."""
+    def forget(self, keys: Iterable[int]) -> None:
+        """Removes documents and their chunks."""
         values = [(key,) for key in keys]
         self._db.executemany("DELETE FROM chunks WHERE document = ?", values)
         self._db.executemany("DELETE FROM documents WHERE key = ?", values)
@@ -330,55 +321,67 @@ class Store:
         spans = [Span(start, stop) for _, start, stop in chunks]
         return self._document(rows[0]), [row for row, _, _ in chunks], spans
 
-    def chunks(self, rows: Sequence[int]) -> dict[int, Chunk]:
+    def chunks(self, rows: Iterable[int]) -> dict[int, Chunk]:
         """The chunks of done documents by row number; rows of other documents are left out."""
-        out = {}
-        for first in range(0, len(rows), _MANY):
-            part = [int(row) for row in rows[first : first + _MANY]]
-            marks = ",".join("?" * len(part))
-            for row, start, stop, *fields in self._rows(
-                "SELECT row, start, stop, id, substr(text, start + 1, stop - start), title, "
-                "source, language, metadata FROM chunks JOIN documents ON document = key "
-                f"WHERE state = 1 AND row IN ({marks})",
-                part,
-            ):
-                out[row] = Chunk(row, Span(start, stop), self._document(fields))
-        return out
+        statement = (
+            "SELECT row, start, stop, id, substr(text, start + 1, stop - start), title, source, "
+            "language, metadata FROM chunks JOIN documents ON document = key "
+            "WHERE state = 1 AND row IN"
+        )
+        return {
+            row: Chunk(row, Span(start, stop), self._document(fields))
+            for row, start, stop, *fields in self._rows_among(statement, rows)
+        }
 
-    def rows(self, state: int) -> npt.NDArray[np.uint64]:
+    def rows(self, state: int) -> Rows:
         """The row numbers of the chunks of all documents in a state, ascending."""
-        found = self._rows(
+        rows = self._rows(
             "SELECT row FROM chunks JOIN documents ON document = key "
             f"WHERE {_STATES[state]} ORDER BY row"
         )
-        return np.array([row for (row,) in found], dtype=np.uint64)
+        return np.array([row for (row,) in rows], dtype=np.uint64)
 
-    def owners(self, rows: npt.NDArray[np.uint64]) -> list[int]:
+    def owners(self, rows: Rows) -> list[int]:
         """The keys of the documents that rows belong to."""
-        found: set[int] = set()
-        for first in range(0, len(rows), _MANY):
-            part = [int(row) for row in rows[first : first + _MANY]]
-            marks = ",".join("?" * len(part))
-            found.update(
-                key
-                for (key,) in self._rows(
-                    f"SELECT document FROM chunks WHERE row IN ({marks})", part
-                )
-            )
-        return sorted(found)
+        found = self._rows_among("SELECT document FROM chunks WHERE row IN", rows.tolist())
+        return sorted({key for (key,) in found})
 
     def moving(self) -> bool:
         """Whether there are documents on their way in or out."""
-        return bool(self._one("SELECT EXISTS (SELECT 1 FROM documents WHERE state != 1)"))
+        return bool(self._value("SELECT EXISTS (SELECT 1 FROM documents WHERE state != 1)"))
 
     def counts(self) -> tuple[int, int]:
         """(done documents, chunks of all documents)"""
-        done = self._one("SELECT count(*) FROM documents WHERE state = 1")
-        return int(done), int(self._one("SELECT count(*) FROM chunks"))
+        done = self._value("SELECT count(*) FROM documents WHERE state = 1")
+        return int(done), int(self._value("SELECT count(*) FROM chunks"))
 
     def _document(self, fields: Sequence[Any]) -> Document:
-        id, text, title, source, language, metadata = fields
-        try:
-            return Document(id, text, title, source, language, json.loads(metadata))
-        except ValueError as error:
-            raise StoreError(f"{self.path}: the file is damaged ({error})") from error
+        *plain, metadata = fields
+        return Document(*plain, self._json(metadata))
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    """A connection for any thread, whose transactions are opened by hand."""
+    with _in_words(path):
+        return sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+
+
+@contextmanager
+def _in_words(path: Path) -> Iterator[None]:
+    """Turns what SQLite raises into a StoreError that says what is wrong and how to mend it."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        damaged = code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+        if code == sqlite3.SQLITE_FULL:
+            what = "the disk is full: nothing that was recorded is lost; make room and run again"
+        elif damaged or "decode to UTF-8" in str(error):  # which has no code
+            what = f"the file is damaged ({error}): {_AGAIN}"
+        elif code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
+            what = f"the file cannot be opened for writing ({error})"
+        elif code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            what = f"the file cannot be read or written now ({error})"
+        else:
+            raise  # a defect of ours, not of the file
+        raise StoreError(f"{path}: {what}") from error
