@@ -356,8 +356,8 @@ class DocumentStore:
         return int(done), int(self._value("SELECT count(*) FROM chunks"))
 
     def _document(self, fields: Sequence[Any]) -> Document:
-        *plain, metadata = fields
-        return Document(*plain, self._json(metadata))
+        id, text, title, source, language, metadata = fields
+        return Document(id, text, title, source, language, self._json(metadata))
 
 
 def _connect(path: Path) -> sqlite3.Connection:
