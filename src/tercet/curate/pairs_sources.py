@@ -17,7 +17,7 @@ from fnmatch import fnmatch
 from importlib import import_module
 from pathlib import Path
 
-from tercet.documents import base
+from tercet.documents import readers
 from tercet.documents.readers import Problem, Unreadable, undecodable
 from tercet.errors import InputError, MissingExtraError
 from tercet.rows import is_dataset, open_packed
@@ -130,7 +130,7 @@ _CONTROLS = re.compile("[\x00-\x08\x0e-\x1f\x7f]")
 
 def clean(text: str) -> str:
     """The text with one kind of line break, without control characters and lone surrogates."""
-    return _CONTROLS.sub(" ", base.clean(text))
+    return _CONTROLS.sub(" ", readers.clean(text))
 
 
 def one_line(text: str) -> str:
