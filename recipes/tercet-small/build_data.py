@@ -53,7 +53,7 @@ from tercet.curate.pairs_sources import Pair, PairOptions, clean, one_line, read
 from tercet.curate.pairs_translations import read_aligned, read_po
 from tercet.data.filter.evaluation import read_evaluation
 from tercet.data.filter.overlap import Overlap, Shares
-from tercet.documents.base import Unreadable, decode
+from tercet.documents.readers import Unreadable, decode
 from tercet.errors import InputError, TercetError
 from tercet.io import atomic_write
 from tercet.rows import Row, write_rows
