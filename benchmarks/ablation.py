@@ -26,8 +26,8 @@ from tercet.encoder import BUNDLED
 from tercet.model import BackboneConfig, M3Model
 from tercet.rows import tagged_texts, text_files
 from tercet.train.config import TrainConfig, from_tree
+from tercet.train.prune_vocab import prune_tokenizer, score_ids
 from tercet.train.trainer import train
-from tercet.train.vocabulary import document_frequency, prune_tokenizer
 
 
 def random_start(options: argparse.Namespace) -> Path:
@@ -36,8 +36,7 @@ def random_start(options: argparse.Namespace) -> Path:
     if folder.exists():
         return folder
     whole, _ = read_tokenizer(BUNDLED)
-    texts = (text for _, text in tagged_texts(text_files([*options.rows, *options.raw])))
-    counts = document_frequency(whole, texts)
+    counts = score_ids(whole, tagged_texts(text_files([*options.rows, *options.raw])))
     tokenizer, _ = prune_tokenizer(whole, counts, options.vocabulary)
     sizes = {"hidden": 256, "layers": 4, "heads": 4, "feed_forward": 512, "positions": 514}
     trunk = BackboneConfig(vocabulary=tokenizer.vocabulary, pad_id=tokenizer.pad_id, **sizes)

@@ -26,8 +26,7 @@ import numpy as np
 
 from tercet.rows import tagged_texts, text_files
 from tercet.tokenizer import Tokenizer
-from tercet.train.trim import TextIds, rank_ids
-from tercet.train.vocabulary import count_languages, document_frequency
+from tercet.train.prune_vocab import TextIds, count_languages, score_ids
 
 BLOCK = 4096  # texts that the tokenizer alone is given at once
 Pair = tuple[str, str]
@@ -63,7 +62,7 @@ def bounded(tokenizer: Tokenizer, pairs: Iterable[Pair]) -> float:
     """Counts, and finds the texts with a piece of the rarer half; the MB on disk."""
     with tempfile.TemporaryFile() as file:
         ids = TextIds(file)
-        counts = rank_ids(tokenizer, pairs, balance=False, ids=ids)
+        counts = score_ids(tokenizer, pairs, ids=ids)
         ids.texts_with(counts < np.median(counts[counts > 0]), 1)
         return file.tell() / 1e6
 
@@ -93,7 +92,7 @@ def main() -> None:
     pairs, own = timed("read", lambda: texts_of(files, int(options.megabytes * 1e6)))
     print(f"{len(pairs):,} texts; {own / 1e6:,.1f} of {options.megabytes:,.1f} MB repeat none")
     texts = [text for _, text in pairs]
-    timed("count", lambda: document_frequency(tokenizer, texts))
+    timed("count", lambda: score_ids(tokenizer, pairs))
     disk = timed("bounded", lambda: bounded(tokenizer, pairs))
     print(f"{disk:,.0f} MB on disk")
     timed("languages", lambda: count_languages(tokenizer, pairs))

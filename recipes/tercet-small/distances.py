@@ -18,7 +18,7 @@ from tercet.checkpoint import Checkpoint, read_checkpoint
 from tercet.model import dense_vectors
 from tercet.rows import read_rows
 from tercet.tokenizer import TokenBatch
-from tercet.train.start import sample_states
+from tercet.train.init import sample_states
 
 LANGUAGES = "en fi ja ru ar hi el th tr ka fa he bn ko kk sw am yo".split()
 SENTENCES, TOKENS = 60, 160  # of a language, of a sentence

@@ -14,14 +14,14 @@ from tercet.errors import InputError
 from tercet.model import M3Model
 from tercet.split import text_key
 from tercet.tokenizer import Tokenizer
-from tercet.train import start, teacher
+from tercet.train import init, teacher
 from tercet.train.batches import Collator
 from tercet.train.config import TrainConfig, from_tree
 from tercet.train.distributed import World
 from tercet.train.gradcache import Side
+from tercet.train.init import init_model, pooled_vectors, sample_states
 from tercet.train.losses import Known, pull, unlike
 from tercet.train.plan import prepare
-from tercet.train.start import make_start, pooled_vectors, sample_states
 from tercet.train.teacher import TeachConfig, TeacherVectors, teach
 from tercet.train.trainer import make_targets, train
 from tests.conftest import WORDS
@@ -34,7 +34,7 @@ PLAIN = TeachConfig(directions=0)
 @pytest.fixture(autouse=True)
 def exact(monkeypatch: pytest.MonkeyPatch) -> None:
     """Products in float32, whatever this machine could do."""
-    for module in (teacher, start):
+    for module in (teacher, init):
         monkeypatch.setattr(module, "multiplies_bfloat16", lambda: False)
 
 
@@ -116,7 +116,7 @@ def test_tokens_of_another_vocabulary_take_the_vector_of_the_token_that_covers_t
 ) -> None:
     small = tmp_path / "small"
     size = tiny.tokenizer.vocabulary - 60
-    make_start(model, small, vocabulary=size, rows=[rows], alpha=1.0, prior=0.0)
+    init_model(model, small, vocabulary=size, rows=[rows], alpha=1.0, prior=0.0)
     student = read_checkpoint(small).tokenizer
     text = next(t for t in ENGLISH + GERMAN if len(student.contents([t])[0]) > 6)
     path = tmp_path / "one.jsonl"
@@ -153,7 +153,6 @@ def test_what_tells_languages_apart_is_taken_out(rows: Path, model: Path, tmp_pa
 def test_a_killed_run_goes_on(
     rows: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(teacher, "BLOCK", 16)
     reads: list[int] = []
     whole = teacher._TercetReader.read
 
@@ -165,11 +164,10 @@ def test_a_killed_run_goes_on(
 
     monkeypatch.setattr(teacher._TercetReader, "read", read)
     with pytest.raises(KeyboardInterrupt):
-        teach([rows], model, tmp_path / "taught", PLAIN, student=model)
+        teach([rows], model, tmp_path / "taught", PLAIN, student=model, block=16)
     assert not (tmp_path / "taught").exists()
-    teach([rows], model, tmp_path / "taught", PLAIN, student=model)
+    teach([rows], model, tmp_path / "taught", PLAIN, student=model, block=16)
     assert sum(reads) == 70 + 16  # the part that was being read is read twice
-    monkeypatch.setattr(teacher._TercetReader, "read", whole)
     teach([rows], model, tmp_path / "again", PLAIN, student=model)
     both = [TeacherVectors.load(tmp_path / name) for name in ("taught", "again")]
     assert np.array_equal(both[0].keys, both[1].keys)

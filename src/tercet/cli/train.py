@@ -34,9 +34,9 @@ from tercet.mining.config import MineConfig
 if TYPE_CHECKING:
     from tercet.mining import Answers
     from tercet.train.config import TrainConfig
+    from tercet.train.init import InitReport
     from tercet.train.plan import Plan
-    from tercet.train.start import StartReport
-    from tercet.train.trim import TrimReport
+    from tercet.train.prune_vocab import PruneReport
 
 STOPPED = 128  # and the signal's number, as shells have it
 
@@ -475,10 +475,10 @@ def init(
     import torch
 
     from tercet.checkpoint import EMBEDDINGS
-    from tercet.train.start import make_start
+    from tercet.train.init import init_model
 
     with Meter("init") as meter:
-        report = make_start(
+        report = init_model(
             source,
             to,
             vocabulary=vocabulary,
@@ -502,7 +502,7 @@ def init(
         click.echo("\n".join(_init_lines(to, report)))
 
 
-def _init_lines(target: Path, report: "StartReport") -> list[str]:
+def _init_lines(target: Path, report: "InitReport") -> list[str]:
     """What each step did, for people."""
     before, after = report.vocabulary
     out = [
@@ -567,12 +567,12 @@ def trim(
           words weighs n^0.3.  [default: what most texts have]
       sample N: Texts that both models encode, to compare.
     """
-    from tercet.train.trim import trim as run
+    from tercet.train.prune_vocab import prune_vocab
 
     if balanced and vocabulary is None:
         raise click.UsageError("--balanced says which pieces to keep: give --vocabulary too")
     with Meter("texts") as meter:
-        report = run(
+        report = prune_vocab(
             model,
             to,
             rows,
@@ -588,7 +588,7 @@ def trim(
         click.echo("\n".join(_trim_lines(to, report)))
 
 
-def _trim_lines(target: Path, report: "TrimReport") -> list[str]:
+def _trim_lines(target: Path, report: "PruneReport") -> list[str]:
     """What happened, for people."""
     before, after = report.before, report.after
     out = [

@@ -22,7 +22,7 @@ from tercet.train.batches import Pool, Sampler, make_sampler
 from tercet.train.config import TrainConfig, frozen_layers
 from tercet.train.dataset import Examples, Numbers, Progress
 from tercet.train.distributed import World
-from tercet.train.positions import extend_positions
+from tercet.train.init import extend_positions
 from tercet.train.retromae import LOGITS
 
 

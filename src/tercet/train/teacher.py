@@ -29,20 +29,19 @@ from tercet.rows import numbered_rows, tagged_fields, text_files
 from tercet.split import text_key
 from tercet.tokenizer import TokenBatch, Tokenizer
 from tercet.train.dataset import LIST, ArraysWriter, Examples, open_arrays
-from tercet.train.start import (
+from tercet.train.init import (
     DIRECTIONS,
-    LEAST,
     Pooling,
-    directions_apart,
+    language_directions,
     pooled_vectors,
     token_idf,
 )
-from tercet.train.vocabulary import count_languages
+from tercet.train.prune_vocab import count_languages
 
 Ids = npt.NDArray[np.int64]
-Watch = Callable[[int, int], None]  # texts done, of all
-BLOCK, BATCH = 2048, 4096  # texts of a part that is kept, tokens of a batch
-LONG_BLOCK = 128  # texts of a part where whole ones are read: 4 MB each at most, as a rule
+BLOCK = 2048  # texts of a part that is kept
+LONG_BLOCK = 128  # where whole texts are read: 4 MB each at most, as a rule
+BATCH = 4096  # tokens
 ARRAYS: dict[str, type] = {
     "keys": np.int64,
     "dense": np.float16,
@@ -106,7 +105,7 @@ class TeacherVectors:
 
 
 class Targets:
-    """What a teacher says of the texts of examples, by their places.
+    """What a teacher says of the texts of examples, by their numbers.
 
     dense is the row of the vector that a text is drawn to: its own or, of a translation, that of
     its English side. own is the row of the text itself. Both are -1 where there is none.
@@ -116,67 +115,68 @@ class Targets:
         """dense and multi are the sizes of the student's vectors; raises InputError if others."""
         if not len(vectors.keys):
             raise InputError("teacher: the folder holds no vectors")
-        if vectors.dense.shape[1] != dense:
-            raise InputError(
-                f"the teacher's vectors have {vectors.dense.shape[1]} values, the model's dense"
-                f" head {dense}"
-            )
-        if len(vectors.tokens) and vectors.tokens.shape[1] != multi:
-            raise InputError(
-                f"the teacher's token vectors have {vectors.tokens.shape[1]} values, the model's"
-                f" multi-vector head {multi}"
-            )
+        for head, size, given in (
+            ("dense", dense, vectors.dense.shape[1]),
+            ("multi-vector", multi, vectors.tokens.shape[1] if len(vectors.tokens) else multi),
+        ):
+            if given != size:
+                raise InputError(
+                    f"the teacher's vectors have {given} values, the model's {head} head {size}"
+                )
         self.vectors = vectors
         self.own = vectors.rows(np.asarray(examples.keys))
         self.dense = self.own.copy()
-        sides = [name.partition("-") for name in examples.languages]
-        first = np.array([head == "en" for head, _, _ in sides])[examples.language]
-        last = np.array([name.rpartition("-")[2] == "en" for name in examples.languages])
-        last = last[examples.language]
-        asked = np.asarray(examples.query)
-        answer = examples.positives.values[
-            examples.positives.offsets[:-1].clip(max=max(0, len(examples.positives.values) - 1))
-        ]
+        tags = [name.split("-") for name in examples.languages]
+        first = np.array([tag[0] == "en" for tag in tags])[examples.language]
+        last = np.array([tag[-1] == "en" for tag in tags])[examples.language]
+        query = np.asarray(examples.query)
+        answers = examples.positives.values
+        answer = answers[examples.positives.offsets[:-1].clip(max=max(0, len(answers) - 1))]
         for rows, source, target in (
-            (examples.parallel & last, answer, asked),
-            (examples.parallel & first & ~last, asked, answer),
+            (examples.parallel & last, answer, query),
+            (examples.parallel & first & ~last, query, answer),
         ):
             known = rows & (self.own[source] >= 0)
             self.dense[target[known]] = self.own[source[known]]
 
-    def of(self, places: Ids) -> tuple[Tensor, Tensor]:
+    def of(self, texts: Ids) -> tuple[Tensor, Tensor]:
         """Texts of these that have a dense target, and the targets, float32 unit rows."""
-        wanted = np.where(places < len(self.dense), self.dense[places % len(self.dense)], -1)
-        rows = np.flatnonzero(wanted >= 0)
-        goal = self.vectors.dense[wanted[rows]].astype(np.float32)
-        return torch.from_numpy(rows), torch.from_numpy(goal)
+        targets = self._rows(self.dense, texts)
+        known = np.flatnonzero(targets >= 0)
+        goal = self.vectors.dense[targets[known]].astype(np.float32)
+        return torch.from_numpy(known), torch.from_numpy(goal)
 
-    def tokens(self, places: Ids, starts: Ids, counts: Ids) -> tuple[Tensor, Tensor, Tensor]:
+    def tokens(self, texts: Ids, starts: Ids, counts: Ids) -> tuple[Tensor, Tensor, Tensor]:
         """Packed positions of tokens that have a target, the targets (K, M) and rarities (K,).
 
         Text b has the tokens starts[b] to starts[b] + counts[b], [CLS] left out, </s> the last one.
         A text that was cut for the student is compared as far as it goes.
         """
         offsets = self.vectors.token_offsets
-        at: list[Ids] = []
-        source: list[Ids] = []
-        if len(self.vectors.tokens):
-            own = np.where(places < len(self.own), self.own[places % len(self.own)], -1)
-            for row, start, count in zip(
-                own.tolist(), starts.tolist(), counts.tolist(), strict=True
-            ):
-                if row < 0:
-                    continue
-                have = int(offsets[row + 1] - offsets[row])
-                both = count if have == count else min(have, count) - 1  # without </s>
-                at.append(np.arange(start, start + both))
-                source.append(np.arange(offsets[row], offsets[row] + both))
-        picked = np.concatenate(source) if source else np.empty(0, np.int64)
+        positions: list[Ids] = [np.empty(0, np.int64)]
+        sources: list[Ids] = [np.empty(0, np.int64)]
+        own = self._rows(self.own, texts) if len(self.vectors.tokens) else np.full(len(texts), -1)
+        for row, start, count in zip(own.tolist(), starts.tolist(), counts.tolist(), strict=True):
+            if row < 0:
+                continue
+            known = int(offsets[row + 1] - offsets[row])
+            both = count if known == count else min(known, count) - 1  # without </s>
+            positions.append(np.arange(start, start + both))
+            sources.append(np.arange(offsets[row], offsets[row] + both))
+        source = np.concatenate(sources)
         return (
-            torch.from_numpy(np.concatenate(at) if at else picked),
-            torch.from_numpy(self.vectors.tokens[picked].astype(np.float32)),
-            torch.from_numpy(self.vectors.rarity[picked].astype(np.float32)),
+            torch.from_numpy(np.concatenate(positions)),
+            torch.from_numpy(self.vectors.tokens[source].astype(np.float32)),
+            torch.from_numpy(self.vectors.rarity[source].astype(np.float32)),
         )
+
+    @staticmethod
+    def _rows(rows: Ids, texts: Ids) -> Ids:
+        """The rows of texts; -1 for those that came after the examples were made."""
+        return np.where(texts < len(rows), rows[texts % len(rows)], -1)
+
+
+# Teaching
 
 
 @dataclass(frozen=True)
@@ -197,9 +197,8 @@ def role_texts(files: Iterable[Path]) -> dict[int, RoleText]:
     for path in files:
         for number, row in numbered_rows(path):
             for name, language, text in tagged_fields(row, f"{path}:{number}"):
-                key = text_key(text)
-                if key not in out:
-                    out[key] = RoleText(text, "query" if name == "query" else "passage", language)
+                role: Literal["query", "passage"] = "query" if name == "query" else "passage"
+                out.setdefault(text_key(text), RoleText(text, role, language))
     return out
 
 
@@ -210,44 +209,47 @@ def teach(
     config: TeachConfig,
     *,
     student: str | Path | None = None,
-    watch: Watch = lambda done, of: None,
+    block: int | None = None,
+    watch: Callable[[int, int], None] = lambda done, total: None,
 ) -> int:
     """Encodes every text once and writes the folder target; returns the number of texts.
 
     student is a model whose tokens get a vector each: the teacher's token that covers a token's
     last character speaks for it. A run that is killed goes on where it stopped, with the same
-    texts, model and config. Raises InputError where target exists or no text is found.
+    texts, model and config: what `block` texts gave is kept. Raises InputError where target exists
+    or no text is found.
     """
     if target.exists():
         raise InputError(f"{target} exists already: remove it or choose another folder")
-    found = role_texts(text_files(list(files)))
-    if not found:
+    by_key = role_texts(text_files(files))
+    if not by_key:
         raise InputError(f"no text in {', '.join(str(path) for path in files)}")
-    keys = sorted(found)
-    texts = [found[key] for key in keys]
+    keys = sorted(by_key)
+    texts = [by_key[key] for key in keys]
     tokenizer = None if student is None else read_tokenizer(fetch(student))[0]
     reader = _reader(model, config, tokenizer)
     parts = target.with_name(f".{target.name}.parts") / _name(keys, reader.name, config, tokenizer)
-    dense, lengths, blocks = [], [], []
-    most = LONG_BLOCK if config.windows else BLOCK
-    for number, first in enumerate(range(0, len(texts), most)):
-        some = texts[first : first + most]
-        blocks.append(partial(_part, parts / f"{number:06d}.npz", partial(reader.read, some)))
-        held = blocks[-1]()
-        dense.append(held["dense"])
-        lengths.append(held["lengths"])
-        watch(first + len(some), len(texts))
-    multi = held["tokens"].shape[1]
-    languages = [one.language for one in texts]
-    every = _without_languages(np.concatenate(dense), languages, config.directions)
+    block = block or (LONG_BLOCK if config.windows else BLOCK)
+    blocks = [
+        partial(_part, parts / f"{number:06d}.npz", partial(reader.read, texts[at : at + block]))
+        for number, at in enumerate(range(0, len(texts), block))
+    ]
+    dense, lengths, multi = [], [], 0
+    for number, read in enumerate(blocks, 1):
+        part = read()
+        dense.append(part["dense"])
+        lengths.append(part["lengths"])
+        multi = part["tokens"].shape[1]
+        watch(min(number * block, len(texts)), len(texts))
+    vectors = _without_languages(np.concatenate(dense), texts, config.directions)
     sizes = np.concatenate(lengths)
     with ArraysWriter(target, FORMAT, ARRAYS) as writer:
-        writer.facts |= {"dense": every.shape[1], "multi": multi, "model": str(model)}
+        writer.facts |= {"dense": vectors.shape[1], "multi": multi, "model": str(model)}
         writer.extend("keys", np.array(keys, dtype=np.int64))
-        writer.extend("dense", every.astype(np.float16).ravel())
+        writer.extend("dense", vectors.astype(np.float16).ravel())
         writer.extend("token_offsets", np.concatenate(([0], np.cumsum(sizes))))
-        for block in blocks:  # from disk once more: the vectors of all tokens fill the memory
-            writer.extend("tokens", block()["tokens"].ravel())
+        for read in blocks:  # from disk once more: the vectors of all tokens fill the memory
+            writer.extend("tokens", read()["tokens"].ravel())
         if tokenizer is not None:
             writer.extend("rarity", _rarities(tokenizer, texts, sizes))
     for path in sorted(parts.glob("*")):
@@ -256,18 +258,16 @@ def teach(
     return len(texts)
 
 
-def _part(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """A part from disk, or made and kept."""
-    if path.exists():
-        try:
-            with np.load(path, allow_pickle=False) as held:
-                return dict(held)
-        except (OSError, ValueError, KeyError, BadZipFile):
-            path.unlink()
-    found = make()
+def _part(path: Path, read: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """A part from disk, or read by the teacher and kept."""
+    try:
+        with np.load(path, allow_pickle=False) as part:
+            return dict(part)
+    except (OSError, ValueError, KeyError, BadZipFile):  # none yet, or a damaged one
+        made = read()
     with atomic_write(path) as file:
-        np.savez(file, **found)
-    return found
+        np.savez(file, **made)
+    return made
 
 
 def _name(keys: Sequence[int], model: str, config: TeachConfig, student: Tokenizer | None) -> str:
@@ -279,45 +279,42 @@ def _name(keys: Sequence[int], model: str, config: TeachConfig, student: Tokeniz
 
 
 def _without_languages(
-    dense: npt.NDArray[np.float16], languages: Sequence[str], count: int
+    dense: npt.NDArray[np.float16], texts: Sequence[RoleText], count: int
 ) -> npt.NDArray[np.float32]:
     """Unit vectors without the directions in which the means of languages differ most."""
-    vectors = dense.astype(np.float32)
-    _, numbers = np.unique(np.array(languages), return_inverse=True)
-    sizes = np.bincount(numbers)
-    enough = np.flatnonzero(sizes >= LEAST)
-    if count > 0 and len(enough) > 1:
-        means = np.stack([vectors[numbers == number].mean(0) for number in enough])
-        apart = directions_apart(torch.from_numpy(means), count).numpy()
-        vectors -= (vectors @ apart.T) @ apart
-    vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-    return vectors
+    vectors = torch.from_numpy(dense.astype(np.float32))
+    languages = [text.language for text in texts]
+    apart = language_directions(vectors, np.ones(len(texts), np.int64), languages, count)
+    vectors -= (vectors @ apart.T) @ apart
+    return torch.nn.functional.normalize(vectors, dim=-1).numpy()
 
 
 def _rarities(
     tokenizer: Tokenizer, texts: Sequence[RoleText], sizes: Ids
 ) -> npt.NDArray[np.float16]:
     """How rare each of the student's tokens is in its language, 0 at </s>, (sum T,)."""
-    counts = count_languages(tokenizer, ((one.language, one.text) for one in texts))
+    counts = count_languages(tokenizer, ((text.language, text.text) for text in texts))
     out = []
     for first in range(0, len(texts), BLOCK):
-        some = texts[first : first + BLOCK]
-        contents = tokenizer.contents([one.text for one in some])
+        part = texts[first : first + BLOCK]
+        contents = tokenizer.contents([text.text for text in part])
+        lengths = sizes[first : first + BLOCK]
         cut = [
             [*ids[: size - 1], tokenizer.eos_id]
-            for ids, size in zip(contents, sizes[first : first + BLOCK].tolist(), strict=True)
+            for ids, size in zip(contents, lengths.tolist(), strict=True)
         ]
-        offsets = np.concatenate(([0], np.cumsum([len(ids) for ids in cut])))
-        batch = TokenBatch(
-            np.array([one for ids in cut for one in ids], dtype=np.int32),
-            offsets,
-            offsets[:-1],
-            np.zeros(len(cut), dtype=np.bool_),
-        )
-        rarity = token_idf(counts, batch, [one.language for one in some])
+        offsets = np.concatenate(([0], np.cumsum(lengths)))
+        ids = np.array([id for ids in cut for id in ids], dtype=np.int32)
+        batch = TokenBatch(ids, offsets, offsets[:-1], np.zeros(len(cut), dtype=np.bool_))
+        rarity = token_idf(counts, batch, [text.language for text in part])
         rarity[offsets[1:] - 1] = 0.0
         out.append(rarity.astype(np.float16))
     return np.concatenate(out)
+
+
+def _prefixed(texts: Sequence[RoleText], config: TeachConfig) -> list[str]:
+    prefixes = {"query": config.query_prefix, "passage": config.passage_prefix}
+    return [prefixes[text.role] + text.text for text in texts]
 
 
 class _TercetReader:
@@ -336,55 +333,54 @@ class _TercetReader:
         self.limit = min(config.max_length, self.model.backbone.config.max_length)
 
     def read(self, texts: Sequence[RoleText]) -> dict[str, npt.NDArray[Any]]:
-        """dense (n, D), tokens (sum T, M), lengths (n,) of some texts."""
-        prefixes = {"query": self.config.query_prefix, "passage": self.config.passage_prefix}
-        full = [prefixes[one.role] + one.text for one in texts]
-        shift = np.array([len(prefixes[one.role]) for one in texts])
-        places = [self.tokenizer.with_offsets(text) for text in full]
-        cuts = [self._windows(ids) for ids, _ in places]
-        first = np.concatenate(([0], np.cumsum([len(cut) for cut in cuts])))  # window of a text
-        tokens = self.tokenizer.frame([w for cut in cuts for w in cut], max_length=self.limit)
-        vectors: list[Any] = [None] * len(tokens)
-        found: list[Any] = [None] * len(tokens)
+        """dense (n, D), tokens (sum T, M), lengths (n,) of n texts."""
+        full = [self.tokenizer.with_offsets(text) for text in _prefixed(texts, self.config)]
+        windows = [self._windows(ids) for ids, _ in full]
+        first = np.concatenate(([0], np.cumsum([len(own) for own in windows])))  # of each text
+        tokens = self.tokenizer.frame(
+            [ids for own in windows for ids in own], max_length=self.limit
+        )
+        pooled: list[Any] = [None] * len(tokens)
+        multi: list[Any] = [None] * len(tokens)
         for some in batches(tokens.lengths, BATCH):
             batch = tokens.take(some)
-            pooled, states = self._encode(batch)
-            for at, window in enumerate(some.tolist()):
-                vectors[window] = pooled[at]
+            dense, states = self._encode(batch)
+            for row, window in enumerate(some.tolist()):
+                pooled[window] = dense[row]
                 # without [CLS], with </s>
-                found[window] = states[batch.offsets[at] + 1 : batch.offsets[at + 1]]
-        dense: list[Any] = []
-        multi: list[Any] = [np.zeros((0, 0), np.float16)] * len(texts)
-        for text, one in enumerate(texts):
-            own = slice(first[text], first[text + 1])
-            mean = np.mean(vectors[own], axis=0)
-            dense.append(mean / max(float(np.linalg.norm(mean)), 1e-12))
+                multi[window] = states[batch.offsets[row] + 1 : batch.offsets[row + 1]]
+        vectors: list[Any] = []
+        of_tokens: list[Any] = [np.zeros((0, 0), np.float16)] * len(texts)
+        for number, text in enumerate(texts):
+            own = slice(first[number], first[number + 1])
+            mean = np.mean(pooled[own], axis=0)
+            vectors.append(mean / max(float(np.linalg.norm(mean)), 1e-12))
             if self.student is not None:
-                inner = [window[:-1] for window in found[own]]
-                every = np.concatenate((*inner, found[own][-1][-1:]))
-                ends = places[text][1][: len(every) - 1, 1] - shift[text]
-                multi[text] = every[self._covering(one.text, ends)]
-        lengths = np.array([len(one) for one in multi], dtype=np.int64)
+                inner = [states[:-1] for states in multi[own]]
+                every = np.concatenate((*inner, multi[own][-1][-1:]))
+                prefix = len(_prefixed([text], self.config)[0]) - len(text.text)
+                ends = full[number][1][: len(every) - 1, 1] - prefix
+                of_tokens[number] = every[self._covering(text.text, ends)]
         return {
-            "dense": np.stack(dense).astype(np.float16),
-            "tokens": np.concatenate(multi),
-            "lengths": lengths,
+            "dense": np.stack(vectors).astype(np.float16),
+            "tokens": np.concatenate(of_tokens),
+            "lengths": np.array([len(rows) for rows in of_tokens], dtype=np.int64),
         }
 
     def _windows(self, ids: list[int]) -> list[list[int]]:
         """A text whole, cut later, or in windows that the teacher reads one by one."""
-        room = self.tokenizer.content_limit(self.limit)
-        if not self.config.windows or len(ids) <= room:
+        size = self.tokenizer.content_limit(self.limit)
+        if not self.config.windows or len(ids) <= size:
             return [ids]
-        return [ids[at : at + room] for at in range(0, len(ids), room)]
+        return [ids[at : at + size] for at in range(0, len(ids), size)]
 
     def _covering(self, text: str, ends: Ids) -> Ids:
         """The teacher's token for each of the student's tokens and for </s>, its last one."""
         assert self.student is not None
-        _, mine = self.student.with_offsets(text)
-        seen = mine[:, 1] <= (ends[-1] if len(ends) else 0)  # what the teacher's limit left
-        found = np.searchsorted(ends, mine[seen, 1], side="left")
-        return np.append(found.clip(max=max(0, len(ends) - 1)), len(ends))
+        _, spans = self.student.with_offsets(text)
+        seen = spans[:, 1] <= (ends[-1] if len(ends) else 0)  # what the teacher's limit left
+        covering = np.searchsorted(ends, spans[seen, 1], side="left")
+        return np.append(covering.clip(max=max(0, len(ends) - 1)), len(ends))
 
     @torch.inference_mode()
     def _encode(self, batch: TokenBatch) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
@@ -412,15 +408,14 @@ class _SentenceTransformer:
         self.name, self.config = model, config
 
     def read(self, texts: Sequence[RoleText]) -> dict[str, npt.NDArray[Any]]:
-        prefixes = {"query": self.config.query_prefix, "passage": self.config.passage_prefix}
-        found = self.model.encode(
-            [prefixes[one.role] + one.text for one in texts],
+        dense = self.model.encode(
+            _prefixed(texts, self.config),
             batch_size=64,
             convert_to_tensor=True,
             normalize_embeddings=True,
         )
         return {
-            "dense": found.float().cpu().numpy().astype(np.float16),
+            "dense": dense.float().cpu().numpy().astype(np.float16),
             "tokens": np.zeros((0, 0), np.float16),
             "lengths": np.zeros(len(texts), dtype=np.int64),
         }

@@ -1,7 +1,9 @@
 """An encoder made into the start of an M3 model: readers, fits, and what a start must keep."""
 
+import copy
 import json
 import struct
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +12,18 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tercet.checkpoint import Checkpoint, read_checkpoint
+from tercet.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from tercet.encoder import Encoder
 from tercet.errors import InputError, ModelError
-from tercet.model import to_published
-from tercet.train.packed import read_packed
-from tercet.train.start import (
+from tercet.model import Layout, M3Model, to_published
+from tercet.tokenizer import Tokenizer
+from tercet.train.init import (
     FitSample,
+    extend_positions,
     fit_multi,
     fit_sparse,
+    init_model,
     language_directions,
-    make_start,
     read_source,
     sample_states,
 )
@@ -79,7 +82,7 @@ def test_berts_layout_gives_the_states_of_the_same_trunk(bert: Path, tiny: Check
 def test_a_start_has_all_heads_and_more_positions_and_old_texts_keep_their_states(
     bert: Path, text: Path, tmp_path: Path, tiny: Checkpoint
 ) -> None:
-    report = make_start(
+    report = init_model(
         bert, tmp_path / "start", fit=[text], positions=1000, multi=8, pooling="cls"
     )
     made = read_checkpoint(tmp_path / "start")
@@ -100,7 +103,7 @@ def test_a_start_has_all_heads_and_more_positions_and_old_texts_keep_their_state
 def test_a_source_that_pools_by_mean_gets_a_layer_that_makes_cls_the_mean(
     bert: Path, text: Path, tmp_path: Path, tiny: Checkpoint
 ) -> None:
-    report = make_start(bert, tmp_path / "start", fit=[text], multi=8)
+    report = init_model(bert, tmp_path / "start", fit=[text], multi=8)
     made = read_checkpoint(tmp_path / "start")
     assert (
         report.layers == made.model.backbone.config.layers == tiny.model.backbone.config.layers + 1
@@ -126,16 +129,16 @@ def test_multi_vectors_that_leave_no_room_for_the_mean_are_refused(
     bert: Path, text: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match="no room for the mean"):
-        make_start(bert, tmp_path / "start", fit=[text], multi=20)
+        init_model(bert, tmp_path / "start", fit=[text], multi=20)
     assert not (tmp_path / "start").exists()
-    make_start(bert, tmp_path / "start", fit=[text], multi=20, pooling="cls")
+    init_model(bert, tmp_path / "start", fit=[text], multi=20, pooling="cls")
 
 
 def test_a_smaller_vocabulary_keeps_the_texts_whose_pieces_stay(
     tiny_checkpoint: Path, text: Path, tmp_path: Path, tiny: Checkpoint
 ) -> None:
     size = tiny.tokenizer.vocabulary - 20
-    report = make_start(tiny_checkpoint, tmp_path / "start", vocabulary=size, rows=[text])
+    report = init_model(tiny_checkpoint, tmp_path / "start", vocabulary=size, rows=[text])
     assert report.vocabulary == (tiny.tokenizer.vocabulary, size)
     made = read_checkpoint(tmp_path / "start")
     same = [
@@ -157,7 +160,7 @@ def test_an_even_choice_needs_the_number_of_pieces(
     tiny_checkpoint: Path, text: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match="--vocabulary N"):
-        make_start(tiny_checkpoint, tmp_path / "start", even=True, rows=[text])
+        init_model(tiny_checkpoint, tmp_path / "start", even=True, rows=[text])
 
 
 def test_directions_of_languages_are_left_out_of_multi_vectors(tiny: Checkpoint) -> None:
@@ -166,7 +169,7 @@ def test_directions_of_languages_are_left_out_of_multi_vectors(tiny: Checkpoint)
     states = torch.randn(len(tokens.ids), 32, generator=torch.Generator().manual_seed(0))
     owners = np.repeat(np.array(languages), tokens.lengths)
     states[torch.from_numpy(owners == "de")] += 5 * torch.eye(32)[3]
-    apart = language_directions(states, tokens, languages, 4)
+    apart = language_directions(states, tokens.lengths, languages, 4)
     assert apart.shape == (1, 32)  # two languages differ in one direction
     assert abs(float(apart[0, 3])) > 0.95
     head, kept = fit_multi(states, tokens, 31, apart)
@@ -256,20 +259,19 @@ def blocks(values: np.ndarray[Any, Any]) -> bytes:
 def test_a_packed_encoder_is_the_trunk_within_its_four_bits(
     tiny: Checkpoint, tmp_path: Path
 ) -> None:
-    path = packed(tmp_path / "tiny.bin", tiny)
-    found = read_packed(path)
-    ours = to_published(tiny.model.backbone.state_dict(), tiny.model.backbone.config.layers)
-    for name, tensor in found.tensors.items():
-        wanted = ours[name]
-        if "position" in name:
-            wanted = wanted[2:]
-        if "token_type" in name:
-            wanted = wanted.expand(2, -1)
-        step = wanted.abs().max() / 7 if name.endswith("weight") and wanted.ndim > 1 else 0.0
-        assert torch.all((tensor - wanted).abs() <= 0.55 * step + 1e-6), name
-    source = read_source(path)
+    source = read_source(packed(tmp_path / "tiny.bin", tiny))
     assert source.tokenizer.contents(TEXTS) == tiny.tokenizer.contents(TEXTS)
-    assert source.model.backbone.config.positions == tiny.model.backbone.config.positions
+    config = source.model.backbone.config
+    assert config == replace(tiny.model.backbone.config, norm_eps=config.norm_eps)
+    assert config.norm_eps == pytest.approx(tiny.model.backbone.config.norm_eps)
+    expected = tiny.model.backbone.state_dict()
+    for name, tensor in source.model.backbone.state_dict().items():
+        wanted = expected[name]
+        if name == "position_embeddings.weight":  # those of <s> and <pad> are never read
+            tensor, wanted = tensor[2:], wanted[2:]
+        exact = wanted.ndim == 1 or name.startswith("position")
+        step = 0.0 if exact else wanted.abs().max() / 7
+        assert torch.all((tensor - wanted).abs() <= 0.55 * step + 1e-6), name
     near = torch.nn.functional.cosine_similarity(states_of(source, TEXTS), states_of(tiny, TEXTS))
     assert float(near.mean()) > 0.9
 
@@ -288,13 +290,44 @@ def test_what_cannot_start_is_told_in_words(
     tiny_checkpoint: Path, bert: Path, text: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match="give rows"):
-        make_start(tiny_checkpoint, tmp_path / "a", vocabulary=100)
+        init_model(tiny_checkpoint, tmp_path / "a", vocabulary=100)
     with pytest.raises(InputError, match="fitted to text: give some"):
-        make_start(bert, tmp_path / "a")
+        init_model(bert, tmp_path / "a")
     with pytest.raises(InputError, match="multi-vectors of 99 values from states of 32"):
-        make_start(bert, tmp_path / "a", fit=[text], multi=99)
+        init_model(bert, tmp_path / "a", fit=[text], multi=99)
     with pytest.raises(InputError, match="exists already"):
-        make_start(bert, text.parent, fit=[text])
+        init_model(bert, text.parent, fit=[text])
     with pytest.raises(ModelError, match="no such folder"):
-        make_start(tmp_path / "nowhere", tmp_path / "a", fit=[text])
+        init_model(tmp_path / "nowhere", tmp_path / "a", fit=[text])
     assert not (tmp_path / "a").exists()
+
+
+# positions
+
+
+def test_old_texts_keep_their_states_and_new_ones_are_read(tiny_model: M3Model) -> None:
+    old, new = tiny_model.backbone, copy.deepcopy(tiny_model.backbone)
+    assert extend_positions(new, 8194)
+    assert new.config.max_length == 8192
+    lengths = [510, 3, 40]
+    ids = torch.randint(5, old.config.vocabulary, (sum(lengths),))
+    with torch.inference_mode():
+        assert torch.equal(old(ids, Layout(lengths)), new(ids, Layout(lengths)))
+        long = new(torch.randint(5, old.config.vocabulary, (600,)), Layout([600]))
+    assert long.isfinite().all()
+
+
+def test_learned_rows_repeat_and_the_first_ones_do_not(
+    tiny_model: M3Model, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    model = copy.deepcopy(tiny_model)
+    old = model.backbone.position_embeddings.weight  # rows 0 and 1 (pad), then 510 learned ones
+    assert not extend_positions(model.backbone, 512)
+    assert model.backbone.position_embeddings.weight is old
+    assert extend_positions(model.backbone, 1300)
+    table = model.backbone.position_embeddings.weight
+    assert torch.equal(table, torch.cat((old, old[2:], old[2 : 2 + 278])))
+    assert table.requires_grad == old.requires_grad
+    write_checkpoint(tmp_path / "long", model, tokenizer)
+    read = read_checkpoint(tmp_path / "long").model.backbone
+    assert torch.equal(read.position_embeddings.weight, table)
