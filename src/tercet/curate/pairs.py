@@ -35,7 +35,6 @@ from tercet.curate.pairs_sources import (
     READ_AS,
     STRUCTURES,
     Has,
-    Misaligned,
     Pair,
     PairOptions,
     Skipped,
@@ -209,12 +208,11 @@ def _rows(
                             keys.extend((heading_key(outcome.path[-1]), text_key(beginning)))
                         yield number, _row(outcome, file)
         except Unreadable as error:
-            void = isinstance(error, Misaligned)
-            tally.failed[str(place)] = (error.source, error.reason, void)
+            tally.failed[str(place)] = (error.source, error.reason)
         except (InputError, OSError) as error:  # of a table; of the disk
             reason = str(error).removeprefix(f"{file.paths[0]}: ")
             reason = cannot_be_read(error) if isinstance(error, OSError) else reason
-            tally.failed[str(place)] = (file.label, reason, False)
+            tally.failed[str(place)] = (file.label, reason)
 
 
 def _units(file: SourceFile, options: PairOptions, has: Has) -> Units:
@@ -254,16 +252,13 @@ def _finished(
 ) -> Iterator[Row]:
     """The rows of all parts as they are written, counted."""
     unit, seen = -1, set[tuple[str, str]]()  # of the unit: structures and queries
-    void = {int(place) for place, (*_, is_void) in tally.failed.items() if is_void}
     for number, row in numbered:
         if number != unit:
             unit, seen = number, set()
         structure, path, query, reason = row[_AS], row.get(_PATH, ()), row["query"], ""
         if path:
             query, reason = _query_of(path, row[_ARTICLE], repeating, mode)
-        if number >> UNITS in void:
-            reason = "a line of files that are not aligned"
-        elif not reason and (structure, query) in seen and structure != "translations":
+        if not reason and (structure, query) in seen and structure != "translations":
             reason = "a query met before in its document"
         if reason:
             example = f"{MARK.join(path) or query}: {row['pos'][0]}"
@@ -335,8 +330,7 @@ class Tally:
     examples: dict[str, list[Sequence[Any]]] = field(default_factory=dict)  # number, id, text
     problems: int = 0  # of single units
     first: list[list[Any]] = field(default_factory=list)  # number, where, reason
-    # Files that could not be read to the end, by their number: where, why, whether rows are void.
-    # Every part says so, it counts once.
+    # Files that could not be read to the end, by number: every part says so, it counts once.
     failed: dict[str, Sequence[Any]] = field(default_factory=dict)
     rows: dict[str, Counter[str]] = field(default_factory=dict)  # by structure and language
 
@@ -367,7 +361,7 @@ class Tally:
 
     def report(self) -> dict[str, Any]:
         """What is told: reasons and languages with the most first."""
-        failed = ([int(file) << UNITS, *told[:2]] for file, told in self.failed.items())
+        failed = ([int(file) << UNITS, *told] for file, told in self.failed.items())
         problems = sorted([*failed, *self.first])[:PROBLEMS]
         return {
             "units": dict(sorted(self.units.items())),

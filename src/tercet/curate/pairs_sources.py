@@ -59,7 +59,6 @@ KINDS = {
 SUFFIXES = {suffix: name for name, kind in KINDS.items() for suffix in kind.suffixes}
 READ_AS = tuple(name for name in KINDS if name != "code")  # of code the suffix says the language
 STRUCTURES = tuple(dict.fromkeys(name for kind in KINDS.values() for name in kind.structures))
-_EXTRACT = re.compile(r"wiki_\d+")  # as wikiextractor names its files
 
 
 @dataclass(frozen=True)
@@ -96,10 +95,6 @@ class Skipped:
     reason: str
     where: str
     text: str = ""  # of it, as an example
-
-
-class Misaligned(Unreadable):
-    """Files that are no translations of each other: what they gave before is wrong too."""
 
 
 Outcome = Pair | Skipped | Problem
@@ -349,7 +344,12 @@ def find_sources(
             elif folder:
                 sources.passed_over[path.suffix.lower() or path.name] += 1
             else:
-                raise InputError(_refusal(path, kind, options.structures))
+                raise InputError(
+                    f"{path}: not a file that gives {' or '.join(options.structures) or 'pairs'}: "
+                    f"--kind says how to read it ({', '.join(READ_AS)}; packed files only as "
+                    "records, tmx and text), `jq -c .[]` makes lines of a JSON array, and aligned "
+                    "text files need --as translations"
+                )
     for group in _grouped(texts):
         if len(group) == 1 and group[0].paths[0] in in_folder:
             sources.passed_over[group[0].paths[0].suffix.lower()] += 1
@@ -402,28 +402,12 @@ def _kind(path: Path, kind: str, structures: Sequence[str]) -> str:
     """What a file is read as, "" where it is not."""
     if path.is_dir():
         return "records"  # a saved dataset
-    name = kind or _kind_of_name(path)
+    name = _unpacked_name(path).lower()
+    is_extract = re.fullmatch(r"wiki_\d+", name)  # as wikiextractor names its files
+    name = kind or ("records" if is_extract else SUFFIXES.get(Path(name).suffix, ""))
     if not name or (path.suffix in PACKED and not KINDS[name].streamed):
         return ""
     return name if not structures or set(structures) & set(KINDS[name].structures) else ""
-
-
-def _kind_of_name(path: Path) -> str:
-    name = _unpacked_name(path).lower()
-    return "records" if _EXTRACT.fullmatch(name) else SUFFIXES.get(Path(name).suffix, "")
-
-
-def _refusal(path: Path, kind: str, structures: Sequence[str]) -> str:
-    name = kind or _kind_of_name(path)
-    if name and path.suffix in PACKED and not KINDS[name].streamed:
-        return f"{path}: packed files of this kind are not read: unpack it"
-    if name:
-        made = ", ".join(KINDS[name].structures)
-        return f"{path}: {name} gives {made}, not {' or '.join(structures)}"
-    return (
-        f"{path}: not a kind of file that is read: name it with --kind ({', '.join(READ_AS)}); "
-        f"aligned text files need --as translations, and `jq -c .[]` makes JSON lines of .json"
-    )
 
 
 def _grouped(texts: Sequence[SourceFile]) -> list[list[SourceFile]]:

@@ -6,15 +6,14 @@ Knows nothing of other sources.
 import html
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree as ET
 from xml.parsers import expat
 
 from tercet.curate.pairs_sources import (
     DAMAGED,
     Has,
-    Misaligned,
     Outcome,
     Pair,
     PairOptions,
@@ -104,27 +103,30 @@ def row_tag(source: str, target: str) -> str:
 def read_aligned(
     paths: Sequence[Path], tags: Sequence[str], label: str, options: PairOptions, has: Has
 ) -> Units:
-    """Every line as a unit.
+    """Every line as a unit; raises Unreadable where one file has more lines than another.
 
-    Raises Misaligned where one file has more lines than another; empty ones at its end do not
-    count.
+    Empty lines at the end do not count.
     """
-    streams = [numbered_lines(path, path.name, lambda number: True) for path in paths]
-    end = -1  # the first line that some file does not have
-    for number, row in enumerate(zip_longest(*streams)):
-        if end < 0 and None in row:
-            end = number
-        if end < 0 and has(number):
-            lines = [raw for _, raw in row]
-            yield number, list(_line_unit(lines, tags, paths, options, f"{label}:{number + 1}"))
-        elif end >= 0 and any(line is not None and line[1].strip() for line in row):
-            short = paths[row.index(None)]
-            long = next(path for path, line in zip(paths, row, strict=True) if line is not None)
-            raise Misaligned(
-                f"{label}:{end + 1}",
-                f"{short.name} ends after {end} lines, {long.name} goes on: they are not aligned "
-                "line by line, and nothing of them is kept",
-            )
+
+    def lines(path: Path) -> Iterator[tuple[int, bytes]]:
+        return numbered_lines(path, path.name, lambda number: True)
+
+    lengths, filled = dict.fromkeys(paths, 0), dict.fromkeys(paths, 0)
+    for path in paths:
+        for number, raw in lines(path):
+            lengths[path] = number + 1
+            filled[path] = number + 1 if raw.strip() else filled[path]
+    short, long = min(paths, key=lengths.__getitem__), max(paths, key=filled.__getitem__)
+    if filled[long] > lengths[short]:
+        raise Unreadable(
+            f"{label}:{lengths[short] + 1}",
+            f"{short.name} ends after {lengths[short]} lines, {long.name} goes on: they are not "
+            "aligned line by line",
+        )
+    for number, row in enumerate(zip(*map(lines, paths), strict=False)):
+        if has(number):
+            raws = [raw for _, raw in row]
+            yield number, list(_line_unit(raws, tags, paths, options, f"{label}:{number + 1}"))
 
 
 def _line_unit(
@@ -234,19 +236,19 @@ def _message_unit(
 # Translation memories (TMX). Entities that a file declares are refused rather than expanded, and
 # nothing outside it is read.
 
-_CODES = frozenset(("bpt", "ept", "ph", "it", "ut", "sub"))  # markup of the source, not its text
-
 
 def read_tmx(path: Path, label: str, options: PairOptions, has: Has) -> Units:
     """Every <tu> as a unit; raises Unreadable at the line where the file is not TMX any more."""
-    memory = _Memory(label, options, has)
+    memory = _Memory(label, has)
     block = b"-"
     try:
         with open_bytes(path) as file:
             while block:
                 block = file.read(1 << 16)
                 fault = memory.parse(block)
-                yield from memory.units  # what was whole before a fault is kept
+                for number, line, source, unit in memory.units:  # whole before a fault: kept
+                    where = f"{label}:{line}"
+                    yield number, list(_memory_unit(unit, source, options, where))
                 memory.units.clear()
                 if fault is not None:
                     raise fault
@@ -255,24 +257,23 @@ def read_tmx(path: Path, label: str, options: PairOptions, has: Has) -> Units:
 
 
 class _Memory:
-    """Takes the events of the parser and keeps the units that are to be read."""
+    """Takes the events of the parser and keeps each <tu> that is to be read as an element."""
 
-    def __init__(self, label: str, options: PairOptions, has: Has) -> None:
-        self.label, self.options, self.has = label, options, has
-        self.units: list[tuple[int, list[Outcome]]] = []
+    def __init__(self, label: str, has: Has) -> None:
+        self.label, self.has = label, has
+        self.units: list[tuple[int, int, str, ET.Element]] = []  # line, source language
         self.parser = parser = expat.ParserCreate()
         parser.buffer_text = True
         parser.StartElementHandler = self.start
         parser.EndElementHandler = self.end
+        parser.CharacterDataHandler = self.text
         parser.EntityDeclHandler = self.refuse
-        parser.SkippedEntityHandler = self.entity
+        # an entity that no declaration was read for: those of HTML are meant
+        parser.SkippedEntityHandler = lambda name, _: self.text(html.unescape(f"&{name};"))
         parser.SetParamEntityParsing(expat.XML_PARAM_ENTITY_PARSING_NEVER)
-        self.number = -1  # of the unit
-        self.begun = self.read = False  # whether the root was seen, and the unit is to be read
-        self.header = self.source = self.tag = self.problem = ""
-        self.texts: dict[str, str] = {}
-        self.line = self.codes = 0  # of the unit's beginning; that are open
-        self.parts: list[str] = []
+        self.number, self.line, self.source = -1, 0, ""  # of the unit
+        self.begun = False
+        self.builder: ET.TreeBuilder | None = None  # of a unit that is to be read
 
     def parse(self, block: bytes) -> Unreadable | None:
         """Reads on, b"" being the end; returns what is wrong with the file from here on."""
@@ -288,65 +289,60 @@ class _Memory:
     def start(self, name: str, attributes: dict[str, str]) -> None:
         """The beginning of an element."""
         if not self.begun and name != "tmx":
-            raise Unreadable(self.where(), f"not TMX: its root is <{name}>")
+            self.refuse(name, reason=f"not TMX: its root is <{name}>")
         self.begun = True
         if name == "header":
-            self.header = tag_or_none(attributes.get("srclang"))
+            self.source = tag_or_none(attributes.get("srclang"))
         elif name == "tu":
-            self.number += 1
-            self.read = self.has(self.number)
-            self.source = tag_or_none(attributes.get("srclang")) or self.header
-            self.texts, self.problem = {}, ""
-            self.line = self.parser.CurrentLineNumber
-        elif not self.read:
-            return
-        elif name == "tuv":
-            self.tag = ""
-            try:
-                self.tag = parse_tag(attributes.get("xml:lang") or attributes.get("lang") or "")
-            except InputError as error:
-                self.problem = f"a <tuv> without a language in xml:lang is left out: {error}"
-        elif name == "seg":
-            self.parts, self.codes = [], 0
-            self.parser.CharacterDataHandler = self.text
-        elif name in _CODES:
-            self.codes += 1
-        elif name in ("lb", "br"):
-            self.parts.append(" ")
+            self.number, self.line = self.number + 1, self.parser.CurrentLineNumber
+            self.builder = ET.TreeBuilder() if self.has(self.number) else None
+        if self.builder is not None:
+            self.builder.start(name, attributes)
+
+    def text(self, text: str) -> None:
+        """Text of an element."""
+        if self.builder is not None:
+            self.builder.data(text)
 
     def end(self, name: str) -> None:
         """The end of an element."""
-        if not self.read:
-            return
-        if name == "seg":
-            self.parser.CharacterDataHandler = None
-            if self.tag:
-                self.texts.setdefault(self.tag, "".join(self.parts))
-        elif name in _CODES:
-            self.codes -= 1
-        elif name == "tu":
-            self.read = False
-            where = f"{self.label}:{self.line}"
-            first = [tag for tag in self.texts if covers(self.source, tag)][:1]
-            texts = {tag: self.texts[tag] for tag in (*first, *self.texts)}
-            outcomes: list[Outcome] = [Problem(where, self.problem)] if self.problem else []
-            outcomes += translation_pairs(texts, self.options, where)
-            self.units.append((self.number, outcomes))
+        if self.builder is not None:
+            self.builder.end(name)
+            if name == "tu":
+                self.units.append((self.number, self.line, self.source, self.builder.close()))
+                self.builder = None
 
-    def text(self, text: str) -> None:
-        """Text of a segment."""
-        if not self.codes:
-            self.parts.append(text)
+    def refuse(self, name: str, *_: Any, reason: str = "") -> None:
+        """A declaration of an entity, or another root."""
+        reason = reason or f"it declares an entity ({name}): entities are not expanded"
+        raise Unreadable(f"{self.label}:{self.parser.CurrentLineNumber}", reason)
 
-    def entity(self, name: str, parameter: bool) -> None:
-        """An entity that no declaration was read for: those of HTML are meant."""
-        if not parameter and self.parser.CharacterDataHandler is not None:
-            self.text(html.unescape(f"&{name};"))
 
-    def refuse(self, name: str, *declaration: Any) -> None:
-        """A declaration of an entity."""
-        raise Unreadable(self.where(), f"it declares an entity ({name}): entities are not expanded")
+def _memory_unit(
+    unit: ET.Element, source: str, options: PairOptions, where: str
+) -> Iterator[Outcome]:
+    source = tag_or_none(unit.get("srclang")) or source
+    texts: dict[str, str] = {}
+    for variant in unit.iter("tuv"):
+        try:
+            tag = parse_tag(variant.get("xml:lang") or variant.get("lang") or "")
+        except InputError as error:
+            yield Problem(where, f"a <tuv> without a language in xml:lang: {error}")
+            continue
+        for segment in variant.iter("seg"):
+            texts.setdefault(tag, _segment_text(segment))
+    first = [tag for tag in texts if covers(source, tag)][:1]
+    ordered = {tag: texts[tag] for tag in (*first, *texts)}
+    yield from translation_pairs(ordered, options, where)
 
-    def where(self) -> str:
-        """The file and the line that is read."""
-        return f"{self.label}:{self.parser.CurrentLineNumber}"
+
+def _segment_text(node: ET.Element) -> str:
+    """The text of a node without that of markup, which is what codes of TMX hold."""
+    parts = [node.text or ""]
+    for child in node:
+        if child.tag in ("lb", "br"):
+            parts.append(" ")
+        elif child.tag not in ("bpt", "ept", "ph", "it", "ut", "sub"):
+            parts.append(_segment_text(child))
+        parts.append(child.tail or "")
+    return "".join(parts)
