@@ -2,9 +2,11 @@
 
 import gzip
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tercet.errors import InputError
 from tests.curate.conftest import Make
 
 TMX = """\
@@ -60,8 +62,12 @@ def write(path: Path, text: str) -> Path:
     return path
 
 
-def texts(made: tuple[list[dict[str, object]], object]) -> list[tuple[object, object, object]]:
-    return [(row["lang"], row["query"], row["pos"][0]) for row in made[0]]  # type: ignore[index]
+def texts(made: tuple[list[dict[str, Any]], Any]) -> list[tuple[str, str, str]]:
+    return [(row["lang"], row["query"], row["pos"][0]) for row in made[0]]
+
+
+def skipped(made: tuple[Any, dict[str, Any]]) -> dict[str, int]:
+    return {reason: facts["count"] for reason, facts in made[1]["left_out"].items()}
 
 
 # TMX
@@ -69,38 +75,35 @@ def texts(made: tuple[list[dict[str, object]], object]) -> list[tuple[object, ob
 
 def test_a_memory_gives_the_source_language_and_each_other(make: Make, tmp_path: Path) -> None:
     made = make(write(tmp_path / "m.tmx", TMX))
-    assert texts(made) == [
-        ("en-US-de", ENGLISH, GERMAN),
-        ("en-US-pt", ENGLISH, PORTUGUESE),
-    ]
-    assert {reason: found["count"] for reason, found in made[1]["left_out"].items()} == {
+    assert texts(made) == [("en-US-de", ENGLISH, GERMAN), ("en-US-pt", ENGLISH, PORTUGUESE)]
+    assert made[0][0]["id"] == "m.tmx:4"
+    assert skipped(made) == {
         "a unit in one language alone": 1,
         "a translation with an empty side": 1,
         "a translation without a word on a side": 1,
         "a translation whose sides are the same": 1,
     }
-    assert made[0][0]["id"] == "m.tmx:4"
 
 
 def test_the_directions_are_those_asked_for(make: Make, tmp_path: Path) -> None:
     path = write(tmp_path / "m.tmx", TMX)
-    wanted = [("de-DE-pt", GERMAN, PORTUGUESE), ("pt-BR-de", PORTUGUESE, GERMAN)]
-    assert texts(make(path, directions=["de-pt"])) == wanted[:1]
-    assert texts(make(path, directions=["de:pt-BR"], both=True)) == wanted
-    assert sorted(texts(make(path, directions=["pt-de", "de-pt"]))) == sorted(wanted)
+    there, back = ("de-DE-pt", GERMAN, PORTUGUESE), ("pt-BR-de", PORTUGUESE, GERMAN)
+    assert texts(make(path, directions=["de-pt"])) == [there]
+    assert texts(make(path, directions=["de:pt-BR"], both=True)) == [there, back]
+    assert sorted(texts(make(path, directions=["pt-de", "de-pt"]))) == [there, back]
     rows, report = make(path, directions=["de-fr"])
     assert rows == []
-    (left,) = report["left_out"].values()
-    assert left["examples"][0]["text"] == "no fr, it has en-US, de-DE, pt-BR"
+    (facts,) = report["left_out"].values()
+    assert facts["examples"][0]["text"] == "no fr, it has en-US, de-DE, pt-BR"
 
 
 @pytest.mark.parametrize(
-    ("text", "where", "says", "rows"),
+    ("text", "line", "reason", "rows"),
     [
         (TMX[:-40], 11, "not well-formed XML", 2),
         (TMX.replace("<body>", "<body><x>"), 12, "mismatched tag", 2),
         (TMX.replace("Only", "&lt;\x01"), 8, "not well-formed", 2),
-        ("<html><p>Hello</p></html>", 1, "not TMX: its root is <html>", 0),
+        ("<html><p>Hello</p></html>", 1, "its root is <html>", 0),
         ("", 1, "no element found", 0),
         (
             TMX.replace('SYSTEM "tmx14.dtd"', '[<!ENTITY a "aa"><!ENTITY b "&a;&a;">]'),
@@ -113,21 +116,20 @@ def test_the_directions_are_those_asked_for(make: Make, tmp_path: Path) -> None:
     ],
 )
 def test_a_broken_memory_is_named_by_line(
-    make: Make, tmp_path: Path, text: str, where: int, says: str, rows: int
+    make: Make, tmp_path: Path, text: str, line: int, reason: str, rows: int
 ) -> None:
     made, report = make(write(tmp_path / "m.tmx", text))
     (problem,) = report["first_problems"]
-    assert problem["where"] == f"m.tmx:{where}"
-    assert says in problem["reason"]
+    assert problem["where"] == f"m.tmx:{line}"
+    assert reason in problem["reason"]
     assert len(made) == rows
 
 
 def test_nothing_outside_a_memory_is_read(make: Make, tmp_path: Path) -> None:
+    expected = texts(make(write(tmp_path / "n.tmx", TMX)))
     write(tmp_path / "secret.txt", "the secret")
     text = TMX.replace('"tmx14.dtd"', f'"file://{tmp_path}/secret.txt"')
-    assert texts(make(write(tmp_path / "m.tmx", text))) == texts(
-        make(write(tmp_path / "n.tmx", TMX))
-    )
+    assert texts(make(write(tmp_path / "m.tmx", text))) == expected
 
 
 def test_memories_in_other_encodings_and_packed(make: Make, tmp_path: Path) -> None:
@@ -150,70 +152,72 @@ def test_a_catalogue_gives_what_is_translated_for_sure(make: Make, tmp_path: Pat
         ("en-de", "one big apple", "ein großer Apfel"),
         ("en-de", "%d big apples", "%d große Äpfel"),
     ]
-    assert {reason: found["count"] for reason, found in made[1]["left_out"].items()} == {
+    assert skipped(made) == {
         "a fuzzy translation": 1,
         "a message without translation": 1,
         "a message that is a key": 1,
         "an obsolete message": 1,
     }
+    (tmp_path / "x.po").write_bytes(PO.replace("UTF-8", "ISO-8859-1").encode("latin-1"))
+    assert texts(make(tmp_path / "x.po")) == texts(made)
 
 
-@pytest.mark.parametrize("place", ["de/LC_MESSAGES/x.po", "po/de.po", "x.de.po"])
+NO_LANGUAGE = PO.replace("Language: de_AT", "X-Language: x")
+
+
+@pytest.mark.parametrize(
+    ("place", "language"),
+    [("de/LC_MESSAGES/x.po", "de"), ("zh_TW.Big5/LC_MESSAGES/x.po", "zh"), ("po/de.po", "de"),
+     ("x.de.po", "de")],
+)  # fmt: skip
 def test_the_language_of_a_catalogue_is_also_its_place(
-    make: Make, tmp_path: Path, place: str
+    make: Make, tmp_path: Path, place: str, language: str
 ) -> None:
     path = tmp_path / place
     path.parent.mkdir(parents=True, exist_ok=True)
-    write(path, PO.replace("Language: de_AT", "X-Language: x"))
-    assert {row["lang"] for row in make(path)[0]} == {"en-de"}
+    assert {row["lang"] for row in make(write(path, NO_LANGUAGE))[0]} == {f"en-{language}"}
 
 
 def test_the_language_of_a_catalogue_is_asked_for(make: Make, tmp_path: Path) -> None:
-    path = write(tmp_path / "catalogue.po", PO.replace("Language: de_AT", "X-Language: x"))
+    path = write(tmp_path / "catalogue.po", NO_LANGUAGE)
     rows, report = make(path)
     assert not rows
-    assert "its language is not said in its header: give --direction" in str(
-        report["first_problems"]
-    )
+    assert "give --direction" in report["first_problems"][0]["reason"]
     assert {row["lang"] for row in make(path, directions=["en-de"])[0]} == {"en-de"}
     (first, *_) = make(path, directions=["de-en"])[0]
     assert (first["lang"], first["pos"]) == ("de-en", ['Open the "garden" door'])
-    write(path, PO)
-    (first, *_) = make(path, directions=["fr-de"])[0]
+    (first, *_) = make(write(path, PO), directions=["fr-de"])[0]
     assert (first["lang"], first["query"]) == ("fr-de", 'Open the "garden" door')
 
 
 @pytest.mark.parametrize(
-    ("old", "new"),
+    ("old", "new", "reason"),
     [
-        ('msgid "Not sure about this one"', 'msgid "Not sure about this one'),
-        ('msgid "Not sure about this one"', 'msgid "Not "sure" about this one"'),
-        ('msgid "Not sure about this one"', "nonsense"),
-        ("msgstr[0]", "msgstr[x]"),
+        ('msgid "Not sure about this one"', b'msgid "Not sure about this one', "not PO"),
+        ('msgid "Not sure about this one"', b'msgid "Not "sure" about this one"', "not PO"),
+        ('msgid "Not sure about this one"', b"nonsense", "not PO"),
+        ("msgstr[0]", b"msgstr[x]", "not PO"),
+        ("Nicht sicher", b"Gr\xfc\xdfe", "not utf-8"),
     ],
 )
 def test_a_broken_catalogue_is_named_by_line(
-    make: Make, tmp_path: Path, old: str, new: str
+    make: Make, tmp_path: Path, old: str, new: bytes, reason: str
 ) -> None:
-    rows, report = make(write(tmp_path / "x.po", PO.replace(old, new)))
-    line = PO.count("\n", 0, PO.index(old)) + 1
+    (tmp_path / "x.po").write_bytes(PO.encode().replace(old.encode(), new))
+    rows, report = make(tmp_path / "x.po")
     assert not rows
     (problem,) = report["first_problems"]
-    assert problem["where"] == f"x.po:{line}"
-    assert problem["reason"].startswith("not PO: ")
+    assert problem["where"] == f"x.po:{PO.count(chr(10), 0, PO.index(old)) + 1}"
+    assert reason in problem["reason"]
 
 
-def test_a_catalogue_in_another_encoding(make: Make, tmp_path: Path) -> None:
-    expected = texts(make(write(tmp_path / "x.po", PO)))
-    (tmp_path / "x.po").write_bytes(PO.replace("UTF-8", "ISO-8859-1").encode("latin-1"))
-    assert texts(make(tmp_path / "x.po")) == expected
-    (tmp_path / "x.po").write_bytes(PO.encode("latin-1"))
-    (problem,) = make(tmp_path / "x.po")[1]["first_problems"]
-    assert problem["where"] == "x.po:9"
-    assert "not utf-8" in problem["reason"]
+# Aligned files
 
-
-# aligned files
+GREETINGS = {
+    "de": ["Guten Morgen, Welt", "", "Zeile\u2028mit Umbruch", "Gute Nacht, Welt"],
+    "en": ["Good morning, world", "", "Line\x85with break", "Good night, world"],
+    "fr": ["Bonjour, le monde", "", "Ligne avec saut", "Bonne nuit, le monde"],
+}
 
 
 def aligned(folder: Path, **languages: list[str]) -> Path:
@@ -223,50 +227,41 @@ def aligned(folder: Path, **languages: list[str]) -> Path:
     return folder
 
 
-GREETINGS = {
-    "de": ["Guten Morgen, Welt", "", "Zeile\u2028mit Umbruch", "Gute Nacht, Welt"],
-    "en": ["Good morning, world", "", "Line\x85with break", "Good night, world"],
-    "fr": ["Bonjour, le monde", "", "Ligne avec saut", "Bonne nuit, le monde"],
-}
-
-
 def test_aligned_files_are_read_line_by_line(make: Make, tmp_path: Path) -> None:
     folder = aligned(tmp_path / "mt", **GREETINGS)
     made = make(folder, structures=["translations"])
     assert [lang for lang, _, _ in texts(made)] == 3 * ["de-en", "de-fr"]
-    assert made[0][2]["query"] == "Zeile\nmit Umbruch"
-    assert made[0][2]["id"] == "news.de:3"
+    assert (made[0][2]["query"], made[0][2]["id"]) == ("Zeile\nmit Umbruch", "news.de:3")
     assert make(folder / "news.de", folder / "news.en", structures=["translations"])[0] == [
         {**row, "source": "news"} for row in made[0] if row["lang"] == "de-en"
     ]
 
 
 def test_files_without_a_language_need_a_direction(make: Make, tmp_path: Path) -> None:
-    folder = aligned(tmp_path / "mt", **GREETINGS)
-    for old, new in (("news.de", "left.text"), ("news.en", "right.text")):
-        (folder / old).rename(folder / new)
-    made = make(
-        folder / "left.text", folder / "right.text", kind="text", directions=["de-en"], both=True
-    )
+    folder = aligned(tmp_path / "mt", de=GREETINGS["de"], en=GREETINGS["en"])
+    left = (folder / "news.de").rename(folder / "left.text")
+    right = (folder / "news.en").rename(folder / "right.text")
+    with pytest.raises(InputError, match="--direction"):
+        make(left, right, kind="text")
+    with pytest.raises(InputError, match="no other file is aligned with it"):
+        make(left, kind="text")
+    made = make(left, right, kind="text", directions=["de-en"], both=True)
     assert [lang for lang, _, _ in texts(made)] == 3 * ["de-en", "en-de"]
 
 
 @pytest.mark.parametrize("parts", [1, 3])
-@pytest.mark.parametrize("lines", [3, 2000])
-def test_files_of_different_length_give_nothing(
-    make: Make, tmp_path: Path, parts: int, lines: int
-) -> None:
-    german = [f"Das ist die Zeile Nummer {number}" for number in range(lines)]
-    english = [f"This is the line of number {number}" for number in range(lines)]
+def test_files_of_different_length_give_nothing(make: Make, tmp_path: Path, parts: int) -> None:
+    german = [f"Das ist die Zeile Nummer {number}" for number in range(900)]
+    english = [f"This is the line of number {number}" for number in range(900)]
     folder = aligned(tmp_path / "mt", de=german, en=[*english, ""])
     rows, report = make(folder, structures=["translations"], parts=parts)
-    assert (len(rows), report["problems"]) == (lines, 0)  # empty lines at the end do not count
+    assert (len(rows), report["problems"]) == (900, 0)  # empty lines at the end do not count
     aligned(folder, de=german, en=english[:-1])
     rows, report = make(folder, structures=["translations"], parts=parts)
     assert not rows
     (problem,) = report["first_problems"]
-    assert problem["where"] == f"news.de:{lines}"
-    assert f"news.en ends after {lines - 1} lines, news.de goes on" in problem["reason"]
+    assert problem["where"] == "news.de:900"
+    assert "news.en ends after 899 lines, news.de goes on" in problem["reason"]
 
 
 def test_a_line_in_another_encoding_is_named(make: Make, tmp_path: Path) -> None:
@@ -278,19 +273,12 @@ def test_a_line_in_another_encoding_is_named(make: Make, tmp_path: Path) -> None
     assert problem["where"] == "news.de:1"
 
 
-def test_other_files_of_a_folder_are_no_translations(make: Make, tmp_path: Path) -> None:
-    folder = aligned(tmp_path / "mt", de=GREETINGS["de"], en=GREETINGS["en"])
-    for name in ("logo.png", "logo.svg", "README", "notes.it", "de.txt", "fr.txt"):
-        (folder / name).write_text("x")
-    _, report = make(folder, structures=["translations"])
-    assert report["files"] == {"text": 1}
-    assert sum(report["passed_over"].values()) == 6
-
-
-def test_aligned_files_are_found_beside_other_structures(
-    make: Make, tree: Path, tmp_path: Path
-) -> None:
+def test_aligned_files_are_found_among_others(make: Make, tree: Path) -> None:
     aligned(tree, de=GREETINGS["de"], en=GREETINGS["en"])
+    for name in ("logo.png", "logo.svg", "README", "notes.it", "de.txt", "fr.txt"):
+        (tree / name).write_text("x")
     _, report = make(tree, structures=["heading-section", "translations"])
     assert report["structures"]["translations"]["de-en"] == 3
+    assert report["files"]["text"] == 1
+    assert sum(report["passed_over"].values()) == 7  # tool.py too
     assert "text" not in make(tree)[1]["files"]
