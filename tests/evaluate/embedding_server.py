@@ -4,13 +4,11 @@ They speak OpenAI's, text-embeddings-inference's and vLLM's interfaces. Nothing 
 model: texts are tokenised, padded, run and read by other code.
 """
 
-import base64
 import copy
 import json
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -144,13 +142,13 @@ class Model:
 
 
 class EmbeddingServer(ChatServer):
-    """Serves a model through the interfaces named: openai, tei, vllm, sparse_map."""
+    """Serves a model through the interfaces named: openai, tei, vllm; or all at once as flag."""
 
     def __init__(
-        self, model: Model, defect: Defect, apis: tuple[str, ...], *, models: tuple[str, ...] = ()
+        self, model: Model, defect: Defect, apis: tuple[str, ...], *, served: str = ""
     ) -> None:
         super().__init__()
-        self.model, self.defect, self.apis, self.models = model, defect, apis, models
+        self.model, self.defect, self.apis, self.served = model, defect, apis, served
         self.root = self.url.removesuffix("/v1")
         self.faults_of: dict[str, Reply] = {}  # by path, in place of an answer
 
@@ -171,21 +169,19 @@ class EmbeddingServer(ChatServer):
         if route is None or api not in self.apis:
             return fails(404, f"Not Found: {path}")
         texts = request.get("input", request.get("inputs"))
-        if texts is None:
-            return fails(400, "this server has no plugin")
         lengths = [len(self.model.ids(text, self.defect)) for text in texts]
         if not all(lengths):
             return fails(422, "`inputs` cannot be empty")
         if self.defect.refuses is not None and max(lengths) >= self.defect.refuses:
             return fails(400, f"maximum context length is {self.defect.refuses - 1} tokens")
-        if "model" in request and self.models and request["model"] not in self.models:
+        if "model" in request and self.served not in ("", request["model"]):
             return fails(404, f"The model `{request['model']}` does not exist.")
         return route(request, self.model.run(texts, self.defect))
 
     def _openai(self, request: dict[str, Any], found: list[dict[str, Any]]) -> Reply:
         vectors: list[Any] = [some["dense"] for some in found]
-        if request.get("encoding_format") == "base64":
-            vectors = [base64.b64encode(np.float32(v).tobytes()).decode() for v in vectors]
+        if "flag" in self.apis:
+            return Reply({"dense_vecs": vectors})
         data = [
             {"object": "embedding", "index": place, "embedding": vector}
             for place, vector in enumerate(self.defect.order(vectors))
@@ -211,14 +207,3 @@ class EmbeddingServer(ChatServer):
         else:
             rows = [[[weight] for weight in some["weights"][1:-1]] for some in found]
         return Reply({"data": [{"index": n, "data": row} for n, row in enumerate(rows)]})
-
-    def _handler(self) -> type[BaseHTTPRequestHandler]:
-        server, handler = self, super()._handler()
-
-        class Handler(handler):  # type: ignore[misc, valid-type]
-            def do_GET(self) -> None:  # noqa: N802 - the name that http.server calls
-                models = [{"id": name, "object": "model"} for name in server.models]
-                known = self.path == "/v1/models" and models
-                self._send(Reply({"data": models}) if known else fails(404, "Not Found"))
-
-        return Handler

@@ -21,7 +21,7 @@ from tercet.cli.options import (
 from tercet.config import BUNDLED_NAME
 
 if TYPE_CHECKING:
-    from tercet.evaluate.doctor.reference import Live, Reference
+    from tercet.evaluate.golden import Golden
 
 KINDS = ("dense", "sparse", "multi", "states")
 _FINEST = "float32"
@@ -80,7 +80,7 @@ def doctor(
       golden DIR: Golden vectors made before, in place of the checkpoint.
       make DIR: Make golden vectors of --model.
       api: What an endpoint speaks.  [default: found by asking]
-      name NAME: The model's name at the endpoint.
+      name NAME: The model's name at the endpoint.  [default: as --model]
       key_env VAR: Environment variable with the endpoint's API key.
       kinds LIST: Which of dense, sparse, multi, states.  [default: all that there are]
       prefixes TEXT: A prompt that may be put before texts; may be repeated.
@@ -103,23 +103,25 @@ def doctor(
         raise click.UsageError("--revision is of --model, which --golden stands in for")
     if make is not None and make.exists():
         raise click.BadParameter(f"{make} exists already", param_hint="'--make'")
-    from tercet.evaluate.doctor.report import machine, text
-
     if make is not None:
-        from tercet.evaluate.doctor.golden import save
-
         with Meter("running the checkpoint") as meter:
-            made = _live(model, revision, device, prefixes, suspects)
-            for number in range(len(made.causes)):
-                meter.show(number, len(made.causes))
-                made.raws(number)
-            save(made, make)
+            made = _checkpoint(model, revision, device, prefixes, suspects)
+            for variant in range(len(made.causes)):
+                meter.show(variant, len(made.causes))
+                made.outputs(variant)
+            made.save(make)
         size = sum(path.stat().st_size for path in make.iterdir()) / 1e6
         click.echo(f"{make}: golden vectors of {len(made.texts)} texts, {size:,.1f} MB")
         return
     assert target is not None
-    from tercet.evaluate.doctor.endpoints import is_url
-    from tercet.evaluate.doctor.golden import Golden
+    from tercet.evaluate.doctor import (
+        diagnose_endpoint,
+        diagnose_model,
+        is_url,
+        report_json,
+        report_text,
+    )
+    from tercet.evaluate.golden import Golden
 
     limit: Any = None if within == _FINEST else within
     options = {"--api": api, "--name": name, "--key-env": key_env}
@@ -133,11 +135,10 @@ def doctor(
 
         with as_usage("'TARGET'"):
             endpoint = Endpoint(target, key_env=key_env, timeout=timeout, retries=retries)
-    reference: Reference = (
-        _live(model, revision, device, prefixes, suspects) if golden is None else Golden(golden)
-    )
-    from tercet.evaluate.doctor.diagnose import diagnose_endpoint, diagnose_model
-
+    if golden is None:
+        reference = _checkpoint(model, revision, device, prefixes, suspects)
+    else:
+        reference = Golden.read(golden)
     with Meter("comparing") as meter:
 
         def show(what: str, done: int, of: int) -> None:
@@ -153,22 +154,26 @@ def doctor(
             encoder = Encoder.load(target, dtype=dtype, device=device)
             found = diagnose_model(encoder, reference, kinds=kinds, show=show)
     if as_json:
-        emit(machine(found, limit))
+        emit(report_json(found, limit))
     else:
-        click.echo(text(found))
+        click.echo(report_text(found))
     if not found.healthy(limit):
         click.get_current_context().exit(1)
 
 
-def _live(
+def _checkpoint(
     model: str | None,
     revision: str | None,
     device: str,
     prefixes: tuple[str, ...],
     suspects: tuple[str, ...],
-) -> "Live":
-    from tercet.evaluate.doctor.reference import Live, read_reference
+) -> "Golden":
+    """Golden vectors of a checkpoint that is run in float32 when they are asked for."""
+    from tercet.checkpoint import read_checkpoint
+    from tercet.encoder import BUNDLED, usable_device
+    from tercet.evaluate.golden import run_checkpoint
 
-    checkpoint = read_reference(model, revision, device)
-    others = [(suspect, read_reference(suspect, device=device)) for suspect in suspects]
-    return Live(checkpoint, model or BUNDLED_NAME, prefixes=prefixes, suspects=others)
+    where = usable_device(device)
+    checkpoint = read_checkpoint(model or BUNDLED, revision=revision, device=where)
+    others = [(name, read_checkpoint(name, device=where)) for name in suspects]
+    return run_checkpoint(checkpoint, model or BUNDLED_NAME, prefixes=prefixes, suspects=others)

@@ -1,0 +1,496 @@
+"""Golden vectors: what a checkpoint makes of our test texts, right and with the known mistakes.
+
+A checkpoint is run when it is asked for, or was run before and stored in a folder. Knows nothing of
+endpoints or verdicts. Shapes: T tokens, H hidden, M multi-vector size.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tercet.checkpoint import Checkpoint
+from tercet.config import MAX_LENGTH
+from tercet.encoder import batches
+from tercet.errors import InputError, StoreError
+from tercet.evaluate.causes import (
+    KINDS,
+    RIGHT,
+    Cause,
+    Floats,
+    Kind,
+    TrunkOutput,
+    Variant,
+    Vector,
+    distance,
+    read,
+    variants,
+)
+from tercet.io import atomic_folder
+from tercet.model import Layout, M3Model
+
+Precision = Literal["float16", "bfloat16", "int8"]  # from fine to coarse
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+Limits = dict[Kind, dict[Precision, float]]  # the largest error that rounding explains
+
+FORMAT, FACTS = 1, "golden.json"
+TOKENS = 1024  # of a text; of longer ones the vectors of tokens are not kept
+SHORT = 256  # tokens of a text up to which every mistake is tried; cuts are tried on all
+BUDGET = 4096  # tokens of a batch
+SLACK = 2.0  # times the largest error of simulated rounding: kernels differ in what they round
+
+TEXTS = {
+    "word": "lighthouse",
+    "question": "Who repairs the clock on the old town hall?",
+    "en": "The ferry leaves the island at six, and after dark only the lighthouse shows the way.",
+    "de": "Der Müller prüft das Korn, bevor er die schweren Steine in Bewegung setzt.",
+    "nl": "Achter de dijk ligt een smalle weg die bij hoog water onder de golven verdwijnt.",
+    "sv": "På vintern fryser sjön till, och då går den kortaste vägen rakt över isen.",
+    "fi": "Kalastaja korjaa verkkonsa syksyllä, kun myrskyt pitävät veneet rannassa.",
+    "fr": "Le boulanger du village pétrit la pâte à l'aube, quand la rue est encore déserte.",
+    "es": "La niña guardó las semillas en un frasco y esperó a que volviera la lluvia.",
+    "pt": "O relojoeiro abriu a caixa e achou, entre as engrenagens, um grão de areia.",
+    "it": "Il ponte di pietra resiste alle piene perché i suoi archi lasciano passare l'acqua.",
+    "pl": "Stary zegar w bibliotece spóźnia się o siedem minut, lecz nikt go nie nastawia.",
+    "hu": "A méhész este zárja le a kaptárakat, amikor már minden raj hazatért.",
+    "tr": "Köyün çeşmesi yazın kurur, bu yüzden herkes suyu kış aylarında biriktirir.",
+    "vi": "Người thợ mộc chọn gỗ vào mùa khô để cánh cửa không cong khi trời ẩm.",
+    "id": "Petani menanam kelapa di tepi ladang supaya angin laut tidak merusak padi.",
+    "sw": "Mvuvi hutazama mawingu kabla ya kuamua kama atakwenda baharini au la.",
+    "yo": "Àwọn ọmọ náà kó ìwé wọn sínú àpótí kí òjò tó bẹ̀rẹ̀.",
+    "ru": "Смотритель маяка записывает в журнал каждое судно, прошедшее мимо мыса.",
+    "uk": "Учителька принесла до класу насіння соняшника й запитала, чому воно смугасте.",
+    "el": "Ο κηπουρός ποτίζει τις ελιές νωρίς το πρωί, πριν ζεστάνει ο ήλιος.",
+    "ka": "მწყემსი გაზაფხულზე ფარას მთაში მიჰყავს, შემოდგომაზე კი ბარში ბრუნდება.",
+    "ar": "يكتب الخطاط الحروف بحبر أسود ثم ينتظر حتى يجف الورق قبل أن يطويه.",
+    "fa": "باغبان شاخه‌های خشک را می‌برد تا درخت انار در بهار بهتر شکوفه بدهد.",
+    "he": "הספרנית מצאה מפה ישנה בין דפי הספר והניחה אותה בזהירות על השולחן.",
+    "am": "ሸክላ ሠሪዋ ማሰሮውን ለሦስት ቀን በጥላ ታደርቀዋለች።",
+    "hi": "कुम्हार मिट्टी को रात भर भिगोता है ताकि सुबह घड़ा बिना दरार के बने।",
+    "bn": "মাঝি ভোরে নদী পার হয়, কারণ দুপুরের পরে বাতাস দিক বদলায়।",
+    "ta": "மழைக்கு முன் எறும்புகள் உணவைச் சேர்த்து வைக்கின்றன என்று பாட்டி சொன்னாள்.",
+    "th": "ชาวสวนเก็บมะม่วงตอนเช้าตรู่ ก่อนที่แดดจะแรงและผลไม้จะช้ำ",
+    "zh": "老钟表匠说，只要听声音，他就知道哪一个齿轮磨损了。",
+    "ja": "灯台の明かりは霧の夜でも二十キロ先の船から見えるという。",
+    "ko": "등산객들은 해가 지기 전에 대피소에 도착하려고 걸음을 재촉했다.",
+    "emoji": "Picnic at noon 🧺☀️ bring bread 🍞, cheese 🧀 and the dog 🐕‍🦺!",
+    "combining": "Cafe\u0301 Zu\u0308rich: l'e\u0301le\u0300ve nai\u0308f fe\u0302te No\u0308el.",
+    "capitals": "THE HARBOUR MASTER of Port Ellery SIGNED Form B-12 on a Monday.",
+    "width": "Ｆｕｌｌ　ｗｉｄｔｈ １２３, ½ cup, ﬁne ﬂour, x² and ™",
+    "blanks": "  two blanks before,\ttabs\tbetween,   three  inside and one behind ",
+    "lines": "First line of a note.\nSecond line.\n\nA paragraph after an empty line.\n",
+    "repeated": "water water water and more water: water for the mill, water for the fields",
+    "code": 'def area(width: float, height: float) -> float:\n    return width * height  # in m²\n',
+    "numbers": "On 2031-04-07 at 16:45 the pump moved 1,204.5 litres, 3.7% less than planned.",
+    "address": "See https://example.org/guide?page=2#tools or write to desk@example.org.",
+    "specials": "The markers </s>, <s>, <pad>, <unk> and <mask> are spelled out in this sentence.",
+    "blank": " ",
+    "empty": "",
+}  # fmt: skip
+
+
+def golden_texts() -> dict[str, str]:
+    """Texts in many languages and scripts, and those on which implementations differ, by name.
+
+    Three have over 512 tokens, the last of them over 8,192 with the vocabulary of XLM-RoBERTa.
+    """
+    sentences = [text.strip() for text in TEXTS.values() if len(text) > 40]
+    # subjects change slowly from first to last, so that a cut anywhere shows
+    lines = [f"{n + 1}. {sentences[n * len(sentences) // 380]}" for n in range(380)]
+    return TEXTS | {
+        "over 512": " ".join(sentences[:26]),
+        "over 512, backwards": "\n".join(reversed(sentences[6:])),
+        "over 8,192": "\n".join(lines),
+    }
+
+
+class Trunk:
+    """Runs sequences through a model in float32; what was run once is not run again."""
+
+    def __init__(self, model: M3Model) -> None:
+        """The model must be in float32 and not packed."""
+        self.model = model
+        self._known: dict[tuple[bytes, int | None, Precision | None], TrunkOutput] = {}
+
+    def run(
+        self,
+        sequences: Sequence[Sequence[int]],
+        *,
+        first_position: int | None = None,
+        precision: Precision | None = None,
+    ) -> list[TrunkOutput]:
+        """One output a sequence, in their order; positions shifted and numbers rounded if asked."""
+        arrays = [np.array(ids, dtype=np.int32) for ids in sequences]
+        keys = [(ids.tobytes(), first_position, precision) for ids in arrays]
+        new = {key: ids for key, ids in zip(keys, arrays, strict=True) if key not in self._known}
+        names, ids = list(new), list(new.values())
+        rounding = None if precision is None else ROUNDING[precision]
+        lengths = np.array([len(row) for row in ids], dtype=np.int64)
+        with (
+            torch.inference_mode(),
+            _positions_from(self.model, first_position),
+            _rounded(self.model, rounding),
+        ):
+            for rows in batches(lengths, BUDGET):
+                outputs = self._batch([ids[row] for row in rows], rounding)
+                self._known.update(zip((names[row] for row in rows), outputs, strict=True))
+        return [self._known[key] for key in keys]
+
+    def _batch(
+        self, sequences: list[npt.NDArray[np.int32]], rounding: "Rounding | None"
+    ) -> list[TrunkOutput]:
+        model = self.model
+        device = model.backbone.word_embeddings.weight.device
+        lengths = [len(ids) for ids in sequences]
+        packed = torch.from_numpy(np.concatenate(sequences).astype(np.int64)).to(device)
+        states = model.backbone(packed, Layout(lengths, device, padding=0.0))
+
+        def linear(head: nn.Linear | None, x: Tensor) -> Floats | None:
+            if head is None:
+                return None
+            out = F.linear(x, head.weight, head.bias)
+            return _numpy(out if rounding is None else rounding.outputs(out))
+
+        outputs = []
+        for ids, x in zip(sequences, states.split(lengths), strict=True):
+            content = x[1:-1] if len(x) > 2 else x
+            logits, kept = linear(model.sparse, x), len(ids) <= TOKENS
+            outputs.append(
+                TrunkOutput(
+                    ids=ids,
+                    pools=_numpy(torch.stack((x[0], x.mean(0), content.mean(0), x[-1], x.amax(0)))),
+                    logits=None if logits is None else logits[:, 0],
+                    multi=linear(model.multi, x) if kept else None,
+                    states=_numpy(x) if kept else None,
+                )
+            )
+        return outputs
+
+
+def _numpy(x: Tensor) -> Floats:
+    out: Floats = x.float().cpu().numpy().copy()  # a view would keep the whole batch
+    return out
+
+
+@contextmanager
+def _positions_from(model: M3Model, first: int | None) -> Iterator[None]:
+    """Position ids that start at `first`."""
+    table, pad = model.backbone.position_embeddings, model.backbone.config.pad_id
+    right = table.weight
+    if first is not None:
+        shifted = torch.roll(right, pad + 1 - first, 0)
+        table.weight = nn.Parameter(shifted, requires_grad=False)
+    try:
+        yield
+    finally:
+        table.weight = right
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """How weights, inputs and outputs of layers are rounded: simulated, the same everywhere."""
+
+    weights: Callable[[Tensor], Tensor]
+    inputs: Callable[[Tensor], Tensor]
+    outputs: Callable[[Tensor], Tensor]
+    layers: tuple[type[nn.Module], ...] = (nn.Linear, nn.LayerNorm)
+
+
+def _cast(dtype: torch.dtype) -> Rounding:
+    """As a model of this dtype has it that sums in float32."""
+
+    def rounded(x: Tensor) -> Tensor:
+        return x.to(dtype).float()
+
+    return Rounding(rounded, rounded, rounded)
+
+
+def _int8_weights(w: Tensor) -> Tensor:
+    """One scale a tensor, symmetric."""
+    scale = w.abs().amax().clamp_min(1e-12) / 127
+    return (w / scale).round() * scale
+
+
+def _int8_inputs(x: Tensor) -> Tensor:
+    """256 steps between the smallest and the largest value of the batch, one of them 0."""
+    low, high = x.amin().clamp_max(0), x.amax().clamp_min(0)
+    scale = (high - low).clamp_min(1e-12) / 255
+    zero = (-low / scale).round()
+    return ((x / scale + zero).round().clamp(0, 255) - zero) * scale
+
+
+# int8 as ONNX Runtime's dynamic quantisation does it: scales of whole tensors, sums in float32.
+ROUNDING: dict[Precision, Rounding] = {
+    "float16": _cast(torch.float16),
+    "bfloat16": _cast(torch.bfloat16),
+    "int8": Rounding(_int8_weights, _int8_inputs, lambda x: x, (nn.Linear,)),
+}
+
+
+@contextmanager
+def _rounded(model: M3Model, rounding: Rounding | None) -> Iterator[None]:
+    """Layers whose weights are rounded at each call: a copy of all would double the memory."""
+    exact: dict[nn.Module, Any] = {}
+    hooks = []
+
+    def before(layer: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        assert rounding is not None
+        exact[layer] = weight = layer.weight
+        layer.weight = nn.Parameter(rounding.weights(weight), requires_grad=False)  # type: ignore[arg-type]
+        return tuple(map(rounding.inputs, inputs))
+
+    def after(layer: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+        assert rounding is not None
+        layer.weight = exact.pop(layer)
+        return rounding.outputs(output)
+
+    for layer in model.backbone.modules() if rounding is not None else ():
+        if rounding is not None and isinstance(layer, rounding.layers):
+            hooks.append(layer.register_forward_pre_hook(before))
+            hooks.append(layer.register_forward_hook(after))
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for layer, weight in exact.items():  # a pass that broke off
+            layer.weight = weight
+
+
+@dataclass(frozen=True)
+class About:
+    """Of which checkpoint the vectors are."""
+
+    model: str
+    fingerprint: str
+    dims: dict[str, int]  # dense, vocabulary, and multi where there is such a head
+    kinds: tuple[Kind, ...]
+    max_length: int
+    weightless: tuple[int, ...]  # ids that never weigh
+    prefixes: dict[str, str]  # that the model puts before texts of a role
+    pieces: dict[int, str]  # subwords of the ids in the texts
+
+    def size(self, kind: Kind) -> int:
+        """Dimensions of a vector, 0 for sparse."""
+        return 0 if kind == "sparse" else self.dims["multi" if kind == "multi" else "dense"]
+
+
+@dataclass
+class Golden:
+    """The texts, and what a checkpoint makes of them, in each variant.
+
+    outputs(variant): one a text; None where that is not tried. limits(): the largest error of a
+    text that rounding explains.
+    """
+
+    about: About
+    texts: dict[str, str]  # by name
+    causes: list[Cause | None]  # of each variant; the first is None: as it should be
+    outputs: Callable[[int], list[TrunkOutput | None]]
+    limits: Callable[[], Limits]
+
+    def expected(self, kind: Kind) -> list[Vector | None]:
+        """What M3 gives for each text; None where it is not known."""
+        return [
+            None if output is None else read(kind, output, RIGHT[kind], self.about.weightless)
+            for output in self.outputs(0)
+        ]
+
+    def save(self, folder: Path) -> None:
+        """Stores all variants; the folder appears whole or not at all.
+
+        Vectors of tokens are stored for texts as they should be alone. Raises InputError where the
+        folder exists.
+        """
+        if folder.exists():
+            raise InputError(f"{folder} exists already: remove it or choose another folder")
+        numbers: dict[int, int] = {}  # of an output by its identity: equal sequences are one object
+        outputs: list[TrunkOutput] = []
+        stored: list[dict[str, Any]] = []
+        for variant, cause in enumerate(self.causes):
+            rows: list[int | None] = []
+            for output in self.outputs(variant):
+                if output is not None and id(output) not in numbers:
+                    numbers[id(output)] = len(outputs)
+                    outputs.append(output)
+                rows.append(None if output is None else numbers[id(output)])
+            stored.append({"cause": None if cause is None else asdict(cause), "rows": rows})
+        plain = sorted({row for row in stored[0]["rows"] if row is not None})
+        tokens_of = [row for row in plain if outputs[row].states is not None]
+        facts = {
+            "format": FORMAT,
+            "about": asdict(self.about),
+            "limits": self.limits(),
+            "texts": self.texts,
+            "tokens_of": tokens_of,
+            "variants": stored,
+        }
+        lengths = [len(output.ids) for output in outputs]
+        arrays: dict[str, list[Any]] = {
+            "ids": [output.ids for output in outputs],
+            "offsets": [np.cumsum([0, *lengths], dtype=np.int64)],
+            "pools": [output.pools[None] for output in outputs],
+            "logits": [output.logits for output in outputs],
+            "states": [outputs[row].states for row in tokens_of],
+            "multi": [outputs[row].multi for row in tokens_of],
+        }
+        with atomic_folder(folder) as scratch:
+            for name, parts in arrays.items():
+                if all(part is not None for part in parts):  # else the model has no such head
+                    np.save(scratch / f"{name}.npy", np.concatenate(parts), allow_pickle=False)
+            text = json.dumps(facts, ensure_ascii=False, indent=1, allow_nan=False)
+            (scratch / FACTS).write_text(text + "\n", encoding="utf-8")
+
+    @staticmethod
+    def read(folder: Path) -> "Golden":
+        """Raises InputError where there is no such folder, StoreError where it is not whole."""
+        if not (folder / FACTS).is_file():
+            raise InputError(f"{folder} holds no golden vectors: make them with --make")
+        try:
+            facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+            if facts["format"] != FORMAT:
+                raise ValueError(f"format {facts['format']}, this Tercet reads {FORMAT}")
+            about = facts["about"]
+            about["pieces"] = {int(i): piece for i, piece in about["pieces"].items()}
+            about["weightless"] = tuple(about["weightless"])
+            about["kinds"] = tuple(kind for kind in KINDS if kind in about["kinds"])
+            stored = facts["variants"]
+            outputs = _read_outputs(folder, facts["tokens_of"])
+            rows = [[None if row is None else outputs[row] for row in v["rows"]] for v in stored]
+            if any(len(row) != len(facts["texts"]) for row in rows):
+                raise ValueError("the variants do not fit the texts")
+            return Golden(
+                about=About(**about),
+                texts=facts["texts"],
+                causes=[None if v["cause"] is None else Cause(**v["cause"]) for v in stored],
+                outputs=rows.__getitem__,
+                limits=lambda: facts["limits"],
+            )
+        except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+            raise StoreError(
+                f"{folder} is no whole folder of golden vectors: make it anew ({error})"
+            ) from error
+
+
+def _read_outputs(folder: Path, tokens_of: list[int]) -> list[TrunkOutput]:
+    """The sequences of a folder; raises ValueError where arrays do not fit together."""
+    arrays = {path.stem: np.load(path, allow_pickle=False) for path in folder.glob("*.npy")}
+    offsets = arrays.pop("offsets")
+    lengths = np.diff(offsets)
+    ends = np.cumsum(lengths[tokens_of])
+    stored = dict(zip(tokens_of, ends.tolist(), strict=True))  # where the tokens' vectors end
+    total = int(ends[-1]) if len(ends) else 0
+    sizes = {"pools": len(lengths), "states": total, "multi": total}
+    for name, array in arrays.items():
+        if len(array) != sizes.get(name, offsets[-1]):
+            raise ValueError(f"{name}.npy has {len(array)} rows")
+
+    def part(name: str, number: int) -> Any:
+        if name not in arrays or (name in ("states", "multi") and number not in stored):
+            return None
+        end = stored[number] if name in ("states", "multi") else int(offsets[number + 1])
+        return arrays[name][end - int(lengths[number]) : end]
+
+    return [
+        TrunkOutput(
+            ids=part("ids", number),
+            pools=arrays["pools"][number],
+            logits=part("logits", number),
+            multi=part("multi", number),
+            states=part("states", number),
+        )
+        for number in range(len(lengths))
+    ]
+
+
+def run_checkpoint(
+    checkpoint: Checkpoint,
+    name: str,
+    *,
+    texts: dict[str, str] | None = None,
+    prefixes: Sequence[str] = (),
+    suspects: Sequence[tuple[str, Checkpoint]] = (),
+) -> Golden:
+    """Golden vectors of a checkpoint that is run when they are asked for.
+
+    Checkpoints are read in float32; suspects, by name, may be what is really served.
+    """
+    texts = golden_texts() if texts is None else texts
+    model, tokenizer, settings = checkpoint.model, checkpoint.tokenizer, checkpoint.settings
+    config, trunk = model.backbone.config, Trunk(model)
+    longest = min(config.max_length, MAX_LENGTH)
+    own = {"query": settings.query_prefix, "passage": settings.passage_prefix}
+    tried = [
+        (trunk, variant) for variant in variants(tokenizer, longest, [*prefixes, *own.values()])
+    ]
+    for other, suspect in suspects:
+        limit = min(suspect.model.backbone.config.max_length, MAX_LENGTH)
+        right = variants(suspect.tokenizer, limit, ())[0]
+        cause = Cause(f"these are the vectors of {other}", f"serve {name}")
+        tried.append((Trunk(suspect.model), Variant(cause, right.tokens, everywhere=True)))
+    plain = [list(tried[0][1].tokens(text)) for text in texts.values()]
+    kept: list[tuple[Trunk, Variant, list[list[int] | None]]] = []
+    for runner, variant in tried:
+        sequences = [
+            list(variant.tokens(text)) or None if variant.everywhere or len(ids) <= SHORT else None
+            for text, ids in zip(texts.values(), plain, strict=True)
+        ]
+        changes = any(a is not None and a != b for a, b in zip(sequences, plain, strict=True))
+        shifted = variant.first_position is not None
+        if changes or shifted or variant.cause is None or runner is not trunk:
+            kept.append((runner, variant, sequences))
+
+    def outputs(number: int) -> list[TrunkOutput | None]:
+        runner, variant, sequences = kept[number]
+        given = [ids for ids in sequences if ids is not None]
+        made = iter(runner.run(given, first_position=variant.first_position))
+        return [None if ids is None else next(made) for ids in sequences]
+
+    ids = sorted({i for row in plain for i in row})
+    dims = {"dense": config.hidden, "vocabulary": config.vocabulary}
+    if model.multi is not None:
+        dims["multi"] = model.multi.out_features
+    about = About(
+        model=name,
+        fingerprint=checkpoint.fingerprint,
+        dims=dims,
+        kinds=tuple(kind for kind in KINDS if kind in model.heads or kind == "states"),
+        max_length=longest,
+        weightless=tuple(int(i) for i in tokenizer.weightless_ids),
+        prefixes=own,
+        pieces={i: str(tokenizer.backend.id_to_token(i)) for i in ids},
+    )
+    known: Limits = {}
+
+    def limits() -> Limits:
+        if not known:
+            short = [ids for ids in plain if len(ids) <= TOKENS]
+            known.update(_simulate_rounding(trunk, short, about))
+        return known
+
+    causes = [variant.cause for _, variant, _ in kept]
+    return Golden(about, texts, causes, outputs, limits)
+
+
+def _simulate_rounding(trunk: Trunk, sequences: list[list[int]], about: About) -> Limits:
+    """The largest errors when everything is rounded, and some slack."""
+    exact = trunk.run(sequences)
+    limits: Limits = {kind: {} for kind in about.kinds}
+    for precision in PRECISIONS:
+        rounded = trunk.run(sequences, precision=precision)
+        for kind in about.kinds:
+            errors = [0.0]
+            for pair in zip(rounded, exact, strict=True):
+                a, b = (read(kind, output, RIGHT[kind], about.weightless) for output in pair)
+                if a is not None and b is not None:
+                    errors.append(distance(a, b))
+            limits[kind][precision] = SLACK * max(errors)
+    return limits
