@@ -24,8 +24,8 @@ from typing import Any
 from planted import changed, copied_cases, near_cases
 from watched import Run, watched
 
-from tercet.data.filter.config import STEPS
-from tercet.data.filter.evaluation import read_evaluation
+from tercet.curate.decontamination import read_evaluation
+from tercet.curate.filter import STEPS
 from tercet.rows import read_rows, write_rows
 
 Row = dict[str, Any]

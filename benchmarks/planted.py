@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from tercet.data.filter.characters import DENSE, code_points, kinds, letters_alone
+from tercet.curate.quality import DENSE, character_classes, code_points, normalize
 
 Row = dict[str, Any]
 
@@ -119,7 +119,7 @@ def copied_cases(
         return {**row, **field, "planted": name}
 
     def run(text: str, words: int) -> str:
-        parts = letters_alone(text).split()  # so that "-" is no word
+        parts = normalize(text).split()  # so that "-" is no word
         at = draw.randrange(len(parts) - words) if len(parts) > words else 0
         return " ".join(parts[at : at + words])
 
@@ -139,7 +139,7 @@ def copied_cases(
     for text in pick(spaced):
         yield inside("15 words", run(text, 15)), True
     for text in pick(dense):
-        yield inside("80 characters without spaces", cut(letters_alone(text), 80)), True
+        yield inside("80 characters without spaces", cut(normalize(text), 80)), True
     for text in pick(short):
         yield (
             {**draw.choice(rows), "planted": "a query, or sentence, as the query"}
@@ -162,8 +162,8 @@ def copied_cases(
 
 def _dense(text: str) -> float:
     """The part of the letters that are of a script without spaces."""
-    codes = code_points(letters_alone(text))
-    return float(((kinds()[codes] & DENSE) > 0).mean()) if len(codes) else 0.0
+    codes = code_points(normalize(text))
+    return float(((character_classes()[codes] & DENSE) > 0).mean()) if len(codes) else 0.0
 
 
 def _asks(query: str) -> Row:

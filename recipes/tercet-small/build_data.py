@@ -42,6 +42,7 @@ from xml.etree import ElementTree as ET
 import click
 from selectolax.lexbor import LexborHTMLParser
 
+from tercet.curate.decontamination import MinOverlap, OverlapIndex, read_evaluation
 from tercet.curate.pairs_documents import (
     Outline,
     document_pairs,
@@ -51,8 +52,6 @@ from tercet.curate.pairs_documents import (
 )
 from tercet.curate.pairs_sources import Pair, PairOptions, clean, one_line, read_bytes, shorten
 from tercet.curate.pairs_translations import read_aligned, read_po
-from tercet.data.filter.evaluation import read_evaluation
-from tercet.data.filter.overlap import Overlap, Shares
 from tercet.documents.readers import Unreadable, decode
 from tercet.errors import InputError, TercetError
 from tercet.io import atomic_write
@@ -606,7 +605,7 @@ def _translations(found: Iterable[Page], draws: int) -> Iterator[Item]:
 
 
 def rows_of(
-    job: Job, seen: set[int], against: Overlap | None, count: Counter[str]
+    job: Job, seen: set[int], against: OverlapIndex | None, count: Counter[str]
 ) -> Iterator[Row]:
     """The rows of a take, counted; `seen` has the keys of the rows that its file has already."""
     take, raw = job.take, job.take.file == TEXTS
@@ -646,7 +645,7 @@ def _chosen(kept: list[Item], take: Take) -> list[Item]:
     return lowest(kept, take.most, "\n".join) if take.most else kept
 
 
-def _shared(batch: list[Item], against: Overlap | None) -> list[bool]:
+def _shared(batch: list[Item], against: OverlapIndex | None) -> list[bool]:
     """Whether the query or the text of each is in the evaluation sets."""
     if against is None:
         return [False] * len(batch)
@@ -729,7 +728,7 @@ def build(
     clones = {name: one for name, one in found.items() if isinstance(one, Clone)}
     report: list[dict[str, Any]] = []
 
-    def rows(file: str, overlap: Overlap | None) -> Iterator[Row]:
+    def rows(file: str, overlap: OverlapIndex | None) -> Iterator[Row]:
         seen: set[int] = set()
         for take in takes:
             if take.file == file:
@@ -741,8 +740,8 @@ def build(
 
     with tempfile.TemporaryDirectory() as scratch:
         if against is not None:
-            Overlap.build(read_evaluation(against), Shares(), Path(scratch))
-        overlap = None if against is None else Overlap(Path(scratch))
+            OverlapIndex.build(read_evaluation(against), MinOverlap(), Path(scratch))
+        overlap = None if against is None else OverlapIndex(Path(scratch))
         for file in dict.fromkeys(take.file for take in takes):
             write_rows(to / f"{file}.jsonl.gz", rows(file, overlap))
     with atomic_write(to / "report.json") as out:

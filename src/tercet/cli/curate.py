@@ -1,6 +1,5 @@
 """`tercet data pairs`, `filter` and `mix`: raw sources to rows, rows to what is trained on."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -28,11 +27,9 @@ from tercet.cli.parts import Cut, carry_out
 from tercet.errors import InputError
 
 if TYPE_CHECKING:
-    from tercet.config import Role
+    from tercet.curate.filter import FilterJob
     from tercet.curate.pairs import PairsJob
-    from tercet.data.filter.job import FilterJob
     from tercet.data.mix.job import Mix
-    from tercet.scorers import Scorer
 
 SHOWN = 20  # problems that are told one by one
 LANGUAGES = 10  # that are named
@@ -233,8 +230,7 @@ def filter_rows(
       scorer MODULE:FUNCTION: Python function from a list of (query, text) to their scores, in
           place of a model.
     """
-    from tercet.data.filter.config import STEPS
-    from tercet.data.filter.job import FilterJob
+    from tercet.curate.filter import STEPS, FilterJob
 
     if min_score is None and (model or scorer):
         raise click.UsageError("--model and --scorer score for --min-score: give that too")
@@ -260,7 +256,7 @@ def filter_rows(
         own = {"model": model, "revision": revision, "device": device, "max_length": max_length}
         relevance = {
             "min_score": min_score,
-            "scorer": scorer or "tercet.cli.curate:encoder_scorer",
+            "scorer": scorer,
             "scorer_options": None if scorer else own,
         }
     with as_usage("the options"):
@@ -274,36 +270,6 @@ def filter_rows(
     report = carry_out(job, cut, "filtering", as_json=as_json)
     if report is not None:
         tell_filtered(job, report, as_json=as_json)
-
-
-def encoder_scorer(
-    model: str | None, revision: str | None, device: str | None, max_length: int
-) -> "Scorer":
-    """The dense score of pairs by a model; made anew in each process that scores."""
-    import logging
-
-    import numpy as np
-
-    from tercet.encoder import Encoder
-
-    # the beginning of a long text is enough to see what it is about
-    logging.getLogger("tercet").setLevel(logging.ERROR)
-    encoder = Encoder.load(model, revision=revision, device=device)
-
-    def vectors(texts: Sequence[str], role: "Role") -> Any:
-        """(P, D) one for each text; a text that comes again is encoded once."""
-        places = {text: at for at, text in enumerate(dict.fromkeys(texts))}
-        found = encoder.encode(list(places), heads=("dense",), max_length=max_length, role=role)
-        return np.asarray(found.dense)[[places[text] for text in texts]]
-
-    def score(pairs: list[tuple[str, str]]) -> Sequence[float]:
-        queries, passages = zip(*pairs, strict=True)
-        scores: Sequence[float] = np.einsum(
-            "pd,pd->p", vectors(queries, "query"), vectors(passages, "passage")
-        ).tolist()
-        return scores
-
-    return score
 
 
 def tell_filtered(job: "FilterJob", report: dict[str, Any], *, as_json: bool) -> None:

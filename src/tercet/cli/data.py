@@ -20,7 +20,7 @@ LANGUAGES = 10  # that are named
 
 # Of each command that makes parts: its job, and what tells its report; loaded when needed.
 JOBS = {
-    "filter": ("tercet.data.filter.job:FilterJob", "tercet.cli.curate:tell_filtered"),
+    "filter": ("tercet.curate.filter:FilterJob", "tercet.cli.curate:tell_filtered"),
     "pairs": ("tercet.curate.pairs:PairsJob", "tercet.cli.curate:tell_pairs"),
     "mix": ("tercet.data.mix.job:Mix", "tercet.cli.curate:tell_mixed"),
     "encode": ("tercet.bulk:EncodeJob", "tercet.cli.search:tell_encoded"),

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tercet.data.filter.characters import (
+from tercet.curate.quality import (
     DENSE,
     Bare,
     Counts,

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tercet.data.filter.evaluation import Passages, evaluation_files, read_evaluation
+from tercet.curate.decontamination import Passages, evaluation_files, read_evaluation
 from tercet.errors import InputError
 
 Row = dict[str, Any]

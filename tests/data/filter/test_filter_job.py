@@ -11,11 +11,10 @@ from typing import Any
 import pytest
 
 from tercet.curate import shards
+from tercet.curate.filter import STEPS, FilterJob
+from tercet.curate.near_duplicates import jaccard, shingles
 from tercet.curate.shards import Shard, parts_folder
 from tercet.data.filter import part as part_module
-from tercet.data.filter.config import STEPS
-from tercet.data.filter.job import FilterJob
-from tercet.data.filter.shingles import jaccard, shingles
 from tercet.errors import InputError
 from tercet.rows import read_rows
 from tests.kinds import KINDS, write_as

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tercet.data.filter.language import Languages, are_kin, languages_of
+from tercet.curate.language import Languages, are_kin, languages_of
 from tercet.errors import MissingExtraError
 
 TEXTS = {

@@ -7,9 +7,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tercet.data.filter.characters import letters_alone, spread
-from tercet.data.filter.evaluation import EvaluationText
-from tercet.data.filter.overlap import BLOCK, SAME, Match, Overlap, Shares
+from tercet.curate.decontamination import BLOCK, SAME, EvaluationText, Match, Overlap, Shares
+from tercet.curate.quality import letters_alone, spread
 from tercet.errors import InputError
 
 QUERY = "how many points did the panthers defense surrender in that season and who led the league"
@@ -118,7 +117,7 @@ def test_equal_texts_count_from_twenty_letters_on(tmp_path: Path) -> None:
 
 
 def spread_of(text: str) -> int:
-    from tercet.data.filter.characters import Bare
+    from tercet.curate.quality import Bare
 
     return spread(Bare.of([text]).text(0))
 

@@ -2,8 +2,7 @@
 
 import pytest
 
-from tercet.data.filter.boilerplate import check_boilerplate
-from tercet.data.filter.quality import check_encoding, check_length, check_letters
+from tercet.curate.quality import check_boilerplate, check_encoding, check_length, check_letters
 
 CLEAN = [
     "Das große Haus über der Straße gehört einer Bäckerin, die früh aufsteht.",

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tercet.data.filter.near import exact_repeats
-from tercet.data.filter.shingles import (
+from tercet.curate.near_duplicates import (
     MISSED,
     bands_for,
     bands_of,
     compared,
+    exact_repeats,
     jaccard,
     key_of,
     shingles,
