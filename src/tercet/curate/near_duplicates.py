@@ -18,6 +18,7 @@ import math
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property, lru_cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -58,11 +59,18 @@ def fold(text: str) -> str:
 def exact_repeats(keys: Hashes) -> Numbers:
     """(N,) the first row with the same key, -1 for the first itself."""
     order = np.argsort(keys, kind="stable")
-    new = np.append(True, keys[order][1:] != keys[order][:-1])[: len(keys)]
+    new = _is_new(keys[order])
     first = order[np.maximum.accumulate(np.where(new, np.arange(len(keys)), 0))]
     out = np.full(len(keys), -1, dtype=np.int64)
     out[order[~new]] = first[~new]
     return out
+
+
+def _is_new(ordered: Hashes) -> npt.NDArray[np.bool_]:
+    """(N,) whether each differs from the one before."""
+    new = np.ones(len(ordered), dtype=np.bool_)
+    new[1:] = ordered[1:] != ordered[:-1]
+    return new
 
 
 # Candidates: MinHash bands
@@ -153,8 +161,7 @@ def jaccard(left: Hashes, right: Hashes) -> float:
 
 def shingles(text: str) -> Hashes:
     """The set of a text's shingles, sorted."""
-    sorted_set: Hashes = Side(text, 0).shingles
-    return sorted_set
+    return Side(text, 0).shingles
 
 
 class Side:
@@ -170,7 +177,7 @@ class Side:
     def shingles(self) -> Hashes:
         """The set of its shingles, sorted."""
         hashes = np.sort(shingle_hashes(self._text)[0])  # quicker than np.unique for so few
-        return hashes[np.append(True, hashes[1:] != hashes[:-1])]
+        return hashes[_is_new(hashes)]
 
     def similarity(self, other: "Side") -> float:
         """How alike two sides are, between 0 and 1: see step 4."""
@@ -235,18 +242,19 @@ def _sharing(bands: Iterable[Hashes], standing: Numbers) -> Iterator[tuple[int, 
     member: list[Numbers] = [np.zeros(0, dtype=np.int64)]
     group: list[Numbers] = [np.zeros(0, dtype=np.int64)]
     count = 0
-    for band in bands if len(standing) else ():
+    for band in bands:
         values = band[standing]
         order = np.argsort(values, kind="stable")
-        same = np.concatenate(([False], values[order][1:] == values[order][:-1], [False]))
-        within = same[:-1] | same[1:]
-        groups = np.cumsum(~same[:-1][within]) + count
+        new = _is_new(values[order])
+        within = ~new
+        within[:-1] |= ~new[1:]
+        groups = np.cumsum(new[within]) + count
         member.append(standing[order[within]])
         group.append(groups)
         count = int(groups[-1]) + 1 if len(groups) else count
     members, groups = np.concatenate(member), np.concatenate(group)
     order = np.argsort(members, kind="stable")
     members, groups = members[order], groups[order]
-    starts = np.flatnonzero(np.diff(members, prepend=-1))
-    for start, end in zip(starts.tolist(), [*starts.tolist()[1:], len(members)], strict=True):
+    bounds = np.append(np.flatnonzero(np.diff(members, prepend=-1)), len(members))
+    for start, end in pairwise(bounds.tolist()):
         yield int(members[start]), groups[start:end].tolist()

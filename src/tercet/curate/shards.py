@@ -27,6 +27,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
+from tercet.config import Progress
 from tercet.errors import InputError, MissingExtraError, TercetError
 from tercet.rows import Row, numbered_rows, write_rows
 
@@ -35,8 +36,6 @@ MANIFEST = "part.json"
 NUMBER = "#"  # the field of a part's rows that holds their number in the whole
 FREE = {"free": True}  # metadata of a field that changes how a job works, never what it makes
 SUFFIX = ".parts"
-
-Progress = Callable[[int, int], None]  # parts that are made, and all
 
 
 class PartError(TercetError):

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tercet.cli import run
-from tercet.cli.curate import encoder_scorer
+from tercet.curate.filter import encoder_scorer
 from tercet.rows import read_rows
 
 QUERY, PASSAGE = "what do bees eat", "Bees eat the pollen and the nectar of the plants they visit."
@@ -39,22 +39,6 @@ def test_the_report_is_told(rows: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert "languages written into rows: " in told
     assert [one["line"] for one in read_rows(dropped)] == [2, 3, 5]
     assert [one["query"] for one in read_rows(target)] == [QUERY, "wie leben Bienen im Winter"]
-
-
-def test_parts_are_joined_by_merge(
-    rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    typed = ["data", "filter", str(rows), "--json", "--near", "0.9", "--without", "boilerplate"]
-    assert run([*typed, "--to", str(tmp_path / "a.jsonl"), "--workers", "1"]) == 0
-    whole = json.loads(capsys.readouterr().out)
-    assert "boilerplate" not in whole["steps"]
-    for number in (1, 2):
-        assert run([*typed, "--to", str(tmp_path / "b.jsonl"), "--shard", f"{number}/2"]) == 0
-    capsys.readouterr()
-    assert run(["data", "merge", str(tmp_path / "b.jsonl"), "--json"]) == 0
-    merged = json.loads(capsys.readouterr().out)
-    assert {**merged, "to": ""} == {**whole, "to": ""}
-    assert (tmp_path / "a.jsonl").read_bytes() == (tmp_path / "b.jsonl").read_bytes()
 
 
 def test_a_model_scores(

@@ -1,14 +1,27 @@
-"""Shared stretches are found wherever they lie, and nothing else is."""
+"""What evaluation sets hold, and that shared stretches are found wherever they lie, no others."""
 
+import gzip
+import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tercet.curate.decontamination import BLOCK, SAME, EvaluationText, Match, Overlap, Shares
-from tercet.curate.quality import letters_alone, spread
+from tercet.curate.decontamination import (
+    BLOCK,
+    SAME,
+    EvaluationText,
+    MinOverlap,
+    Overlap,
+    OverlapIndex,
+    Passages,
+    evaluation_files,
+    read_evaluation,
+)
+from tercet.curate.quality import code_points, count_letters, normalize
 from tercet.errors import InputError
 
 QUERY = "how many points did the panthers defense surrender in that season and who led the league"
@@ -22,14 +35,14 @@ CHINESE = (
 )
 
 
-def index(folder: Path, texts: Sequence[str], shares: Shares | None = None) -> Overlap:
+def index(folder: Path, texts: Sequence[str], least: MinOverlap | None = None) -> OverlapIndex:
     folder.mkdir(parents=True, exist_ok=True)
     found = [EvaluationText(text, "set", "set/q.jsonl", n) for n, text in enumerate(texts, 1)]
-    Overlap.build(found, shares or Shares(), folder)
-    return Overlap(folder)
+    OverlapIndex.build(found, least or MinOverlap(), folder)
+    return OverlapIndex(folder)
 
 
-def one(overlap: Overlap, text: str) -> Match | None:
+def one(overlap: OverlapIndex, text: str) -> Overlap | None:
     return overlap.find([text])[0]
 
 
@@ -55,11 +68,11 @@ def test_exactly_the_runs_that_are_long_enough(
     start = data.draw(st.integers(0, len(source)))
     size = data.draw(st.integers(0, 20))
     text = data.draw(letters) + source[start : start + size] + data.draw(letters)
-    shares = Shares(characters=characters)
-    overlap = index(tmp_path_factory.mktemp("index"), known, shares)
+    least = MinOverlap(characters=characters)
+    overlap = index(tmp_path_factory.mktemp("index"), known, least)
     # dense letters, so that characters alone decide; of a whole evaluation text 10/13 are enough
     run = max(longest(one, text) for one in known)
-    enough = max(shares.gram, characters * 10 / 13)
+    enough = max(least.gram, characters * 10 / 13)
     whole = any(one in text and len(one) >= enough for one in known)
     same = any(one == text and 3 * len(one) >= SAME for one in known)
     match = one(overlap, text)
@@ -90,7 +103,7 @@ def test_parts_count_from_thirteen_words_on(tmp_path: Path) -> None:
         assert (one(overlap, part) is not None) == (found >= 13), found
     # of a script without spaces fifty characters
     overlap = index(tmp_path / "chinese", [CHINESE])
-    bare = letters_alone(CHINESE)
+    bare = normalize(CHINESE)
     for count in (30, 49, 50, 60):
         assert (one(overlap, f"前言{bare[2 : 2 + count]}后记") is not None) == (count >= 50)
 
@@ -112,14 +125,8 @@ def test_equal_texts_count_from_twenty_letters_on(tmp_path: Path) -> None:
     overlap = index(tmp_path, known)
     for text in known:
         match = one(overlap, f"«{text.upper()}»")
-        size = spread_of(text)
+        size = count_letters(code_points(normalize(text)))
         assert (match is not None and match.whole) == (size >= SAME), text
-
-
-def spread_of(text: str) -> int:
-    from tercet.curate.quality import Bare
-
-    return spread(Bare.of([text]).text(0))
 
 
 def test_a_short_run_does_not_hide_a_long_one(tmp_path: Path) -> None:
@@ -146,4 +153,88 @@ def test_sets_of_short_texts_alone(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no text"):
         index(tmp_path / "none", [])
     with pytest.raises(InputError, match="12 characters"):
-        Shares(characters=3)
+        MinOverlap(characters=3)
+
+
+# evaluation sets
+
+
+def lines(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
+    return path
+
+
+def beir(folder: Path, *, suffix: str = ".jsonl", judged: bool = True) -> Path:
+    lines(folder / f"queries{suffix}", [{"_id": f"q{n}", "text": f"query {n}"} for n in range(3)])
+    corpus = [{"_id": f"d{n}", "title": "T", "text": f"passage {n}"} for n in range(3)]
+    lines(folder / f"corpus{suffix}", corpus)
+    qrels = {"test": "q0\td1\t1\nq0\td2\t0\n", "dev": "q1\td1\t2\n", "train": "q2\td0\t1\n"}
+    for name, body in qrels.items() if judged else ():
+        (folder / "qrels").mkdir(exist_ok=True)
+        (folder / "qrels" / f"{name}.tsv").write_text("query-id\tcorpus-id\tscore\n" + body)
+    return folder
+
+
+def texts(source: Path, passages: Passages = "relevant") -> list[str]:
+    return [text.text for text in read_evaluation(source, passages=passages)]
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz"])
+def test_a_beir_folder_gives_what_is_measured(tmp_path: Path, suffix: str) -> None:
+    folder = beir(tmp_path / "set", suffix=suffix)
+    queries = ["query 0", "query 1"]  # query 2 is for training
+    assert texts(folder) == [*queries, "passage 1"]
+    assert texts(folder, "none") == queries
+    assert texts(folder, "all") == [*queries, "passage 0", "passage 1", "passage 2"]
+    first = next(iter(read_evaluation(folder)))
+    assert (first.name, first.path, first.line) == ("set", str(folder / f"queries{suffix}"), 1)
+    unjudged = beir(tmp_path / "other", judged=False)
+    assert texts(unjudged) == ["query 0", "query 1", "query 2"]
+    assert len(texts(unjudged, "all")) == 6
+
+
+def test_rows_translations_and_folders_of_sets(tmp_path: Path) -> None:
+    rows = [{"query": "q", "pos": ["p1", "p2"], "neg": ["n"], "lang": "de"}, {"text": "raw"}]
+    assert texts(lines(tmp_path / "held.jsonl", rows)) == ["q", "p1", "p2", "raw"]
+    pairs = [{"lang": "afr", "id": 0, "src": "Goeiemôre.", "en": "Good morning."}]
+    lines(tmp_path / "sets" / "a" / "pairs.jsonl.gz", pairs)
+    beir(tmp_path / "sets" / "b")
+    (tmp_path / "sets" / "c").mkdir()
+    assert {text.name for text in read_evaluation(tmp_path / "sets")} == {"a", "b"}
+    of_sets = ["Goeiemôre.", "Good morning.", *texts(tmp_path / "sets" / "b")]
+    assert texts(tmp_path / "sets") == of_sets
+    assert len(evaluation_files(tmp_path / "sets")) == 3
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({}, r"no evaluation set here"),
+        (
+            {"queries.jsonl": '{"_id": "a", "text": "t"}\n{"_id": "b"}\n'},
+            r"queries\.jsonl:2: .*'_id'",
+        ),
+        (
+            {"queries.jsonl": '{"_id": "a", "text": "t"}\n', "qrels/test.tsv": "a\n"},
+            r"test\.tsv:1: ",
+        ),
+        ({"pairs.jsonl": '{"src": "a", "en": "b"}\n{"id": 3}\n'}, r"pairs\.jsonl:2: no text"),
+        ({"pairs.jsonl": "nonsense\n"}, r"pairs\.jsonl:1: not readable"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path: Path, files: dict[str, str], message: str) -> None:
+    for name, body in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(body)
+    with pytest.raises(InputError, match=message):
+        texts(tmp_path)
+
+
+def test_a_set_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such evaluation set"):
+        texts(tmp_path / "none")
+    (tmp_path / "notes.txt").write_text("x")
+    with pytest.raises(InputError, match="not a file of rows"):
+        texts(tmp_path / "notes.txt")

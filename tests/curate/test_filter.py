@@ -11,10 +11,9 @@ from typing import Any
 import pytest
 
 from tercet.curate import shards
-from tercet.curate.filter import STEPS, FilterJob
+from tercet.curate.filter import COUNTS, STEPS, FilterJob
 from tercet.curate.near_duplicates import jaccard, shingles
 from tercet.curate.shards import Shard, parts_folder
-from tercet.data.filter import part as part_module
 from tercet.errors import InputError
 from tercet.rows import read_rows
 from tests.kinds import KINDS, write_as
@@ -77,7 +76,7 @@ def nothing_but_nan(pairs: Sequence[tuple[str, str]]) -> list[float]:
     return [float("nan") for _ in pairs]
 
 
-SCORER = "tests.data.filter.test_filter_job:count_letters"
+SCORER = "tests.curate.test_filter:count_letters"
 
 
 @pytest.fixture
@@ -123,7 +122,7 @@ def test_an_evaluation_file_of_the_same_size_is_read_again(tmp_path: Path) -> No
         steps=("evaluation", "relevance"),
         against=(str(held),),
         min_score=10.0,
-        scorer="tests.data.filter.test_filter_job:nothing_but_nan",
+        scorer="tests.curate.test_filter:nothing_but_nan",
     )
     write(held, [{"query": rows[3]["query"].ljust(200), "pos": []}])
     with pytest.raises(InputError, match="gave nan"):
@@ -164,31 +163,29 @@ def test_the_cut_changes_nothing(many: FilterJob) -> None:
 
 def test_every_row_is_kept_or_told_of(many: FilterJob) -> None:
     run(many, 2)
-    before = [one for path in many.sources for one in Path(path).read_text().splitlines()]
-    kept = list(read_rows(Path(many.target)))
-    told = list(read_rows(Path(many.dropped or "")))
-    rows = [one for one in told if one["dropped"] == "row"]
-    assert len(kept) + len(rows) == len(before)
-    files = list(many.sources)
-    places = [(files.index(one["file"]), one["line"]) for one in told]
-    assert places == sorted(places)
-    for one in rows:
-        file = Path(one["file"]).read_text().splitlines()
-        if "row" in one:
-            read = json.loads(file[one["line"] - 1])
-            assert {"lang": "en", **read} == {"lang": "en", **one["row"]}
-        assert one["step"] in STEPS
-        assert one["reason"]
-    # the order of what is kept is that of the files
-    gone = {places[n] for n, one in enumerate(told) if one["dropped"] == "row"}
-    left = [
-        json.loads(text)
-        for at, path in enumerate(many.sources)
-        for line, text in enumerate(Path(path).read_text().splitlines(), 1)
-        if (at, line) not in gone
+    lines = [
+        (str(path), number, line)
+        for path in many.sources
+        for number, line in enumerate(Path(path).read_text().splitlines(), 1)
     ]
-    assert [one.get("query", one.get("text")) for one in kept] == [
-        one.get("query", one.get("text")) for one in left
+    entries = list(read_rows(Path(many.dropped or "")))
+    places = [(entry["file"], entry["line"]) for entry in entries]
+    assert places == sorted(places)
+    gone = {
+        place for place, entry in zip(places, entries, strict=True) if entry["dropped"] == "row"
+    }
+    by_place = {(file, number): line for file, number, line in lines}
+    for place, entry in zip(places, entries, strict=True):
+        assert entry["step"] in STEPS
+        assert entry["reason"]
+        if place in gone and "row" in entry:
+            row = json.loads(by_place[place])
+            assert {"lang": "en", **row} == {"lang": "en", **entry["row"]}
+    # what is kept is all else, in the order of the files
+    left = [json.loads(line) for file, number, line in lines if (file, number) not in gone]
+    kept = list(read_rows(Path(many.target)))
+    assert [row.get("query", row.get("text")) for row in kept] == [
+        row.get("query", row.get("text")) for row in left
     ]
 
 
@@ -232,24 +229,17 @@ def test_near_repeats_are_those_that_brute_force_finds(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("left", "right", "near"),
+    ("left", "right", "kept"),
     [
-        ("How many murders were there in Raleigh in 2010?", "... in Raleigh in 2015?", False),
-        ("Who was it not?", "Who was it?", False),
-        ("who wrote this book", "Who wrote this book?!", True),
+        (row("1", query="Who won in 2010?"), row("1", query="Who won in 2015?"), 2),
+        (row("1", query="Who was it not?"), row("1", query="Who was it?"), 2),
+        (row("1", query="who wrote this book"), row("1", query="Who wrote this book?!"), 1),
+        (row("1", query="What is it?"), row("2", query="What is it?"), 2),
     ],
 )
-def test_questions_on_one_passage_stay(tmp_path: Path, left: str, right: str, near: bool) -> None:
-    right = right.replace("...", left[: left.index(" in Raleigh")] if "Raleigh" in left else "")
-    rows = [row("one", query=left), row("one", query=right)]
-    kept, _, _ = filtered(tmp_path, rows, steps=["near"])
-    assert len(kept) == (1 if near else 2)
-
-
-def test_one_question_on_two_passages_stays(tmp_path: Path) -> None:
-    rows = [row("one", query="What is it?"), row("two", query="What is it?")]
-    kept, _, _ = filtered(tmp_path, rows, steps=["near"])
-    assert kept == rows
+def test_both_sides_must_be_alike(tmp_path: Path, left: Row, right: Row, kept: int) -> None:
+    rows, _, _ = filtered(tmp_path, [left, right], steps=["near"])
+    assert rows == [left, right][:kept]
 
 
 def test_a_bad_positive_leaves_the_row(tmp_path: Path) -> None:
@@ -288,7 +278,7 @@ def test_low_scores_go_and_the_spread_is_told(tmp_path: Path) -> None:
     assert [len(text) for one in kept for text in one["pos"]] == [20, 21, 22, 23, 24]
     assert sum(one["dropped"] == "row" for one in dropped) == 5
     assert report["scores"]["50%"] == 17.0
-    made = {"scorer": "tests.data.filter.test_filter_job:scale", "scorer_options": {"by": -1}}
+    made = {"scorer": "tests.curate.test_filter:scale", "scorer_options": {"by": -1}}
     with pytest.raises(InputError, match=r"no row is left of 10: .*relevance 10"):
         filtered(tmp_path / "other", rows, **{**options, **made})
 
@@ -311,25 +301,6 @@ def test_steps_are_switched_alone(many: FilterJob) -> None:
             assert report["steps"][step]["rows"] + report["steps"][step]["positives"] > 0
 
 
-def test_a_killed_part_is_made_again(
-    many: FilterJob, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    whole = run(replace(many, target=str(tmp_path / "whole.jsonl")))
-    shards.run_part(many, Shard(1, 2))
-
-    def killed(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(part_module._Part, "_keep", killed)
-        shards.run_part(many, Shard(2, 2))
-    with pytest.raises(InputError, match="1 of 2 parts are missing"):
-        shards.merge(many, 2)
-    assert not Path(many.target).exists()
-    shards.run_part(many, Shard(2, 2))
-    assert {**shards.merge(many, 2), "to": ""} == {**whole, "to": ""}
-
-
 def test_examples_are_the_first_of_all_parts(tmp_path: Path) -> None:
     rows = [row(str(n), pos=["ab"]) if n % 50 == 3 else row(str(n)) for n in range(900)]
     source = write(tmp_path / "rows.jsonl", rows)
@@ -348,7 +319,7 @@ def test_examples_are_the_first_of_all_parts(tmp_path: Path) -> None:
         ({"letters": 1.5}, "letters must lie between 0 and 1"),
         ({"near": 0.3}, "near must lie between 0.5 and 1"),
         ({"passages": "some"}, "passages 'some'"),
-        ({"min_score": 0.5}, "both a least score and a scorer"),
+        ({"scorer": SCORER}, "a scorer needs a least score"),
         ({"target": "out.csv"}, "must end in .jsonl"),
         ({"shared_characters": 2}, "at least 1 word and 12 characters"),
     ],
@@ -396,7 +367,7 @@ def test_parts_of_other_versions_of_minhash_are_not_joined(tmp_path: Path) -> No
     source = write(tmp_path / "rows.jsonl", [row(str(n)) for n in range(600)])
     job = FilterJob(sources=(str(source),), target=str(tmp_path / "o.jsonl"))
     folders = [shards.run_part(job, shard) for shard in Shard.all(2)]
-    tally = folders[0] / part_module.TALLY
+    tally = folders[0] / COUNTS
     facts = json.loads(tally.read_text())
     tally.write_text(json.dumps({**facts, "minhash": facts["minhash"] + 1}))
     with pytest.raises(InputError, match="different versions of rensa"):
