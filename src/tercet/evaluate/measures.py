@@ -5,23 +5,24 @@ run lacks count 0. Both are counted. Knows nothing of models or files.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from tercet.errors import InputError, MissingExtraError
-from tercet.evaluate.answers import Answers, joined_tokens
 from tercet.evaluate.tasks import Bitext, Task
 from tercet.evaluate.trec import Run
 from tercet.scores import Places
 
-BLOCK = 256  # queries measured at once: ir_measures takes a run as dictionaries
 ACCURACY = ("Accuracy left-right", "Accuracy right-left")  # of a Bitext
 _ANSWERS = re.compile(r"AnswerRecall@([1-9]\d*)")
-COMMON = "nDCG@10, Recall@100, RR@10, AP, P@10, Success@5, AnswerRecall@100"
+_COMMON = "nDCG@10, Recall@100, RR@10, AP, P@10, Success@5, AnswerRecall@100"
 
 
 @dataclass(frozen=True)
@@ -45,15 +46,6 @@ class Values:
         for query, value in zip(self.queries, self.values.tolist(), strict=True):
             of.setdefault(groups.get(query, ""), []).append(value)
         return {name: float(np.mean(values)) for name, values in sorted(of.items())}
-
-
-@dataclass(frozen=True)
-class Averages:
-    """Means of one measure over the tasks of a suite."""
-
-    tasks: float  # each task once
-    by_language: Mapping[str, float]  # over a language's tasks
-    languages: float  # each language once
 
 
 def check_measures(names: Sequence[str]) -> None:
@@ -91,34 +83,20 @@ def measure(
     Reads the task's corpus once where an AnswerRecall@k is among them. Raises InputError for an
     unknown measure, or one that the task has no judgements for.
     """
-    wanted = task.protocol.measures if names is None else names
-    judged, depths = check_task(task, wanted)
-    found: dict[str, dict[str, Values]] = {}
+    names = task.protocol.measures if names is None else names
+    judged, depths = check_task(task, names)
     ranks = first_answers(task, runs, max(depths.values())) if depths else {}
+    out: dict[str, dict[str, Values]] = {}
     for run_name, run in runs.items():
         of = _judged(task, run, judged) if judged else {}
         if depths:
-            queries, skipped = _answerable(task)
-            missing = len(set(queries) - set(_found(run)))
+            queries = _answerable(task)
+            missing, skipped = len(set(queries) - set(_present(run))), len(task.queries)
             for name, depth in depths.items():
                 values = (ranks[run_name] <= depth).astype(np.float64)
-                of[name] = Values(name, queries, values, missing, skipped)
-        found[run_name] = {name: of[name] for name in wanted}
-    return found
-
-
-def average(tasks: Iterable[tuple[str, float]]) -> Averages:
-    """From the language and mean of each task; a NaN mean (no query counts) is left out."""
-    means = [(language, mean) for language, mean in tasks if not np.isnan(mean)]
-    of: dict[str, list[float]] = {}
-    for language, mean in means:
-        of.setdefault(language, []).append(mean)
-    by_language = {language: float(np.mean(some)) for language, some in sorted(of.items())}
-    return Averages(
-        tasks=float(np.mean([mean for _, mean in means])) if means else float("nan"),
-        by_language=by_language,
-        languages=float(np.mean(list(by_language.values()))) if means else float("nan"),
-    )
+                of[name] = Values(name, queries, values, missing, skipped - len(queries))
+        out[run_name] = {name: of[name] for name in names}
+    return out
 
 
 def bitext_accuracy(task: Bitext, to_right: Places, to_left: Places) -> dict[str, Values]:
@@ -128,88 +106,39 @@ def bitext_accuracy(task: Bitext, to_right: Places, to_left: Places) -> dict[str
     that stands there several times is right wherever it is found.
     """
     pairs = tuple(str(number) for number in range(len(task.left)))
+    sides = ((ACCURACY[0], to_right, task.right), (ACCURACY[1], to_left, task.left))
     out = {}
-    for name, places, texts in (
-        (ACCURACY[0], to_right, task.right),
-        (ACCURACY[1], to_left, task.left),
-    ):
+    for name, places, texts in sides:
         hits = [texts[place] == text for place, text in zip(places.tolist(), texts, strict=True)]
         out[name] = Values(name, pairs, np.array(hits, dtype=np.float64))
     return out
 
 
-def _judged(task: Task, run: Run, names: Sequence[str]) -> dict[str, Values]:
-    """Values of measures that ir_measures has."""
+def _judged(task: Task, run: Run, names: Sequence[str], block: int = 256) -> dict[str, Values]:
+    """Values of measures that ir_measures has; it takes a run as dictionaries, so in blocks."""
     measures: dict[Any, list[str]] = {}
     for name in names:  # of which two may mean the same
         measures.setdefault(_parse(name), []).append(name)
-    judged = [query for query in task.queries if query in task.qrels]
+    judged = (query for query in task.queries if query in task.qrels)
     queries = tuple(q for q in judged if any(gain > 0 for gain in task.qrels[q].values()))
     places = {query: place for place, query in enumerate(queries)}
-    numbers = _found(run)
+    numbers = _present(run)
     values = {name: np.zeros(len(queries)) for name in names}
-    for first in range(0, len(queries), BLOCK):
-        some = [query for query in queries[first : first + BLOCK] if query in numbers]
-        if not some:
-            continue
-        found = {query: dict(zip(*run.of_query(numbers[query]), strict=True)) for query in some}
-        gains = {query: dict(task.qrels[query]) for query in some}
-        for result in _pipeline().iter_calc(list(measures), gains, found):
+    present = [query for query in queries if query in numbers]
+    for first in range(0, len(present), block):
+        part = present[first : first + block]
+        hits = {query: dict(zip(*run.of_query(numbers[query]), strict=True)) for query in part}
+        gains = {query: dict(task.qrels[query]) for query in part}
+        for result in _pipeline().iter_calc(list(measures), gains, hits):
             for name in measures[result.measure]:
                 values[name][places[result.query_id]] = result.value
-    missing = sum(query not in numbers for query in queries)
-    skipped = len(task.queries) - len(queries)
+    missing, skipped = len(queries) - len(present), len(task.queries) - len(queries)
     return {name: Values(name, queries, values[name], missing, skipped) for name in names}
 
 
-def _found(run: Run) -> dict[str, int]:
+def _present(run: Run) -> dict[str, int]:
     """The queries that found something, with their numbers: a file has no line of the others."""
     return {run.queries[number]: number for number in np.flatnonzero(np.diff(run.starts)).tolist()}
-
-
-def _answerable(task: Task) -> tuple[tuple[str, ...], int]:
-    """The queries that have answers, and the number of those that have none."""
-    assert task.answers is not None
-    queries = tuple(query for query in task.queries if task.answers.get(query))
-    return queries, len(task.queries) - len(queries)
-
-
-def first_answers(task: Task, runs: Mapping[str, Run], depth: int) -> dict[str, Places]:
-    """Run name -> rank, from 1, of the first passage with an answer; depth + 1 where none has.
-
-    (Q,), Q the queries with answers, in order. Reads the corpus once.
-    """
-    assert task.answers is not None
-    queries, _ = _answerable(task)
-    answers = [Answers(task.answers[query]) for query in queries]
-    places = {query: place for place, query in enumerate(queries)}
-    ranks = np.full((len(runs), len(queries)), depth + 1, dtype=np.int64)
-    numbers: dict[str, int] = {}  # of the passages found
-    parts = []  # of passage, run, query, rank: one column a pair
-    for row, run in enumerate(runs.values()):
-        best = run.top(depth)
-        sizes = np.diff(best.starts)
-        passage = [numbers.setdefault(name, len(numbers)) for name in best.passages]
-        query = np.repeat([places.get(name, -1) for name in best.queries], sizes)
-        rank = np.arange(len(passage)) - np.repeat(best.starts[:-1], sizes) + 1
-        pairs = np.stack((np.array(passage, np.int64), np.full(len(rank), row), query, rank))
-        parts.append(pairs[:, query >= 0])
-    found = np.concatenate(parts, axis=1)
-    found = found[:, np.argsort(found[0], kind="stable")]
-    ends = np.searchsorted(found[0], np.arange(len(numbers) + 1))
-    for name, text in task.corpus.read():
-        number = numbers.get(name)
-        if number is None:
-            continue
-        tokens = joined_tokens(text)
-        known: dict[int, bool] = {}  # by query: the runs of a task find much the same
-        for row, asked, rank in found[1:, ends[number] : ends[number + 1]].T.tolist():
-            if rank < ranks[row, asked]:
-                if asked not in known:
-                    known[asked] = answers[asked].in_tokens(tokens)
-                if known[asked]:
-                    ranks[row, asked] = rank
-    return dict(zip(runs, ranks, strict=True))
 
 
 def _parse(name: str) -> Any:
@@ -224,14 +153,11 @@ def _parse(name: str) -> Any:
             problem = "it needs a library that is not installed"
         elif not isinstance(parsed.aggregator(), ir_measures.MeanAgg):
             problem = "it counts, and has no mean over queries"
-    except NameError:
-        problem = "its name is unknown"
-    except (ValueError, KeyError, TypeError):
-        problem = "it is not of the form nDCG@10 or SetF(beta=2)"
-    except AssertionError:  # how the library refuses parameters
-        problem = "a parameter is missing or wrong, such as the 10 in nDCG@10"
+    # how the library refuses names, forms and parameters
+    except (NameError, ValueError, KeyError, TypeError, AssertionError):
+        problem = "its name is unknown, or not of the form nDCG@10 or SetF(beta=2)"
     if problem:
-        raise InputError(f"no measure {name!r}: {problem}; common ones are {COMMON}")
+        raise InputError(f"no measure {name!r}: {problem}; common ones are {_COMMON}")
     return parsed
 
 
@@ -250,3 +176,116 @@ def _library() -> Any:
             "measures need ir_measures: pip install 'tercet[evaluate]'"
         ) from error
     return ir_measures
+
+
+# Whether an answer string occurs in a passage, as MKQA is measured. Passages are lower-cased and
+# their quotes and dashes made plain (the reference's evaluation of the M3 model); then passages and
+# answers become NFD and are cut into runs of letters, digits and marks, and single other characters
+# (the DPR and Contriever evaluations). An answer occurs where its tokens stand in a row.
+
+_PLAIN: dict[str, str] = {
+    # controls that Unicode does not count as blank
+    "".join(map(chr, [*range(0x01, 0x09), 0x0E, 0x0F, *range(0x11, 0x1C), 0xAD])): "",
+    "\x0b\x0c\x85": " ",
+    "‐‑⁃‒–—―−－⁻": "-",
+    "“”„‟": '"',
+    "‘’‚‛՚Ꞌꞌ＇`´′‵": "'",
+    "″‶": "''",
+    "‴‷": "'''",
+    "⁗": "''''",
+    "…": "...",
+    "⁄∕": "/",
+}
+_TABLE = str.maketrans({old: new for olds, new in _PLAIN.items() for old in olds})
+
+
+def plain(text: str) -> str:
+    """A passage as MKQA's evaluation encodes and reads it: lower case, plain quotes and dashes."""
+    return text.lower().translate(_TABLE).replace(" . . . ", " ... ")
+
+
+def tokens(text: str) -> list[str]:
+    """The tokens of a text, in lower case."""
+    return [token.lower() for token in _pattern().findall(unicodedata.normalize("NFD", text))]
+
+
+class Answers:
+    """Finds any of a query's answers in passages; an answer without a token is never found."""
+
+    def __init__(self, answers: Iterable[str]) -> None:
+        joined = {_joined(tokens(answer)) for answer in answers}
+        self._joined = tuple(sorted(joined - {_joined([])}, key=len))
+
+    def in_tokens(self, passage: str) -> bool:
+        """Whether one occurs in a passage that `joined_tokens` made."""
+        return any(answer in passage for answer in self._joined)
+
+
+def joined_tokens(text: str) -> str:
+    """A passage's tokens with a line break around each, for `Answers.in_tokens`."""
+    return _joined(tokens(plain(text)))
+
+
+def _joined(words: list[str]) -> str:
+    return "\n" + "".join(f"{token}\n" for token in words)  # a line break is never a token
+
+
+@cache
+def _pattern() -> re.Pattern[str]:
+    """Runs of letters, numbers and marks, or one character that is no separator and no control."""
+    classes = {"word": "", "other": ""}
+
+    def kind(code: int) -> str:
+        major = unicodedata.category(chr(code))[0]
+        return "word" if major in "LNM" else "" if major in "ZC" else "other"
+
+    start, before = 0, ""
+    for code in range(sys.maxunicode + 2):
+        here = kind(code) if code <= sys.maxunicode else ""
+        if here != before:
+            if before:
+                classes[before] += f"\\U{start:08x}-\\U{code - 1:08x}"
+            start, before = code, here
+    return re.compile(f"[{classes['word']}]+|[{classes['other']}]")
+
+
+def _answerable(task: Task) -> tuple[str, ...]:
+    """The queries that have answers."""
+    assert task.answers is not None
+    return tuple(query for query in task.queries if task.answers.get(query))
+
+
+def first_answers(task: Task, runs: Mapping[str, Run], depth: int) -> dict[str, Places]:
+    """Run name -> rank, from 1, of the first passage with an answer; depth + 1 where none has.
+
+    (Q,), Q the queries with answers, in order. Reads the corpus once.
+    """
+    assert task.answers is not None
+    queries = _answerable(task)
+    answers = {query: Answers(task.answers[query]) for query in queries}
+    rows = {query: row for row, query in enumerate(queries)}
+    ranks = {name: np.full(len(queries), depth + 1, dtype=np.int64) for name in runs}
+    hits: dict[str, list[tuple[str, str, int]]] = {}  # passage -> query, run, rank
+    for name, run in runs.items():
+        for query, passage, rank in _hits(run.top(depth)):
+            if query in rows:
+                hits.setdefault(passage, []).append((query, name, rank))
+    for passage, text in task.corpus.read():
+        if passage not in hits:
+            continue
+        words = joined_tokens(text)
+        has: dict[str, bool] = {}  # by query: the runs of a task find much the same
+        for query, name, rank in hits[passage]:
+            if rank < ranks[name][rows[query]]:
+                if query not in has:
+                    has[query] = answers[query].in_tokens(words)
+                if has[query]:
+                    ranks[name][rows[query]] = rank
+    return ranks
+
+
+def _hits(run: Run) -> Iterator[tuple[str, str, int]]:
+    """Query, passage and rank of everything that a run finds."""
+    for number, query in enumerate(run.queries):
+        for rank, passage in enumerate(run.of_query(number)[0], 1):
+            yield query, passage, rank

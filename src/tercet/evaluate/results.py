@@ -1,11 +1,11 @@
-"""What an evaluation found, task by task, and the report that is made of it: plain data for JSON.
+"""What an evaluation found, task by task, and the report made of it: plain data, or text.
 
 Knows nothing of models, rankings or pages.
 """
 
 import platform
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -15,17 +15,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tercet.evaluate.measures import Values, average
-from tercet.evaluate.significance import compare
+from tercet.config import BUNDLED_NAME
+from tercet.evaluate.measures import Values
+from tercet.evaluate.significance import SIGNIFICANT, compare
+from tercet.evaluate.systems import BASELINES, OWN
 
 FORMAT = 1
 LIBRARIES = ("tercet", "torch", "numpy", "bm25s", "ir_measures")
-BM25, BM25_PIECES = "BM25", "BM25 pieces"
-CUT = " cut"  # behind the name of a BM25 that read what the model read, no more
-BASELINES = (BM25, BM25_PIECES, BM25 + CUT, BM25_PIECES + CUT)
-OWN = ("dense", "sparse", "multi", "dense+sparse", "all")
+EXAMPLES = 5  # queries won, and as many lost, that a report shows of a suite
 
-Found = dict[str, dict[str, Values]]  # column -> measure -> values
+Report = Mapping[str, Any]
+Section = tuple[str, int | None, int]  # suite, maximum length, chunk: what is averaged together
 
 
 @dataclass
@@ -42,58 +42,49 @@ class TaskResult:
     passages: int
     queries: int
     max_length: int | None  # tokens of a passage; None where no model is evaluated
-    found: Found
+    values: dict[str, dict[str, Values]]  # system -> measure -> values
     cut: dict[str, float] = field(default_factory=dict)  # "passages", "queries": share truncated
     weights: dict[str, Any] = field(default_factory=dict)  # "two", "three", "from"
     seconds: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     languages: Mapping[str, str] = field(default_factory=dict)  # of queries, where they differ
+    texts: Mapping[str, str] = field(default_factory=dict)  # of queries, by id
     protocol: dict[str, int] = field(default_factory=dict)  # lengths and depths, as used
     source: str = ""  # where the files came from
-    chunk: int = 0  # tokens of a chunk: the model's columns score a passage by its best one; 0: not
+    chunk: int = 0  # tokens of a chunk: the model's systems score a passage by its best one; 0: not
     chunks: int = 0  # of all passages
-    # a report is made after every task: `means` of those before are kept
-    _means: dict[tuple[str, str], list[tuple[str, float]]] = field(default_factory=dict, repr=False)
 
-    def means(self, column: str, measure: str) -> list[tuple[str, float]]:
+    @property
+    def section(self) -> Section:
+        return self.suite, self.max_length, self.chunk
+
+    def means(self, system: str, measure: str) -> list[tuple[str, float]]:
         """The mean of each language of the task."""
-        if (column, measure) not in self._means:
-            values = self.found[column][measure]
-            by_language = values.mean_by(self.languages) if self.languages else {}
-            self._means[column, measure] = list(by_language.items()) or [
-                (self.language, values.mean)
-            ]
-        return self._means[column, measure]
+        values = self.values[system][measure]
+        by_language = values.mean_by(self.languages) if self.languages else {}
+        return list(by_language.items()) or [(self.language, values.mean)]
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON: means in place of the values of each query."""
-        left_out = ("found", "languages", "_means")
-        out = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in left_out}
+        skipped = ("values", "languages", "texts")
+        out = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in skipped}
         out["figures"] = {
-            column: {name: number(values.mean) for name, values in measures.items()}
-            for column, measures in self.found.items()
+            system: {name: rounded(values.mean) for name, values in measures.items()}
+            for system, measures in self.values.items()
         }
-        first = next(iter(next(iter(self.found.values()), {}).values()), None)
-        out["judged"] = 0 if first is None else len(first.queries)
-        out["skipped"] = 0 if first is None else first.skipped
-        out["missing"] = {
-            column: next(iter(measures.values())).missing
-            for column, measures in self.found.items()
-            if measures and next(iter(measures.values())).missing
-        }
+        first = {
+            system: next(iter(of.values())) for system, of in self.values.items() if of
+        }  # the first measure: all have the same queries
+        one = next(iter(first.values()), None)
+        out["judged"] = 0 if one is None else len(one.queries)
+        out["skipped"] = 0 if one is None else one.skipped
+        out["missing"] = {system: of.missing for system, of in first.items() if of.missing}
         return out
 
 
-def number(value: float) -> float | None:
+def rounded(value: float) -> float | None:
     """A number that JSON has; NaN is none."""
-    return None if value != value else round(float(value), 6)
-
-
-def columns_of(results: Iterable[TaskResult]) -> list[str]:
-    """All columns, baselines first, in a fixed order; outside runs last."""
-    seen = {column for result in results for column in result.found}
-    known = [*BASELINES, *OWN]
-    return [name for name in known if name in seen] + sorted(seen - set(known))
+    return None if np.isnan(value) else round(float(value), 6)
 
 
 def report(
@@ -104,8 +95,11 @@ def report(
     against: str | None = None,
     seconds: float = 0.0,
 ) -> dict[str, Any]:
-    """The whole report; `against` names the column that all others are compared with."""
-    columns = columns_of(results)
+    """The whole report; `against` names the system that all others are compared with."""
+    present = {system for result in results for system in result.values}
+    known = [*BASELINES, *OWN]
+    systems = [name for name in known if name in present] + sorted(present - set(known))
+    compared = [] if against is None else list(comparisons(results, systems, against))
     return {
         "format": FORMAT,
         "made": {
@@ -115,85 +109,93 @@ def report(
         },
         "model": None if model is None else dict(model),
         "settings": dict(settings),
-        "columns": columns,
+        "columns": systems,
         "tasks": [result.as_dict() for result in results],
-        "averages": averages(results, columns),
-        "comparisons": comparisons(results, columns, against),
+        "averages": averages(results, systems),
+        "comparisons": compared,
+        "examples": list(examples(results, compared)),
         "seconds": round(seconds, 1),
     }
 
 
-Place = tuple[str, int | None, int]  # suite, maximum length, chunk
-
-
-def _sections(results: Sequence[TaskResult]) -> dict[Place, list[TaskResult]]:
-    out: dict[Place, list[TaskResult]] = {}
+def sections(results: Iterable[TaskResult]) -> dict[Section, list[TaskResult]]:
+    """The results that are averaged together."""
+    out: dict[Section, list[TaskResult]] = {}
     for result in results:
-        out.setdefault((result.suite, result.max_length, result.chunk), []).append(result)
+        out.setdefault(result.section, []).append(result)
     return out
 
 
-def place_of(part: Mapping[str, Any]) -> Place:
-    """Where a task, an average or a comparison of a report belongs."""
+def section_of(part: Mapping[str, Any]) -> Section:
+    """Where a task, an average, a comparison or an example of a report belongs."""
     return part["suite"], part["max_length"], part["chunk"]
 
 
+def _named(section: Section, measure: str) -> dict[str, Any]:
+    suite, length, chunk = section
+    return {"suite": suite, "max_length": length, "chunk": chunk, "measure": measure}
+
+
 def _measures(results: Sequence[TaskResult]) -> list[str]:
-    return list(dict.fromkeys(m for r in results for found in r.found.values() for m in found))
+    return list(dict.fromkeys(m for r in results for of in r.values.values() for m in of))
 
 
-def averages(results: Sequence[TaskResult], columns: Sequence[str]) -> list[dict[str, Any]]:
-    """Means over tasks and over languages of each suite, for columns that all its tasks have."""
+def averages(results: Sequence[TaskResult], systems: Sequence[str]) -> list[dict[str, Any]]:
+    """Means over tasks and over languages of each suite, for systems that all its tasks have.
+
+    A task where no query counts is left out.
+    """
     out = []
-    for (suite, length, chunk), some in _sections(results).items():
-        for measure in _measures(some):
-            line: dict[str, Any] = {"suite": suite, "max_length": length, "chunk": chunk}
-            line |= {"measure": measure, "tasks": {}, "languages": {}, "by_language": {}}
-            for column in columns:
-                values = [r.found.get(column, {}).get(measure) for r in some]
-                if any(value is None for value in values):
+    for section, group in sections(results).items():
+        for measure in _measures(group):
+            line: dict[str, Any] = _named(section, measure)
+            line |= {"tasks": {}, "languages": {}, "by_language": {}}
+            for system in systems:
+                if any(measure not in result.values.get(system, {}) for result in group):
                     continue
-                mean = average(("", v.mean) for v in values if v is not None)
-                line["tasks"][column] = number(mean.tasks)
-                named = (pair for r in some for pair in r.means(column, measure) if pair[0])
-                mean = average(named)
-                line["languages"][column] = number(mean.languages)
-                for language, value in mean.by_language.items():
-                    line["by_language"].setdefault(language, {})[column] = number(value)
+                tasks = [result.values[system][measure].mean for result in group]
+                line["tasks"][system] = _mean(tasks)
+                of: dict[str, list[float]] = {}
+                for language, mean in (p for r in group for p in r.means(system, measure)):
+                    if language and not np.isnan(mean):
+                        of.setdefault(language, []).append(mean)
+                by_language = {name: float(np.mean(means)) for name, means in sorted(of.items())}
+                line["languages"][system] = _mean(by_language.values())
+                for language, mean in by_language.items():
+                    line["by_language"].setdefault(language, {})[system] = rounded(mean)
             out.append(line)
     return out
 
 
+def _mean(values: Iterable[float]) -> float | None:
+    counted = [value for value in values if not np.isnan(value)]
+    return rounded(float(np.mean(counted))) if counted else None
+
+
 def comparisons(
-    results: Sequence[TaskResult], columns: Sequence[str], against: str | None
-) -> list[dict[str, Any]]:
-    """Every column against one, on each suite's first measure; corrected for all of a suite."""
-    out = []
-    for (suite, length, chunk), some in _sections(results).items():
-        for measure in _measures(some)[:1]:
-            shared = [
-                column
-                for column in columns
-                if all(measure in r.found.get(column, {}) for r in some)
-            ]
-            if against not in shared or not all(
-                len(r.found[against][measure].queries) for r in some
-            ):
+    results: Sequence[TaskResult], systems: Sequence[str], against: str
+) -> Iterator[dict[str, Any]]:
+    """Every system against one, on each suite's first measure; corrected for all of a suite."""
+    for section, group in sections(results).items():
+        for measure in _measures(group)[:1]:
+            shared = [s for s in systems if all(measure in r.values.get(s, {}) for r in group)]
+            if against not in shared or len(shared) == 1:
                 continue
-            groups = parallel([r.found[against][measure].queries for r in some])
-            found = {
-                column: [
-                    np.mean([in_order(some[at].found[column][measure]) for at in group], axis=0)
-                    for group in groups
+            queries = [result.values[against][measure].queries for result in group]
+            if not all(queries):
+                continue
+            alike = parallel(queries)
+            values = {
+                system: [
+                    np.mean([in_order(group[at].values[system][measure]) for at in tasks], axis=0)
+                    for tasks in alike
                 ]
-                for column in shared
+                for system in shared
             }
-            pairs = [(against, column) for column in shared if column != against]
-            where = {"suite": suite, "max_length": length, "chunk": chunk, "measure": measure}
-            sizes = [len(group) for group in groups]
-            compared = compare(found, pairs=pairs, weights=sizes) if pairs else []
-            out += [where | asdict(one) for one in compared]
-    return out
+            pairs = [(against, system) for system in shared if system != against]
+            sizes = [len(tasks) for tasks in alike]
+            for one in compare(values, pairs=pairs, weights=sizes):
+                yield _named(section, measure) | asdict(one)
 
 
 def parallel(queries: Sequence[tuple[str, ...]]) -> list[list[int]]:
@@ -212,6 +214,38 @@ def in_order(values: Values) -> npt.NDArray[np.float64]:
     """The values in the order of their queries' ids."""
     order = sorted(range(len(values.queries)), key=values.queries.__getitem__)
     return values.values[order]
+
+
+def examples(
+    results: Sequence[TaskResult], compared: Sequence[Mapping[str, Any]]
+) -> Iterator[dict[str, Any]]:
+    """Queries that the best of what is compared won and lost by most, a few of each suite."""
+    groups = sections(results)
+    for section, one in best_compared(compared).items():
+        measure, pairs = one["measure"], []
+        for result in groups[section]:
+            base, other = (result.values[one[side]][measure] for side in ("a", "b"))
+            for query, low, high in zip(base.queries, base.values, other.values, strict=True):
+                if text := result.texts.get(query):
+                    pairs.append((high - low, result.name, query, text, low, high))
+        for sign in (1, -1):
+            order = sorted(pairs, key=lambda pair: (-sign * pair[0], *pair[1:3]))
+            for difference, task, query, text, low, high in order[:EXAMPLES]:
+                if sign * difference > 0:
+                    told = {"task": task, "query": query, "text": text[:300]}
+                    told |= {"a": one["a"], "b": one["b"]}
+                    values = {"value_a": rounded(low), "value_b": rounded(high)}
+                    yield _named(section, measure) | told | values
+
+
+def best_compared(compared: Iterable[Mapping[str, Any]]) -> dict[Section, Mapping[str, Any]]:
+    """Of each section the comparison with the highest difference."""
+    best: dict[Section, Mapping[str, Any]] = {}
+    for one in compared:
+        former = best.setdefault(section_of(one), one)
+        if one["difference"] > former["difference"]:
+            best[section_of(one)] = one
+    return best
 
 
 def machine() -> dict[str, Any]:
@@ -241,3 +275,168 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return out
+
+
+# A report as text for a terminal.
+
+
+def text(report: Report) -> str:
+    """The verdict, tables of every suite and measure, what was compared, cut, weighed, how long."""
+    lines = [*verdicts(report), ""] if report["comparisons"] else []
+    named = chunked(report["tasks"])
+    for average in report["averages"]:
+        how = reading(average, named)
+        lines += [f"{average['suite']}: {average['measure']}" + (f", {how}" if how else "")]
+        lines += _table(report, average)
+        lines.append("")
+    lines += _compared(report)
+    lines += _facts(report)
+    return "\n".join(lines)
+
+
+def verdicts(report: Report) -> list[str]:
+    """A sentence for each suite that was compared: which system won, by how much, how sure."""
+    return [
+        _verdict(report, section, one)
+        for section, one in best_compared(report["comparisons"]).items()
+    ]
+
+
+def _verdict(report: Report, section: Section, one: Mapping[str, Any]) -> str:
+    measure, winner, loser, difference = one["measure"], one["b"], one["a"], one["difference"]
+    if difference < 0:
+        winner, loser, difference = loser, winner, -difference
+    averages = (a for a in report["averages"] if section_of(a) == section)
+    means = next(a["tasks"] for a in averages if a["measure"] == measure)
+    sure = "significant" if one["corrected"] < SIGNIFICANT else "not significant"
+    return (
+        f"{_behind(report, section[0], one)}: {winner} wins with {measure} "
+        f"{percent(means[winner])}, {100 * difference:.1f} points ahead of {loser}: {sure} "
+        f"(p {probability(one['corrected'])})"
+    )
+
+
+def probability(p: float) -> str:
+    """p to four places; what is less than they show is said to be less."""
+    return "< 0.0001" if p < 0.0001 else f"{p:.4f}"
+
+
+def _several(report: Report) -> bool:
+    """Whether passages were read in more than one way."""
+    return len({section_of(average)[1:] for average in report["averages"]}) > 1
+
+
+def chunked(tasks: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether any was scored by best chunks, so that others are to be called whole."""
+    return any(task["chunk"] for task in tasks)
+
+
+def reading(part: Mapping[str, Any], named: bool = False) -> str:
+    """What of a passage a model's systems score, in words; `named`: whole ones are called so."""
+    if part["chunk"]:
+        return f"best passage of {part['chunk']:,} tokens"
+    if not part["max_length"]:
+        return ""
+    return f"{'whole, to ' if named else ''}{part['max_length']:,} tokens"
+
+
+def percent(value: float | None) -> str:
+    """As tables have it: percent with one decimal."""
+    return "-" if value is None else f"{100 * value:.1f}"
+
+
+def _table(report: Report, average: Mapping[str, Any]) -> list[str]:
+    tasks = [task for task in report["tasks"] if section_of(task) == section_of(average)]
+    measure = average["measure"]
+    rows = [{name: of.get(measure) for name, of in t["figures"].items()} for t in tasks]
+    systems = [name for name in report["columns"] if any(name in row for row in rows)]
+    body = [["", "passages", "queries", *systems]]
+    for task, row in zip(tasks, rows, strict=True):
+        sizes = [task["name"], f"{task['passages']:,}", f"{task['judged']:,}"]
+        body.append(sizes + [percent(row.get(name)) for name in systems])
+    for name, means in average_rows(average, len(tasks)):
+        body.append([name, "", ""] + [percent(means.get(system)) for system in systems])
+    widths = [max(map(len, column)) for column in zip(*body, strict=True)]
+    out = []
+    for first, *cells in body:
+        padded = [cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True)]
+        out.append("  " + "  ".join([first.ljust(widths[0]), *padded]).rstrip())
+    return out
+
+
+def average_rows(
+    average: Mapping[str, Any], tasks: int
+) -> list[tuple[str, Mapping[str, float | None]]]:
+    """Rows of a table that are averages, where they say more than the tasks'."""
+    rows = [("average", average["tasks"])] if tasks > 1 else []
+    languages = len(average["by_language"])
+    if languages > 1 and languages != tasks:
+        rows.append((f"average of {languages} languages", average["languages"]))
+    return rows
+
+
+def _compared(report: Report) -> list[str]:
+    compared = report["comparisons"]
+    if not compared:
+        return []
+    names = [_behind(report, f"{one['suite']} {one['b']}", one) for one in compared]
+    width = max(map(len, names))
+    lines: list[str] = []
+    measure = None
+    for one, name in zip(compared, names, strict=True):
+        if measure != one["measure"]:
+            measure = one["measure"]
+            lines.append(f"less {one['a']}, {measure}, 95% interval, p corrected (Holm)")
+        mark = "" if one["corrected"] < SIGNIFICANT else "  not significant"
+        low, high = 100 * one["low"], 100 * one["high"]
+        lines.append(
+            f"  {name.ljust(width)}  {100 * one['difference']:+6.1f}  [{low:+.1f}, {high:+.1f}]"
+            f"  p {one['corrected']:.4f}{mark}"
+        )
+    return [*lines, ""]
+
+
+def _behind(report: Report, name: str, part: Mapping[str, Any]) -> str:
+    """A name, and how passages were read where that was done in several ways."""
+    how = reading(part, chunked(report["tasks"])) if _several(report) else ""
+    return f"{name}, {how}" if how else name
+
+
+def weights_of(tasks: Iterable[Mapping[str, Any]]) -> dict[tuple[Any, ...], list[str]]:
+    """Weights of two and of three heads and where they come from -> names of tasks."""
+    out: dict[tuple[Any, ...], list[str]] = {}
+    for task in tasks:
+        if weights := task["weights"]:
+            key = (tuple(weights["two"]), tuple(weights["three"]), weights["from"])
+            out.setdefault(key, []).append(task["name"])
+    return out
+
+
+def _facts(report: Report) -> list[str]:
+    lines = []
+    for task in report["tasks"]:
+        told = []
+        if task["chunk"]:
+            told.append(f"each scored by the best of its chunks, {task['chunks']:,} in all")
+        told += [f"{percent(share)}% of {what} cut" for what, share in task["cut"].items() if share]
+        told += [f"{name} lacks {n} queries" for name, n in task["missing"].items()]
+        if task["skipped"]:
+            told.append(f"{task['skipped']} queries without a relevant passage")
+        if told := [*told, *task["notes"]]:
+            lines.append(f"{_behind(report, task['name'], task)}: {'; '.join(told)}")
+    for two, three, source in weights_of(report["tasks"]):
+        of_all = ", ".join(f"{value:g}" for value in three)
+        lines.append(
+            f"weights of dense, sparse, multi: {of_all} in all, {two[0]:g}, {two[1]:g} in "
+            f"dense+sparse; from {source}"
+        )
+    model, made = report["model"], report["made"]
+    if model:
+        lines.append(
+            f"model {model['source'] or BUNDLED_NAME} ({model['fingerprint'][:12]}), "
+            f"{model['dtype']} on {model['device']}"
+        )
+    gpu, cpu, threads = (made["machine"][name] for name in ("gpu", "cpu", "threads"))
+    libraries = " ".join(f"{name} {number}" for name, number in made["versions"].items())
+    lines.append(f"{report['seconds']:,.0f} s on {gpu or f'{cpu}, {threads} threads'}; {libraries}")
+    return lines

@@ -16,10 +16,9 @@ from tercet.errors import InputError
 
 Array = npt.NDArray[np.float64]
 
-TRIALS = 10_000
-EXACT = 14  # queries that differ: all 2^14 signs are tried, more precise than TRIALS of them
+EXACT = 14  # queries that differ: all 2^14 signs are tried, more precise than 10,000 of them
 CONFIDENCE = 0.95
-BLOCK = 1 << 22  # signs or draws in memory at once
+SIGNIFICANT = 0.05
 
 
 @dataclass(frozen=True)
@@ -46,27 +45,27 @@ def compare(
     *,
     pairs: Iterable[tuple[str, str]] | None = None,
     weights: Sequence[float] | None = None,
-    trials: int = TRIALS,
-    confidence: float = CONFIDENCE,
+    trials: int = 10_000,
     seed: int = 0,
+    block: int = 1 << 22,
 ) -> list[Comparison]:
     """Compares runs pair by pair: `pairs` of names (a, b), or every two.
 
     runs: name -> one array of values per task, (Q of the task,), the same queries in the same
     order in every run. A mean is that of the tasks' means, as suites are reported, each task with
-    its weight (1 each where none are given); queries are drawn within their task. Raises InputError
-    where the queries differ in number.
+    its weight (1 each where none are given); queries are drawn within their task. `block` signs or
+    draws are in memory at once. Raises InputError where the queries differ in number.
     """
-    wanted = list(combinations(runs, 2)) if pairs is None else list(pairs)
-    for a, b in wanted:
+    pairs = list(combinations(runs, 2)) if pairs is None else list(pairs)
+    for a, b in pairs:
         for name in (a, b):
             if name not in runs:
                 raise InputError(f"no run {name!r} to compare: there are {', '.join(runs)}")
         if [len(task) for task in runs[a]] != [len(task) for task in runs[b]]:
             raise InputError(f"{a} and {b} have values of different queries: they cannot be paired")
-    if not wanted:
+    if not pairs:
         return []
-    sizes = [len(task) for task in runs[wanted[0][0]]]
+    sizes = [len(task) for task in runs[pairs[0][0]]]
     if not sizes or not all(sizes):
         raise InputError("a task has no query with a relevant passage: there is nothing to compare")
     # each query's part of the difference of means: what follows are sums
@@ -75,29 +74,26 @@ def compare(
         [np.full(n, count / (n * sum(counts))) for n, count in zip(sizes, counts, strict=True)]
     )
     parts = np.stack(
-        [(np.concatenate(runs[b]) - np.concatenate(runs[a])) * share for a, b in wanted], axis=1
+        [(np.concatenate(runs[b]) - np.concatenate(runs[a])) * share for a, b in pairs], axis=1
     )
-    totals = parts.sum(axis=0)
-    found = [
-        _exact(parts[:, column]) if few else None
-        for column, few in enumerate(np.count_nonzero(parts, axis=0) <= EXACT)
-    ]
-    sampled = _sampled(parts, trials, np.random.default_rng(seed))
-    p = [float(sampled[i]) if exact is None else exact for i, exact in enumerate(found)]
-    low, high = _interval(parts, sizes, trials, confidence, np.random.default_rng((seed, 1)))
+    exact = np.count_nonzero(parts, axis=0) <= EXACT
+    p = _sampled(parts, trials, np.random.default_rng(seed), block).tolist()
+    for column in np.flatnonzero(exact).tolist():
+        p[column] = _exact(parts[:, column])
+    low, high = _interval(parts, sizes, trials, np.random.default_rng((seed, 1)), block)
     return [
         Comparison(
             a=a,
             b=b,
-            difference=float(totals[i]),
+            difference=float(parts[:, i].sum()),
             low=float(low[i]),
             high=float(high[i]),
             p=p[i],
             corrected=corrected,
             queries=sum(sizes),
-            exact=found[i] is not None,
+            exact=bool(exact[i]),
         )
-        for i, ((a, b), corrected) in enumerate(zip(wanted, holm(p), strict=True))
+        for i, ((a, b), corrected) in enumerate(zip(pairs, holm(p), strict=True))
     ]
 
 
@@ -114,12 +110,12 @@ def _exact(parts: Array) -> float:
     return float(np.mean(sums >= abs(moved.sum()) - _tolerance(moved)))
 
 
-def _sampled(parts: Array, trials: int, rng: np.random.Generator) -> Array:
+def _sampled(parts: Array, trials: int, rng: np.random.Generator, size: int) -> Array:
     """The same over random signs, of all C columns at once; what was seen counts as a trial."""
     seen = np.abs(parts.sum(axis=0)) - _tolerance(parts)
     beyond = np.zeros(parts.shape[1], dtype=np.int64)
     queries = len(parts)
-    block = max(1, BLOCK // queries)
+    block = max(1, size // queries)
     for first in range(0, trials, block):
         count = min(block, trials - first)
         bits = np.frombuffer(rng.bytes(-(-count * queries // 8)), dtype=np.uint8)
@@ -129,20 +125,20 @@ def _sampled(parts: Array, trials: int, rng: np.random.Generator) -> Array:
 
 
 def _interval(
-    parts: Array, sizes: Sequence[int], trials: int, confidence: float, rng: np.random.Generator
+    parts: Array, sizes: Sequence[int], trials: int, rng: np.random.Generator, block_size: int
 ) -> tuple[Array, Array]:
     """The percentile interval of sums over queries drawn again within their tasks."""
     totals = np.zeros((trials, parts.shape[1]))
     start = 0
     for size in sizes:
-        block = max(1, BLOCK // size)
+        block = max(1, block_size // size)
         for first in range(0, trials, block):
             count = min(block, trials - first)
             drawn = rng.integers(0, size, (count, size)) + size * np.arange(count)[:, None]
             times = np.bincount(drawn.ravel(), minlength=count * size).reshape(count, size)
             totals[first : first + count] += times @ parts[start : start + size]
         start += size
-    tail = (1 - confidence) / 2
+    tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(totals, [tail, 1 - tail], axis=0)
     return low, high
 

@@ -64,19 +64,19 @@ class Task:
     source: str = ""  # where the files came from: a folder, or dataset@commit of the hub
     notes: tuple[str, ...] = ()  # what a reader of the figures should know
 
-    def of_languages(self, wanted: Collection[str]) -> "Task | None":
+    def of_languages(self, languages: Collection[str]) -> "Task | None":
         """The task with the queries of these languages alone; None where there are none."""
         if not self.languages:
-            return self if self.language in wanted else None
-        kept = {q: text for q, text in self.queries.items() if self.languages.get(q) in wanted}
-        if not kept:
+            return self if self.language in languages else None
+        chosen = {query for query in self.queries if self.languages.get(query) in languages}
+        if not chosen:
             return None
         return replace(
             self,
-            queries=kept,
-            qrels={query: gains for query, gains in self.qrels.items() if query in kept},
-            languages={query: self.languages[query] for query in kept},
-            prompts={query: prompt for query, prompt in self.prompts.items() if query in kept},
+            queries={query: text for query, text in self.queries.items() if query in chosen},
+            qrels={query: gains for query, gains in self.qrels.items() if query in chosen},
+            languages={query: name for query, name in self.languages.items() if query in chosen},
+            prompts={query: prompt for query, prompt in self.prompts.items() if query in chosen},
         )
 
 
@@ -89,3 +89,7 @@ class Bitext:
     language: str
     left: tuple[str, ...]
     right: tuple[str, ...]
+
+    def of_languages(self, languages: Collection[str]) -> "Bitext | None":
+        """The pairs, where they are of one of these languages."""
+        return self if self.language in languages else None

@@ -4,10 +4,9 @@ A run is in arrays, since the best 1,000 passages of thousands of queries are mi
 Knows nothing of texts, models or measures.
 """
 
-import contextlib
 import gzip
+import sys
 import zlib
-from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,41 +42,40 @@ class Run:
 
     @staticmethod
     def of(
-        queries: Sequence[str], passages: Sequence[str], found: Ranked, *, tag: str = TAG
+        queries: Sequence[str], passages: Sequence[str], ranked: Ranked, *, tag: str = TAG
     ) -> "Run":
         """From ranks (Q, K) of places in a corpus whose ids are `passages`, best first or not.
 
         Raises InputError where a score is no finite number.
         """
         ids = _objects(passages)
-        rows, ranks = np.nonzero(found.places >= 0)
-        return _sorted(
-            tuple(queries), rows, ids[found.places[rows, ranks]], found.scores[rows, ranks], tag
-        )
+        rows, ranks = np.nonzero(ranked.places >= 0)
+        places = ranked.places[rows, ranks]
+        return _sorted(tuple(queries), rows, ids[places], ranked.scores[rows, ranks], tag)
 
     @staticmethod
-    def from_scores(found: Mapping[str, Mapping[str, float]], *, tag: str = TAG) -> "Run":
+    def from_scores(scores: Mapping[str, Mapping[str, float]], *, tag: str = TAG) -> "Run":
         """From {query id: {passage id: score}}; raises InputError as `of`."""
-        rows = np.repeat(np.arange(len(found)), [len(scores) for scores in found.values()])
-        ids = [passage for scores in found.values() for passage in scores]
-        values = [score for scores in found.values() for score in scores.values()]
-        return _sorted(tuple(found), rows, _objects(ids), np.array(values, np.float32), tag)
+        rows = np.repeat(np.arange(len(scores)), [len(of) for of in scores.values()])
+        ids = [passage for of in scores.values() for passage in of]
+        values = [score for of in scores.values() for score in of.values()]
+        return _sorted(tuple(scores), rows, _objects(ids), np.array(values, np.float32), tag)
 
     def __len__(self) -> int:
         return len(self.queries)
 
     def of_query(self, number: int) -> tuple[list[str], list[float]]:
         """Ids and scores of the passages of one query, best first."""
-        some = slice(*self.starts[number : number + 2].tolist())
-        return self.passages[some].tolist(), self.scores[some].tolist()
+        hits = slice(*self.starts[number : number + 2].tolist())
+        return self.passages[hits].tolist(), self.scores[hits].tolist()
 
     def top(self, count: int) -> "Run":
         """The best so many of each query."""
         sizes = np.diff(self.starts)
         rank = np.arange(len(self.scores)) - np.repeat(self.starts[:-1], sizes)
         starts = np.concatenate(([0], np.cumsum(np.minimum(sizes, count)))).astype(np.int64)
-        kept = rank < count
-        return Run(self.queries, starts, self.passages[kept], self.scores[kept], self.tag)
+        best = rank < count
+        return Run(self.queries, starts, self.passages[best], self.scores[best], self.tag)
 
 
 def _objects(strings: Sequence[str]) -> Ids:
@@ -97,11 +95,11 @@ def _sorted(queries: tuple[str, ...], rows: Places, ids: Ids, scores: Scores, ta
     order = np.lexsort((-scores, rows))
     rows, ids, scores = rows[order], ids[order], scores[order]
     equal = np.flatnonzero((np.diff(rows) == 0) & (scores[1:] == scores[:-1]))
-    for few in np.split(equal, np.flatnonzero(np.diff(equal) > 1) + 1):
-        if len(few):
-            some = slice(int(few[0]), int(few[-1]) + 2)
+    for ties in np.split(equal, np.flatnonzero(np.diff(equal) > 1) + 1):
+        if len(ties):
+            tied = slice(int(ties[0]), int(ties[-1]) + 2)
             # trec_eval compares the bytes of ids: of UTF-8, whose order is that of code points
-            ids[some] = sorted(ids[some], reverse=True)
+            ids[tied] = sorted(ids[tied], reverse=True)
     starts = np.searchsorted(rows, np.arange(len(queries) + 1)).astype(np.int64)
     return Run(queries, starts, ids, scores.astype(np.float32, copy=False), tag)
 
@@ -112,51 +110,26 @@ def read_run(path: Path) -> Run:
     Blanks or tabs between, plain or .gz. Raises InputError naming file and line for a line of
     another form, a score that is no finite number, and a passage that a query finds twice.
     """
-    numbers: dict[str, int] = {}  # of queries
-    names: dict[str, str] = {}  # ids, each kept once
-    rows, lines, values = array("q"), array("q"), array("d")
-    ids: list[str] = []
+    scores: dict[str, dict[str, float]] = {}
     tag = TAG
-    for line, text in _lines(path):
+    for where, text in _lines(path):
         fields = _fields(text, 6)
-        where = f"{path}:{line}"
         if len(fields) != 6:
             raise InputError(
                 f"{where}: {len(fields)} fields, where a run has 6: query Q0 passage rank score tag"
             )
-        try:
-            score = float(fields[4])
-        except ValueError:
-            raise InputError(f"{where}: the score {fields[4]!r:.40} is not a number") from None
-        if not -LARGEST <= score <= LARGEST:  # nor is NaN
-            raise InputError(f"{where}: the score {fields[4]!r:.40} is not a finite number")
-        if not ids:
-            tag = fields[5]
-        rows.append(numbers.setdefault(fields[0], len(numbers)))
-        ids.append(names.setdefault(fields[2], fields[2]))
-        values.append(score)
-        lines.append(line)
-    if not ids:
+        query, _, passage, _, given, last = fields
+        score = _number(given)
+        if score is None or not -LARGEST <= score <= LARGEST:
+            raise InputError(f"{where}: the score {given!r:.40} is not a finite number")
+        tag = tag if scores else last
+        of_query = scores.setdefault(query, {})
+        if passage in of_query:
+            raise InputError(f"{where}: query {query!r} finds passage {passage!r} a second time")
+        of_query[sys.intern(passage)] = score
+    if not scores:
         raise InputError(f"{path}: empty: a run has lines `query Q0 passage rank score tag`")
-    _refuse_twice(path, list(numbers), rows, ids, lines)
-    scores = np.frombuffer(values, np.float64).astype(np.float32)
-    return _sorted(tuple(numbers), np.frombuffer(rows, np.int64), _objects(ids), scores, tag)
-
-
-def _refuse_twice(
-    path: Path, queries: list[str], rows: "array[int]", ids: list[str], lines: "array[int]"
-) -> None:
-    first: dict[str, int] = {}
-    query = -1
-    for place in np.argsort(np.frombuffer(rows, np.int64), kind="stable").tolist():
-        if rows[place] != query:
-            query, first = rows[place], {}
-        line = first.setdefault(ids[place], lines[place])
-        if line != lines[place]:
-            raise InputError(
-                f"{path}:{lines[place]}: query {queries[query]!r} has passage {ids[place]!r} in "
-                f"line {line} already: a run names a passage once"
-            )
+    return Run.from_scores(scores, tag=tag)
 
 
 def write_run(path: Path, run: Run) -> None:
@@ -182,37 +155,30 @@ def read_qrels(path: Path) -> dict[str, dict[str, int]]:
     Blanks or tabs between, plain or .gz. Raises InputError naming file and line for a line of
     another form, a gain that is no whole number, and a pair that is judged twice.
     """
-    found: dict[str, dict[str, int]] = {}
+    qrels: dict[str, dict[str, int]] = {}
     columns = 0
-    for line, text in _lines(path):
-        where = f"{path}:{line}"
+    for where, text in _lines(path):
         if not columns:
             columns = 3 if len(_fields(text, 3)) == 3 else 4
-            if columns == 3 and not _whole(_fields(text, 3)[2]):
+            if columns == 3 and _number(_fields(text, 3)[2]) is None:
                 continue  # BEIR's header
         fields = _fields(text, columns)
         if len(fields) != columns:
             form = "query 0 passage gain" if columns == 4 else "query passage gain"
             raise InputError(f"{where}: {len(fields)} fields, where a judgement has {form}")
-        query, passage, gain = fields[0], fields[-2], fields[-1]
-        if not _whole(gain):
-            raise InputError(f"{where}: the gain {gain!r:.40} is not a whole number")
-        gains = found.setdefault(query, {})
+        query, passage, given = fields[0], fields[-2], fields[-1]
+        gain = _number(given)
+        if gain is None or not gain.is_integer():
+            raise InputError(f"{where}: the gain {given!r:.40} is not a whole number")
+        gains = qrels.setdefault(query, {})
         if passage in gains:
             raise InputError(
                 f"{where}: passage {passage!r} is judged for query {query!r} a second time"
             )
-        gains[passage] = int(float(gain))
-    if not found:
+        gains[passage] = int(gain)
+    if not qrels:
         raise InputError(f"{path}: no judgement: lines are `query 0 passage gain`")
-    return found
-
-
-def _whole(text: str) -> bool:
-    """Whether a text is a whole number, maybe with ".0" behind it."""
-    with contextlib.suppress(ValueError, OverflowError):
-        return float(text) == int(float(text))
-    return False
+    return qrels
 
 
 def write_qrels(path: Path, qrels: Qrels) -> None:
@@ -232,13 +198,18 @@ def lacking(qrels: Qrels, passages: Iterable[str]) -> dict[str, list[str]]:
     """Query id -> relevant passages that a corpus of these ids lacks: no run can find them."""
     absent = {name for gains in qrels.values() for name, gain in gains.items() if gain > 0}
     absent.difference_update(passages)
-    if not absent:
-        return {}
     pairs = {
         query: [name for name, gain in gains.items() if gain > 0 and name in absent]
         for query, gains in qrels.items()
     }
     return {query: names for query, names in pairs.items() if names}
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
 
 
 def _fields(text: str, count: int) -> list[str]:
@@ -261,17 +232,15 @@ def _separator(ids: Iterable[str], tag: str = TAG) -> str:
     return blank
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Lines with their numbers, from 1, without blank ones; raises InputError naming the file."""
+def _lines(path: Path) -> Iterator[tuple[str, str]]:
+    """Where a line stands, and the line, without blank ones; raises InputError naming the file."""
     number = 0
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             for number, raw in enumerate(file, 1):
                 line = raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
                 if line.strip():
-                    yield number, line
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file") from error
+                    yield f"{path}:{number}", line
     except UnicodeDecodeError as error:
         raise InputError(f"{path}:{number}: not UTF-8; convert the file to UTF-8") from error
     except (EOFError, OSError, zlib.error) as error:

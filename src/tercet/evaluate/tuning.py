@@ -1,26 +1,27 @@
 """Weights of the hybrid sums, found on dev tasks: a grid over scores that are computed once.
 
-Never given the tasks that are reported. Knows nothing of models or files.
+Never given the tasks that are reported. Knows nothing of files or of how scores are made.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from tercet.config import Head, Weights
+from tercet.checkpoint import set_weights
+from tercet.collection import DOCUMENTS, Collection
+from tercet.config import HEADS, Head, Weights
 from tercet.errors import InputError
-from tercet.evaluate.columns import Parts, Scorers, base_of, cut, unions
+from tercet.evaluate.systems import Parts, Scorers
 from tercet.evaluate.tasks import Protocol, Task
 
 # Shares of the sum, dense 1: lexical scores have no bound, so the grid spans two decades.
 GRID = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.8, 1.2, 2.0, 3.0, 5.0)
 FINER = (0.75, 0.87, 1.0, 1.15, 1.33)  # around the best, once more
-DEPTH = 10
-
-Values = npt.NDArray[np.float64]
+NDCG = 10  # ranks that count
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,8 @@ class Candidates:
 
     queries: int
     parts: Parts
-    gains: Values
-    ideal: Values
+    gains: npt.NDArray[np.float64]
+    ideal: npt.NDArray[np.float64]
 
     def ndcg(self, weights: Weights) -> float:
         """Mean nDCG@10 of the weighted sum, over queries with a relevant passage."""
@@ -38,11 +39,11 @@ class Candidates:
         order = np.lexsort((self.parts.places, -total, self.parts.rows))
         rows = self.parts.rows[order]
         rank = np.arange(len(rows)) - np.searchsorted(rows, np.arange(self.queries))[rows]
-        kept = rank < DEPTH
-        gained = self.gains[order][kept] / np.log2(2 + rank[kept])
-        found = np.bincount(rows[kept], weights=gained, minlength=self.queries)
-        counted = self.ideal > 0
-        return float(np.mean(found[counted] / self.ideal[counted]))
+        counted = rank < NDCG
+        gained = self.gains[order][counted] / np.log2(2 + rank[counted])
+        sums = np.bincount(rows[counted], weights=gained, minlength=self.queries)
+        judged = self.ideal > 0
+        return float(np.mean(sums[judged] / self.ideal[judged]))
 
 
 @dataclass(frozen=True)
@@ -54,25 +55,32 @@ class Tuned:
     before: float
     tasks: tuple[str, ...]
 
+    def __str__(self) -> str:
+        names = ", ".join(self.tasks[:3]) + (", ..." if len(self.tasks) > 3 else "")
+        return (
+            f"tuning on {names} (nDCG@10 {100 * self.before:.1f} with the weights of before, "
+            f"{100 * self.after:.1f} with these)"
+        )
 
-def candidates(task: Task, scorers: Scorers, ids: Sequence[str], protocol: Protocol) -> Candidates:
+
+def candidates_of(
+    task: Task, scorers: Scorers, ids: Sequence[str], protocol: Protocol
+) -> Candidates:
     """The candidates of "all" on a dev task; raises InputError where it has no judgements."""
-    if not task.qrels:
+    if not any(gain > 0 for gains in task.qrels.values() for gain in gains.values()):
         raise InputError(f"{task.name} has no judgements: weights are tuned on nDCG@10")
-    found, _ = scorers.firsts(protocol, lambda done: None)
-    rows, places = unions([cut(base_of(found), protocol.rerank)])
-    parts = scorers.scored(rows, places, scorers.heads)
-    asked = [task.qrels.get(query, {}) for query in task.queries]
+    ranked = scorers.first_stage(protocol, lambda done: None)
+    rows, places = scorers.candidates(ranked, protocol.rerank)
+    parts = scorers.score(rows, places, scorers.heads)
+    judged = [task.qrels.get(query, {}) for query in task.queries]
     pairs = zip(rows.tolist(), places.tolist(), strict=True)
-    gains = [max(0, asked[row].get(ids[at], 0)) for row, at in pairs]
-    discounts = 1 / np.log2(np.arange(2, DEPTH + 2))
+    gains = [max(0, judged[row].get(ids[place], 0)) for row, place in pairs]
+    discounts = 1 / np.log2(np.arange(2, NDCG + 2))
     ideal = []
-    for judged in asked:
-        best = sorted((gain for gain in judged.values() if gain > 0), reverse=True)[:DEPTH]
+    for of in judged:
+        best = sorted((gain for gain in of.values() if gain > 0), reverse=True)[:NDCG]
         ideal.append(float(np.dot(best, discounts[: len(best)])))
-    if not any(ideal):
-        raise InputError(f"{task.name}: no query has a relevant passage")
-    return Candidates(len(asked), parts, np.array(gains, dtype=np.float64), np.array(ideal))
+    return Candidates(len(judged), parts, np.array(gains, dtype=np.float64), np.array(ideal))
 
 
 def tune(suites: Sequence[Mapping[str, Candidates]], before: Weights) -> Tuned:
@@ -88,25 +96,46 @@ def tune(suites: Sequence[Mapping[str, Candidates]], before: Weights) -> Tuned:
     others = heads[1:]
 
     def value(weights: Weights) -> float:
-        means = [np.mean([some.ndcg(weights) for some in dev.values()]) for dev in suites]
+        means = [np.mean([task.ndcg(weights) for task in suite.values()]) for suite in suites]
         return float(np.mean(means))
 
-    def made(numbers: Sequence[float]) -> Weights:
-        given = dict(zip(others, numbers, strict=True)) | {heads[0]: 1.0}
-        return Weights(given.get("dense", 0), given.get("sparse", 0), given.get("multi", 0))
-
     def best_of(grids: Sequence[Sequence[float]]) -> Weights:
-        tried = [made(numbers) for numbers in product(*grids)]
-        return max(tried, key=lambda w: (round(value(w), 6), -_distance(w, before)))
+        tries = []
+        for numbers in product(*grids):
+            given = dict(zip(others, numbers, strict=True)) | {heads[0]: 1.0}
+            tries.append(Weights(*(given.get(head, 0.0) for head in HEADS)))
+        return max(tries, key=lambda w: (round(value(w), 6), -_distance(w, before)))
 
     coarse = best_of([GRID for _ in others])
-    around = [[round(getattr(coarse, head) * f, 4) for f in FINER] for head in others]
+    around = [[round(getattr(coarse, head) * factor, 4) for factor in FINER] for head in others]
     best = best_of(around)
     if value(best) <= value(before):
         best = before
-    return Tuned(best, value(best), value(before), tuple(name for dev in suites for name in dev))
+    return Tuned(best, value(best), value(before), tuple(name for suite in suites for name in suite))
 
 
 def _distance(one: Weights, other: Weights) -> float:
     scale = one.dense / other.dense if one.dense and other.dense else 1.0
     return sum(abs(a - scale * b) for a, b in zip(one.as_tuple(), other.as_tuple(), strict=True))
+
+
+def is_index(folder: Path) -> bool:
+    """Whether a folder holds an index."""
+    return (folder / DOCUMENTS).exists()
+
+
+def keep_weights(folder: Path, weights: Weights) -> Path:
+    """Keeps weights in a checkpoint's tercet.json or in an index; returns what was changed.
+
+    Raises InputError where the folder is neither.
+    """
+    if is_index(folder):
+        with Collection.open(folder, create=False) as collection:
+            collection.keep_weights(weights)
+        return folder
+    if (folder / "config.json").exists():
+        return set_weights(folder, weights)
+    raise InputError(
+        f"{folder} is neither a model's folder (with config.json) nor an index: the weights found "
+        f"are {weights.dense:g}, {weights.sparse:g}, {weights.multi:g}"
+    )

@@ -21,7 +21,7 @@ from tercet.config import BUNDLED_NAME, HEADS, MAX_LENGTH, MODES, Head, Mode, Ro
 from tercet.embeddings import Embeddings
 from tercet.encoder import Encoder
 from tercet.errors import InputError, MissingExtraError
-from tercet.evaluate.loaders.passages import passage_text
+from tercet.evaluate.loaders import passage_text
 from tercet.evaluate.tasks import Protocol
 from tercet.hybrid import Ranked
 from tercet.scores import Scores, dense_scores, lexical_scores, maxsim_scores, weighted_sum
@@ -29,7 +29,6 @@ from tercet.scores import Scores, dense_scores, lexical_scores, maxsim_scores, w
 if TYPE_CHECKING:
     from mteb.models.model_meta import ModelMeta
 
-CHUNK = 4096  # passages encoded and scored at once
 QUERY_TOKENS = Protocol().query_tokens
 
 Batch = Mapping[str, Sequence[str]]

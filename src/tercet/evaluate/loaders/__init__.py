@@ -1,1 +1,0 @@
-"""Loaders of suites: published files, from a local copy or the hub, to tasks."""

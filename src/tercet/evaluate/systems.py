@@ -1,0 +1,289 @@
+"""The systems of a report: a head, or a weighted sum of heads, ranking a corpus.
+
+Dense and sparse search all passages (first stage); multi-vectors and sums rank candidates again.
+Takes embeddings and a protocol; knows nothing of texts, judgements or measures. Places are numbers
+of passages in their corpus, rows are numbers of queries. A passage may be embedded in chunks: then
+it counts as its best one does.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+
+from tercet.config import Head, Weights
+from tercet.embeddings import Embeddings
+from tercet.errors import InputError
+from tercet.evaluate.tasks import Protocol
+from tercet.evaluate.vectors import Owners
+from tercet.ranking import DenseRanker, MultiRanker, Places, Ranked, Ranker, SparseRanker
+from tercet.scores import Scores, dense_scores, lexical_scores, maxsim_scores, weighted_sum
+
+BM25, BM25_PIECES = "BM25", "BM25 pieces"
+CUT = " cut"  # behind the name of a BM25 that read what the model read, no more
+BASELINES = (BM25, BM25_PIECES, BM25 + CUT, BM25_PIECES + CUT)
+OWN = ("dense", "sparse", "multi", "dense+sparse", "all")
+
+DEPTH = 1000  # ranks of a run
+
+Advance = Callable[[int], None]  # so many queries more are done
+MultiScores = Callable[[Places, Places], Scores]  # of pairs that are sorted by row
+
+
+@dataclass(frozen=True)
+class BlockSizes:
+    """What is in memory at once."""
+
+    queries: int = 512  # ranked
+    chunk_pairs: int = 1 << 22  # of a query and a chunk, scored
+    fetch: int = 3  # chunks asked for per passage
+
+
+def own_systems(heads: Sequence[Head]) -> list[str]:
+    """The systems of a model with these heads."""
+    both = ["dense+sparse"] if {"dense", "sparse"} <= set(heads) else []
+    return [*heads, *both, *(["all"] if "multi" in heads and len(heads) > 1 else [])]
+
+
+def top_passages(
+    ranker: Ranker, owners: Owners, queries: Places, count: int, fetch: int = BlockSizes.fetch
+) -> Ranked:
+    """The passages with the best chunks: as many as `count`, however the chunks crowd.
+
+    Asks for `fetch` chunks a passage, and for four times as many while there are fewer passages.
+    """
+    passages, size = len(owners.bounds) - 1, len(owners.of)
+    first = depth = min(size, fetch * count)
+    waiting = np.arange(len(queries))
+    parts: list[tuple[Places, Places, Scores]] = []
+    while len(waiting):
+        short = []
+        step = max(1, len(queries) * first // depth)  # no more in memory than the first time
+        for start in range(0, len(waiting), step):
+            block = waiting[start : start + step]
+            hits = ranker.top(queries[block], depth)
+            rows, ranks = np.nonzero(hits.places >= 0)
+            pairs = rows * passages + owners.of[hits.places[rows, ranks]]
+            pairs, best = np.unique(pairs, return_index=True)  # the first is the best
+            scores = hits.scores[rows, ranks][best]
+            rows, places = np.divmod(pairs, passages)
+            enough = np.bincount(rows, minlength=len(block)) >= min(count, passages)
+            enough |= ((hits.places >= 0).sum(1) < depth) | (depth == size)
+            done = enough[rows]
+            parts.append((block[rows[done]], places[done], scores[done]))
+            short.append(block[~enough])
+        waiting, depth = np.concatenate(short), min(size, 4 * depth)
+    rows, places, scores = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return Ranked.of(rows, places, scores, len(queries), count)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Pairs of queries and candidates, sorted by row, and the raw scores of heads for them.
+
+    Of a candidate in chunks there is a score for each, those of pair i from starts[i] on.
+    """
+
+    rows: Places
+    places: Places
+    scores: dict[Head, Scores]
+    starts: Places | None = None
+
+    def total(self, weights: Weights, heads: Iterable[Head] | None = None) -> Scores:
+        """The weighted sum (of some heads) for each pair: the highest that one chunk has."""
+        parts = self.scores if heads is None else {head: self.scores[head] for head in heads}
+        total = weighted_sum(parts, weights)
+        return total if self.starts is None else np.maximum.reduceat(total, self.starts)
+
+
+@dataclass(frozen=True)
+class Scorers:
+    """Every head that queries and passages have; `multi` may be a function of pairs instead.
+
+    With owners the rankers' passages are chunks, and what is given and taken here is passages.
+    """
+
+    queries: int
+    rankers: dict[Head, Ranker]
+    multi: MultiScores | None
+    owners: Owners | None = None
+    streamed: bool = False  # `multi` reads the corpus each time: all pairs at once
+    sizes: BlockSizes = BlockSizes()
+
+    @staticmethod
+    def of(
+        queries: Embeddings,
+        passages: Embeddings,
+        device: torch.device,
+        multi: MultiScores | None = None,
+        owners: Owners | None = None,
+        sizes: BlockSizes | None = None,
+    ) -> "Scorers":
+        """multi stands in for the multi-vectors of passages where these are not kept."""
+        rankers: dict[Head, Ranker] = {}
+        size, streamed = len(passages), multi is not None
+        if queries.dense is not None and passages.dense is not None:
+            rankers["dense"] = DenseRanker(queries.dense, passages.dense, size, device)
+        if queries.sparse is not None and passages.sparse is not None:
+            rankers["sparse"] = SparseRanker(queries.sparse, passages.sparse, size)
+        if multi is None and queries.multi is not None and passages.multi is not None:
+            multi = MultiRanker(queries, passages, size).score
+        if not rankers:
+            raise InputError(
+                "the model has neither a dense nor a sparse head: multi-vectors alone find no "
+                "candidates"
+            )
+        sizes = sizes or BlockSizes()
+        return Scorers(len(queries), rankers, multi, owners, streamed, sizes)
+
+    @property
+    def heads(self) -> tuple[Head, ...]:
+        """In the order of sums."""
+        multi: tuple[Head, ...] = () if self.multi is None else ("multi",)
+        return (*self.rankers, *multi)
+
+    def first_stage(
+        self, protocol: Protocol, advance: Advance, weights: Weights | None = None
+    ) -> dict[str, Ranked]:
+        """The best passages of dense and sparse, and the union of both by the weighted sum.
+
+        No union without weights or with but one of the heads.
+        """
+        count = max(DEPTH, protocol.union, protocol.rerank)
+        blocks: dict[str, list[Ranked]] = {}
+        for first in range(0, self.queries, self.sizes.queries):
+            rows = np.arange(first, min(first + self.sizes.queries, self.queries))
+            best = {head: self._top(ranker, rows, count) for head, ranker in self.rankers.items()}
+            for head, ranked in best.items():
+                blocks.setdefault(head, []).append(cut(ranked, DEPTH))
+            if len(best) > 1 and weights is not None:
+                own, places = unions([cut(ranked, protocol.union) for ranked in best.values()])
+                total = self.totals(rows[own], places, {"": (tuple(best), weights)})[""]
+                ranked = Ranked.of(own, places, total, len(rows), DEPTH)
+                blocks.setdefault("dense+sparse", []).append(ranked)
+            advance(len(rows))
+        return {name: joined(parts) for name, parts in blocks.items()}
+
+    def _top(self, ranker: Ranker, queries: Places, count: int) -> Ranked:
+        if self.owners is None:
+            return ranker.top(queries, count)
+        return top_passages(ranker, self.owners, queries, count, self.sizes.fetch)
+
+    def candidates(self, first_stage: Mapping[str, Ranked], count: int) -> tuple[Places, Places]:
+        """Rows and places of the best of dense, or of sparse in a model without."""
+        return unions([cut(first_stage[next(iter(self.rankers))], count)])
+
+    def score(self, rows: Places, places: Places, heads: Iterable[Head]) -> Parts:
+        """Pairs, sorted by row, with the scores of heads."""
+        starts = None
+        queries, passages = rows, places
+        if self.owners is not None:
+            queries, passages, starts = self.owners.chunks(rows, places)
+        scores: dict[Head, Scores] = {}
+        for head in heads:
+            if head == "multi" and self.multi is not None:
+                scores[head] = self.multi(queries, passages)
+            else:
+                scores[head] = self.rankers[head].score(queries, passages)
+        return Parts(rows, places, scores, starts)
+
+    def totals(
+        self, rows: Places, places: Places, sums: Mapping[str, tuple[Sequence[Head], Weights]]
+    ) -> dict[str, Scores]:
+        """Weighted sums of some heads by name, for pairs sorted by row; see `Parts.total`."""
+        heads = [head for head in self.heads if any(head in of for of, _ in sums.values())]
+        out = {name: np.empty(len(rows), dtype=np.float32) for name in sums}
+        for block in self._blocks(places, heads):
+            parts = self.score(rows[block], places[block], heads)
+            for name, (of, weights) in sums.items():
+                out[name][block] = parts.total(weights, of)
+        return out
+
+    def _blocks(self, places: Places, heads: Sequence[Head]) -> Iterator[slice]:
+        """Pairs in runs of about so many scores as fit in memory."""
+        if self.owners is None or ("multi" in heads and self.streamed):
+            yield slice(0, len(places))
+            return
+        ends = np.cumsum(self.owners.bounds[places + 1] - self.owners.bounds[places])
+        steps = np.flatnonzero(np.diff(ends // self.sizes.chunk_pairs)) + 1
+        edges = [0, *steps.tolist(), len(places)]
+        yield from (slice(a, b) for a, b in pairwise(edges) if a < b)
+
+
+def rank(
+    scorers: Scorers, protocol: Protocol, weights: tuple[Weights, Weights], advance: Advance
+) -> dict[str, Ranked]:
+    """Every system that the heads allow, by name: heads, "dense+sparse" and "all".
+
+    weights are those of dense+sparse and of all. M3 paper, section 4: multi-vector and all re-rank
+    the best `protocol.rerank` of dense (of sparse in a model without), dense+sparse the union of
+    the best `protocol.union` of each. Of candidates in chunks every chunk is scored.
+    """
+    ranked = scorers.first_stage(protocol, advance, weights[0])
+    sums: dict[str, tuple[Sequence[Head], Weights]] = {}
+    if scorers.multi is not None:
+        sums["multi"] = (("multi",), Weights(0, 0, 1))
+        if len(scorers.heads) > 1:
+            sums["all"] = (scorers.heads, weights[1])
+    rows, places = scorers.candidates(ranked, protocol.rerank)
+    for name, total in scorers.totals(rows, places, sums).items():
+        ranked[name] = Ranked.of(rows, places, total, scorers.queries, DEPTH)
+    advance(scorers.queries)
+    return ranked
+
+
+def unions(lists: Iterable[Ranked]) -> tuple[Places, Places]:
+    """Rows and places found by any, once each, sorted."""
+    rows, places = [], []
+    for ranked in lists:
+        hits = np.nonzero(ranked.places >= 0)
+        rows.append(hits[0])
+        places.append(ranked.places[hits])
+    flat = np.concatenate(places)
+    width = int(flat.max(initial=0)) + 1
+    return np.divmod(np.unique(np.concatenate(rows) * width + flat), width)
+
+
+def cut(ranked: Ranked, count: int) -> Ranked:
+    """The first so many ranks."""
+    return Ranked(ranked.places[:, :count], ranked.scores[:, :count])
+
+
+def joined(parts: Sequence[Ranked]) -> Ranked:
+    """Rankings of some queries and of those behind them as one."""
+    width = max(part.places.shape[1] for part in parts)
+    margins = [((0, 0), (0, width - part.places.shape[1])) for part in parts]
+    both = list(zip(parts, margins, strict=True))
+    return Ranked(
+        np.concatenate([np.pad(part.places, m, constant_values=-1) for part, m in both]),
+        np.concatenate([np.pad(part.scores, m, constant_values=-np.inf) for part, m in both]),
+    )
+
+
+def both_ways(
+    left: Embeddings, right: Embeddings, weights: tuple[Weights, Weights]
+) -> dict[str, tuple[Places, Places]]:
+    """The place of the best right side for each left one (n,), and the other way, by system."""
+    to_right, to_left = best_of(left, right, weights), best_of(right, left, weights)
+    return {name: (to_right[name], to_left[name]) for name in to_right}
+
+
+def best_of(
+    queries: Embeddings, others: Embeddings, weights: tuple[Weights, Weights], pairs: int = 1 << 24
+) -> dict[str, Places]:
+    """The best of the others for each query, (n,), by system; about so many pairs at once."""
+    functions = {"dense": dense_scores, "sparse": lexical_scores, "multi": maxsim_scores}
+    best: dict[str, list[Places]] = {}
+    step = max(1, pairs // max(1, len(others)))
+    for first in range(0, len(queries), step):
+        block = queries[first : first + step]
+        parts = {head: functions[head](block, others) for head in queries.heads}
+        systems: dict[str, Scores] = dict(parts.items())
+        for name in own_systems(queries.heads)[len(parts) :]:
+            heads = parts if name == "all" else {h: parts[h] for h in parts if h != "multi"}
+            systems[name] = weighted_sum(heads, weights[name == "all"])
+        for name, scores in systems.items():
+            best.setdefault(name, []).append(scores.argmax(1))
+    return {name: np.concatenate(places) for name, places in best.items()}
