@@ -16,8 +16,8 @@ import numpy as np
 from tercet import bm25
 from tercet.encoder import BUNDLED
 from tercet.errors import TercetError
+from tercet.evaluate.loaders import load
 from tercet.evaluate.measures import measure
-from tercet.evaluate.suites import load
 from tercet.evaluate.tasks import Bitext, Task
 from tercet.evaluate.trec import Run
 from tercet.hybrid import SparseRanker

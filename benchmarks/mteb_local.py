@@ -20,11 +20,11 @@ from mteb.abstasks.retrieval import AbsTaskRetrieval
 from mteb.abstasks.task_metadata import TaskMetadata
 
 from tercet.encoder import Encoder
-from tercet.evaluate.encoding import Cache
-from tercet.evaluate.loaders import beir
-from tercet.evaluate.mteb_model import mteb_model
-from tercet.evaluate.run import EvaluateConfig, Evaluator
+from tercet.evaluate.loaders import load_beir
+from tercet.evaluate.runner import EvaluateConfig, Evaluator
 from tercet.evaluate.tasks import Task
+from tercet.evaluate.vectors import VectorCache
+from tercet.mteb import mteb_model
 
 
 def local_task(task: Task) -> AbsTaskRetrieval:
@@ -71,13 +71,13 @@ def main() -> None:
     rows = []
     print(f"{'task':24}{'':8}{'mteb':>8}{'tercet':>8}{'re-ranking 200':>16}{'s':>7}")
     for folder in args.folders:
-        (task,) = beir.load(folder)
+        (task,) = load_beir(folder)
         size = sum(1 for _ in task.corpus.read())
         ours = {}
         for name, rerank in (("all", size), ("paper", None)):
             config = EvaluateConfig(bm25=False, max_length=args.max_length, rerank=rerank)
-            found, _ = Evaluator(encoder, config, Cache(args.cache, encoder)).retrieval(task)
-            ours[name] = {c: 100 * m["nDCG@10"].mean for c, m in found.found.items()}
+            found, _ = Evaluator(encoder, config, VectorCache(args.cache, encoder)).retrieval(task)
+            ours[name] = {c: 100 * m["nDCG@10"].mean for c, m in found.values.items()}
         for mode in args.modes.split(","):
             model = mteb_model(encoder, mode, max_length=args.max_length)
             start = time.monotonic()

@@ -141,7 +141,7 @@ def commands(place: Environment) -> None:
     check(json.loads(place.run(*made))["rows"] > 0, "no pairs of the documents", None)
     place.run("tercet", "data", "mix", "rows.jsonl=0.5", "pairs.jsonl", "--to", "mixed")
     check(any((place.place / "mixed").glob("*.jsonl*")), "nothing was mixed", None)
-    place.run("python", "-c", "import tercet.evaluate.session, tercet.evaluate.doctor")
+    place.run("python", "-c", "import tercet.evaluate.runner, tercet.evaluate.doctor")
 
 
 if __name__ == "__main__":

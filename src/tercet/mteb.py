@@ -3,7 +3,7 @@
 Dense is an encoder, good for every kind of task. Multi-vectors, sparse weights and the weighted sum
 of all are search models, good for retrieval and re-ranking: mteb hands them a corpus and queries,
 and scores are computed here, as everywhere in Tercet, over the whole corpus. A passage is title,
-newline, text (method.md, scores). Knows nothing of tasks or measures.
+newline, text (docs/method.md, scores). Knows nothing of tasks or measures.
 """
 
 import re
@@ -24,7 +24,7 @@ from tercet.errors import InputError, MissingExtraError
 from tercet.evaluate.loaders import passage_text
 from tercet.evaluate.tasks import Protocol
 from tercet.hybrid import Ranked
-from tercet.scores import Scores, dense_scores, lexical_scores, maxsim_scores, weighted_sum
+from tercet.scores import Places, Scores, dense_scores, lexical_scores, maxsim_scores, weighted_sum
 
 if TYPE_CHECKING:
     from mteb.models.model_meta import ModelMeta
@@ -36,38 +36,43 @@ Vectors = npt.NDArray[np.float32]
 Results = dict[str, dict[str, float]]  # query id -> passage id -> score
 
 
-class MtebDense:
-    """Dense vectors for mteb's encoder tasks: retrieval, classification, clustering, pairs."""
+class MtebModel:
+    """What both kinds of model have: an encoder, lengths in tokens, and what mteb calls meta."""
 
     def __init__(
         self,
         encoder: Encoder,
+        mode: Mode,
         *,
         name: str | None = None,
         max_length: int = MAX_LENGTH,
         query_length: int = QUERY_TOKENS,
     ) -> None:
-        """Lengths in tokens; name as `organisation/model`, by default from where it was loaded."""
+        """name as `organisation/model`, by default from where the model was loaded."""
         self.encoder, self.max_length, self.query_length = encoder, max_length, query_length
-        self._name = name
+        self._mode, self._name = mode, name
 
     @cached_property
     def mteb_model_meta(self) -> "ModelMeta":
         """What mteb wants to know; mteb may set it."""
         lengths = (self.max_length, self.query_length)
-        return model_meta(self.encoder, "dense", self._name, *lengths)
+        return model_meta(self.encoder, self._mode, self._name, *lengths)
+
+
+class MtebDense(MtebModel):
+    """Dense vectors for mteb's encoder tasks: retrieval, classification, clustering, pairs."""
+
+    def __init__(self, encoder: Encoder, **options: Any) -> None:
+        """options are those of `MtebModel`."""
+        super().__init__(encoder, "dense", **options)
 
     def encode(
         self,
         inputs: Iterable[Batch],
         *,
-        task_metadata: Any = None,
-        hf_split: str = "",
-        hf_subset: str = "",
         prompt_type: Any = None,
-        batch_size: int | None = None,
-        show_progress_bar: bool = False,
         precision: str | None = None,
+        **unused: Any,
     ) -> Vectors:
         """(B, D) unit rows of the texts of all batches.
 
@@ -88,16 +93,16 @@ class MtebDense:
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> Tensor:
         """Cosines of all pairs, which are inner products of unit rows."""
-        one, other = (np.atleast_2d(some) for some in (embeddings1, embeddings2))
+        one, other = (np.atleast_2d(side) for side in (embeddings1, embeddings2))
         return torch.from_numpy(dense_scores(Embeddings(dense=one), Embeddings(dense=other)))
 
     def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> Tensor:
         """Cosines of row i and row i."""
-        one, other = (np.atleast_2d(some) for some in (embeddings1, embeddings2))
+        one, other = (np.atleast_2d(side) for side in (embeddings1, embeddings2))
         return torch.from_numpy(np.einsum("nd,nd->n", one, other))
 
 
-class MtebSearch:
+class MtebSearch(MtebModel):
     """Multi-vectors (MaxSim), sparse weights or the weighted sum of all for mteb's retrieval."""
 
     def __init__(
@@ -105,35 +110,20 @@ class MtebSearch:
         encoder: Encoder,
         mode: Mode = "multi",
         *,
-        name: str | None = None,
-        max_length: int = MAX_LENGTH,
-        query_length: int = QUERY_TOKENS,
         weights: Weights | None = None,
+        block: int = 4096,
+        **options: Any,
     ) -> None:
-        """weights are those of `hybrid`, by default the model's own. Lengths in tokens."""
-        self.encoder, self.max_length, self.query_length = encoder, max_length, query_length
-        self.weights = weights or encoder.weights
+        """weights are those of `hybrid`, by default the model's own; `block` passages are encoded
+        and scored at once; options are those of `MtebModel`.
+        """
+        super().__init__(encoder, mode, **options)
+        self.weights, self.block = weights or encoder.weights, block
         self.heads: tuple[Head, ...] = HEADS if mode == "hybrid" else (mode,)
         encoder.model.check(self.heads)
-        self._mode, self._name = mode, name
         self._corpus: Any = None
 
-    @cached_property
-    def mteb_model_meta(self) -> "ModelMeta":
-        """What mteb wants to know; mteb may set it."""
-        lengths = (self.max_length, self.query_length)
-        return model_meta(self.encoder, self._mode, self._name, *lengths)
-
-    def index(
-        self,
-        corpus: Any,
-        *,
-        task_metadata: Any = None,
-        hf_split: str = "",
-        hf_subset: str = "",
-        encode_kwargs: Any = None,
-        num_proc: int | None = None,
-    ) -> None:
+    def index(self, corpus: Any, **unused: Any) -> None:
         """Takes the corpus, rows of id, title and text; it is encoded when it is searched."""
         self._corpus = corpus
 
@@ -141,13 +131,9 @@ class MtebSearch:
         self,
         queries: Any,
         *,
-        task_metadata: Any = None,
-        hf_split: str = "",
-        hf_subset: str = "",
         top_k: int,
-        encode_kwargs: Any = None,
         top_ranked: Mapping[str, Sequence[str]] | None = None,
-        num_proc: int | None = None,
+        **unused: Any,
     ) -> Results:
         """The best top_k passages of each query; with top_ranked, of those candidates alone.
 
@@ -156,36 +142,56 @@ class MtebSearch:
         if self._corpus is None:
             raise InputError("there is nothing to search: call index first")
         names = [str(row["id"]) for row in queries]
-        texts = [query_text(row) for row in queries]
         asked = self.encoder.encode(
-            texts, heads=self.heads, max_length=self.query_length, role="query"
+            [query_text(row) for row in queries],
+            heads=self.heads,
+            max_length=self.query_length,
+            role="query",
         )
         ids = [str(row["id"]) for row in self._corpus]
-        place = {identifier: at for at, identifier in enumerate(ids)}
-        wanted = None
+        candidates = None
         if top_ranked is not None:
-            wanted = [
-                sorted(place[i] for i in top_ranked.get(name, ()) if i in place) for name in names
-            ]
-        best = Ranked.of(*_nothing(), len(names), top_k)
+            place = {identifier: number for number, identifier in enumerate(ids)}
+            candidates = np.zeros((len(names), len(ids)), dtype=np.bool_)
+            for row, name in enumerate(names):
+                candidates[row, [place[i] for i in top_ranked.get(name, ()) if i in place]] = True
+        best = Ranked(np.zeros((len(names), 0), np.int64), np.zeros((len(names), 0), np.float32))
         first = 0
         passages = (passage_text(row.get("title") or "", row["text"]) for row in self._corpus)
         for part in self.encoder.stream(
-            passages, shard=CHUNK, heads=self.heads, max_length=self.max_length
+            passages, shard=self.block, heads=self.heads, max_length=self.max_length
         ):
-            best = _merged(best, self._scores(asked, part), first, top_k, wanted)
+            chosen = None if candidates is None else candidates[:, first : first + len(part)]
+            best = _merged(best, self._scores(asked, part), first, top_k, chosen)
             first += len(part)
         self._corpus = None
-        out: Results = {}
-        for name, places, scores in zip(names, best.places, best.scores, strict=True):
-            found = [(at, score) for at, score in zip(places, scores, strict=True) if at >= 0]
-            out[name] = {ids[at]: float(score) for at, score in found}
-        return out
+        return {
+            name: {ids[p]: float(s) for p, s in zip(places, scores, strict=True) if p >= 0}
+            for name, places, scores in zip(names, best.places, best.scores, strict=True)
+        }
 
     def _scores(self, queries: Embeddings, passages: Embeddings) -> Scores:
         functions = {"dense": dense_scores, "sparse": lexical_scores, "multi": maxsim_scores}
         parts = {head: functions[head](queries, passages) for head in self.heads}
         return weighted_sum(parts, self.weights) if len(parts) > 1 else parts[self.heads[0]]
+
+
+def _merged(
+    best: Ranked, scores: Scores, first: int, count: int, chosen: npt.NDArray[np.bool_] | None
+) -> Ranked:
+    """The best so far and the scores (Q, P) of passages from `first` on, as one.
+
+    chosen: (Q, P), which passages count for each query; None: all.
+    """
+    if chosen is None:
+        size = min(count, scores.shape[1])
+        top: Places = np.argpartition(-scores, size - 1, axis=1)[:, :size]
+        rows, places = np.repeat(np.arange(len(scores)), size), top.ravel()
+    else:
+        rows, places = np.nonzero(chosen)
+    both = zip(best.pairs(), (rows, places + first, scores[rows, places]), strict=True)
+    rows, places, values = (np.concatenate(pair) for pair in both)
+    return Ranked.of(rows, places, values, len(scores), count)
 
 
 def mteb_model(
@@ -205,16 +211,12 @@ def mteb_model(
     """
     if mode not in MODES:
         raise InputError(f"unknown mode {mode!r}: choose from {', '.join(MODES)}")
-    encoder = source
     if not isinstance(source, Encoder):
-        encoder = Encoder.load(source, device=device, revision=revision)
-    assert isinstance(encoder, Encoder)
-    options: dict[str, Any] = {"max_length": max_length, "query_length": query_length}
-    model: MtebDense | MtebSearch
-    if mode == "dense":
-        model = MtebDense(encoder, name=name, **options)
-    else:
-        model = MtebSearch(encoder, mode, name=name, **options)
+        source = Encoder.load(source, device=device, revision=revision)
+    options: dict[str, Any] = {
+        "name": name, "max_length": max_length, "query_length": query_length
+    }  # fmt: skip
+    model = MtebDense(source, **options) if mode == "dense" else MtebSearch(source, mode, **options)
     _ = model.mteb_model_meta  # so that an mteb that is missing is told now
     return model
 
@@ -290,36 +292,6 @@ def query_text(row: Mapping[str, Any]) -> str:
     if not isinstance(text, str):
         raise InputError(f"query {row['id']!r} is a {type(text).__name__}: only texts are searched")
     return f"{text} {row['instruction']}" if row.get("instruction") else text
-
-
-def _nothing() -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Scores]:
-    return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32)
-
-
-def _merged(
-    best: Ranked, scores: Scores, first: int, count: int, wanted: list[list[int]] | None
-) -> Ranked:
-    """The best so far and the scores (Q, P) of passages from `first` on, as one.
-
-    wanted: the places in the corpus that count for each query; None: all.
-    """
-    queries, passages = scores.shape
-    if wanted is None:
-        kept = min(count, passages)
-        at = np.argpartition(-scores, kept - 1, axis=1)[:, :kept]
-        rows, places = np.repeat(np.arange(queries), kept), at.ravel()
-    else:
-        here = [[at - first for at in some if 0 <= at - first < passages] for some in wanted]
-        rows = np.repeat(np.arange(queries), [len(some) for some in here])
-        places = np.array([at for some in here for at in some], dtype=np.int64)
-    old = np.nonzero(best.places >= 0)
-    return Ranked.of(
-        np.concatenate((old[0], rows)),
-        np.concatenate((best.places[old], places + first)),
-        np.concatenate((best.scores[old], scores[rows, places])),
-        queries,
-        count,
-    )
 
 
 def _name(source: str | None) -> str:

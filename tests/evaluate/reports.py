@@ -8,7 +8,7 @@ import numpy as np
 
 from tercet.evaluate.measures import ACCURACY, Values
 from tercet.evaluate.results import TaskResult, report
-from tercet.evaluate.run import EvaluateConfig
+from tercet.evaluate.runner import EvaluateConfig
 
 OWN = ("dense", "sparse", "multi", "dense+sparse", "all")
 BASELINES = ("BM25", "BM25 pieces")
@@ -77,7 +77,7 @@ def result(
         passages=1000 * queries + 234,
         queries=queries + skipped,
         max_length=length,
-        found=found,
+        values=found,
         **given | fields,
     )
 

@@ -13,14 +13,12 @@ from tercet.config import HEADS, Head, Weights
 from tercet.documents.chunks import SPECIAL, Chunker
 from tercet.encoder import Encoder
 from tercet.errors import InputError
-from tercet.evaluate import columns
-from tercet.evaluate.chunked import Cut, chunking_of, cut_corpus
-from tercet.evaluate.columns import Owners
-from tercet.evaluate.encoding import Cache, digest_of
-from tercet.evaluate.loaders.passages import passage_text
-from tercet.evaluate.run import EvaluateConfig, Evaluator
+from tercet.evaluate.loaders import passage_text
+from tercet.evaluate.runner import EvaluateConfig, Evaluator
+from tercet.evaluate.systems import BlockSizes, top_passages
 from tercet.evaluate.tasks import Corpus, Protocol, Task
 from tercet.evaluate.trec import Run
+from tercet.evaluate.vectors import Cut, Digest, Owners, VectorCache, chunking_of, cut_corpus
 from tercet.hybrid import Ranked
 from tercet.records import Document
 from tercet.scores import Places, Scores, dense_scores, lexical_scores, maxsim_scores, weighted_sum
@@ -70,20 +68,14 @@ def encoder(tiny_checkpoint: Path) -> Encoder:
     return Encoder.load(tiny_checkpoint, dtype="float32", device="cpu")
 
 
-@pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Blocks of few queries and few scores."""
-    monkeypatch.setattr(columns, "QUERIES", 4)
-    monkeypatch.setattr(columns, "SCORED", 50)
-
-
 def evaluator(encoder: Encoder, folder: Path, **settings: Any) -> Evaluator:
     given: dict[str, Any] = {"chunk": CHUNK, "bm25": False} | settings
-    return Evaluator(encoder, EvaluateConfig(**given), Cache(folder, encoder))
+    few = BlockSizes(queries=4, chunk_pairs=50)
+    return Evaluator(encoder, EvaluateConfig(**given), VectorCache(folder, encoder), sizes=few)
 
 
 def cut(encoder: Encoder, folder: Path, corpus: Corpus, chunk: int = CHUNK) -> Cut:
-    digest = digest_of(text for _, text in corpus.read())
+    digest = Digest(text for _, text in corpus.read())
     return cut_corpus(corpus, digest, encoder, chunking_of(chunk), folder, lambda more: None)
 
 
@@ -117,7 +109,7 @@ def same(one: dict[str, Run], other: dict[str, Run], atol: float = 2e-5) -> None
 
 @pytest.mark.parametrize("multi_gb", [8.0, 0.0])
 def test_a_document_counts_as_its_best_chunk(
-    encoder: Encoder, tmp_path: Path, small: None, multi_gb: float
+    encoder: Encoder, tmp_path: Path, multi_gb: float
 ) -> None:
     task = task_of(documents())
     chunks = list(cut(encoder, tmp_path, task.corpus).corpus.read())
@@ -174,15 +166,13 @@ def test_an_answer_at_the_end_is_found_by_its_chunk_alone(encoder: Encoder, tmp_
     assert whole.cut["passages"] == pytest.approx(1 / len(rows))
     assert found.cut["passages"] == 0
     for column in ("sparse", "dense+sparse"):  # what MaxSim thinks of a random model is chance
-        assert whole.found[column]["Success@1"].mean == 0, column
-        assert found.found[column]["Success@1"].mean == 1, column
+        assert whole.values[column]["Success@1"].mean == 0, column
+        assert found.values[column]["Success@1"].mean == 1, column
     assert set(runs["dense"].of_query(0)[0]) == {key for key, _, _ in rows}  # once each
     assert len(runs["dense"].of_query(0)[0]) == len(rows)
 
 
-def test_the_order_of_documents_changes_nothing(
-    encoder: Encoder, tmp_path: Path, small: None
-) -> None:
+def test_the_order_of_documents_changes_nothing(encoder: Encoder, tmp_path: Path) -> None:
     rows = documents()
     order = np.random.default_rng(3).permutation(DOCUMENTS).tolist()
     one, other = task_of(rows), task_of([rows[at] for at in order])
@@ -213,7 +203,7 @@ def test_tuned_weights_are_those_of_best_chunks(encoder: Encoder, tmp_path: Path
     assert tuned.after > tuned.before
     for weights, value in ((encoder.weights, tuned.before), (tuned.weights, tuned.after)):
         result, _ = evaluator(encoder, tmp_path, weights=weights).retrieval(task)
-        assert result.found["all"]["nDCG@10"].mean == pytest.approx(value, abs=1e-6)
+        assert result.values["all"]["nDCG@10"].mean == pytest.approx(value, abs=1e-6)
     assert tuned != evaluator(encoder, tmp_path, chunk=0).tune([task])
 
 
@@ -242,8 +232,7 @@ class Table:
         return self.scores[queries, places]
 
 
-def test_chunks_of_long_documents_crowd_nothing_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(columns, "FETCH", 1)
+def test_chunks_of_long_documents_crowd_nothing_out() -> None:
     draw = np.random.default_rng(5)
     asked = 0
     for _ in range(60):
@@ -254,7 +243,7 @@ def test_chunks_of_long_documents_crowd_nothing_out(monkeypatch: pytest.MonkeyPa
         scores += np.where(np.repeat(sizes, sizes) == 60, 5, 0).astype(np.float32)
         table, count = Table(scores), int(draw.integers(1, 12))
         queries = draw.choice(6, 4, replace=False)
-        found = owners.top(table, queries, count)
+        found = top_passages(table, owners, queries, count, fetch=1)
         best = np.maximum.reduceat(scores, owners.bounds[:-1], axis=1)[queries]
         rows, places = np.nonzero(best > 0)
         wanted = Ranked.of(rows, places, best[rows, places], 4, count)

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tercet import mteb as module
 from tercet.checkpoint import read_checkpoint
 from tercet.config import Mode, Weights
 from tercet.encoder import Encoder
 from tercet.errors import InputError, MissingExtraError
-from tercet.evaluate import mteb_model as module
-from tercet.evaluate.mteb_model import MtebDense, MtebSearch, mteb_model
+from tercet.mteb import MtebDense, MtebSearch, mteb_model
 from tercet.scores import dense_scores, lexical_scores, maxsim_scores, weighted_sum
 
 WORDS = "river mountain city water light history music science people world language".split()
@@ -87,12 +87,9 @@ def test_dense_follows_roles_and_titles(encoder: Encoder) -> None:
 
 
 @pytest.mark.parametrize("mode", ["sparse", "multi", "hybrid"])
-def test_search_ranks_the_whole_corpus(
-    encoder: Encoder, mode: Mode, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "CHUNK", 16)  # three parts
+def test_search_ranks_the_whole_corpus(encoder: Encoder, mode: Mode) -> None:
     scores = expected(encoder, mode)
-    model = MtebSearch(encoder, mode)
+    model = MtebSearch(encoder, mode, block=16)  # three parts
     model.index(CORPUS)
     found = model.search(QUERIES, top_k=9)
     for row, query in enumerate(QUERIES):
@@ -103,12 +100,9 @@ def test_search_ranks_the_whole_corpus(
         model.search(QUERIES, top_k=9)
 
 
-def test_only_candidates_are_ranked_where_they_are_given(
-    encoder: Encoder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "CHUNK", 16)
+def test_only_candidates_are_ranked_where_they_are_given(encoder: Encoder) -> None:
     scores = expected(encoder, "multi")
-    model = MtebSearch(encoder, "multi")
+    model = MtebSearch(encoder, "multi", block=16)
     model.index(CORPUS)
     candidates = {"q0": ["p30", "p2", "p17"], "q1": ["p5", "unknown"]}
     found = model.search(QUERIES, top_k=2, top_ranked=candidates)

@@ -18,8 +18,7 @@ from tercet.evaluate.page import page, rivals
 from tercet.evaluate.page.figures import Grid, best, labels, looks, meaning
 from tercet.evaluate.page.markup import EMPTY, el
 from tercet.evaluate.page.plots import against, bars, fitted, spread, ticks
-from tercet.evaluate.results import place_of
-from tercet.evaluate.table import percent, reading
+from tercet.evaluate.results import percent, reading, section_of
 from tests.evaluate.reports import (
     ALL,
     HOSTILE,
@@ -175,8 +174,8 @@ def test_every_figure_is_in_its_table(name: str) -> None:
     checked = 0
     for average in report["averages"]:
         suite = average["suite"]
-        tasks = [t for t in report["tasks"] if place_of(t) == place_of(average)]
-        places = {place_of(t) for t in report["tasks"] if t["suite"] == suite}
+        tasks = [t for t in report["tasks"] if section_of(t) == section_of(average)]
+        places = {section_of(t) for t in report["tasks"] if t["suite"] == suite}
         swept = len(places) > 1
         if swept:
             by = ", whole and by best passage" if suite in WITH_WHOLE else " by length"

@@ -12,11 +12,10 @@ from tercet import bm25
 from tercet.config import HEADS, Head, Weights
 from tercet.encoder import Encoder
 from tercet.errors import InputError, ModelError
-from tercet.evaluate import encoding
-from tercet.evaluate.encoding import Cache, Settings, digest_of
-from tercet.evaluate.run import EvaluateConfig, Evaluator
+from tercet.evaluate.runner import EvaluateConfig, Evaluator
 from tercet.evaluate.tasks import PAPER, Bitext, Corpus, Protocol, Task
 from tercet.evaluate.trec import Run
+from tercet.evaluate.vectors import Digest, EncodeOptions, VectorCache
 from tercet.scores import dense_scores, lexical_scores, maxsim_scores, weighted_sum
 from tests.conftest import WORDS
 
@@ -49,13 +48,8 @@ def encoder(tiny_checkpoint: Path) -> Encoder:
     return Encoder.load(tiny_checkpoint, dtype="float32", device="cpu")
 
 
-@pytest.fixture
-def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encoding, "TEXTS", 17)
-
-
 def evaluator(encoder: Encoder, folder: Path, config: EvaluateConfig | None = None) -> Evaluator:
-    return Evaluator(encoder, config or EvaluateConfig(), Cache(folder, encoder))
+    return Evaluator(encoder, config or EvaluateConfig(), VectorCache(folder, encoder, block=17))
 
 
 def wanted(encoder: Encoder, task: Task, weights: Weights) -> dict[str, np.ndarray]:
@@ -83,17 +77,17 @@ def check(runs: dict[str, Run], scores: dict[str, np.ndarray], ids: list[str]) -
 
 
 def test_columns_rank_all_passages_where_the_depths_allow(
-    encoder: Encoder, task: Task, tmp_path: Path, small_blocks: None
+    encoder: Encoder, task: Task, tmp_path: Path
 ) -> None:
     result, runs = evaluator(encoder, tmp_path).retrieval(task)
     ids = [identifier for identifier, _ in task.corpus.read()]
     check(runs, wanted(encoder, task, encoder.weights), ids)
     assert len(runs["multi"].of_query(0)[0]) == PASSAGES
-    assert set(result.found) == {*runs} == {*wanted(encoder, task, encoder.weights)} | {
+    assert set(result.values) == {*runs} == {*wanted(encoder, task, encoder.weights)} | {
         "BM25", "BM25 pieces"}  # fmt: skip
     assert result.weights["from"] == "the model"
     assert result.weights["three"] == (1.0, 0.5, 0.8)
-    assert 0 < result.found["all"]["nDCG@10"].mean < 1
+    assert 0 < result.values["all"]["nDCG@10"].mean < 1
 
 
 def test_multi_ranks_the_candidates_of_dense_alone(
@@ -110,7 +104,7 @@ def test_multi_ranks_the_candidates_of_dense_alone(
 
 
 def test_multi_vectors_that_are_not_kept_score_the_same(
-    encoder: Encoder, task: Task, tmp_path: Path, small_blocks: None
+    encoder: Encoder, task: Task, tmp_path: Path
 ) -> None:
     kept, ranks = evaluator(encoder, tmp_path / "a", EvaluateConfig(rerank=20)).retrieval(task)
     config = EvaluateConfig(rerank=20, multi_gb=0)
@@ -131,7 +125,6 @@ def test_a_second_run_encodes_nothing(
     task: Task,
     tmp_path: Path,
     multi_gb: float,
-    small_blocks: None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     config = EvaluateConfig(multi_gb=multi_gb)
@@ -172,10 +165,10 @@ def test_a_corpus_that_bm25_has_no_memory_for_is_refused_before_it_is_encoded(
 
 
 def test_a_killed_run_goes_on_and_a_damaged_block_is_made_again(
-    encoder: Encoder, tmp_path: Path, small_blocks: None, monkeypatch: pytest.MonkeyPatch
+    encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    passages, settings = texts(50, 3, 20), Settings(("dense",))
-    cache, digest = Cache(tmp_path, encoder), digest_of(passages)
+    passages, settings = texts(50, 3, 20), EncodeOptions(("dense",))
+    cache, digest = VectorCache(tmp_path, encoder, block=17), Digest(passages)
     asked: list[int] = []
     fatal = {passages[20]}
     real: Callable[..., object] = Encoder.encode
@@ -205,26 +198,26 @@ def test_a_killed_run_goes_on_and_a_damaged_block_is_made_again(
 def test_a_second_process_may_be_quicker(
     encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    passages, settings = texts(9, 3, 20), Settings(("dense",))
-    digest, real = digest_of(passages), Cache.once
-    other = Cache(tmp_path, encoder)
+    passages, settings = texts(9, 3, 20), EncodeOptions(("dense",))
+    digest, real = Digest(passages), VectorCache.once
+    other = VectorCache(tmp_path, encoder)
 
-    def once(self: Cache, *arguments: Any) -> Any:
-        monkeypatch.setattr(Cache, "once", real)
+    def once(self: VectorCache, *arguments: Any) -> Any:
+        monkeypatch.setattr(VectorCache, "once", real)
         other.encode(passages, digest, settings, lambda more: None)
         return real(self, *arguments)
 
-    monkeypatch.setattr(Cache, "once", once)
-    found = Cache(tmp_path, encoder).encode(passages, digest, settings, lambda more: None)
+    monkeypatch.setattr(VectorCache, "once", once)
+    found = VectorCache(tmp_path, encoder).encode(passages, digest, settings, lambda more: None)
     assert len(found) == 9
 
 
 def test_what_decides_vectors_decides_the_cache(encoder: Encoder, tmp_path: Path) -> None:
-    cache, settings = Cache(tmp_path, encoder), Settings(("dense",))
+    cache, settings = VectorCache(tmp_path, encoder), EncodeOptions(("dense",))
     changes = ({"max_length": 9}, {"role": "query"}, {"mcls": 4}, {"heads": ("sparse",)})
-    both, others = digest_of(["a", "b"]), (["a"], ["ab"], ["b", "a"], ["a", "b", ""])
+    both, others = Digest(["a", "b"]), (["a"], ["ab"], ["b", "a"], ["a", "b", ""])
     keys = {cache.key(both, replace(settings, **change)) for change in ({}, *changes)}
-    keys |= {cache.key(digest_of(some), settings) for some in others}
+    keys |= {cache.key(Digest(some), settings) for some in others}
     assert len(keys) == 1 + len(changes) + 4
 
 
@@ -264,7 +257,7 @@ def test_tuned_weights_are_no_worse_on_dev_and_measured_the_same(
     for weights, value in ((encoder.weights, tuned.before), (tuned.weights, tuned.after)):
         config = EvaluateConfig(weights=weights, bm25=False)
         result, _ = evaluator(encoder, tmp_path, config).retrieval(task)
-        assert result.found["all"]["nDCG@10"].mean == pytest.approx(value, abs=1e-6)
+        assert result.values["all"]["nDCG@10"].mean == pytest.approx(value, abs=1e-6)
     with pytest.raises(InputError, match="has no judgements"):
         evaluator(encoder, tmp_path).tune([replace(task, qrels={})])
 
@@ -304,7 +297,7 @@ def test_some_heads_alone(encoder: Encoder, task: Task, tmp_path: Path) -> None:
     for heads, names in cases:
         config = EvaluateConfig(heads=heads, bm25=False)
         result, _ = evaluator(encoder, tmp_path, config).retrieval(task)
-        assert set(result.found) == names
+        assert set(result.values) == names
     with pytest.raises(InputError, match="multi alone finds no candidates"):
         config = EvaluateConfig(heads=("multi",), bm25=False)
         evaluator(encoder, tmp_path, config).retrieval(task)

@@ -15,11 +15,11 @@ from tercet.collection import Collection
 from tercet.config import Weights
 from tercet.encoder import Encoder
 from tercet.errors import InputError, ModelError
-from tercet.evaluate.keeping import keep_weights
-from tercet.evaluate.run import EvaluateConfig
-from tercet.evaluate.session import Wanted, evaluate
-from tercet.evaluate.table import text
+from tercet.evaluate.results import text
+from tercet.evaluate.runner import EvaluateConfig, evaluate
+from tercet.evaluate.runner import EvaluatePlan as Plan
 from tercet.evaluate.trec import read_qrels, read_run
+from tercet.evaluate.tuning import keep_weights
 from tercet.records import Document
 from tests.evaluate.test_loaders import NQ, lines, miracl_files, mkqa_rows, packed, written
 from tests.evaluate.test_run import texts
@@ -66,7 +66,7 @@ def encoder(tiny_checkpoint: Path) -> Encoder:
 
 def test_an_evaluation_and_all_it_writes(encoder: Encoder, sets: Path, tmp_path: Path) -> None:
     told: list[str] = []
-    wanted = Wanted((f"beir:{sets}",), to=tmp_path / "to", cache=tmp_path / "cache")
+    wanted = Plan((f"beir:{sets}",), to=tmp_path / "to", cache=tmp_path / "cache")
     made = evaluate(encoder, wanted, told=lambda result: told.append(result.name))
     assert told == ["beir/one-en", "beir/two-de"]
     assert json.loads((tmp_path / "to/report.json").read_text()) == json.loads(json.dumps(made))
@@ -88,7 +88,7 @@ def test_an_evaluation_and_all_it_writes(encoder: Encoder, sets: Path, tmp_path:
 
     # a run that was written is an outside run like any other, without a model
     outside = {"theirs": tmp_path / "to/runs/all"}
-    alone = evaluate(None, Wanted((f"beir:{sets}",), outside=outside))
+    alone = evaluate(None, Plan((f"beir:{sets}",), outside=outside))
     assert alone["columns"] == ["BM25", "theirs"]
     assert alone["model"] is None
     for task, other in zip(made["tasks"], alone["tasks"], strict=True):
@@ -101,7 +101,7 @@ def test_published_benchmarks_from_copies(encoder: Encoder, tmp_path: Path) -> N
     copy = written(tmp_path / "copy", {**judged, **docs})
     written(copy, {"nq/corpus.jsonl.gz": packed(NQ), "mkqa.jsonl": lines(mkqa_rows())})
     suites = ("miracl:sw", "mkqa:de,ja")
-    made = evaluate(encoder, Wanted(suites, local=copy, cache=tmp_path / "cache"))
+    made = evaluate(encoder, Plan(suites, local=copy, cache=tmp_path / "cache"))
     assert [task["name"] for task in made["tasks"]] == ["miracl/sw", "mkqa/de", "mkqa/ja"]
     first, second, _ = made["tasks"]
     assert set(first["figures"]["all"]) == {"nDCG@10", "Recall@100"}
@@ -118,7 +118,7 @@ def test_published_benchmarks_from_copies(encoder: Encoder, tmp_path: Path) -> N
 
 
 def test_lengths_make_a_curve(encoder: Encoder, sets: Path, tmp_path: Path) -> None:
-    wanted = Wanted(
+    wanted = Plan(
         (f"beir:{sets / 'one-en'}",), lengths=(6, 64, 64), to=tmp_path / "to", cache=tmp_path / "c"
     )
     made = evaluate(encoder, wanted)
@@ -132,7 +132,7 @@ def test_whole_and_best_passages_stand_side_by_side(
     encoder: Encoder, long: Path, tmp_path: Path
 ) -> None:
     to = tmp_path / "to"
-    wanted = Wanted((f"beir:{long}",), chunks=(24, 0), to=to, cache=tmp_path / "cache")
+    wanted = Plan((f"beir:{long}",), chunks=(24, 0), to=to, cache=tmp_path / "cache")
     told: list[int] = []
     made = evaluate(encoder, wanted, told=lambda result: told.append(result.chunk))
     assert told == [0, 24]
@@ -159,10 +159,10 @@ def test_whole_and_best_passages_stand_side_by_side(
             assert set(found) <= ids
 
     # lengths are of whole passages; chunks alone are named as any run is
-    several = Wanted(wanted.suites, lengths=(64, 128), chunks=(0, 24), cache=wanted.cache)
+    several = Plan(wanted.suites, lengths=(64, 128), chunks=(0, 24), cache=wanted.cache)
     places = [(task["max_length"], task["chunk"]) for task in evaluate(encoder, several)["tasks"]]
     assert places == [(64, 0), (128, 0), (24, 24)]
-    alone = evaluate(encoder, Wanted(wanted.suites, chunks=(24,), to=to, cache=wanted.cache))
+    alone = evaluate(encoder, Plan(wanted.suites, chunks=(24,), to=to, cache=wanted.cache))
     assert [task["figures"] for task in alone["tasks"]] == [best["figures"]]
     assert (alone["settings"]["chunk"], alone["settings"]["max_length"]) == (24, None)
 
@@ -172,15 +172,15 @@ def test_weights_are_tuned_on_chunks(
 ) -> None:
     one, dev = f"beir:{long}", f"beir:{sets / 'two-de'}"
     cache = tmp_path / "cache"
-    made = evaluate(encoder, Wanted((one,), tune=(dev,), chunks=(16,), cache=cache))
+    made = evaluate(encoder, Plan((one,), tune=(dev,), chunks=(16,), cache=cache))
     assert made["tasks"][0]["chunk"] == 16
     tuned = made["settings"]["tuned"]
-    whole = evaluate(encoder, Wanted((one,), tune=(dev,), cache=cache))["settings"]["tuned"]
+    whole = evaluate(encoder, Plan((one,), tune=(dev,), cache=cache))["settings"]["tuned"]
     assert tuned["before"] != whole["before"]
     # what tuning says of the dev suite is what is measured there
     again = evaluate(
         encoder,
-        Wanted((dev,), chunks=(16,), cache=cache),
+        Plan((dev,), chunks=(16,), cache=cache),
         EvaluateConfig(weights=Weights(*tuned["weights"])),
     )
     measured = again["tasks"][0]["figures"]["all"]["nDCG@10"]
@@ -231,26 +231,35 @@ def test_what_cannot_be_evaluated_is_said(encoder: Encoder, sets: Path, tmp_path
     pairs.write_text('{"src": "the river", "en": "water"}\n')
     (tmp_path / "good.trec").write_text("q0 Q0 d1 1 2.5 x\n")
     (tmp_path / "bad.trec").write_text("q0 Q0 d1 1 nan x\n")
-    cases: list[tuple[Wanted, str]] = [
-        (Wanted(("nothing",)), "no suite"),
-        (Wanted((one,), tune=(one,)), "weights are to be tuned on"),
-        (Wanted((one,), tune=(f"beir:{tmp_path / 'one-en'}",)), "tune on a dev split"),
-        (Wanted((one,), against="nobody"), "no column 'nobody'"),
-        (Wanted((one, one)), "two tasks are named beir/one-en"),
-        (Wanted((one,), tune=(one,), lengths=(8, 16)), "at one maximum length"),
-        (Wanted((one,), tune=(one,), chunks=(0, 16)), "by one size of chunks"),
-        (Wanted((one,), lengths=(8, 16), chunks=(16,)), "a maximum length is of whole passages"),
-        (Wanted((one,), chunks=(0, 5)), "chunk is 5 tokens"),
-        (Wanted((one,), chunks=(0, 511)), "reads 510"),
-        (Wanted((f"bitext:{pairs}",), chunks=(16,)), "translations are not cut"),
-        (Wanted((one,), outside={"dense": tmp_path / "good.trec"}), "run cannot be named .dense"),
-        (Wanted((one,), outside={"x": tmp_path / "empty"}), "holds no run"),
-        (Wanted((one,), outside={"x": tmp_path / "bad.trec"}), r"bad\.trec:1"),
-        (Wanted((f"beir:{sets}",), outside={"x": tmp_path / "bad.trec"}), "one run, but there are"),
+    cases: list[tuple[Plan, str]] = [
+        (Plan(("nothing",)), "no suite"),
+        (Plan((one,), tune=(one,)), "weights are to be tuned on"),
+        (Plan((one,), tune=(f"beir:{tmp_path / 'one-en'}",)), "tune on a dev split"),
+        (Plan((one,), against="nobody"), "no column 'nobody'"),
+        (Plan((one, one)), "two tasks are named beir/one-en"),
+        (Plan((one,), tune=(one,), lengths=(8, 16)), "at one length"),
+        (Plan((one,), tune=(one,), chunks=(0, 16)), "at one length"),
+        (
+            Plan((one,), lengths=(8, 16), chunks=(16,)),
+            "a maximum length is of whole passages",
+        ),
+        (Plan((one,), chunks=(0, 5)), "chunk is 5 tokens"),
+        (Plan((one,), chunks=(0, 511)), "reads 510"),
+        (Plan((f"bitext:{pairs}",), chunks=(16,)), "translations are not cut"),
+        (
+            Plan((one,), outside={"dense": tmp_path / "good.trec"}),
+            "run cannot be named .dense",
+        ),
+        (Plan((one,), outside={"x": tmp_path / "empty"}), "holds no run"),
+        (Plan((one,), outside={"x": tmp_path / "bad.trec"}), r"bad\.trec:1"),
+        (
+            Plan((f"beir:{sets}",), outside={"x": tmp_path / "bad.trec"}),
+            "one run, but there are",
+        ),
     ]
     for wanted, said in cases:
         with pytest.raises(InputError, match=said):
-            evaluate(encoder, Wanted(**{**vars(wanted), "cache": tmp_path / "cache"}))
+            evaluate(encoder, Plan(**{**vars(wanted), "cache": tmp_path / "cache"}))
 
 
 def call(*arguments: object) -> Result:

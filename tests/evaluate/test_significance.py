@@ -69,27 +69,10 @@ def test_false_alarms_are_as_rare_as_told() -> None:
     found = compare(runs, pairs=pairs, trials=1000)
     assert 0.02 < np.mean([one.p < 0.05 for one in found]) < 0.08
     assert 0.02 < np.mean([not one.low <= 0 <= one.high for one in found]) < 0.08
-
-
-def test_of_many_comparisons_hardly_one_is_a_false_alarm() -> None:
-    rng = np.random.default_rng(8)
-    plain = corrected = 0
-    for _ in range(100):
-        base = rng.random(40)
-        runs = {"base": [base]} | {f"n{i}": [base + rng.normal(0, 0.1, 40)] for i in range(8)}
-        found = compare(runs, pairs=[("base", f"n{i}") for i in range(8)], trials=500)
-        plain += any(one.p < 0.05 for one in found)
-        corrected += any(one.corrected < 0.05 for one in found)
-    assert corrected <= 12  # of 100, where 5 are expected
-    assert plain > 20
-
-
-def test_a_real_difference_is_found() -> None:
-    rng = np.random.default_rng(4)
-    a = rng.random(200)
-    (found,) = compare({"a": [a], "b": [a + rng.normal(0.05, 0.1, 200)]})
-    assert found.p < 0.001
-    assert found.low > 0
+    assert sum(one.corrected < 0.05 for one in found) <= 1
+    (real,) = compare({"a": [base], "b": [base + rng.normal(0.05, 0.1, 200)]})
+    assert real.p < 0.001
+    assert real.low > 0
 
 
 def test_tasks_count_alike_whatever_their_size() -> None:
@@ -104,12 +87,11 @@ def test_tasks_count_alike_whatever_their_size() -> None:
     assert found.queries == 420
 
 
-def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_change_nothing() -> None:
     rng = np.random.default_rng(6)
     runs = {name: [rng.random(30), rng.random(17)] for name in "abc"}
     expected = {(one.a, one.b): one for one in compare(runs, trials=4000)}
-    monkeypatch.setattr("tercet.evaluate.significance.BLOCK", 1000)
-    for one in compare(runs, trials=4000):
+    for one in compare(runs, trials=4000, block=1000):
         other = expected[one.a, one.b]
         assert one.difference == other.difference
         assert one.p == pytest.approx(other.p, abs=0.03)  # other draws, of the same law
@@ -146,8 +128,8 @@ def test_the_same_questions_in_many_languages_are_one_sample() -> None:
         ids = tuple(f"q{place}" for place in order)
         found = {n: {"nDCG@10": Values("nDCG@10", ids, v[order])} for n, v in values.items()}
         results.append(TaskResult(f"t/{number}", "t", str(number), "retrieval", 9, 40, 512, found))
-    alone = comparisons(results[:1], ["a", "b"], "a")[0]
-    together = comparisons(results, ["a", "b"], "a")[0]
+    (alone,) = comparisons(results[:1], ["a", "b"], "a")
+    (together,) = comparisons(results, ["a", "b"], "a")
     assert together["p"] == pytest.approx(alone["p"], abs=0.02)
     assert together["queries"] == 40
     assert together["high"] - together["low"] == pytest.approx(

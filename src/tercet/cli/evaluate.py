@@ -147,12 +147,11 @@ def evaluate(
     if weights is not None and tune:
         raise click.UsageError("give --weights or --tune-weights, not both")
     from tercet.encoder import Encoder
-    from tercet.evaluate.chunked import chunking_of
-    from tercet.evaluate.keeping import is_index, keep_weights
-    from tercet.evaluate.run import EvaluateConfig
-    from tercet.evaluate.session import Wanted
-    from tercet.evaluate.session import evaluate as run
-    from tercet.evaluate.table import text
+    from tercet.evaluate.results import text
+    from tercet.evaluate.runner import EvaluateConfig, EvaluatePlan
+    from tercet.evaluate.runner import evaluate as run
+    from tercet.evaluate.tuning import is_index, keep_weights
+    from tercet.evaluate.vectors import chunking_of
 
     with as_usage("'--chunk'"):
         for chunk in chunks:
@@ -173,7 +172,7 @@ def evaluate(
             multi_gb=multi_gb,
             heads=heads,
         )
-    wanted = Wanted(
+    plan = EvaluatePlan(
         suites=suites,
         local=local,
         languages=languages or (),
@@ -190,7 +189,7 @@ def evaluate(
     encoder = None if no_model else Encoder.load(model, revision=revision, device=device)
     shower = _Shower()
     try:
-        made = run(encoder, wanted, config, show=shower, told=shower.told)
+        made = run(encoder, plan, config, show=shower, told=shower.told)
     finally:
         shower.close()
     if store is not None:
@@ -220,9 +219,10 @@ class _Shower:
     def told(self, result: "TaskResult") -> None:
         self.close()
         seconds = sum(result.seconds.values())
-        name = next((name for found in result.found.values() for name in found), "")
+        name = next((name for measures in result.values.values() for name in measures), "")
         figures = ", ".join(
-            f"{column} {100 * found[name].mean:.1f}" for column, found in result.found.items()
+            f"{system} {100 * measures[name].mean:.1f}"
+            for system, measures in result.values.items()
         )
         how = f", best passage of {result.chunk:,} tokens" if result.chunk else ""
         click.echo(f"{result.name}{how}: {name}: {figures}; {seconds:,.1f} s", err=True)

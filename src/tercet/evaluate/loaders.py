@@ -18,6 +18,10 @@ from typing import Any
 
 import numpy as np
 
+from tercet.errors import InputError, MissingExtraError
+from tercet.evaluate.measures import plain
+from tercet.evaluate.tasks import PAPER, PAPER_LONG, Bitext, Corpus, Task, Texts
+from tercet.evaluate.trec import read_qrels
 from tercet.rows import (
     SUFFIXES,
     Record,
@@ -27,10 +31,6 @@ from tercet.rows import (
     numbered_rows,
     stem_of,
 )
-from tercet.errors import InputError, MissingExtraError
-from tercet.evaluate.measures import plain
-from tercet.evaluate.tasks import PAPER, PAPER_LONG, Bitext, Corpus, Task, Texts
-from tercet.evaluate.trec import read_qrels
 
 Numbered = Iterator[tuple[str, str, str]]  # file and line, id, text
 Qrels = dict[str, dict[str, int]]
@@ -295,7 +295,7 @@ def fetch(repo: str, local: Path | None, *patterns: str) -> Fetched:
         folder = _download(repo, [name for names in sets for name in names], advice)
         candidates, source = [folder], f"{repo}@{folder.name}"
     elif local.is_dir():
-        candidates, source = [local, local / repo.split("/")[-1]], ""
+        candidates, source = [local, local / repo.rsplit("/", maxsplit=1)[-1]], ""
     else:
         raise InputError(f"{local}: no such folder")
     missing: list[list[str]] = []
@@ -304,7 +304,8 @@ def fetch(repo: str, local: Path | None, *patterns: str) -> Fetched:
         if not absent:
             return Fetched(folder, source or str(folder))
         missing.append(absent)
-    raise InputError(f"{candidates[0]}: no {', no '.join(min(missing, key=len))}; {advice}")
+    fewest = min(missing, key=lambda names: len(names))
+    raise InputError(f"{candidates[0]}: no {', no '.join(fewest)}; {advice}")
 
 
 def _has(folder: Path) -> Callable[[str], bool]:

@@ -36,7 +36,6 @@ from tercet.evaluate.systems import (
     BlockSizes,
     Scorers,
     both_ways,
-    cut,
     own_systems,
     rank,
 )
@@ -52,8 +51,8 @@ from tercet.evaluate.vectors import (
     cut_corpus,
     streamed_maxsim,
 )
-from tercet.ranking import Ranked, SparseRanker
-from tercet.whole import whole_file
+from tercet.hybrid import Ranked, SparseRanker
+from tercet.io import atomic_write
 
 REPORT, PAGE, RUNS, QRELS = "report.json", "report.html", "runs", "qrels"
 
@@ -182,7 +181,7 @@ class Evaluator:
         if absent := lacking(task.qrels, passages.ids):
             result.notes.append(f"the corpus lacks relevant passages of {len(absent)} queries")
         runs = {
-            name: Run.of(list(task.queries), passages.ids, cut(hits, DEPTH), tag=_tag(name))
+            name: Run.of(list(task.queries), passages.ids, hits.cut(DEPTH), tag=_tag(name))
             for name, hits in ranked.items()
         }
         with _timed(seconds, "measure"):
@@ -328,9 +327,7 @@ class Evaluator:
 
         return more
 
-    def _weights(
-        self, encoder: Encoder, protocol: Protocol
-    ) -> tuple[tuple[Weights, Weights], str]:
+    def _weights(self, encoder: Encoder, protocol: Protocol) -> tuple[tuple[Weights, Weights], str]:
         """Of dense+sparse and of all, and where they come from."""
         if self.config.weights is not None:
             three, source = self.config.weights, self.config.weights_from
@@ -632,11 +629,11 @@ def file_name(name: str) -> str:
 
 def write_report(folder: Path, made: Mapping[str, Any]) -> None:
     """Writes report.json and report.html, each whole or not at all."""
-    from tercet.evaluate.report import page
+    from tercet.evaluate.page import page
 
     texts = {REPORT: json.dumps(made, ensure_ascii=False, indent=1) + "\n", PAGE: page(made)}
     for name, text in texts.items():
-        with whole_file(folder / name) as file:
+        with atomic_write(folder / name) as file:
             file.write(text.encode("utf-8", "backslashreplace"))
 
 

@@ -18,8 +18,8 @@ from tercet.embeddings import Embeddings
 from tercet.errors import InputError
 from tercet.evaluate.tasks import Protocol
 from tercet.evaluate.vectors import Owners
-from tercet.ranking import DenseRanker, MultiRanker, Places, Ranked, Ranker, SparseRanker
-from tercet.scores import Scores, dense_scores, lexical_scores, maxsim_scores, weighted_sum
+from tercet.hybrid import Ranked, Ranker, rankers, union
+from tercet.scores import Places, Scores, dense_scores, lexical_scores, maxsim_scores, weighted_sum
 
 BM25, BM25_PIECES = "BM25", "BM25 pieces"
 CUT = " cut"  # behind the name of a BM25 that read what the model read, no more
@@ -64,15 +64,15 @@ def top_passages(
         for start in range(0, len(waiting), step):
             block = waiting[start : start + step]
             hits = ranker.top(queries[block], depth)
-            rows, ranks = np.nonzero(hits.places >= 0)
-            pairs = rows * passages + owners.of[hits.places[rows, ranks]]
-            pairs, best = np.unique(pairs, return_index=True)  # the first is the best
-            scores = hits.scores[rows, ranks][best]
+            rows, chunks, scores = hits.pairs()
+            pairs, best = np.unique(rows * passages + owners.of[chunks], return_index=True)
             rows, places = np.divmod(pairs, passages)
             enough = np.bincount(rows, minlength=len(block)) >= min(count, passages)
             enough |= ((hits.places >= 0).sum(1) < depth) | (depth == size)
             done = enough[rows]
-            parts.append((block[rows[done]], places[done], scores[done]))
+            parts.append(
+                (block[rows[done]], places[done], scores[best][done])
+            )  # the first is the best
             short.append(block[~enough])
         waiting, depth = np.concatenate(short), min(size, 4 * depth)
     rows, places, scores = (np.concatenate(part) for part in zip(*parts, strict=True))
@@ -122,21 +122,17 @@ class Scorers:
         sizes: BlockSizes | None = None,
     ) -> "Scorers":
         """multi stands in for the multi-vectors of passages where these are not kept."""
-        rankers: dict[Head, Ranker] = {}
-        size, streamed = len(passages), multi is not None
-        if queries.dense is not None and passages.dense is not None:
-            rankers["dense"] = DenseRanker(queries.dense, passages.dense, size, device)
-        if queries.sparse is not None and passages.sparse is not None:
-            rankers["sparse"] = SparseRanker(queries.sparse, passages.sparse, size)
-        if multi is None and queries.multi is not None and passages.multi is not None:
-            multi = MultiRanker(queries, passages, size).score
-        if not rankers:
+        streamed = multi is not None
+        searching = rankers(queries, passages, device)
+        if (ranker := searching.pop("multi", None)) is not None and multi is None:
+            multi = ranker.score
+        if not searching:
             raise InputError(
                 "the model has neither a dense nor a sparse head: multi-vectors alone find no "
                 "candidates"
             )
         sizes = sizes or BlockSizes()
-        return Scorers(len(queries), rankers, multi, owners, streamed, sizes)
+        return Scorers(len(queries), searching, multi, owners, streamed, sizes)
 
     @property
     def heads(self) -> tuple[Head, ...]:
@@ -157,14 +153,14 @@ class Scorers:
             rows = np.arange(first, min(first + self.sizes.queries, self.queries))
             best = {head: self._top(ranker, rows, count) for head, ranker in self.rankers.items()}
             for head, ranked in best.items():
-                blocks.setdefault(head, []).append(cut(ranked, DEPTH))
+                blocks.setdefault(head, []).append(ranked.cut(DEPTH))
             if len(best) > 1 and weights is not None:
-                own, places = unions([cut(ranked, protocol.union) for ranked in best.values()])
+                own, places = union(ranked.cut(protocol.union) for ranked in best.values())
                 total = self.totals(rows[own], places, {"": (tuple(best), weights)})[""]
                 ranked = Ranked.of(own, places, total, len(rows), DEPTH)
                 blocks.setdefault("dense+sparse", []).append(ranked)
             advance(len(rows))
-        return {name: joined(parts) for name, parts in blocks.items()}
+        return {name: Ranked.joined(parts) for name, parts in blocks.items()}
 
     def _top(self, ranker: Ranker, queries: Places, count: int) -> Ranked:
         if self.owners is None:
@@ -173,7 +169,7 @@ class Scorers:
 
     def candidates(self, first_stage: Mapping[str, Ranked], count: int) -> tuple[Places, Places]:
         """Rows and places of the best of dense, or of sparse in a model without."""
-        return unions([cut(first_stage[next(iter(self.rankers))], count)])
+        return union([first_stage[next(iter(self.rankers))].cut(count)])
 
     def score(self, rows: Places, places: Places, heads: Iterable[Head]) -> Parts:
         """Pairs, sorted by row, with the scores of heads."""
@@ -234,34 +230,6 @@ def rank(
     return ranked
 
 
-def unions(lists: Iterable[Ranked]) -> tuple[Places, Places]:
-    """Rows and places found by any, once each, sorted."""
-    rows, places = [], []
-    for ranked in lists:
-        hits = np.nonzero(ranked.places >= 0)
-        rows.append(hits[0])
-        places.append(ranked.places[hits])
-    flat = np.concatenate(places)
-    width = int(flat.max(initial=0)) + 1
-    return np.divmod(np.unique(np.concatenate(rows) * width + flat), width)
-
-
-def cut(ranked: Ranked, count: int) -> Ranked:
-    """The first so many ranks."""
-    return Ranked(ranked.places[:, :count], ranked.scores[:, :count])
-
-
-def joined(parts: Sequence[Ranked]) -> Ranked:
-    """Rankings of some queries and of those behind them as one."""
-    width = max(part.places.shape[1] for part in parts)
-    margins = [((0, 0), (0, width - part.places.shape[1])) for part in parts]
-    both = list(zip(parts, margins, strict=True))
-    return Ranked(
-        np.concatenate([np.pad(part.places, m, constant_values=-1) for part, m in both]),
-        np.concatenate([np.pad(part.scores, m, constant_values=-np.inf) for part, m in both]),
-    )
-
-
 def both_ways(
     left: Embeddings, right: Embeddings, weights: tuple[Weights, Weights]
 ) -> dict[str, tuple[Places, Places]]:
@@ -282,8 +250,8 @@ def best_of(
         parts = {head: functions[head](block, others) for head in queries.heads}
         systems: dict[str, Scores] = dict(parts.items())
         for name in own_systems(queries.heads)[len(parts) :]:
-            heads = parts if name == "all" else {h: parts[h] for h in parts if h != "multi"}
-            systems[name] = weighted_sum(heads, weights[name == "all"])
+            of: Sequence[Head] = queries.heads if name == "all" else ("dense", "sparse")
+            systems[name] = weighted_sum({h: parts[h] for h in of}, weights[name == "all"])
         for name, scores in systems.items():
             best.setdefault(name, []).append(scores.argmax(1))
     return {name: np.concatenate(places) for name, places in best.items()}

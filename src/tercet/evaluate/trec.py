@@ -49,9 +49,8 @@ class Run:
         Raises InputError where a score is no finite number.
         """
         ids = _objects(passages)
-        rows, ranks = np.nonzero(ranked.places >= 0)
-        places = ranked.places[rows, ranks]
-        return _sorted(tuple(queries), rows, ids[places], ranked.scores[rows, ranks], tag)
+        rows, places, scores = ranked.pairs()
+        return _sorted(tuple(queries), rows, ids[places], scores, tag)
 
     @staticmethod
     def from_scores(scores: Mapping[str, Mapping[str, float]], *, tag: str = TAG) -> "Run":

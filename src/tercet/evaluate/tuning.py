@@ -111,7 +111,9 @@ def tune(suites: Sequence[Mapping[str, Candidates]], before: Weights) -> Tuned:
     best = best_of(around)
     if value(best) <= value(before):
         best = before
-    return Tuned(best, value(best), value(before), tuple(name for suite in suites for name in suite))
+    return Tuned(
+        best, value(best), value(before), tuple(name for suite in suites for name in suite)
+    )
 
 
 def _distance(one: Weights, other: Weights) -> float:

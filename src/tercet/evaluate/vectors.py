@@ -19,14 +19,12 @@ import numpy.typing as npt
 
 from tercet.config import MAX_LENGTH, Head, Role
 from tercet.documents.chunks import SPECIAL, Chunker, Chunking
-from tercet.embeddings import Embeddings
+from tercet.embeddings import Embeddings, EmbeddingsWriter
 from tercet.encoder import Encoder
 from tercet.errors import InputError, ModelError, StoreError
 from tercet.evaluate.tasks import Corpus, Texts
-from tercet.ranking import MultiRanker, Places
-from tercet.scores import Scores
-from tercet.whole import whole_file
-from tercet.writer import EmbeddingsWriter
+from tercet.io import atomic_write
+from tercet.scores import Places, Scores, maxsim_pairs
 
 BLOCK = 1 << 14  # texts whose vectors are in memory at once, at most
 CHARACTERS = 1 << 21  # of such a block, at most
@@ -246,7 +244,7 @@ def cut_corpus(
                 flat.extend((number, *span))
             advance(1)
         loaded = np.frombuffer(flat, np.int64).reshape(-1, 4)
-        with whole_file(path) as file:
+        with atomic_write(path) as file:
             np.save(file, loaded)
     spans: Spans = loaded.astype(np.int64, copy=False)
     passages = int(spans[-1, 0]) + 1 if len(spans) else 0
@@ -304,9 +302,8 @@ def streamed_maxsim(
         kept = _load_array(path)
         if kept is not None:
             return kept.astype(np.float32)
-        ranker = MultiRanker(queries, cache.once(texts, options), len(texts))
-        scores = ranker.score(rows, places)
-        with whole_file(path) as file:
+        scores = maxsim_pairs(queries, cache.once(texts, options), rows, places)
+        with atomic_write(path) as file:
             np.save(file, scores)
         return scores
 

@@ -14,7 +14,7 @@ from tercet.evaluate.page.figures import Grid, Look, Section, looks, meaning, se
 from tercet.evaluate.page.markup import Html, el, join, name_of
 from tercet.evaluate.page.plots import against, bars, curves
 from tercet.evaluate.page.tables import Marks, box, compared, figures, key
-from tercet.evaluate.results import BASELINES, BM25, OWN
+from tercet.evaluate.systems import BASELINES, BM25, OWN
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 

@@ -8,9 +8,9 @@ from tercet.config import BUNDLED_NAME
 from tercet.evaluate.page.figures import Look, looks
 from tercet.evaluate.page.markup import Html, el, join, name_of
 from tercet.evaluate.page.tables import plain
-from tercet.evaluate.results import BM25, BM25_PIECES, CUT
-from tercet.evaluate.run import EvaluateConfig
-from tercet.evaluate.table import chunked, percent
+from tercet.evaluate.results import chunked, percent
+from tercet.evaluate.runner import EvaluateConfig
+from tercet.evaluate.systems import BM25, BM25_PIECES, CUT
 from tercet.evaluate.tasks import Protocol
 
 Report = Mapping[str, Any]

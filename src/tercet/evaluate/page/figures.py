@@ -8,8 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tercet.evaluate.results import BASELINES, OWN, Place, place_of
-from tercet.evaluate.table import SIGNIFICANT, chunked, reading
+from tercet.evaluate.results import Section as Place
+from tercet.evaluate.results import chunked, reading, section_of
+from tercet.evaluate.significance import SIGNIFICANT
+from tercet.evaluate.systems import BASELINES, OWN
 
 GROUPS = {"base": "Baselines", "own": "Model", "run": "Other runs"}
 _DASHES = ("", "6 3", "2 3", "8 3 2 3")
@@ -137,11 +139,11 @@ def _grid(
 def sections(report: Mapping[str, Any]) -> dict[str, list[Section]]:
     """Suite -> its sections, the shortest length first, chunks behind whole passages."""
     out: dict[str, list[Section]] = {}
-    keys = dict.fromkeys(map(place_of, report["tasks"]))
+    keys = dict.fromkeys(map(section_of, report["tasks"]))
     for key in sorted(keys, key=lambda key: (key[2], key[1] or 0)):
 
         def of(kind: str, key: Place = key) -> tuple[Any, ...]:
-            return tuple(one for one in report[kind] if place_of(one) == key)
+            return tuple(one for one in report[kind] if section_of(one) == key)
 
         tasks = of("tasks")
         how = reading(tasks[0], chunked(report["tasks"]))

@@ -10,8 +10,8 @@ from typing import Any
 from tercet.evaluate.page.figures import GROUPS, Grid, Look, Section, best
 from tercet.evaluate.page.markup import Html, el, hidden, join, name_of
 from tercet.evaluate.page.plots import interval, interval_head, interval_scale
-from tercet.evaluate.significance import CONFIDENCE
-from tercet.evaluate.table import SIGNIFICANT, percent
+from tercet.evaluate.results import percent
+from tercet.evaluate.significance import CONFIDENCE, SIGNIFICANT
 
 ACROSS = 18  # languages that stand side by side, as in the M3 paper's Tables 2 and 4; more go down
 SHORT = 4  # characters of their names
