@@ -189,9 +189,14 @@ def _merged(
         rows, places = np.repeat(np.arange(len(scores)), size), top.ravel()
     else:
         rows, places = np.nonzero(chosen)
-    both = zip(best.pairs(), (rows, places + first, scores[rows, places]), strict=True)
-    rows, places, values = (np.concatenate(pair) for pair in both)
-    return Ranked.of(rows, places, values, len(scores), count)
+    old_rows, old_places, old_scores = best.pairs()
+    return Ranked.of(
+        np.concatenate((old_rows, rows)),
+        np.concatenate((old_places, places + first)),
+        np.concatenate((old_scores, scores[rows, places])),
+        len(scores),
+        count,
+    )
 
 
 def mteb_model(

@@ -278,13 +278,13 @@ def test_suites_count_alike_whatever_the_number_of_their_tasks(
 def test_translations_find_each_other(encoder: Encoder, tmp_path: Path) -> None:
     left = texts(30, 5, 12)
     same = Bitext("t/x", "t", "x", tuple(left), tuple(left))
-    found = evaluator(encoder, tmp_path).bitext(same).found
+    found = evaluator(encoder, tmp_path).bitext(same).values
     assert set(found) == {*HEADS, "dense+sparse", "all"}
     # a lexical score has no norm: a longer text may hold more of a short one than it holds itself
     sure = [found[name].values() for name in ("dense", "multi")]
     assert {values.mean for column in sure for values in column} == {1.0}
     mixed = replace(same, right=tuple(left[1:] + left[:1]))
-    figures = evaluator(encoder, tmp_path).bitext(mixed).found
+    figures = evaluator(encoder, tmp_path).bitext(mixed).values
     assert all(v.mean == 0.0 for name in ("dense", "multi") for v in figures[name].values())
 
 

@@ -245,7 +245,7 @@ def test_what_cannot_be_evaluated_is_said(encoder: Encoder, sets: Path, tmp_path
         ),
         (Plan((one,), chunks=(0, 5)), "chunk is 5 tokens"),
         (Plan((one,), chunks=(0, 511)), "reads 510"),
-        (Plan((f"bitext:{pairs}",), chunks=(16,)), "translations are not cut"),
+        (Plan((f"bitext:{pairs}",), chunks=(16,)), "not cut into chunks"),
         (
             Plan((one,), outside={"dense": tmp_path / "good.trec"}),
             "run cannot be named .dense",
