@@ -239,12 +239,14 @@ def examples(
 
 
 def best_compared(compared: Iterable[Mapping[str, Any]]) -> dict[Section, Mapping[str, Any]]:
-    """Of each section the comparison with the highest difference."""
+    """Of each section the comparison of the best system; a baseline only where there is no other."""
     best: dict[Section, Mapping[str, Any]] = {}
+
+    def order(one: Mapping[str, Any]) -> tuple[bool, float]:
+        return one["b"] not in BASELINES, one["difference"]
+
     for one in compared:
-        former = best.setdefault(section_of(one), one)
-        if one["difference"] > former["difference"]:
-            best[section_of(one)] = one
+        best[section_of(one)] = max(best.get(section_of(one), one), one, key=order)
     return best
 
 

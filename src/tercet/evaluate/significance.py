@@ -76,6 +76,7 @@ def compare(
     parts = np.stack(
         [(np.concatenate(runs[b]) - np.concatenate(runs[a])) * share for a, b in pairs], axis=1
     )
+    totals = parts.sum(axis=0)
     exact = np.count_nonzero(parts, axis=0) <= EXACT
     p = _sampled(parts, trials, np.random.default_rng(seed), block).tolist()
     for column in np.flatnonzero(exact).tolist():
@@ -85,7 +86,7 @@ def compare(
         Comparison(
             a=a,
             b=b,
-            difference=float(parts[:, i].sum()),
+            difference=float(totals[i]),
             low=float(low[i]),
             high=float(high[i]),
             p=p[i],
