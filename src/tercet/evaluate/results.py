@@ -239,7 +239,7 @@ def examples(
 
 
 def best_compared(compared: Iterable[Mapping[str, Any]]) -> dict[Section, Mapping[str, Any]]:
-    """Of each section the comparison of the best system; a baseline only where there is no other."""
+    """Of each section that of the best system; of a baseline only where there is no other."""
     best: dict[Section, Mapping[str, Any]] = {}
 
     def order(one: Mapping[str, Any]) -> tuple[bool, float]:
