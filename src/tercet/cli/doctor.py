@@ -117,11 +117,11 @@ def doctor(
     from tercet.evaluate.doctor import (
         diagnose_endpoint,
         diagnose_model,
-        is_url,
         report_json,
         report_text,
     )
     from tercet.evaluate.golden import Golden
+    from tercet.evaluate.servers import is_url
 
     limit: Any = None if within == _FINEST else within
     options = {"--api": api, "--name": name, "--key-env": key_env}

@@ -6,18 +6,16 @@ once; the one whose vectors are nearest is the likely cause. Error of a text: th
 difference as a share of the length of what was expected.
 """
 
-import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
-from urllib.parse import urlsplit
+from typing import Any
 
 import numpy as np
 
 from tercet.config import HEADS
 from tercet.encoder import Encoder
-from tercet.endpoint import AccessError, Endpoint, EndpointError, RejectedError, ask
+from tercet.endpoint import Endpoint
 from tercet.errors import InputError
 from tercet.evaluate.causes import (
     KINDS,
@@ -31,11 +29,11 @@ from tercet.evaluate.causes import (
     read,
     readings,
 )
-from tercet.evaluate.golden import PRECISIONS, TOKENS, About, Golden, Precision
+from tercet.evaluate.golden import PRECISIONS, About, Golden, Precision
+from tercet.evaluate.servers import Answers, Api, EmbeddingServer
 
 Level = Precision | None  # None: float32
 Show = Callable[[str, int, int], None]
-Api = Literal["openai", "tei", "vllm"]
 
 # Of float32 on other hardware, in other orders of summation, with TF32 off: the largest we saw is
 # 1e-5 (docs/figures.md, "The same numbers"). Multi-vectors are often stored in float16, ours too.
@@ -48,7 +46,6 @@ BEST = 3  # mistakes before and behind the trunk that are tried together
 RELATED = 0.8  # of the length: vectors of a fine-tuned model are nearer, those of strangers are not
 ALONE, SHORT = 8, 512  # texts that are asked again one by one, and their tokens
 GAP = 4  # times the errors of other texts: from there on a text is one that differs
-LARGE = 2000  # characters from which a text is sent alone
 
 
 @dataclass(frozen=True)
@@ -57,20 +54,6 @@ class Fact:
 
     says: str
     matters: bool = True
-
-
-@dataclass(frozen=True)
-class Answers:
-    """What was answered, by kind: one entry a text, None where it was not asked or not answered.
-
-    rejected: why, by kind and number of text. again: asks for some texts one by one, by number.
-    """
-
-    source: str  # what answered, in words
-    vectors: dict[Kind, list[Vector | None]]
-    rejected: dict[Kind, dict[int, str]] = field(default_factory=dict)
-    facts: tuple[Fact, ...] = ()
-    again: Callable[[Kind, Sequence[int]], list[Vector | None]] | None = None
 
 
 @dataclass(frozen=True)
@@ -154,8 +137,8 @@ def diagnose_endpoint(
     """
     model = golden.about.model
     guess = Path(model).name if Path(model).exists() else model
-    server = _Server.find(endpoint, name or guess, api, batch)
-    return _diagnose(golden, server.answer(golden, kinds), kinds, show)
+    server = EmbeddingServer.find(endpoint, name or guess, api, batch)
+    return _diagnose(golden, server.answer(golden, kinds), kinds, (), show)
 
 
 def diagnose_model(
@@ -181,10 +164,12 @@ def diagnose_model(
     where = encoder.source or "the model that comes with Tercet"
     source = f"{where} ({str(encoder.dtype).removeprefix('torch.')})"
     facts = tuple(_facts_of(encoder, golden))
-    return _diagnose(golden, Answers(source, vectors, facts=facts), kinds, show)
+    return _diagnose(golden, Answers(source, vectors), kinds, facts, show)
 
 
-def _diagnose(golden: Golden, answers: Answers, kinds: Sequence[Kind], show: Show) -> Diagnosis:
+def _diagnose(
+    golden: Golden, answers: Answers, kinds: Sequence[Kind], facts: tuple[Fact, ...], show: Show
+) -> Diagnosis:
     if not answers.vectors:
         raise InputError(f"{answers.source} offers none of {', '.join(kinds)}")
     heads: list[HeadResult] = []
@@ -193,7 +178,7 @@ def _diagnose(golden: Golden, answers: Answers, kinds: Sequence[Kind], show: Sho
             trunk_is_right = any(h.same for h in heads if h.kind in ("dense", "states"))
             examination = _Examination(golden, kind, answers, show)
             heads.append(examination.result(trunk_is_right))
-    return Diagnosis(answers.source, golden.about, tuple(heads), answers.facts)
+    return Diagnosis(answers.source, golden.about, tuple(heads), facts)
 
 
 def _facts_of(encoder: Encoder, golden: Golden) -> list[Fact]:
@@ -545,212 +530,6 @@ def _details(answer: Vector, expected: Vector) -> dict[str, Any]:
     return {"cosine": smallest} if np.isfinite(smallest) else {}
 
 
-# --- endpoints ---
-
-
-def is_url(target: str) -> bool:
-    """Whether a target is an address rather than a folder or a hub id."""
-    return urlsplit(target).scheme in ("http", "https")
-
-
-@dataclass(frozen=True)
-class _Route:
-    """One path of a server and the head that it answers with."""
-
-    kind: Kind
-    path: str
-    task: str | None = None  # of vLLM's /pooling
-
-    def __str__(self) -> str:
-        return f"/{self.path}" + (f" ({self.task})" if self.task else "")
-
-    def body(self, texts: list[str], name: str) -> dict[str, Any]:
-        """What is sent."""
-        if self.path.startswith("embed") and not self.path.endswith("embeddings"):
-            return {"inputs": texts, "truncate": True}
-        task = {"encoding_format": "float"} if self.task is None else {"task": self.task}
-        return {"model": name, "input": texts, **task}
-
-    def read(self, answer: Any, texts: Sequence[Sequence[int]], special: Sequence[int]) -> Any:
-        """One vector a text, given its token ids; raises ValueError for what cannot be read.
-
-        A list (TEI), {"data"} with "index" (OpenAI, vLLM), or FlagEmbedding's dict of heads.
-        """
-        values = answer
-        if isinstance(answer, dict) and "data" in answer:
-            rows = sorted(answer["data"], key=lambda row: int(row["index"]))
-            values = [row.get("embedding", row.get("data")) for row in rows]
-        elif isinstance(answer, dict):
-            values = answer[FLAG_EMBEDDING[self.kind]]
-        if len(values) != len(texts):
-            raise ValueError(f"{len(values)} answers to {len(texts)} texts in one request")
-        if self.kind == "dense":
-            return [_array(value, 1) for value in values]
-        if self.kind != "sparse":
-            return [_array(value, 2) for value in values]
-        if self.task is None:
-            return [_sparse(value) for value in values]
-        return [_by_token(v, ids, special) for v, ids in zip(values, texts, strict=True)]
-
-
-FLAG_EMBEDDING = {"dense": "dense_vecs", "sparse": "lexical_weights", "multi": "colbert_vecs"}
-ROUTES: dict[Api, list[_Route]] = {
-    "tei": [
-        _Route("dense", "embed"),
-        _Route("sparse", "embed_sparse"),
-        _Route("states", "embed_all"),
-    ],
-    "openai": [_Route("dense", "v1/embeddings"), _Route("dense", "embeddings")],
-}
-ROUTES["vllm"] = [
-    *ROUTES["openai"],
-    _Route("sparse", "pooling", "token_classify"),
-    _Route("multi", "pooling", "token_embed"),
-]
-_PATHS = re.compile(r"(/v\d+)?(/(embeddings|embed|embed_sparse|embed_all|pooling))?/*$")
-
-
-@dataclass(frozen=True)
-class _Server:
-    """An embedding server whose interface is known: see `find`."""
-
-    endpoint: Endpoint
-    name: str  # of the model, as the server has it
-    batch: int  # texts of a request
-    routes: tuple[_Route, ...] = ()  # one a kind
-
-    @staticmethod
-    def find(endpoint: Endpoint, name: str, api: Api | None, batch: int) -> "_Server":
-        """Asks which paths answer; raises EndpointError where none does with embeddings."""
-        tail = _PATHS.search(endpoint.url)
-        assert tail is not None  # it matches an empty end
-        version = (tail[1] or "/v1").lstrip("/")
-        server = _Server(replace(endpoint, url=endpoint.url[: tail.start()]), name, batch)
-        first = replace(server, endpoint=replace(server.endpoint, retries=min(1, endpoint.retries)))
-        said: dict[str, list[str]] = {}
-        for group in (api,) if api else ("tei", "vllm"):
-            routes: list[_Route] = []
-            for usual in ROUTES[group]:
-                route = replace(usual, path=usual.path.replace("v1/", f"{version}/"))
-                if route.kind in [known.kind for known in routes]:
-                    continue
-                try:
-                    (answer,) = first.ask(route, ["lighthouse"], [range(99)])
-                except AccessError as error:
-                    answer = error
-                if isinstance(answer, EndpointError):
-                    said.setdefault(_reason(answer), []).append(str(route))
-                else:
-                    routes.append(route)
-            if routes:
-                return replace(server, routes=tuple(routes))
-        why = "; ".join(f"{', '.join(paths)}: {reason}" for reason, paths in said.items())
-        raise EndpointError(
-            f"{server.endpoint.url} gives no embeddings, check the address, --api and --name: {why}"
-        )
-
-    def answer(self, golden: Golden, kinds: Sequence[Kind]) -> Answers:
-        """What the server answers; vectors of tokens are asked of texts up to 1,024 tokens."""
-        words = f"{self.endpoint.url} ({', '.join(map(str, self.routes))})"
-        texts = list(golden.texts.values())
-        ids = [[] if output is None else output.ids.tolist() for output in golden.outputs(0)]
-        special = golden.about.weightless
-        vectors: dict[Kind, list[Vector | None]] = {}
-        rejected: dict[Kind, dict[int, str]] = {}
-
-        def fill(kind: Kind, rows: Sequence[int], batch: int) -> list[Vector | RejectedError]:
-            route = next(route for route in self.routes if route.kind == kind)
-            sender = replace(self, batch=batch)
-            return sender.ask(route, [texts[r] for r in rows], [ids[r] for r in rows], special)
-
-        def again(kind: Kind, rows: Sequence[int]) -> list[Vector | None]:
-            return [None if isinstance(v, RejectedError) else v for v in fill(kind, rows, 1)]
-
-        for kind in (route.kind for route in self.routes if route.kind in kinds):
-            by_token = kind in ("multi", "states")
-            rows = [row for row in range(len(texts)) if not by_token or len(ids[row]) <= TOKENS]
-            vectors[kind] = [None] * len(texts)
-            rejected[kind] = {}
-            for row, answer in zip(rows, fill(kind, rows, self.batch), strict=True):
-                if isinstance(answer, RejectedError):
-                    rejected[kind][row] = _reason(answer)
-                else:
-                    vectors[kind][row] = answer
-        return Answers(words, vectors, rejected, again=again)
-
-    def ask(
-        self,
-        route: _Route,
-        texts: Sequence[str],
-        ids: Sequence[Sequence[int]],
-        special: Sequence[int] = (),
-    ) -> list[Any]:
-        """A vector for each text, or the RejectedError that the server has for it."""
-        groups: list[list[int]] = []
-        for row, text in enumerate(texts):  # neighbours together, long ones alone
-            fits = row > 0 and len(groups[-1]) < self.batch
-            if fits and max(len(texts[row - 1]), len(text)) < LARGE:
-                groups[-1].append(row)
-            else:
-                groups.append([row])
-        out: list[Any] = [None] * len(texts)
-        for _ in range(2):  # where a request is rejected, its texts are sent one by one
-            bodies = [route.body([texts[row] for row in rows], self.name) for rows in groups]
-            answers = ask(self.endpoint, route.path, bodies, rejections=True)
-            alone = []
-            for rows, answer in zip(groups, answers, strict=True):
-                if isinstance(answer, RejectedError):
-                    out[rows[0]] = answer
-                    alone += [[row] for row in rows] if len(rows) > 1 else []
-                    continue
-                try:
-                    vectors = route.read(answer, [ids[row] for row in rows], special)
-                except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-                    raise EndpointError(
-                        f"{self.endpoint.url}{route}: an answer that is no embeddings "
-                        f"({error}): {repr(answer)[:80]}"
-                    ) from error
-                for row, vector in zip(rows, vectors, strict=True):
-                    out[row] = vector
-            groups = alone
-        return out
-
-
-def _reason(error: EndpointError) -> str:
-    """An error of the client without the address it begins with."""
-    return re.sub(r"^https?://\S+: ", "", str(error))
-
-
-def _array(value: Any, dimensions: int) -> Any:
-    """Numbers as float32, null as NaN; an empty list of vectors has size 0."""
-    array = np.array(value if len(value) else np.zeros((0,) * dimensions), dtype=np.float32)
-    if array.ndim != dimensions:
-        raise ValueError(f"it has {array.ndim} dimensions where {dimensions} should be")
-    return array
-
-
-def _sparse(value: Any) -> SparseVector:
-    """[{"index", "value"}] of TEI, {"indices", "values"}, or {id: weight} of FlagEmbedding."""
-    if isinstance(value, list):
-        return SparseVector.of([p["index"] for p in value], _array([p["value"] for p in value], 1))
-    if value.keys() == {"indices", "values"}:
-        return SparseVector.of(value["indices"], _array(value["values"], 1))
-    return SparseVector.of([int(i) for i in value], _array(list(value.values()), 1))
-
-
-def _by_token(value: Any, ids: Sequence[int], special: Sequence[int]) -> SparseVector:
-    """Weights of the tokens in order, with or without the first and the last; the largest stays."""
-    weights = _array(np.reshape(value, -1).tolist(), 1)
-    if len(weights) > len(ids):
-        raise ValueError(f"{len(weights)} weights for a text of {len(ids)} tokens")
-    first = 0 if len(weights) == len(ids) else 1
-    merged: dict[int, float] = {}
-    for token, weight in zip(ids[first : first + len(weights)], weights.tolist(), strict=True):
-        if token not in special:  # who asks for the weights of tokens is to leave these out
-            merged[token] = max(weight, merged.get(token, -np.inf))
-    return SparseVector.of(list(merged), list(merged.values()))
-
-
 # --- the report ---
 
 
@@ -790,37 +569,28 @@ def _lines(head: HeadResult, about: About) -> list[str]:
             out.append(f"  explains {head.explained.share:.1%} of the difference{more}")
         mends = dict.fromkeys(cause.mend for cause in head.explained.causes)
         out += [f"  to mend it: {mend}" for mend in mends]
-    wrong = [t for t in head.texts if t.error > SAME[head.kind]]
+    wrong = sorted((t for t in head.texts if t.error > SAME[head.kind]), key=lambda t: -t.error)
     if not head.same and wrong:
-        wrong.sort(key=lambda t: -t.error)
         named = ", ".join(f"{t.name!r} {_share(t.error)}" for t in wrong[:3])
         out.append(f"texts that differ: {len(wrong)} of {len(head.texts)}, most of all {named}")
-        cosines = [t.details["cosine"] for t in wrong if "cosine" in t.details]
-        if cosines:
-            what = "cosine" if head.kind == "dense" else "cosine of a token"
-            out.append(f"smallest {what}: {min(cosines):.4f}")
-        missing, extra = (sum(t.details.get(n, 0) for t in wrong) for n in ("missing", "extra"))
-        if missing or extra:
-            out.append(f"token ids: {missing:,} missing, {extra:,} too many")
-        for text in wrong[:1]:
-            if "token" in text.details:
-                token, right, got = text.details["token"]
-                subword = about.pieces.get(token, f"id {token}")
-                out.append(
-                    f"furthest off in {text.name!r}: {subword!r} weighs {got:.3f} instead of "
-                    f"{right:.3f}"
-                )
-        counts = [t for t in wrong if "vectors" in t.details]
-        if counts:
-            right, got = counts[0].details["vectors"]
-            out.append(
-                f"number of vectors: other in {len(counts)} texts, {got:,} instead of {right:,} in "
-                f"{counts[0].name!r}"
-            )
+        details = [_tell(name, value, about) for name, value in wrong[0].details.items()]
+        out.append(f"in {wrong[0].name!r}: {'; '.join(details) or 'numbers that are none'}")
     if head.rejected:
         name, why = next(iter(head.rejected.items()))
         out.append(f"refused: {len(head.rejected)} texts, the first {name!r}: {why}")
     return out
+
+
+def _tell(name: str, value: Any, about: About) -> str:
+    """A difference in words."""
+    if name == "vectors":
+        return f"{value[1]:,} vectors instead of {value[0]:,}"
+    if name == "token":
+        token, right, got = value
+        subword = about.pieces.get(token, f"id {token}")
+        return f"{subword!r} weighs {got:.3f} instead of {right:.3f}"
+    words = {"cosine": "smallest cosine", "missing": "missing ids", "extra": "ids too many"}
+    return f"{words[name]} {value:,.4g}"
 
 
 def _rest(explained: Explanation) -> str | None:

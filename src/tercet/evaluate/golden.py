@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tercet.checkpoint import Checkpoint
 from tercet.config import MAX_LENGTH
-from tercet.encoder import batches
+from tercet.encoder import run_batches
 from tercet.errors import InputError, StoreError
 from tercet.evaluate.causes import (
     KINDS,
@@ -35,7 +34,8 @@ from tercet.evaluate.causes import (
     variants,
 )
 from tercet.io import atomic_folder
-from tercet.model import Layout, M3Model
+from tercet.model import M3Model
+from tercet.tokenizer import TokenBatch
 
 Precision = Literal["float16", "bfloat16", "int8"]  # from fine to coarse
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
@@ -118,7 +118,7 @@ class Trunk:
     def __init__(self, model: M3Model) -> None:
         """The model must be in float32 and not packed."""
         self.model = model
-        self._known: dict[tuple[bytes, int | None, Precision | None], TrunkOutput] = {}
+        self._known: dict[tuple[tuple[int, ...], int | None, Precision | None], TrunkOutput] = {}
 
     def run(
         self,
@@ -128,51 +128,39 @@ class Trunk:
         precision: Precision | None = None,
     ) -> list[TrunkOutput]:
         """One output a sequence, in their order; positions shifted and numbers rounded if asked."""
-        arrays = [np.array(ids, dtype=np.int32) for ids in sequences]
-        keys = [(ids.tobytes(), first_position, precision) for ids in arrays]
-        new = {key: ids for key, ids in zip(keys, arrays, strict=True) if key not in self._known}
-        names, ids = list(new), list(new.values())
+        keys = [(tuple(ids), first_position, precision) for ids in sequences]
+        new = list(dict.fromkeys(key for key in keys if key not in self._known))
         rounding = None if precision is None else ROUNDING[precision]
-        lengths = np.array([len(row) for row in ids], dtype=np.int64)
-        with (
-            torch.inference_mode(),
-            _positions_from(self.model, first_position),
-            _rounded(self.model, rounding),
-        ):
-            for rows in batches(lengths, BUDGET):
-                outputs = self._batch([ids[row] for row in rows], rounding)
-                self._known.update(zip((names[row] for row in rows), outputs, strict=True))
+        tokens = TokenBatch.of([ids for ids, _, _ in new])
+        with _positions_from(self.model, first_position), _rounded(self.model, rounding):
+            for batch in run_batches(self.model, tokens, budget=BUDGET, padding=0.0):
+                texts = torch.split(batch.states, batch.tokens.lengths.tolist())
+                for row, states in zip(batch.rows, texts, strict=True):
+                    self._known[new[row]] = self._output(new[row][0], states, rounding)
         return [self._known[key] for key in keys]
 
-    def _batch(
-        self, sequences: list[npt.NDArray[np.int32]], rounding: "Rounding | None"
-    ) -> list[TrunkOutput]:
-        model = self.model
-        device = model.backbone.word_embeddings.weight.device
-        lengths = [len(ids) for ids in sequences]
-        packed = torch.from_numpy(np.concatenate(sequences).astype(np.int64)).to(device)
-        states = model.backbone(packed, Layout(lengths, device, padding=0.0))
+    @torch.inference_mode()
+    def _output(
+        self, ids: Sequence[int], states: Tensor, rounding: "Rounding | None"
+    ) -> TrunkOutput:
+        """What is kept of one sequence's states (T, H)."""
 
-        def linear(head: nn.Linear | None, x: Tensor) -> Floats | None:
+        def linear(head: nn.Linear | None) -> Floats | None:
             if head is None:
                 return None
-            out = F.linear(x, head.weight, head.bias)
+            out = F.linear(states, head.weight, head.bias)
             return _numpy(out if rounding is None else rounding.outputs(out))
 
-        outputs = []
-        for ids, x in zip(sequences, states.split(lengths), strict=True):
-            content = x[1:-1] if len(x) > 2 else x
-            logits, kept = linear(model.sparse, x), len(ids) <= TOKENS
-            outputs.append(
-                TrunkOutput(
-                    ids=ids,
-                    pools=_numpy(torch.stack((x[0], x.mean(0), content.mean(0), x[-1], x.amax(0)))),
-                    logits=None if logits is None else logits[:, 0],
-                    multi=linear(model.multi, x) if kept else None,
-                    states=_numpy(x) if kept else None,
-                )
-            )
-        return outputs
+        content = states[1:-1] if len(states) > 2 else states
+        pools = (states[0], states.mean(0), content.mean(0), states[-1], states.amax(0))
+        logits, kept = linear(self.model.sparse), len(ids) <= TOKENS
+        return TrunkOutput(
+            ids=np.array(ids, dtype=np.int32),
+            pools=_numpy(torch.stack(pools)),
+            logits=None if logits is None else logits[:, 0],
+            multi=linear(self.model.multi) if kept else None,
+            states=_numpy(states) if kept else None,
+        )
 
 
 def _numpy(x: Tensor) -> Floats:
