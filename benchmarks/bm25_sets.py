@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from tercet import bm25
+from tercet.checkpoint import fetch, read_tokenizer
 from tercet.encoder import BUNDLED
 from tercet.errors import TercetError
 from tercet.evaluate.loaders import load
@@ -21,7 +22,6 @@ from tercet.evaluate.measures import measure
 from tercet.evaluate.tasks import Bitext, Task
 from tercet.evaluate.trec import Run
 from tercet.hybrid import SparseRanker
-from tercet.train.check import read_tokenizer
 
 MEASURES = ("nDCG@10", "Recall@100")
 DEPTH = 1000
@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("--readme", type=Path, help="the file with the table (default: none)")
     parser.add_argument("--sets", default=SETS, help="names with commas between, or `all`")
     options = parser.parse_args()
-    tokenizer = read_tokenizer(BUNDLED, None)
+    tokenizer, _ = read_tokenizer(fetch(BUNDLED))
     theirs = table(options.readme) if options.readme else {}
     names = options.sets.split(",")
     if options.sets == "all":

@@ -14,7 +14,7 @@ from tercet.checkpoint import Settings
 from tercet.config import HEADS, Head, Role, Weights
 from tercet.embeddings import Embeddings
 from tercet.mining import MineConfig, MineReport, mine
-from tercet.mining.refresh import requests
+from tercet.mining.miner import requests
 from tercet.rows import read_rows, write_rows
 
 VOCABULARY = 512

@@ -11,18 +11,15 @@ import pytest
 from tercet import bm25
 from tercet.encoder import Encoder
 from tercet.errors import InputError
-from tercet.mining import MineConfig, candidates, miner
-from tercet.mining.candidates import Candidates
-from tercet.mining.miner import mine
+from tercet.mining import MineConfig, mine
 from tercet.mining.pool import Pool
+from tercet.mining.selection import EXHAUSTIVE, Candidates, heads_needed
 from tercet.rows import write_rows
 from tercet.scores import dense_scores, lexical_scores, maxsim_scores
 from tests.mining.conftest import WordEncoder, Words
 
 
-def test_blocks_never_change_what_is_mined(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_checkpoint: Path
-) -> None:
+def test_blocks_never_change_what_is_mined(tmp_path: Path, tiny_checkpoint: Path) -> None:
     rng = np.random.default_rng(0)
     words = "river mountain city water light history music science people world year".split()
     rows = [
@@ -37,16 +34,15 @@ def test_blocks_never_change_what_is_mined(
         by=("dense", "sparse", "multi", "all", "bm25"), first=1, last=30, number=8, limit=None
     )
 
-    def result(name: str) -> bytes:
-        report = mine(rows, encoder, to=tmp_path / name, config=config)
+    def result(name: str, block: int = 8192) -> bytes:
+        report = mine(rows, encoder, to=tmp_path / name, config=config, block=block)
         assert report.kept == 400
         assert all(report.kept_by.values())
         return (tmp_path / name).read_bytes()
 
     whole = result("whole.jsonl")
-    for size in (3, 16):
-        monkeypatch.setattr(miner, "BLOCK", 2 * size + 1)
-        assert result(f"{size}.jsonl") == whole
+    for size in (7, 33):
+        assert result(f"{size}.jsonl", size) == whole
 
 
 def prepared(tmp_path: Path, encoder: WordEncoder, **settings: Any) -> tuple[Pool, Candidates]:
@@ -93,14 +89,12 @@ def test_only_the_heads_needed_are_encoded(tmp_path: Path) -> None:
         assert encoder.asked == heads
 
 
-def test_maxsim_alone_is_for_small_corpora(
-    tmp_path: Path, encoder: WordEncoder, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_maxsim_alone_is_for_small_corpora(tmp_path: Path, encoder: WordEncoder) -> None:
     _, made = prepared(tmp_path, encoder, by=("multi",))
     assert made.find(np.arange(3))["multi"].places.shape == (3, 4)
-    monkeypatch.setattr(candidates, "EXHAUSTIVE", 3)
+    assert heads_needed(encoder, made.config, EXHAUSTIVE) == ("multi",)
     with pytest.raises(InputError, match="name dense or sparse too"):
-        prepared(tmp_path, encoder, by=("multi",))
+        heads_needed(encoder, made.config, EXHAUSTIVE + 1)
 
 
 def test_bm25_is_lucenes_formula_over_pieces() -> None:
@@ -132,5 +126,5 @@ def test_a_prompt_of_a_row_is_encoded_with_its_query(tmp_path: Path, encoder: Wo
     ]
     write_rows(tmp_path / "rows.jsonl.gz", rows)
     pool = Pool.read([tmp_path / "rows.jsonl.gz"], tmp_path)
-    assert list(pool.questions("q: ")) == ["find: boat", "q: law", "sea"]
+    assert list(pool.prompted_queries("q: ")) == ["find: boat", "q: law", "sea"]
     assert list(pool.queries) == ["boat", "law", "sea"]

@@ -13,7 +13,7 @@ from tercet.config import MAX_LENGTH
 from tercet.errors import InputError
 
 if TYPE_CHECKING:
-    from tercet.train.check import FileReport, Found
+    from tercet.curate.check import FileReport, Found
 
 SHOWN = 20  # defects that are told one by one
 LANGUAGES = 10  # that are named
@@ -56,12 +56,13 @@ def check(
       negatives_required: Refuse rows without negatives, as training without in-batch negatives
           does.
     """
+    from tercet.checkpoint import fetch, read_tokenizer
+    from tercet.curate.check import check_files
     from tercet.encoder import BUNDLED
     from tercet.rows import files_of
-    from tercet.train.check import check_files, read_tokenizer
 
     found = [path for source in files for path in files_of(source)]
-    tokenizer = read_tokenizer(BUNDLED if model is None else model, revision)
+    tokenizer, _ = read_tokenizer(fetch(BUNDLED if model is None else model, revision))
     with Meter("reading") as meter:
         reports = list(
             check_files(

@@ -29,7 +29,7 @@ from tercet.cli.options import (
     emit,
     parse_list,
 )
-from tercet.mining.config import MineConfig
+from tercet.mining import MineConfig
 
 if TYPE_CHECKING:
     from tercet.mining import Answers
@@ -392,8 +392,7 @@ def mine(
 
 def _follow(run: Path, work: Path | None, device: str | None, as_json: bool) -> None:
     from tercet.encoder import Encoder
-    from tercet.mining.miner import MineReport
-    from tercet.mining.refresh import follow
+    from tercet.mining import MineReport, follow
 
     def tell(step: int, report: MineReport) -> None:
         if as_json:

@@ -1,15 +1,21 @@
 """Hard negatives: candidates of an encoder's heads and of BM25, less what may be a positive.
 
-Names are loaded when they are first asked for, so that a command's help needs no torch.
+The settings are here; all else is loaded when it is first asked for, so that a command's help needs
+no torch.
 """
 
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from tercet.config import MAX_LENGTH, Weights
+from tercet.errors import InputError
 
 if TYPE_CHECKING:
-    from tercet.mining.config import SOURCES, MineConfig, Source
-    from tercet.mining.miner import MineReport, mine
-    from tercet.mining.refresh import Answers, Refresher, follow
+    from tercet.mining.miner import Answers, Refresher, follow, mine
+    from tercet.mining.selection import MineReport
 
 __all__ = [
     "SOURCES",
@@ -21,19 +27,74 @@ __all__ = [
     "follow",
     "mine",
 ]
-_HOMES = {
-    "SOURCES": "config",
-    "Answers": "refresh",
-    "MineConfig": "config",
-    "MineReport": "miner",
-    "Refresher": "refresh",
-    "Source": "config",
-    "follow": "refresh",
-    "mine": "miner",
-}
+
+# What ranks candidates: a head, "all" (the weighted sum of the heads), or BM25.
+Source = Literal["dense", "sparse", "multi", "all", "bm25"]
+SOURCES: tuple[Source, ...] = get_args(Source)
+
+
+@dataclass(frozen=True)
+class MineConfig:
+    """How negatives are found, left out and chosen."""
+
+    by: tuple[Source, ...] = ("dense",)  # whose candidates are united
+    first: int = 2  # the range of ranks, the row's positives counted
+    last: int = 200
+    number: int = 15  # kept for a query
+    hardest: bool = False  # the best ranks first; else drawn at random within the range
+    # A candidate scores at most so much of the lowest positive's score; None: no limit.
+    # Source: "TopK-PercPos" of NV-Retriever, Moreira et al. 2024, arXiv 2407.15831 (0.95 there
+    # for the cosines of a dense teacher; for the other heads it is by analogy).
+    limit: float | None = 0.95
+    limits: Mapping[Source, float | None] = field(default_factory=dict)  # where one differs
+    near: float = 0.9  # from this similarity of character shingles on, a text is a near-duplicate
+    margin: float | None = 0.0  # veto: a scorer's score above the positive's less this; None: none
+    scores: bool = False  # write the scorer's scores as pos_scores and neg_scores
+    keep: bool = False  # add to the negatives that a row has; else they are replaced
+    weights: Weights | None = None  # of "all"; None: the model's own
+    seed: int = 0
+    query_tokens: int = 512  # special tokens counted
+    passage_tokens: int = MAX_LENGTH
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in (*self.by, *self.limits) if name not in SOURCES]
+        if unknown or not self.by:
+            what = f"unknown source {unknown[0]!r}" if unknown else "no source of candidates"
+            raise InputError(f"{what}: choose from {', '.join(SOURCES)}")
+        if len(set(self.by)) < len(self.by):
+            raise InputError(f"a source is named twice: {', '.join(self.by)}")
+        if not 1 <= self.first <= self.last:
+            raise InputError(
+                f"ranks run from 1 up, the first not behind the last: got {self.first}-{self.last}"
+            )
+        most = (self.last - self.first + 1) * len(self.by)
+        if not 1 <= self.number <= most:
+            raise InputError(
+                f"{self.number} negatives cannot come from the ranks {self.first}-{self.last} of "
+                f"{', '.join(self.by)}: take between 1 and {most}, or more ranks"
+            )
+        for name, limit in (("limit", self.limit), *self.limits.items()):
+            if limit is not None and not 0 < limit <= 1:
+                raise InputError(
+                    f"{name}: the limit is a share of the positive's score above 0 and at most 1, "
+                    f"such as 0.95, or none: got {limit}"
+                )
+        if not 0 < self.near <= 1:
+            raise InputError(f"near is a similarity above 0 and at most 1, got {self.near}")
+        if self.margin is not None and not math.isfinite(self.margin):
+            raise InputError(f"margin is a number on the scorer's scale or none: {self.margin}")
+        if self.seed < 0:
+            raise InputError(f"seed must be at least 0, got {self.seed}")
+        if min(self.query_tokens, self.passage_tokens) < 3:
+            raise InputError("query_tokens and passage_tokens count [CLS] and </s>: at least 3")
+
+    def limit_of(self, source: Source) -> float:
+        """The share of the positive's score that a candidate of this source may have."""
+        limit = self.limits.get(source, self.limit)
+        return math.inf if limit is None else limit
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in __all__:
         raise AttributeError(f"module 'tercet.mining' has no attribute {name!r}")
-    return getattr(import_module(f"tercet.mining.{_HOMES[name]}"), name)
+    return getattr(import_module("tercet.mining.miner"), name)

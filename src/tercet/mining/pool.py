@@ -1,8 +1,10 @@
-"""Training rows and a corpus as places in a text store, with the groups that exclude each other.
+"""What is mined from: training rows and a corpus as numbered texts, and the groups of the rows.
 
-Texts are read one at a time and kept on disk. Knows nothing of models or scores.
+Texts are read one at a time and kept on disk; what stays in memory of one is a few numbers. Knows
+nothing of models or scores.
 """
 
+import os
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,12 +14,104 @@ import numpy as np
 import numpy.typing as npt
 
 from tercet.errors import InputError
-from tercet.mining.texts import TextStore
 from tercet.rows import Row, check_row, files_of, numbered_rows
-from tercet.split import group_rows, text_key
+from tercet.split import DistinctTexts, group_rows, text_key
 
 Rows = Sequence[str | Path] | Sequence[Row]  # files or folders of them; or the rows themselves
 Places = npt.NDArray[np.int64]
+Shingles = npt.NDArray[np.uint64]
+
+SHINGLE = 5  # characters; short enough for every script, long enough to be rare
+# Odd, 2**64 / golden ratio (Knuth): spreads what it multiplies.
+_MIX = np.uint64(0x9E3779B97F4A7C15)
+
+
+class TextStore:
+    """Texts by place 0, 1, ... in a file, in the order of their first appearance."""
+
+    def __init__(self, path: Path, *, unique: bool = True) -> None:
+        """With unique=False every text has a place of its own, as often as it comes."""
+        self._file = path.open("w+b")
+        self._ends = array("q", [0])
+        self._distinct = DistinctTexts() if unique else None
+        self._flushed = True
+        self.keys = array("q")  # text_key of each
+        self.sizes = array("q")  # number of its shingles; 0 where unique=False
+
+    def add(self, text: str) -> int:
+        """The place of a text, new or as it was."""
+        raw = text.encode("utf-8", "surrogatepass")
+        if self._distinct is not None and (place := self._distinct.add(raw)) < len(self):
+            return place
+        self.keys.append(text_key(text))
+        self.sizes.append(0 if self._distinct is None else len(shingles(text)))
+        self._file.write(raw)
+        self._ends.append(self._ends[-1] + len(raw))
+        self._flushed = False
+        return len(self) - 1
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def __getitem__(self, place: int) -> str:
+        if not self._flushed:
+            self._file.flush()
+            self._flushed = True
+        start, end = self._ends[place], self._ends[place + 1]
+        return os.pread(self._file.fileno(), end - start, start).decode("utf-8", "surrogatepass")
+
+    def __iter__(self) -> Iterator[str]:
+        return map(self.__getitem__, range(len(self)))
+
+    def close(self) -> None:
+        """Closes the file; the texts are gone."""
+        self._file.close()
+
+
+def shingles(text: str) -> Shingles:
+    """Sorted hashes of all runs of 5 characters, case and white space folded; at least one."""
+    folded = " ".join(text.split()).casefold()
+    codes = np.frombuffer(folded.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
+    if len(codes) < SHINGLE:
+        codes = np.pad(codes, (0, SHINGLE - len(codes)))
+    count = len(codes) - SHINGLE + 1
+    mixed = np.zeros(count, dtype=np.uint64)
+    for shift in range(SHINGLE):
+        mixed = (mixed + codes[shift : shift + count]) * _MIX
+        mixed ^= mixed >> np.uint64(29)
+    return np.unique(mixed)
+
+
+def jaccard(left: Shingles, right: Shingles) -> float:
+    """Shared shingles by all shingles of two texts: 1 for the same text, 0 for nothing in common.
+
+    Of 600 characters, one word changed leaves about 0.97; a whole sentence of six about 0.7.
+    """
+    shared = len(np.intersect1d(left, right, assume_unique=True))
+    return shared / (len(left) + len(right) - shared)
+
+
+class Ragged:
+    """Lists of numbers, one after the other: list n is values[offsets[n] : offsets[n + 1]]."""
+
+    def __init__(self) -> None:
+        self._values, self._offsets = array("q"), array("q", [0])
+
+    def append(self, numbers: Iterable[int]) -> None:
+        self._values.extend(numbers)
+        self._offsets.append(len(self._values))
+
+    @property
+    def values(self) -> Places:
+        return np.array(self._values, dtype=np.int64)
+
+    @property
+    def offsets(self) -> Places:
+        return np.array(self._offsets, dtype=np.int64)
+
+    def __getitem__(self, number: int) -> Places:
+        start, end = self._offsets[number], self._offsets[number + 1]
+        return np.array(self._values[start:end], dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -28,8 +122,7 @@ class Pool:
     sizes, groups (S,) of every text: its text_key, its number of shingles, and the group of the
     rows that have it as query or positive (below 0: of no row, or a heading of many). queries: one
     text a row; prompts put before. row (M,) number among all rows read; row_keys, row_groups (M,).
-    Row m's positives are positives[bounds[m]:bounds[m + 1]], the keys of the negatives that it
-    has already negatives[negative_bounds[m]:negative_bounds[m + 1]].
+    positives: the places of each of the M rows; negatives: the keys of those it has already.
     """
 
     texts: TextStore
@@ -43,28 +136,18 @@ class Pool:
     row: Places
     row_keys: Places
     row_groups: Places
-    positives: Places
-    bounds: Places
-    negatives: Places
-    negative_bounds: Places
+    positives: Ragged
+    negatives: Ragged
 
     def __len__(self) -> int:
         return len(self.row)
-
-    def positives_of(self, row: int) -> Places:
-        """Places of the positives of one of the M rows."""
-        return self.positives[self.bounds[row] : self.bounds[row + 1]]
-
-    def negatives_of(self, row: int) -> Places:
-        """Keys of the negatives that a row has already."""
-        return self.negatives[self.negative_bounds[row] : self.negative_bounds[row + 1]]
 
     def close(self) -> None:
         """Closes the files of texts; nothing can be read any more."""
         self.texts.close()
         self.queries.close()
 
-    def questions(self, prefix: str) -> Iterator[str]:
+    def prompted_queries(self, prefix: str) -> Iterator[str]:
         """The queries as they are encoded: a row's own "prompt", else the prefix, put before."""
         for row, text in enumerate(self.queries):
             yield self.prompts.get(row, prefix) + text
@@ -80,55 +163,49 @@ class Pool:
         for text in corpus or ():
             if text.strip():
                 texts.add(text)
-        given = len(texts) if corpus is not None else None
+        corpus_size = len(texts)
         read, prompts = 0, dict[int, str]()
-        numbers, positives, negatives, keyed = array("q"), array("q"), array("q"), array("q")
-        bounds, negative_bounds, ends = array("q", [0]), array("q", [0]), array("q", [0])
-        bringing, brought = array("q"), array("q")  # rows with a group id, and the ids
+        numbers, positives, negatives, keys = array("q"), Ragged(), Ragged(), Ragged()
+        given: dict[int, int] = {}  # rows with a group id, and the ids
         for where, row in each_row(rows):
             record = check_row(row, where)
             read += 1
             if record.raw:
                 continue
-            place = queries.add(record.query)
+            query = queries.add(record.query)
             if record.prompt is not None:
-                prompts[place] = record.prompt
+                prompts[query] = record.prompt
             if record.group is not None:
-                bringing.append(place)
-                brought.append(record.group)
+                given[query] = record.group
             places = [texts.add(text) for text in record.pos]
-            numbers.append(read - 1)
-            positives.extend(places)
-            bounds.append(len(positives))
-            keyed.extend([queries.keys[place], *(texts.keys[place] for place in places)])
-            ends.append(len(keyed))
-            for text in record.neg:
-                if given is None:
+            if corpus is None:
+                for text in record.neg:
                     texts.add(text)
-                negatives.append(text_key(text))
-            negative_bounds.append(len(negatives))
+            numbers.append(read - 1)
+            positives.append(places)
+            negatives.append(map(text_key, record.neg))
+            keys.append([queries.keys[query], *(texts.keys[place] for place in places)])
         if not len(numbers):
             raise InputError(
                 f"none of the {read} rows has a query with positives: there is nothing to mine for"
             )
-        groups = group_rows(_array(keyed), _array(ends), (_array(bringing), _array(brought)))
-        keys = _array(texts.keys)
+        bringing, brought = np.array(list(given), np.int64), np.array([*given.values()], np.int64)
+        groups = group_rows(keys.values, keys.offsets, (bringing, brought))
+        text_keys = np.array(texts.keys, dtype=np.int64)
         return Pool(
             texts=texts,
-            candidates=len(texts) if given is None else given,
-            keys=keys,
-            sizes=_array(texts.sizes),
-            groups=groups.of_texts(keys),
+            candidates=len(texts) if corpus is None else corpus_size,
+            keys=text_keys,
+            sizes=np.array(texts.sizes, dtype=np.int64),
+            groups=groups.of_texts(text_keys),
             queries=queries,
             prompts=prompts,
             rows=read,
-            row=_array(numbers),
-            row_keys=_array(queries.keys),
+            row=np.array(numbers, dtype=np.int64),
+            row_keys=np.array(queries.keys, dtype=np.int64),
             row_groups=groups.rows,
-            positives=_array(positives),
-            bounds=_array(bounds),
-            negatives=_array(negatives),
-            negative_bounds=_array(negative_bounds),
+            positives=positives,
+            negatives=negatives,
         )
 
 
@@ -152,30 +229,18 @@ def read_corpus(sources: Sequence[str | Path]) -> Iterator[str]:
     line.
     """
     for source in map(Path, sources):
-        for path in [source] if source.is_file() else _beir(source):
-            for line, row in numbered_rows(path):
-                where = f"{path}:{line}"
-                if not isinstance(row.get("text"), str):
-                    raise InputError(f"{where}: a text of the corpus needs a string in 'text'")
-                title = _string(row, "title", where)
-                yield f"{title}\n{row['text']}" if title else row["text"]
+        path = source if source.is_file() else _beir_corpus(source)
+        for line, row in numbered_rows(path):
+            title, text = row.get("title") or "", row.get("text")
+            if not isinstance(text, str) or not isinstance(title, str):
+                raise InputError(f"{path}:{line}: a text of the corpus needs a string in 'text'")
+            yield f"{title}\n{text}" if title else text
 
 
-def _beir(folder: Path) -> list[Path]:
+def _beir_corpus(folder: Path) -> Path:
     if not folder.is_dir():
         raise InputError(f"{folder}: no such file or folder")
-    found = [path for path in files_of(folder) if path.name.partition(".")[0] == "corpus"]
-    if not found:
-        raise InputError(f"{folder}: no corpus.jsonl or corpus.jsonl.gz here: not a BEIR folder")
-    return found[:1]
-
-
-def _string(row: Row, name: str, where: str) -> str:
-    value = row.get(name)
-    if value is not None and not isinstance(value, str):
-        raise InputError(f"{where}: {name!r} is a {type(value).__name__}, not a string")
-    return value or ""
-
-
-def _array(values: "array[int]") -> Places:
-    return np.array(values, dtype=np.int64)
+    for path in files_of(folder):
+        if path.name.partition(".")[0] == "corpus":
+            return path
+    raise InputError(f"{folder}: no corpus.jsonl or corpus.jsonl.gz here: not a BEIR folder")

@@ -1,32 +1,45 @@
-"""Which candidates of a row may be its negatives, which of those are taken, and why others are not.
+"""Candidates of every source asked for, and which of them become the negatives of a row.
 
-Reads texts, keys, groups and scores; knows nothing of where the scores come from. In this order:
-
-    1. the ranks asked for, of every source, are united
-    2. out: the row's positives, their and the query's duplicates, the row's group, and the
+    1. texts and queries are encoded once; the sources that rank the whole corpus (dense, sparse,
+       BM25) are the first stage, multi-vectors and the sum of all heads rerank what they found
+    2. the ranks asked for, of every source, are united
+    3. out: the row's positives, their and the query's duplicates, the row's group, and the
        negatives that it has already
-    3. out: what scores above the limit by any source that found it
-    4. the rest is put in order: drawn at random by the seed, or the best ranks first
-    5. in that order, until there are enough: out are near-duplicates of a positive, repeats of a
+    4. out: what scores above the limit by any source that found it
+    5. the rest is put in order: drawn at random by the seed, or the best ranks first
+    6. in that order, until there are enough: out are near-duplicates of a positive, repeats of a
        text taken before, and what the scorer puts too near to the positives
+
+What does not fit in memory lies in a folder, memory-mapped. Knows nothing of training.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from itertools import islice
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
-from tercet.hybrid import Ranked
-from tercet.mining.candidates import Candidates
-from tercet.mining.config import MineConfig, Source
-from tercet.mining.pool import Places, Pool
-from tercet.mining.texts import Shingles, jaccard, shingles
+from tercet import bm25
+from tercet.checkpoint import Settings
+from tercet.config import HEADS, Head, Role, Weights
+from tercet.embeddings import Embeddings, EmbeddingsWriter
+from tercet.errors import InputError, ModelError
+from tercet.hybrid import Ranked, Ranker, SparseRanker, rankers, union
+from tercet.mining import MineConfig, Source
+from tercet.mining.pool import Places, Pool, Shingles, jaccard, shingles
 from tercet.scorers import PAIRS, Scorer, scores_of
-from tercet.scores import Scores
+from tercet.scores import Scores, weighted_sum
 
+Advance = Callable[[int], None]  # so many texts more are done
+
+# Texts of a corpus that "multi" ranks alone: MaxSim of a query with every text is about 100 times
+# the work of an inner product.
+EXHAUSTIVE = 20_000
 EXAMPLES, SHOWN = 3, 160  # of each reason; characters of a text in one
 
 REASONS = {
@@ -42,145 +55,295 @@ REASONS = {
 }
 
 
+# Candidates
+
+
+class Encodes(Protocol):
+    """What mining needs of an encoder; `tercet.encoder.Encoder` is one, in eval mode."""
+
+    heads: tuple[Head, ...]
+    weights: Weights
+    tokenizer: Any
+    settings: Settings
+
+    def stream(
+        self,
+        texts: Iterable[str],
+        *,
+        heads: Sequence[Head] = ...,
+        max_length: int = ...,
+        role: Role = ...,
+    ) -> Iterator[Embeddings]:
+        """Embeddings of the texts in their order, shard by shard."""
+
+
 @dataclass(frozen=True)
-class Chosen:
-    """A row's new negatives by place; with a scorer, its scores of them and of the positives."""
+class Candidates:
+    """The rankers of single heads and of BM25, and how they make the sources asked for."""
 
-    places: list[int]
-    scores: list[float]
-    positive_scores: list[float]
+    config: MineConfig
+    rankers: dict[Source, Ranker]
+    weights: Weights
+
+    @staticmethod
+    def prepare(
+        pool: Pool, encoder: Encodes, config: MineConfig, folder: Path, advance: Advance
+    ) -> "Candidates":
+        """Encodes texts and queries into a folder; raises InputError for what cannot be asked."""
+        heads = heads_needed(encoder, config, pool.candidates)
+        by: dict[Source, Ranker] = {}
+
+        def encode(texts: Iterable[str], name: str, role: Role, tokens: int) -> Embeddings:
+            shards = encoder.stream(texts, heads=heads, max_length=tokens, role=role)
+            return _write(shards, folder / name, advance)
+
+        if heads:
+            passages = encode(pool.texts, "passages", "passage", config.passage_tokens)
+            prompted = pool.prompted_queries(encoder.settings.prefix("query"))
+            queries = encode(prompted, "prompted", "plain", config.query_tokens)
+            device = torch.device(getattr(encoder, "device", "cpu"))
+            by.update(rankers(queries, passages, device, pool.candidates).items())
+        if "bm25" in config.by:
+            terms = bm25.Pieces(encoder.tokenizer, fold=True)
+            index = bm25.index(pool.texts, terms, max_tokens=config.passage_tokens)
+            counts = index.queries(pool.queries, max_tokens=config.query_tokens)
+            by["bm25"] = SparseRanker(counts, index.weights, pool.candidates)
+        return Candidates(config, by, config.weights or encoder.weights)
+
+    def find(self, queries: Places) -> dict[Source, Ranked]:
+        """The best texts of each source asked for, for these queries."""
+        wanted, count = self.config.by, self.config.last
+        stage: list[Source] = [name for name in ("dense", "sparse", "bm25") if name in wanted]
+        if "all" in wanted:
+            stage = [name for name in ("dense", "sparse", "bm25") if name in {*stage, *self.heads}]
+        ranked = {name: self.rankers[name].top(queries, count) for name in stage}
+        if not ranked:
+            return {"multi": self.rankers["multi"].top(queries, count)}
+        again: list[Source] = [name for name in ("multi", "all") if name in wanted]
+        if again:
+            rows, places = union(ranked.values())
+            for name in again:
+                scores = self.score(name, queries[rows], places)
+                ranked[name] = Ranked.of(rows, places, scores, len(queries), count)
+        return {name: ranked[name] for name in wanted}
+
+    @property
+    def heads(self) -> tuple[Head, ...]:
+        """The heads that have a ranker."""
+        return tuple(head for head in HEADS if head in self.rankers)
+
+    def score(self, source: Source, queries: Places, places: Places) -> Scores:
+        """Scores of n pairs by one source; the pairs of a query must be neighbours."""
+        if source != "all":
+            return self.rankers[source].score(queries, places)
+        parts = {head: self.rankers[head].score(queries, places) for head in self.heads}
+        return weighted_sum(parts, self.weights)
+
+
+def heads_needed(encoder: Encodes, config: MineConfig, candidates: int) -> tuple[Head, ...]:
+    """The heads that the sources rest on; raises InputError where they cannot be had."""
+    lacking = [name for name in config.by if name in HEADS and name not in encoder.heads]
+    if lacking:
+        raise InputError(
+            f"the model has no {lacking[0]} head: take candidates from "
+            f"{', '.join([*encoder.heads, 'bm25'])}"
+        )
+    if "all" in config.by:
+        if len(encoder.heads) < 2:
+            raise InputError(
+                f"the model has but one head, {encoder.heads[0]}: 'all' would be the same as it"
+            )
+        return encoder.heads
+    if config.by == ("multi",) and candidates > EXHAUSTIVE:
+        raise InputError(
+            f"multi alone would compare every query with {candidates} texts token by token (at "
+            f"most {EXHAUSTIVE}): name dense or sparse too, whose candidates it then ranks again"
+        )
+    return tuple(head for head in HEADS if head in config.by)
+
+
+def _write(shards: Iterable[Embeddings], folder: Path, advance: Advance) -> Embeddings:
+    """Writes embeddings to a folder and opens it memory-mapped."""
+    with EmbeddingsWriter(folder) as writer:
+        for shard in shards:
+            sparse = None if shard.sparse is None else shard.sparse.data
+            for numbers in (shard.dense, shard.multi, sparse):
+                if numbers is not None and not np.isfinite(numbers).all():
+                    raise ModelError(
+                        "the model gives vectors that are not finite numbers: its weights are "
+                        "damaged, or the training that made them went astray"
+                    )
+            writer.add(shard)
+            advance(len(shard))
+    return Embeddings.load(folder)
+
+
+# Selection
 
 
 @dataclass
-class Tally:
-    """What was dropped and why, what was kept, with some examples."""
+class MineReport:
+    """What was mined, dropped and kept."""
 
-    dropped: dict[str, int] = field(default_factory=lambda: dict.fromkeys(REASONS, 0))
-    examples: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
-    found: int = 0  # candidates, each once a row
+    rows: int  # read
+    mined: int  # of them with positives
+    texts: int  # candidates
+    found: int = 0  # candidates in the ranks asked for, each once a row
     kept: int = 0
-    kept_by: dict[str, int] = field(default_factory=dict)
-    fewer: int = 0  # rows that end with fewer than were wanted, those with none included
+    kept_by: dict[str, int] = field(default_factory=dict)  # source -> how many of them it found
+    dropped: dict[str, int] = field(default_factory=lambda: dict.fromkeys(REASONS, 0))
+    fewer: int = 0  # rows that got fewer than were wanted, those with none included
     none: int = 0
+    examples: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # the first few
+    seconds: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {**asdict(self), "seconds": round(self.seconds, 3)}
+
+    def table(self) -> str:
+        """The report for people."""
+        lines = [
+            f"{self.mined} of {self.rows} rows have positives; {self.texts} texts to choose from",
+            f"{self.kept} negatives kept of {self.found} candidates, in {self.seconds:.1f} s",
+            f"{self.fewer} rows got fewer than wanted, {self.none} of them none",
+            "",
+            "kept, by what found them (one may be found by several)",
+        ]
+        lines += [f"  {count:>10,}  {source}" for source, count in self.kept_by.items()]
+        lines += ["", "dropped (near, repeat and veto: of those that were drawn)"]
+        for reason, count in self.dropped.items():
+            lines.append(f"  {count:>10,}  {reason}: {REASONS[reason]}")
+            for example in self.examples.get(reason, [])[:1]:
+                scores = "".join(
+                    f", {name.replace('_', ' ')} {example[name]}"
+                    for name in ("source", "score", "positive_score")
+                    if name in example
+                )
+                lines.append(f"              e.g. row {example['row']}: {example['query']!r}")
+                lines.append(f"                   positive {example['positive']!r}")
+                lines.append(f"                   dropped  {example['text']!r}{scores}")
+        return "\n".join(lines)
 
 
 @dataclass
-class _Row:
-    """A row while negatives are chosen for it."""
+class Chosen:
+    """A row and its new negatives by place; with a scorer, its scores of them and the positives."""
 
-    number: int  # among the pool's rows
-    order: Iterator[int]  # places that are left, in the order in which they are taken
+    row: int  # among the pool's rows
+    left: Iterator[int]  # places in the order in which they are taken
     finders: dict[int, int]  # place -> bits of the sources that found it
-    taken: list[int] = field(default_factory=list)
+    places: list[int] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
     positive_scores: list[float] = field(default_factory=list)
 
 
 class Selector:
-    """Chooses negatives for blocks of rows; what it did is in the tally."""
+    """Chooses negatives for blocks of rows; what it did is in the report."""
 
     def __init__(
         self, pool: Pool, candidates: Candidates, config: MineConfig, scorer: Scorer | None = None
     ) -> None:
         self.pool, self.candidates, self.config = pool, candidates, config
         self.scorer = scorer
-        self.tally = Tally(kept_by=dict.fromkeys(config.by, 0))
+        kept_by: dict[str, int] = dict.fromkeys(config.by, 0)
+        self.report = MineReport(pool.rows, len(pool), pool.candidates, kept_by=kept_by)
 
     def choose(self, rows: Places) -> list[Chosen]:
         """The negatives of these rows, in their order."""
-        found = self.candidates.find(rows)
-        lowest = {source: self._lowest(source, rows) for source in found}
-        working = [self._row(at, number, found, lowest) for at, number in enumerate(rows.tolist())]
+        ranked = self.candidates.find(rows)
+        lowest = {source: self._lowest(source, rows) for source in ranked}
+        out = []
+        for number, row in enumerate(rows.tolist()):
+            own = {
+                source: _Own(
+                    ranked[source].places[number],
+                    ranked[source].scores[number],
+                    lowest[source][number],
+                    self.config.limit_of(source),
+                )
+                for source in ranked
+            }
+            out.append(self._ordered(row, own))
         if self.scorer is None:
-            for row in working:
-                row.taken = list(islice(row.order, self.config.number))
+            for chosen in out:
+                chosen.places = list(islice(chosen.left, self.config.number))
         else:
-            self._judge(working, self.scorer)
-        for row in working:
-            self._count(row)
-        return [Chosen(row.taken, row.scores, row.positive_scores) for row in working]
+            self._judge(out, self.scorer)
+        for chosen in out:
+            self._count(chosen)
+        return out
 
     def _lowest(self, source: Source, rows: Places) -> Scores:
         """Each row's lowest score above 0 of its positives; infinity where there is none."""
-        counts = self.pool.bounds[rows + 1] - self.pool.bounds[rows]
-        owners = np.repeat(np.arange(len(rows)), counts)
-        places = np.concatenate([self.pool.positives_of(row) for row in rows.tolist()])
-        scores = self.candidates.score(source, rows[owners], places)
+        own = [self.pool.positives[row] for row in rows.tolist()]
+        owners = np.repeat(np.arange(len(rows)), [len(places) for places in own])
+        scores = self.candidates.score(source, rows[owners], np.concatenate(own))
         lowest = np.full(len(rows), np.inf, dtype=np.float32)
         np.minimum.at(lowest, owners, np.where(scores > 0, scores, np.inf))
         return lowest
 
-    def _row(
-        self, at: int, number: int, found: dict[Source, Ranked], lowest: dict[Source, Scores]
-    ) -> _Row:
-        """Steps 1 to 4 of one row."""
+    def _ordered(self, row: int, ranked: dict[Source, "_Own"]) -> Chosen:
+        """Steps 2 to 5 of one row."""
         pool, config = self.pool, self.config
-        parts: list[tuple[Places, Places, npt.NDArray[np.int64]]] = []
-        high: list[npt.NDArray[np.bool_]] = []
-        blind = 0
-        for bit, (source, ranked) in enumerate(found.items()):
-            places = ranked.places[at, config.first - 1 : config.last]
-            places = places[places >= 0]
-            limit = config.limit_of(source)
-            positive = lowest[source][at]
-            if np.isinf(positive) and np.isfinite(limit):
-                blind |= 1 << bit
-                high.append(np.zeros(len(places), dtype=np.bool_))
-            else:
-                scores = ranked.scores[at, config.first - 1 :][: len(places)]
-                high.append(scores > limit * positive)
-            ranks = np.arange(config.first, config.first + len(places))
-            parts.append((places, ranks, np.full(len(places), 1 << bit)))
-        every, ranks, bits = (np.concatenate(part) for part in zip(*parts, strict=True))
+        parts, blind = [], 0
+        for bit, own in enumerate(ranked.values()):
+            found = own.places[config.first - 1 : config.last]
+            found = found[found >= 0]
+            ranks = np.arange(config.first, config.first + len(found))
+            high = own.above(own.scores[config.first - 1 :][: len(found)])
+            parts.append((found, ranks, np.full(len(found), 1 << bit), high))
+            blind |= own.blind << bit
+        every, ranks, bits, high = (np.concatenate(part) for part in zip(*parts, strict=True))
         places, inverse = np.unique(every, return_inverse=True)
         best = np.full(len(places), config.last + 1)
         np.minimum.at(best, inverse, ranks)
         finders = np.zeros(len(places), dtype=np.int64)
         np.bitwise_or.at(finders, inverse, bits)
         above = np.zeros(len(places), dtype=np.bool_)
-        np.logical_or.at(above, inverse, np.concatenate(high))
+        np.logical_or.at(above, inverse, high)
 
-        own = pool.positives_of(number)
-        keys = pool.keys[places]
-        known = np.append(pool.keys[own], pool.row_keys[number])
+        positives, keys = pool.positives[row], pool.keys[places]
         reasons = {
-            "positive": _among(places, own),
-            "duplicate": _among(keys, known),
-            "group": pool.groups[places] == pool.row_groups[number],
-            "listed": _among(keys, pool.negatives_of(number)) & config.keep,
+            "positive": _among(places, positives),
+            "duplicate": _among(keys, np.append(pool.keys[positives], pool.row_keys[row])),
+            "group": pool.groups[places] == pool.row_groups[row],
+            "listed": _among(keys, pool.negatives[row]) & config.keep,
             "limit": above,
             "blind": (finders & ~blind) == 0,
         }
-        self.tally.found += len(places)
+        self.report.found += len(places)
         left = np.ones(len(places), dtype=np.bool_)
         for reason, out in reasons.items():
             out = out & left
             if out.any():
-                self._drop(reason, number, places[out], at, found, lowest)
+                gone = places[out]
+                facts = _limit_facts(ranked, int(gone[0])) if reason == "limit" else {}
+                self._drop(reason, row, int(gone[0]), facts, count=len(gone))
                 left &= ~out
         places, best, finders = places[left], best[left], finders[left]
         if config.hardest:
             order = np.lexsort((places, best))
         else:
-            seed = (config.seed, int(pool.row[number]))
+            seed = (config.seed, int(pool.row[row]))
             order = np.random.default_rng(seed).permutation(len(places))
         bits_of = dict(zip(places.tolist(), finders.tolist(), strict=True))
-        return _Row(number, self._passing(number, places[order].tolist()), bits_of)
+        return Chosen(row, self._passing(row, places[order].tolist()), bits_of)
 
-    def _passing(self, number: int, places: list[int]) -> Iterator[int]:
-        """Step 5 without the scorer: the places that are no near-duplicates and no repeats."""
+    def _passing(self, row: int, places: list[int]) -> Iterator[int]:
+        """Step 6 without the scorer: the places that are no near-duplicates and no repeats."""
         pool, near = self.pool, self.config.near
-        own = pool.positives_of(number).tolist()
+        positives = pool.positives[row].tolist()
         known: dict[int, Shingles] = {}
         seen: set[int] = set()
         for place in places:
             key = int(pool.keys[place])
             if key in seen:
-                self._drop("repeat", number, np.array([place]))
+                self._drop("repeat", row, place)
                 continue
             mine: Shingles | None = None
             size = int(pool.sizes[place])
-            for positive in own:
+            for positive in positives:
                 other = int(pool.sizes[positive])
                 # the similarity is at most the ratio of the sizes, which costs nothing
                 if min(size, other) < near * max(size, other):
@@ -189,97 +352,117 @@ class Selector:
                     known[positive] = shingles(pool.texts[positive])
                 mine = shingles(pool.texts[place]) if mine is None else mine
                 if jaccard(mine, known[positive]) >= near:
-                    self._drop("near", number, np.array([place]))
+                    self._drop("near", row, place)
                     break
             else:
                 seen.add(key)
                 yield place
 
-    def _judge(self, rows: list[_Row], scorer: Scorer) -> None:
-        """Step 5 with the scorer: in rounds, so that no more is scored than is needed."""
-        pool, margin = self.pool, self.config.margin
-        owners = [(row, int(p)) for row in rows for p in pool.positives_of(row.number)]
-        for row, _, score in self._scored(owners, scorer):
-            row.positive_scores.append(score)
+    def _judge(self, rows: list[Chosen], scorer: Scorer) -> None:
+        """Step 6 with the scorer: in rounds, so that no more is scored than is needed."""
+        number, margin = self.config.number, self.config.margin
+        owners = [(own, place) for own in rows for place in self.pool.positives[own.row].tolist()]
+        for own, _, score in self._scored(owners, scorer):
+            own.positive_scores.append(score)
         waiting = rows
         while waiting:
-            asked = [
-                (row, place)
-                for row in waiting
-                for place in islice(row.order, self.config.number - len(row.taken))
+            wanted = [
+                (own, place)
+                for own in waiting
+                for place in islice(own.left, number - len(own.places))
             ]
-            for row, place, score in self._scored(asked, scorer):
-                lowest = min(row.positive_scores)
+            for own, place, score in self._scored(wanted, scorer):
+                lowest = min(own.positive_scores)
                 if margin is not None and score > lowest - margin:
                     facts = {"score": score, "positive_score": lowest}
-                    self._drop("veto", row.number, np.array([place]), facts=facts)
+                    self._drop("veto", own.row, place, facts)
                 else:
-                    row.taken.append(place)
-                    row.scores.append(score)
-            some = {row.number for row, _ in asked}  # the others have nothing left
-            waiting = [
-                row for row in waiting if row.number in some and len(row.taken) < self.config.number
-            ]
+                    own.places.append(place)
+                    own.scores.append(score)
+            going = {own.row for own, _ in wanted}  # the others have nothing left
+            waiting = [own for own in waiting if own.row in going and len(own.places) < number]
 
     def _scored(
-        self, wanted: list[tuple[_Row, int]], scorer: Scorer
-    ) -> Iterator[tuple[_Row, int, float]]:
-        pool = self.pool
+        self, wanted: list[tuple[Chosen, int]], scorer: Scorer
+    ) -> Iterator[tuple[Chosen, int, float]]:
         for first in range(0, len(wanted), PAIRS):
-            some = wanted[first : first + PAIRS]
-            pairs = [(pool.queries[row.number], pool.texts[place]) for row, place in some]
-            for (row, place), score in zip(some, scores_of(scorer, pairs), strict=True):
-                yield row, place, score
+            part = wanted[first : first + PAIRS]
+            pairs = [(self.pool.queries[own.row], self.pool.texts[place]) for own, place in part]
+            for (own, place), score in zip(part, scores_of(scorer, pairs), strict=True):
+                yield own, place, score
 
-    def _count(self, row: _Row) -> None:
-        tally = self.tally
-        tally.kept += len(row.taken)
-        tally.fewer += len(row.taken) < self.config.number
-        tally.none += not row.taken
+    def _count(self, chosen: Chosen) -> None:
+        report, places = self.report, chosen.places
+        report.kept += len(places)
+        report.fewer += len(places) < self.config.number
+        report.none += not places
         for bit, source in enumerate(self.config.by):
-            tally.kept_by[source] += sum(row.finders[place] >> bit & 1 for place in row.taken)
+            report.kept_by[source] += sum(chosen.finders[place] >> bit & 1 for place in places)
 
     def _drop(
         self,
         reason: str,
-        number: int,
-        places: Places,
-        at: int = 0,
-        found: dict[Source, Ranked] | None = None,
-        lowest: dict[Source, Scores] | None = None,
-        facts: dict[str, Any] | None = None,
+        row: int,
+        place: int,
+        facts: Mapping[str, Any] | None = None,
+        *,
+        count: int = 1,
     ) -> None:
-        """Counts what leaves; the first few become examples, with the scores that decided."""
-        self.tally.dropped[reason] += len(places)
-        examples = self.tally.examples.setdefault(reason, [])
-        if len(examples) >= EXAMPLES:
-            return
-        place = int(places[0])
-        pool = self.pool
-        example: dict[str, Any] = {
-            "row": int(pool.row[number]),
-            "query": _short(pool.queries[number]),
-            "positive": _short(pool.texts[int(pool.positives_of(number)[0])]),
-            "text": _short(pool.texts[place]),
-        }
-        if reason == "limit" and found is not None and lowest is not None:
-            for source, ranked in found.items():
-                spots = np.flatnonzero(ranked.places[at] == place)
-                if len(spots) and np.isfinite(lowest[source][at]):
-                    score, positive = ranked.scores[at, spots[0]], lowest[source][at]
-                    if score > self.config.limit_of(source) * positive:
-                        facts = {
-                            "source": source,
-                            "score": round(float(score), 4),
-                            "positive_score": round(float(positive), 4),
-                        }
-        examples.append({**example, **(facts or {})})
+        """Counts what leaves; the first few become examples, with the facts that decided."""
+        self.report.dropped[reason] += count
+        examples = self.report.examples.setdefault(reason, [])
+        if len(examples) < EXAMPLES:
+            pool = self.pool
+            examples.append(
+                {
+                    "row": int(pool.row[row]),
+                    "query": _short(pool.queries[row]),
+                    "positive": _short(pool.texts[int(pool.positives[row][0])]),
+                    "text": _short(pool.texts[place]),
+                    **(facts or {}),
+                }
+            )
+
+
+@dataclass(frozen=True)
+class _Own:
+    """One row's ranking by one source, the lowest score of its positives, and the limit."""
+
+    places: Places
+    scores: Scores
+    positive: np.float32  # infinity where none scores above 0
+    limit: float
+
+    @property
+    def blind(self) -> bool:
+        """Whether there should be a limit, and no positive sets it."""
+        return math.isinf(self.positive) and not math.isinf(self.limit)
+
+    def above(self, scores: Scores) -> npt.NDArray[np.bool_]:
+        """Which scores are above the limit."""
+        if self.blind:
+            return np.zeros(len(scores), dtype=np.bool_)
+        return scores > self.limit * self.positive
+
+
+def _limit_facts(ranked: Mapping[Source, _Own], place: int) -> dict[str, Any]:
+    """Which source puts a text above the limit, its score and the positive's."""
+    facts = {}
+    for source, own in ranked.items():
+        scores = own.scores[own.places == place]
+        if len(scores) and np.isfinite(own.positive) and own.above(scores).any():
+            facts = {
+                "source": source,
+                "score": round(float(scores[0]), 4),
+                "positive_score": round(float(own.positive), 4),
+            }
+    return facts
 
 
 def _among(values: Places, few: Places) -> npt.NDArray[np.bool_]:
     """Which of the values are among a few; quicker for those than np.isin."""
-    found: npt.NDArray[np.bool_] = (values[:, None] == few).any(axis=1)
-    return found
+    members: npt.NDArray[np.bool_] = (values[:, None] == few).any(axis=1)
+    return members
 
 
 def _short(text: str) -> str:

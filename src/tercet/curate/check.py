@@ -3,7 +3,6 @@
 What stays in memory of a text is a few numbers. Knows nothing of models but their tokenizers.
 """
 
-import hashlib
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -13,11 +12,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from tercet import checkpoint
-from tercet.checkpoint import fetch
 from tercet.errors import InputError
 from tercet.rows import Record, Row, check_row, numbered_rows
-from tercet.split import group_rows, text_key
+from tercet.split import DistinctTexts, group_rows, text_key
 from tercet.tokenizer import Tokenizer
 
 KEPT = 20  # defects of a file that are told one by one
@@ -26,8 +23,6 @@ OVERSIZED = 100_000
 SPECIAL = 2  # [CLS] and </s>
 BLOCK = 4096  # texts tokenised at once, or
 CHARACTERS = 1 << 20  # as many as these
-
-Show = Callable[[int, int], None]  # rows read, tokens in them
 
 
 @dataclass(frozen=True)
@@ -41,12 +36,18 @@ class Lengths:
     cut: int  # texts that are longer than the limit
 
 
-@dataclass(frozen=True)
+@dataclass
 class Found:
     """How many there are of something, and the line of the first."""
 
-    count: int
-    first: int | None
+    count: int = 0
+    first: int | None = None
+
+    def add(self, line: int, found: bool) -> None:
+        """Counts a line where it is found in it."""
+        if found:
+            self.count += 1
+            self.first = line if self.first is None else self.first
 
 
 @dataclass(frozen=True)
@@ -75,73 +76,55 @@ class FileReport:
     first_defects: tuple[str, ...]  # KEPT of them, each with file and line
 
 
-def read_tokenizer(source: str | Path, revision: str | None = None) -> Tokenizer:
-    """The tokenizer of a model's folder or hub id, without the weights being loaded."""
-    return checkpoint.read_tokenizer(fetch(source, revision))[0]
-
-
 def check_files(
     files: Sequence[Path],
     tokenizer: Tokenizer,
     *,
     max_length: int,
     negatives_required: bool = False,
-    show: Show | None = None,
+    block: int = BLOCK,
+    show: Callable[[int, int], None] | None = None,
 ) -> Iterator[FileReport]:
     """Reads files one after the other and reports on each; defects are collected, not raised.
 
     max_length is the limit of tokens above which a text is counted as cut. negatives_required
-    refuses rows that have no negatives of their own.
+    refuses rows that have no negatives of their own. So many texts as block are tokenised at once.
+    show is given the rows of a file that are read, and the tokens in them.
     """
-    seen: set[int] = set()
+    seen = DistinctTexts()  # whole rows, of earlier files too
     for path in files:
-        one = _File(path, tokenizer, max_length, seen)
-        one.read(negatives_required, show)
-        yield one.report()
+        reader = _FileReader(path, tokenizer, max_length, block, seen)
+        reader.read(negatives_required, show)
+        yield reader.report()
 
 
-@dataclass
-class _Tally:
-    """A count with the line of the first."""
-
-    count: int = 0
-    first: int | None = None
-
-    def add(self, line: int, found: bool) -> None:
-        if found:
-            self.count += 1
-            self.first = line if self.first is None else self.first
-
-    def sum(self) -> Found:
-        return Found(self.count, self.first)
-
-
-class _File:
+class _FileReader:
     """One file while it is read."""
 
-    def __init__(self, path: Path, tokenizer: Tokenizer, limit: int, seen: set[int]) -> None:
-        self.path, self.tokenizer, self.limit = path, tokenizer, limit
-        self.seen = seen  # hashes of rows, of earlier files too
+    def __init__(
+        self, path: Path, tokenizer: Tokenizer, limit: int, block: int, seen: DistinctTexts
+    ) -> None:
+        self.path, self.tokenizer, self.limit, self.block = path, tokenizer, limit, block
         self.rows = self.tokens = self.scored = self.refused = 0
         self.defects: list[str] = []
         self.languages: Counter[str] = Counter()
         names = ("without_negatives", "positive_in_negatives", "duplicates", "oversized", "empty")
-        self.tallies = {name: _Tally() for name in names}
-        self._places: dict[int, int] = {}  # of texts, by a hash
+        self.found = {name: Found() for name in names}
+        self._seen = seen
+        self._texts = DistinctTexts()
         self._keys = array("q")  # text_key of each
         self._lengths = array("q")
         self._waiting: list[str] = []  # texts to be tokenised
         self._characters = 0
         self._roles = {name: array("q") for name in ("query", "pos", "neg", "text")}
-        self._joined, self._ends = array("q"), array("q", [0])  # places of query and positives
-        self._given = array("q"), array("q")  # rows that bring a group id, and the ids
+        self._joined, self._ends = array("q"), array("q", [0])  # numbers of query and positives
+        self._given: dict[int, int] = {}  # rows that bring a group id, and the ids
 
-    def read(self, negatives_required: bool, show: Show | None) -> None:
+    def read(self, negatives_required: bool, show: Callable[[int, int], None] | None) -> None:
         """Reads every row."""
-        line = 0
         try:
             for line, row in numbered_rows(self.path, skip=self._refuse):
-                self.tallies["empty"].add(line, _has_empty(row))
+                self.found["empty"].add(line, _has_empty(row))
                 try:
                     record = check_row(row, f"{self.path}:{line}")
                 except InputError as error:
@@ -165,41 +148,42 @@ class _File:
 
     def _take(self, record: Record, line: int) -> bool:
         """Counts a row; whether it has negatives."""
+        if record.group is not None:
+            self._given[self.rows] = record.group
         self.rows += 1
         self.languages[record.lang] += 1
         self.scored += record.pos_scores is not None or record.neg_scores is not None
-        query = self._place(record.query)
-        pos, neg = ([self._place(text) for text in some] for some in (record.pos, record.neg))
+        query, *pos = (self._number(text) for text in (record.query, *record.pos))
+        neg = [self._number(text) for text in record.neg]
         self._roles["text" if record.raw else "query"].append(query)
         self._roles["pos"].extend(pos)
         self._roles["neg"].extend(neg)
         self._joined.extend((query, *pos))
         self._ends.append(len(self._joined))
-        if record.group is not None:
-            self._given[0].append(self.rows - 1)
-            self._given[1].append(record.group)
-        answers = {self._keys[place] for place in pos}
-        others = [place for place in neg if self._keys[place] not in answers]
-        tallies = self.tallies
-        tallies["positive_in_negatives"].add(line, len(others) < len(neg))
-        tallies["without_negatives"].add(line, not others)
+        answers = {self._keys[number] for number in pos}
+        others = [number for number in neg if self._keys[number] not in answers]
         longest = max(len(text) for text in (record.query, *record.pos, *record.neg))
-        tallies["oversized"].add(line, longest > OVERSIZED)
-        whole = _hash(repr((record.prompt, record.query, record.pos, record.neg)))
-        tallies["duplicates"].add(line, whole in self.seen)
-        self.seen.add(whole)
+        whole = repr((record.prompt, record.query, record.pos, record.neg))
+        known = len(self._seen)
+        repeated = self._seen.add(whole.encode("utf-8", "surrogatepass")) < known
+        for name, found in (
+            ("positive_in_negatives", len(others) < len(neg)),
+            ("without_negatives", not others),
+            ("oversized", longest > OVERSIZED),
+            ("duplicates", repeated),
+        ):
+            self.found[name].add(line, found)
         return bool(others)
 
-    def _place(self, text: str) -> int:
-        exact = _hash(text)
-        if exact not in self._places:
-            self._places[exact] = len(self._keys)
+    def _number(self, text: str) -> int:
+        number = self._texts.add(text.encode("utf-8", "surrogatepass"))
+        if number == len(self._keys):
             self._keys.append(text_key(text))
             self._waiting.append(text)
             self._characters += len(text)
-            if len(self._waiting) >= BLOCK or self._characters >= CHARACTERS:
+            if len(self._waiting) >= self.block or self._characters >= CHARACTERS:
                 self._tokenise()
-        return self._places[exact]
+        return number
 
     def _tokenise(self) -> None:
         lengths = [len(ids) + SPECIAL for ids in self.tokenizer.contents(self._waiting)]
@@ -210,19 +194,20 @@ class _File:
 
     def report(self) -> FileReport:
         """All of it."""
-        lengths = np.array(self._lengths, dtype=np.int64)
-        keys = np.array(self._keys, dtype=np.int64)
-        rows, ids = (np.array(some, dtype=np.int64) for some in self._given)
-        joined, ends = (np.array(some, dtype=np.int64) for some in (self._joined, self._ends))
-        _, sizes = np.unique(group_rows(keys[joined], ends, (rows, ids)).rows, return_counts=True)
+        lengths, keys, joined, ends = (
+            np.array(numbers, dtype=np.int64)
+            for numbers in (self._lengths, self._keys, self._joined, self._ends)
+        )
+        given = np.array([*self._given], np.int64), np.array([*self._given.values()], np.int64)
+        _, sizes = np.unique(group_rows(keys[joined], ends, given).rows, return_counts=True)
         return FileReport(
             file=str(self.path),
             rows=self.rows,
             texts=len(keys),
             lengths={
-                name: self._summary(lengths[np.array(places, dtype=np.int64)])
-                for name, places in self._roles.items()
-                if places
+                name: self._summary(lengths[np.array(numbers, dtype=np.int64)])
+                for name, numbers in self._roles.items()
+                if numbers
             },
             languages=dict(self.languages.most_common()),
             groups=len(sizes),
@@ -230,7 +215,7 @@ class _File:
             scored=self.scored,
             defects=self.refused,
             first_defects=tuple(self.defects),
-            **{name: tally.sum() for name, tally in self.tallies.items()},
+            **self.found,
         )
 
     def _summary(self, lengths: npt.NDArray[np.int64]) -> Lengths:
@@ -244,8 +229,3 @@ def _has_empty(row: Row) -> bool:
     fields = [row.get(name) for name in ("query", "text", "pos", "neg")]
     texts = [text for some in fields for text in (some if isinstance(some, list) else [some])]
     return any(isinstance(text, str) and not text.strip() for text in texts)
-
-
-def _hash(text: str) -> int:
-    raw = text.encode("utf-8", "surrogatepass")
-    return int.from_bytes(hashlib.blake2b(raw, digest_size=8).digest(), "big")

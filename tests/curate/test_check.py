@@ -9,20 +9,18 @@ from typing import Any
 import pytest
 
 from tercet.cli import run
-from tercet.errors import ModelError
+from tercet.curate.check import OVERSIZED, FileReport, Found, Lengths, check_files
 from tercet.tokenizer import Tokenizer
-from tercet.train import check as module
-from tercet.train.check import FileReport, Found, Lengths, check_files, read_tokenizer
 from tercet.train.config import DataConfig, SourceConfig
 from tercet.train.dataset import Examples
-from tests.kinds import KINDS, write_as
+from tests.kinds import write_as
 
 ROWS: list[dict[str, Any]] = [
     {"query": "the river", "pos": ["the sea"], "neg": ["fire", "stone"], "lang": "en"},
     {"query": "the  River", "pos": ["the water"], "neg": ["The WATER"], "lang": "en"},
     {"query": "casa", "pos": ["la casa"], "lang": "es", "pos_scores": [1.0]},
     {"query": "casa", "pos": ["la casa"], "neg": [], "lang": "es", "group": 4},
-    {"query": "a" * (module.OVERSIZED + 1), "pos": ["sea"], "neg": ["ship"]},
+    {"query": "a" * (OVERSIZED + 1), "pos": ["sea"], "neg": ["ship"]},
 ]
 
 
@@ -61,20 +59,9 @@ def test_what_is_reported(tokenizer: Tokenizer, tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_of_file_says_the_same(tokenizer: Tokenizer, tmp_path: Path, kind: str) -> None:
-    plain = vars(one(write_as("jsonl", tmp_path, ROWS), tokenizer))
-    other = vars(one(write_as(kind, tmp_path, ROWS, name="b"), tokenizer))
-    assert {**plain, "file": ""} == {**other, "file": ""}
-
-
-def test_blocks_change_nothing(
-    tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_blocks_change_nothing(tokenizer: Tokenizer, tmp_path: Path) -> None:
     path = write_as("jsonl", tmp_path, ROWS)
-    whole = one(path, tokenizer)
-    monkeypatch.setattr(module, "BLOCK", 2)
-    assert one(path, tokenizer) == whole
+    assert one(path, tokenizer, block=2) == one(path, tokenizer)
 
 
 def test_counts_are_those_of_the_examples(tokenizer: Tokenizer, tmp_path: Path) -> None:
@@ -138,14 +125,6 @@ def test_a_file_without_rows_is_refused(tokenizer: Tokenizer, tmp_path: Path) ->
     assert one(tmp_path / "a.jsonl", tokenizer).first_defects == (
         f"{tmp_path / 'a.jsonl'}: no rows",
     )
-
-
-def test_the_tokenizer_is_that_of_the_model(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    found = read_tokenizer(tiny_checkpoint)
-    want = Tokenizer.from_file(tiny_checkpoint / "tokenizer.json")
-    assert found.contents(["the river"]) == want.contents(["the river"])
-    with pytest.raises(ModelError, match="neither tokenizer"):
-        read_tokenizer(tmp_path)
 
 
 # the command
@@ -212,8 +191,3 @@ def test_the_bundled_tokenizer_is_the_default_and_stdout_is_clean(tmp_path: Path
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout)["rows"] == 1
     assert done.stderr == ""
-
-
-def test_a_missing_file_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["data", "check", str(tmp_path / "none.jsonl")]) == 1
-    assert capsys.readouterr().err == f"tercet: {tmp_path / 'none.jsonl'}: no such file or folder\n"
