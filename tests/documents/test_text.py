@@ -62,9 +62,13 @@ def test_markdown_gives_plain_paragraphs_and_the_first_heading(tmp_path: Path) -
     ]
 
 
-def test_front_matter_gives_title_language_and_metadata(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("mark", "is_"), [("---", ":"), ("+++", " =")])
+def test_front_matter_gives_title_language_and_metadata(
+    tmp_path: Path, mark: str, is_: str
+) -> None:
     path = tmp_path / "a.md"
-    path.write_text('---\ntitle: "Pain"\nlang: fr\nyear: 2020\nempty:\n---\n# Le pain\n\nBon.\n')
+    fields = f'title{is_} "Pain"\nlang{is_} fr\nyear{is_} 2020\nempty{is_}\n'
+    path.write_text(f"{mark}\n{fields}{mark}\n# Le pain\n\nBon.\n")
     document = one(path)
     assert (document.title, document.language) == ("Pain", "fr")
     assert document.metadata == {"path": "a.md", "suffix": ".md", "year": "2020"}

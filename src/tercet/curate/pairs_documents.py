@@ -11,8 +11,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from markdown_it import MarkdownIt
-from markdown_it.token import Token
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
 from tercet.curate.pairs_sources import (
@@ -23,14 +21,20 @@ from tercet.curate.pairs_sources import (
     clean,
     first_reason,
     has_word,
-    known_encoding,
     need,
     one_line,
     read_bytes,
     shorten,
     tag_or_none,
 )
-from tercet.documents.readers import Unreadable, decode
+from tercet.documents.readers import (
+    Unreadable,
+    decode,
+    front_matter,
+    html_encoding,
+    markdown_blocks,
+    walk_html,
+)
 
 # Headings. The words of the lists are in some large languages only; what is common elsewhere shows
 # itself by repeating.
@@ -336,11 +340,9 @@ def _example(path: tuple[str, ...], section: Section) -> str:
 
 # Markdown
 
-_FIELD = re.compile(r"(title|language|lang)\s*[:=]\s*(.+)", re.IGNORECASE)
 _ANCHOR = re.compile(r"\s*\{[#:.][^{}]*\}\s*$")  # of a heading: {#name}, {:.class}
 # Lines of site generators: a fence of a box, a template's tag.
 _TEMPLATE = re.compile(r"(?m)^[ \t]*(?::{3,}.*|\{%.*%\}|\{\{[<%].*[>%]\}\})[ \t]*$")
-_PARSER = MarkdownIt("commonmark").enable("table").enable("strikethrough")
 
 
 def read_markdown(path: Path, label: str) -> Outline:
@@ -350,69 +352,21 @@ def read_markdown(path: Path, label: str) -> Outline:
 
 def markdown_outline(text: str) -> Outline:
     """The outline of a text."""
-    fields, start = _front_matter(text)
+    fields, body = front_matter(text)
     outline = Outline(
         fields.get("title", ""), tag_or_none(fields.get("lang") or fields.get("language"))
     )
-    body = "\n" * text.count("\n", 0, start) + _TEMPLATE.sub("", text[start:])
-    row: list[str] | None = None  # the cells of the row of a table that is open
-    level = items = linked = 0
-    for token in _PARSER.parse(body):
-        if token.type in ("list_item_open", "list_item_close"):
-            items += token.nesting
-        elif token.type == "heading_open":
-            level = int(token.tag[1:])
-        elif token.type == "heading_close":
-            level = 0
-        elif token.type == "tr_open":
-            row, linked = [], 0
-        elif token.type == "tr_close" and row is not None:
-            outline.block(" | ".join(row).strip(" |"), listed=True, linked=linked)
-            row = None
-        elif token.type == "inline":
-            plain, links = _inline(token.children or ())
-            if level:
-                number = token.map[0] + 1 if token.map else 0
-                outline.heading(level, _ANCHOR.sub("", plain), number)
-            elif row is not None:
-                row.append(plain)
-                linked += links
-            else:
-                outline.block(plain, listed=items > 0, linked=links)
-        elif token.type in ("fence", "code_block"):
-            outline.block(token.content)
-        elif token.type == "html_block" and (node := fragment(token.content)) is not None:
-            add_html(outline, node)
+    above = "\n" * (text.count("\n") - body.count("\n"))
+    for block in markdown_blocks(above + _TEMPLATE.sub("", body), prose=True):
+        if block.kind == "heading":
+            outline.heading(block.level, _ANCHOR.sub("", block.text), block.line)
+        elif block.kind == "html":
+            add_html(outline, block.text)
+        else:
+            text = block.text.strip(" |") if block.kind == "row" else block.text
+            listed = block.listed and block.kind != "code"
+            outline.block(text, listed=listed, linked=block.linked)
     return outline
-
-
-def _front_matter(text: str) -> tuple[dict[str, str], int]:
-    """Title and language between two lines of "---" or "+++" at the top, and where these end."""
-    mark = text[:3]
-    end = text.find(f"\n{mark}", 3) if mark in ("---", "+++") else -1
-    if end < 0 or text[3 : text.index("\n", 3)].strip():
-        return {}, 0
-    fields = {}
-    for row in text[3:end].split("\n"):
-        if match := _FIELD.fullmatch(row.strip()):
-            fields[match[1].lower()] = match[2].strip().strip("\"'").strip()
-    after = text.find("\n", end + 1)
-    return fields, len(text) if after < 0 else after + 1
-
-
-def _inline(tokens: Sequence[Token]) -> tuple[str, int]:
-    """The text of a run, without images and tags, and how many of its characters are in links."""
-    parts: list[str] = []
-    linked = within = 0
-    for token in tokens:
-        if token.type in ("link_open", "link_close"):
-            within += token.nesting
-        elif token.type in ("softbreak", "hardbreak"):
-            parts.append("\n" if token.type == "hardbreak" else " ")
-        elif token.type in ("text", "code_inline", "text_special"):
-            parts.append(token.content)
-            linked += len(token.content) if within else 0
-    return "".join(parts).strip(), linked
 
 
 # HTML
@@ -429,7 +383,6 @@ _BLOCKS = frozenset(
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 _AROUND = frozenset(("navigation", "search", "banner", "contentinfo", "complementary", "menu"))
 _BOXES = frozenset(("div", "section", "ul", "header", "span", "p", "details", "form"))
-_CHARSET = re.compile(rb"""<meta[^>]{0,200}?charset\s*=\s*["']?([\w.:-]{1,40})""", re.IGNORECASE)
 _ANCHORS = " \t\n¶§#🔗⚓"  # what links to a heading itself shows
 _SITE = re.compile(r"\s+[—–|·»-]\s+")  # between the name of a page and that of its site
 
@@ -437,10 +390,7 @@ _SITE = re.compile(r"\s+[—–|·»-]\s+")  # between the name of a page and th
 def read_html(path: Path, label: str) -> Outline:
     """The outline of a page; raises Unreadable where it is not in the encoding that it names."""
     raw = read_bytes(path, label)
-    match = _CHARSET.search(raw, 0, 4096)
-    page = LexborHTMLParser(
-        clean(decode(raw, label, known_encoding(match[1].decode()) if match else None))
-    )
+    page = LexborHTMLParser(clean(decode(raw, label, html_encoding(raw))))
     root, title = page.css_first("html"), page.css_first("head title")
     language = tag_or_none(root.attributes.get("lang")) if root is not None else ""
     name = _SITE.split(one_line(title.text(deep=True)))[0] if title is not None else ""
@@ -449,18 +399,14 @@ def read_html(path: Path, label: str) -> Outline:
     if body is not None:
         articles = body.css("article")
         main = body.css_first("main, [role=main]") or (articles[0] if len(articles) == 1 else None)
-        add_html(outline, body if main is None or not main.text(strip=True) else main)
+        _Feed(outline).read(body if main is None or not main.text(strip=True) else main)
     return outline
 
 
-def add_html(outline: Outline, root: LexborNode) -> None:
-    """Adds what is in a node to an outline."""
-    _Feed(outline).read(root)
-
-
-def fragment(text: str) -> LexborNode | None:
-    """The body of a piece of HTML."""
-    return LexborHTMLParser(text).body
+def add_html(outline: Outline, text: str) -> None:
+    """Adds what is in a piece of HTML to an outline."""
+    if (body := LexborHTMLParser(text).body) is not None:
+        _Feed(outline).read(body)
 
 
 class _Feed:
@@ -475,46 +421,36 @@ class _Feed:
 
     def read(self, root: LexborNode) -> None:
         """Goes through the nodes below a root."""
-        for kind, tag, content in _walk(root):
+        for kind, node in walk_html(root, _is_skipped):
+            tag, step = node.tag or "", 1 if kind == "open" else -1
             if kind == "text":
-                self.text(content)
+                content = node.text_content or ""
+                # outside <pre> a line break is a space
+                self.parts.append(content if self.preformatted else content.replace("\n", " "))
+                self.linked += len(content.strip()) if self.links else 0
+            elif tag in _HEADINGS and kind == "open":
+                self.flush()
             elif tag in _HEADINGS:
-                if kind == "open":
-                    self.flush()
-                else:
-                    self.outline.heading(_HEADINGS[tag], " ".join(self.take()).strip(_ANCHORS))
+                self.outline.heading(_HEADINGS[tag], " ".join(self.take()).strip(_ANCHORS))
             elif tag == "a":
-                self.links += 1 if kind == "open" else -1
+                self.links += step
             elif tag == "br":
                 self.parts.append("\n" if kind == "open" and not self.cells else " ")
             elif tag in ("td", "th"):
-                self.cells += 1 if kind == "open" else -1
+                self.cells += step
                 self.parts.append(" | " if kind == "close" else "")
+            elif tag in _BLOCKS and self.cells and tag not in ("pre", "table", "tr"):
+                self.parts.append(" ")  # in a cell most blocks are but a space
             elif tag in _BLOCKS:
-                self.block(tag, kind == "open")
+                self.flush()
+                self.preformatted += step if tag == "pre" else 0
+                self.items += step if tag in ("li", "dt", "dd") else 0
+                if tag == "table" and kind == "open":  # maybe in a cell of one for the layout
+                    self.around.append(self.cells)
+                    self.cells = 0
+                elif tag == "table":
+                    self.cells = self.around.pop()
         self.flush()
-
-    def text(self, content: str) -> None:
-        """A text node; outside <pre> a line break in it is a space."""
-        self.parts.append(content if self.preformatted else content.replace("\n", " "))
-        if self.links:
-            self.linked += len(content.strip())
-
-    def block(self, tag: str, opens: bool) -> None:
-        """A block begins or ends; in a cell of a table most are but a space."""
-        if self.cells and tag not in ("pre", "table", "tr"):
-            self.parts.append(" ")
-            return
-        self.flush()
-        if tag == "pre":
-            self.preformatted += 1 if opens else -1
-        elif tag in ("li", "dt", "dd"):
-            self.items += 1 if opens else -1
-        elif tag == "table" and opens:  # maybe in a cell of another, which is there for the layout
-            self.around.append(self.cells)
-            self.cells = 0
-        elif tag == "table":
-            self.cells = self.around.pop()
 
     def take(self) -> list[str]:
         """The lines that were collected."""
@@ -533,32 +469,12 @@ class _Feed:
         self.outline.block(text, listed=bool(self.items) or row, linked=linked)
 
 
-def _hidden(node: LexborNode) -> bool:
-    """Whether a box is about the site, or is not shown."""
+def _is_skipped(node: LexborNode) -> bool:
+    """Whether an element is no text, about the site, or not shown."""
+    if node.tag in _UNREAD or node.tag not in _BOXES:
+        return node.tag in _UNREAD
     facts = node.attributes
     return facts.get("role") in _AROUND or "hidden" in facts or facts.get("aria-hidden") == "true"
-
-
-def _walk(root: LexborNode) -> Iterator[tuple[str, str, str]]:
-    """(open, close or text; tag; content) in document order; pages may nest without end."""
-    node: LexborNode | None = root
-    end = root.mem_id  # comparing nodes would compare their HTML
-    while node is not None:
-        tag = node.tag or ""
-        if node.is_text_node:
-            yield "text", "", node.text_content or ""
-        elif tag not in _UNREAD and not (tag in _BOXES and _hidden(node)):
-            yield "open", tag, ""
-            child = node.first_child
-            if child is not None:
-                node = child
-                continue
-            yield "close", tag, ""
-        while node is not None and node.mem_id != end and node.next is None:
-            node = node.parent
-            if node is not None:
-                yield "close", node.tag or "", ""
-        node = None if node is None or node.mem_id == end else node.next
 
 
 # reStructuredText, with Sphinx' directives and roles, by docutils. Nothing that a file names is

@@ -4,7 +4,6 @@ Knows nothing of what is in a file of any kind.
 """
 
 import bz2
-import codecs
 import io
 import lzma
 import os
@@ -242,14 +241,6 @@ def read_bytes(path: Path, label: str, largest: int = 64 << 20) -> bytes:
     if size > largest:
         raise Unreadable(label, f"{size >> 20} MB are too much for one file: split it")
     return path.read_bytes()
-
-
-def known_encoding(name: str) -> str | None:
-    """What Python calls an encoding, None where it does not know it."""
-    try:
-        return codecs.lookup("cp1252" if name.lower() == "iso-8859-1" else name).name
-    except LookupError:
-        return None
 
 
 def open_bytes(path: Path) -> io.BufferedIOBase:

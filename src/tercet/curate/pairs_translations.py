@@ -24,7 +24,6 @@ from tercet.curate.pairs_sources import (
     covers,
     first_reason,
     has_word,
-    known_encoding,
     need,
     numbered_lines,
     open_bytes,
@@ -32,7 +31,7 @@ from tercet.curate.pairs_sources import (
     read_bytes,
     tag_or_none,
 )
-from tercet.documents.readers import Problem, Unreadable, decode, undecodable
+from tercet.documents.readers import Problem, Unreadable, decode, known_encoding, undecodable
 from tercet.errors import InputError
 
 

@@ -2,7 +2,7 @@
 
 `find_files` lists files, `read_file` gives their documents and, for what cannot be read, Problems
 in its place; the rest goes on. A label is the path as it was given, normalised: it names the file
-in ids and messages. `decode`, `markdown_blocks`, `walk_html` and `html_text` serve whoever reads
+in ids and messages. `decode`, `markdown_blocks`, `front_matter` and `walk_html` serve whoever reads
 such files for another purpose. Knows nothing of chunks, indexes or models.
 """
 
@@ -15,7 +15,7 @@ import os
 import re
 import sys
 import unicodedata
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -179,19 +179,19 @@ def read_text(path: Path, label: str) -> Read:
     yield Document(id=label, text=clean(decode(path.read_bytes(), label)).strip(), source=label)
 
 
-_FIELD = re.compile(r"([A-Za-z_][\w.-]*)\s*:\s*(.*)")
+_FIELD = re.compile(r"([A-Za-z_][\w.-]*)\s*[:=]\s*(.*)")
 
 
 def read_markdown(path: Path, label: str) -> Read:
     """A Markdown file as one document: its markup gone, title from front matter or a heading.
 
-    Front matter is what stands between two lines of "---" at the top, one "key: value" a line;
+    Front matter is what stands between two lines of "---" (or "+++") at the top, a field a line;
     title and language (or lang) are fields of the document, the rest is metadata. Without a title
     there, the first heading is the title; where it opens the file it is not repeated in the text.
     Paragraphs are an empty line apart, items of lists and rows of tables a line.
     """
-    fields, body = _front_matter(clean(decode(path.read_bytes(), label)))
-    blocks = list(markdown_blocks(body))
+    fields, body = front_matter(clean(decode(path.read_bytes(), label)))
+    blocks = [block for block in map(_without_tags, markdown_blocks(body)) if block.text]
     title = fields.pop("title", "")
     heading = next((block for block in blocks if block.kind == "heading"), None)
     if not title and heading is not None:
@@ -213,11 +213,12 @@ def read_markdown(path: Path, label: str) -> Read:
     )
 
 
-def _front_matter(text: str) -> tuple[dict[str, str], str]:
+def front_matter(text: str) -> tuple[dict[str, str], str]:
     """The fields at the top of a Markdown text, and the text below them."""
     lines = text.split("\n")
-    rules = [number for number, line in enumerate(lines) if line.rstrip() == "---"][:2]
-    if len(rules) < 2 or rules[0] != 0:
+    mark = lines[0].rstrip()
+    rules = [number for number, line in enumerate(lines) if line.rstrip() == mark][:2]
+    if mark not in ("---", "+++") or len(rules) < 2:
         return {}, text  # a thematic break, not front matter
     matches = (_FIELD.fullmatch(line.strip()) for line in lines[1 : rules[1]])
     fields = {match[1].lower(): match[2].strip().strip("\"'").strip() for match in matches if match}
@@ -236,15 +237,20 @@ class Block:
     level: int = 0  # of a heading, 1 is the highest
     listed: bool = False  # in a list, or a row of a table
     line: int = 0  # in the source, from 1; 0: not known
+    linked: int = 0  # of the characters, those in links
 
 
-def markdown_blocks(text: str) -> Iterator[Block]:
-    """The blocks of a Markdown text as plain text, none of them empty."""
+def markdown_blocks(text: str, *, prose: bool = False) -> Iterator[Block]:
+    """The blocks of a Markdown text as plain text, but HTML as it stands; empty ones are left out.
+
+    prose: the lines of a paragraph are joined, and images and struck-out marks leave nothing;
+    headings may be empty.
+    """
     row: list[str] | None = None  # the cells of the table row that is open
-    level = items = 0
-    for token in MarkdownIt("commonmark").enable("table").parse(text):
+    level = items = row_linked = 0
+    for token in _PARSERS[prose].parse(text):
         kind: Kind = "text"
-        plain = ""
+        plain, linked = "", 0
         if token.type == "heading_open":
             level = int(token.tag[1:])
         elif token.type == "heading_close":
@@ -252,31 +258,49 @@ def markdown_blocks(text: str) -> Iterator[Block]:
         elif token.type in ("list_item_open", "list_item_close"):
             items += token.nesting
         elif token.type == "tr_open":
-            row = []
+            row, row_linked = [], 0
         elif token.type == "tr_close" and row is not None:
-            kind, plain, row = "row", " | ".join(row), None
+            kind, plain, linked, row = "row", " | ".join(row), row_linked, None
         elif token.type == "inline":
-            plain = _inline_text(token.children or ()).strip()
+            plain, linked = _inline_text(token.children or (), prose)
             kind = "heading" if level else kind
         elif token.type in ("fence", "code_block"):
             kind, plain = "code", token.content.strip("\n")
         elif token.type == "html_block":
-            kind, plain = "html", html_text(LexborHTMLParser(token.content))
+            kind, plain = "html", token.content
         if row is not None and token.nesting == 0:
             row.append(plain)
-        elif plain:
+            row_linked += linked
+        elif plain or (prose and kind == "heading"):
             line = token.map[0] + 1 if token.map else 0
-            yield Block(kind, plain, level, items > 0 or kind == "row", line)
+            yield Block(kind, plain, level, items > 0 or kind == "row", line, linked)
 
 
-def _inline_text(tokens: Sequence[Token]) -> str:
-    parts = []
+_PARSERS = {
+    False: MarkdownIt("commonmark").enable("table"),
+    True: MarkdownIt("commonmark").enable(["table", "strikethrough"]),
+}
+
+
+def _inline_text(tokens: Sequence[Token], prose: bool) -> tuple[str, int]:
+    """The text of a run, and how many of its characters are in links."""
+    parts: list[str] = []
+    linked = links = 0
     for token in tokens:
+        links += token.nesting if token.type in ("link_open", "link_close") else 0
         if token.type in ("softbreak", "hardbreak"):
-            parts.append("\n")
-        elif token.type != "html_inline":
+            parts.append(" " if prose and token.type == "softbreak" else "\n")
+        elif token.type != "html_inline" and not (prose and token.type == "image"):
             parts.append(token.content)  # of an image: its description; of a link's ends: nothing
-    return "".join(parts)
+            linked += len(token.content) if links else 0
+    return "".join(parts).strip(), linked
+
+
+def _without_tags(block: Block) -> Block:
+    """The block; one of HTML as the text that a reader sees."""
+    if block.kind != "html":
+        return block
+    return replace(block, text=html_text(LexborHTMLParser(block.text)))
 
 
 # Elements whose text nobody reads as part of the page, and those that only lead around a site.
@@ -329,7 +353,7 @@ def _visible(root: LexborNode, left_out: frozenset[str]) -> str:
     parts: list[str] = []
     breaks = 0  # line breaks that are due before the next text; neighbours' do not add up
     preformatted = 0
-    for kind, node in walk_html(root, left_out):
+    for kind, node in walk_html(root, lambda node: node.tag in left_out):
         tag = node.tag or ""
         if kind == "text":
             content = node.text_content or ""
@@ -349,9 +373,9 @@ def _visible(root: LexborNode, left_out: frozenset[str]) -> str:
 
 
 def walk_html(
-    root: LexborNode, left_out: Container[str] = ()
+    root: LexborNode, skip: Callable[[LexborNode], bool]
 ) -> Iterator[tuple[Literal["open", "close", "text"], LexborNode]]:
-    """Elements opening and closing, and text nodes, in document order; without some elements.
+    """Elements opening and closing, and text nodes, in document order; without what is skipped.
 
     Never recursive: pages can nest without end.
     """
@@ -360,7 +384,7 @@ def walk_html(
     while node is not None:
         if node.is_text_node:
             yield "text", node
-        elif (node.tag or "") not in left_out:
+        elif not skip(node):
             yield "open", node
             if (child := node.first_child) is not None:
                 node = child
