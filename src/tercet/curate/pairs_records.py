@@ -122,8 +122,11 @@ class _Record:
     def value(self, role: str) -> Any:
         """What a field of a role holds, None where there is nothing."""
         given = self.options.fields.get(role)
-        values = (_inside(self.row, name) for name in ((given,) if given else NAMES[role]))
-        return next((value for value in values if value not in (None, "", [])), None)
+        for name in (given,) if given else NAMES[role]:
+            value = _inside(self.row, name)
+            if value not in (None, "", []):
+                return value
+        return None
 
     def texts(self, role: str) -> list[str]:
         """The texts in a field that is a text or a list of them."""
