@@ -327,7 +327,7 @@ def test_where_there_is_none_and_none_may_be_made(memory: Path, encoder: HashedE
 def test_a_second_owner_is_told_the_first_ones_pid(memory: Path, encoder: HashedEncoder) -> None:
     Collection.open(memory, encoder, backend="exact").close()
     code = (
-        "import sys; from pathlib import Path; from tercet.index.files import Lock\n"
+        "import sys; from pathlib import Path; from tercet.index.store import Lock\n"
         "lock = Lock(Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"
     )
     command = [sys.executable, "-c", code, str(memory)]

@@ -11,10 +11,8 @@ import numpy as np
 import pytest
 
 from tercet.errors import StoreError
-from tercet.index import Index, create_index, open_index
-from tercet.index.base import IndexSpec
-from tercet.index.columns import dequantize, quantize
-from tercet.index.store import RowStore
+from tercet.index import Index, IndexSpec, create_index, open_index
+from tercet.index.store import RowStore, dequantize, quantize
 
 from .conftest import DIMS, MODEL, killed, make_embeddings
 

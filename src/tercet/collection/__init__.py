@@ -33,8 +33,8 @@ from tercet.documents.chunks import Chunker, Chunking
 from tercet.documents.readers import clean, prepare
 from tercet.errors import InputError, StoreError
 from tercet.index import create_index, open_index
-from tercet.index.base import DEFAULT_CANDIDATES, Backend, Dtype, Filter, Index, IndexSpec
-from tercet.index.files import Lock
+from tercet.index.base import DEFAULT_CANDIDATES, Filter, Index
+from tercet.index.store import Backend, Dtype, IndexSpec, Lock
 from tercet.records import Document, Hit, IndexHit
 
 DOCUMENTS = "documents.sqlite"

@@ -1,4 +1,4 @@
-"""Indexes of Embeddings: `create_index` and `open_index`; `base.Index` says what an index does.
+"""Indexes of Embeddings: `create_index` and `open_index`; `Index` says what an index does.
 
 Takes Embeddings and gives IndexHits; knows nothing of texts, documents or models.
 """
@@ -8,16 +8,8 @@ from pathlib import Path
 
 from tercet.config import HEADS
 from tercet.errors import StoreError
-from tercet.index.base import (
-    DEFAULT_CANDIDATES,
-    Backend,
-    Dtype,
-    Filter,
-    Index,
-    IndexSpec,
-)
-from tercet.index.files import fsync_folder, read_json, write_json
-from tercet.index.store import RowStore
+from tercet.index.base import DEFAULT_CANDIDATES, Filter, Index
+from tercet.index.store import Backend, Dtype, IndexSpec, RowStore
 from tercet.io import atomic_folder
 
 __all__ = ["DEFAULT_CANDIDATES", "Filter", "Index", "IndexSpec", "create_index", "open_index"]
@@ -45,8 +37,7 @@ def create_index(
     try:
         with atomic_folder(target) as scratch:
             RowStore.create(scratch, spec)
-            write_json(scratch / "index.json", spec.to_json())
-        fsync_folder(target.parent)
+            spec.save(scratch)
     except OSError as error:
         raise StoreError(f"cannot make an index in {target}: {error.strerror}") from error
     return open_index(target)
@@ -67,17 +58,15 @@ def open_index(
     source = Path(path)
     if not source.is_dir():
         raise StoreError(f"{source} is no index: there is no such folder")
-    spec = IndexSpec.from_json(read_json(source / "index.json", "index"), source / "index.json")
-    if fingerprint is not None and fingerprint != spec.fingerprint:
-        raise StoreError(
-            f"{source} holds vectors of the model {spec.fingerprint!r}, not of {fingerprint!r}: "
-            "open it with that model, or rebuild it with this one"
-        )
-    asked = {"heads": None if heads is None else tuple(heads), "dtype": dtype, **(dims or {})}
-    for name, value in asked.items():
-        kept = getattr(spec, name, None)
-        if value is not None and kept is not None and value != kept:
-            raise StoreError(f"{source} was made with {name} {kept}, not {value}: rebuild it")
+    spec = IndexSpec.load(source)
+    given = {"heads": None if heads is None else tuple(heads), "dtype": dtype, **(dims or {})}
+    for name, value in {"fingerprint": fingerprint, **given}.items():
+        stored = getattr(spec, name, None)
+        if value is not None and stored is not None and value != stored:
+            raise StoreError(
+                f"{source} was made with {name} {stored!r}, not {value!r}: open it with that, or "
+                f"rebuild it"
+            )
     if spec.backend == "exact":
         from tercet.index.exact import ExactIndex
 

@@ -13,6 +13,8 @@ searches (milliseconds) and while it optimises (minutes for 200,000 rows).
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,32 +25,39 @@ import scipy.sparse as sp
 from tercet.config import Head
 from tercet.embeddings import Embeddings
 from tercet.errors import StoreError
-from tercet.index.base import IndexSpec
-from tercet.index.files import touch
-from tercet.index.store import Positions
-from tercet.index.stored import Choices, Serials, StoredIndex
+from tercet.index.base import Choices, Index
+from tercet.index.store import IndexSpec, Positions, Serials
+from tercet.io import fsync
 from tercet.records import Scalar
-
-HNSW_M = 16  # edges per node; the engine's default
-HNSW_EF_CONSTRUCT = 100  # the engine's default
-# Nodes kept in view for each one asked for: of the 300 nearest of 40,000 rows the graph finds 82%
-# with 1 and 92% with 2, in 1.0 and 1.7 ms (measured on bags of trained token vectors).
-HNSW_EF = 2
-FULL_SCAN_KB = 10_000  # below this much dense data a scan is as quick as the graph
-POINTS_AT_ONCE = 1000  # in one update
-# The engine maps its files, so on a full disk the process would die of SIGBUS instead of being
-# told; opening a small one takes up to 20 MB (measured), an update a few more.
-FREE_BYTES = 64 << 20
 
 T = TypeVar("T")
 
 
-class QdrantEdgeIndex(StoredIndex):
+@dataclass(frozen=True)
+class EngineOptions:
+    """How the engine is made and asked."""
+
+    m: int = 16  # edges per node of the graph; the engine's default
+    ef_construct: int = 100  # the engine's default
+    # Nodes kept in view for each one asked for: of the 300 nearest of 40,000 rows the graph finds
+    # 82% with 1 and 92% with 2, in 1.0 and 1.7 ms (measured on bags of trained token vectors).
+    ef: int = 2
+    full_scan_kb: int = 10_000  # below this much dense data a scan is as quick as the graph
+    points: int = 1000  # in one update
+    # The engine maps its files, so on a full disk the process would die of SIGBUS instead of being
+    # told; opening a small one takes up to 20 MB (measured), an update a few more.
+    free_bytes: int = 64 << 20
+
+
+class QdrantEdgeIndex(Index):
     """An index whose first stage is an embedded Qdrant shard in the folder `engine`."""
 
-    def __init__(self, path: Path, spec: IndexSpec) -> None:
+    def __init__(
+        self, path: Path, spec: IndexSpec, options: EngineOptions = EngineOptions()
+    ) -> None:
         """Opens the index; raises StoreError where it is damaged or in use."""
         super().__init__(path, spec)
+        self._options = options
         self._folder = path / "engine"
         self._made = path / "engine-made"  # exists when the folder is a whole engine
         self._mark = path / "engine-behind"  # exists while rows and engine may differ on disk
@@ -75,13 +84,28 @@ class QdrantEdgeIndex(StoredIndex):
         if self._folder.exists():
             shutil.rmtree(self._folder)
         self._folder.mkdir()
-        self._shard = self._run(
-            lambda: edge.EdgeShard.create(str(self._folder), _config(self.spec))
-        )
+        config = self._config()
+        self._shard = self._run(lambda: edge.EdgeShard.create(str(self._folder), config))
         keyword = edge.PayloadSchemaType.Keyword
         self._update(edge.UpdateOperation.create_field_index("tags", keyword))
         self._run(self._shard.flush)
-        touch(self._made)
+        _touch(self._made)
+
+    def _config(self) -> Any:
+        spec, options = self.spec, self._options
+        dense = edge.EdgeVectorParams(
+            spec.dense or 1, edge.Distance.Dot, datatype=edge.VectorStorageDatatype.Float16
+        )
+        return edge.EdgeConfig(
+            vectors={"dense": dense} if spec.dense else None,
+            sparse_vectors={"sparse": edge.EdgeSparseVectorParams()} if spec.vocabulary else None,
+            hnsw_config=edge.HnswIndexConfig(
+                m=options.m,
+                ef_construct=options.ef_construct,
+                full_scan_threshold=options.full_scan_kb,
+            ),
+            optimizers=edge.EdgeOptimizersConfig(indexing_threshold=options.full_scan_kb),
+        )
 
     def _repair(self) -> None:
         """Makes the engine hold the living rows and nothing else, then makes that durable."""
@@ -95,32 +119,28 @@ class QdrantEdgeIndex(StoredIndex):
 
     def _serials(self) -> Serials:
         held: list[int] = []
-        offset: Any = None
+        more: dict[str, Any] = {"limit": 10_000, "with_payload": False, "with_vector": False}
         while True:
-            request = edge.ScrollRequest(
-                offset=offset, limit=10_000, with_payload=False, with_vector=False
-            )
-            points, offset = self._scroll(request)
+            request = edge.ScrollRequest(**more)
+            points, offset = self._run(partial(self._shard.scroll, request))
             held.extend(point.id for point in points)
             if offset is None:
                 return np.array(held, dtype=np.uint64)
-
-    def _scroll(self, request: Any) -> Any:
-        return self._run(lambda: self._shard.scroll(request))
+            more["offset"] = offset
 
     def _count(self) -> int:
         return int(self._run(lambda: self._shard.count(edge.CountRequest(exact=True))))
 
-    # What StoredIndex calls.
+    # What Index calls.
 
     def _changing(self) -> None:
         super()._changing()
         if not self._mark.exists():
-            touch(self._mark)
+            _touch(self._mark)
 
     def _added(self, positions: Positions) -> None:
-        for first in range(0, len(positions), POINTS_AT_ONCE):
-            rows = positions[first : first + POINTS_AT_ONCE]
+        for first in range(0, len(positions), self._options.points):
+            rows = positions[first : first + self._options.points]
             points = list(self._points(rows))
             self._update(edge.UpdateOperation.upsert_points(points))
 
@@ -178,7 +198,7 @@ class QdrantEdgeIndex(StoredIndex):
             answers = self._run(lambda: self._shard.query_batch(batch))
             for row, points in zip(owners, answers, strict=True):
                 found[row].extend(point.id for point in points)
-        unions = [np.unique(np.array(serials, dtype=np.uint64)) for serials in found]
+        unions = (np.unique(np.array(serials, dtype=np.uint64)) for serials in found)
         return [self._store.positions(serials) for serials in unions]
 
     def _request(self, leg: Head, queries: Embeddings, row: int, limit: int, where: Any) -> Any:
@@ -186,7 +206,7 @@ class QdrantEdgeIndex(StoredIndex):
         if leg == "dense":
             assert queries.dense is not None
             query = edge.Query.Nearest(queries.dense[row].tolist(), using="dense")
-            params = edge.SearchParams(hnsw_ef=HNSW_EF * limit)
+            params = edge.SearchParams(hnsw_ef=self._options.ef * limit)
         else:
             assert queries.sparse is not None
             if queries.sparse.indptr[row + 1] == queries.sparse.indptr[row]:
@@ -219,7 +239,7 @@ class QdrantEdgeIndex(StoredIndex):
         return sizes
 
     def _check_room(self, more: int = 0) -> None:
-        free, needed = shutil.disk_usage(self.path).free, FREE_BYTES + more
+        free, needed = shutil.disk_usage(self.path).free, self._options.free_bytes + more
         if free < needed:
             raise StoreError(
                 f"{self.path}: the disk is full but for {free >> 20} MB, the engine needs "
@@ -241,20 +261,6 @@ class QdrantEdgeIndex(StoredIndex):
                 f"{self._folder}: the engine failed ({error}); if this happens again, delete that "
                 "folder: it is made anew from the rows beside it when the index is opened"
             ) from error
-
-
-def _config(spec: IndexSpec) -> Any:
-    dense = edge.EdgeVectorParams(
-        spec.dense or 1, edge.Distance.Dot, datatype=edge.VectorStorageDatatype.Float16
-    )
-    return edge.EdgeConfig(
-        vectors={"dense": dense} if spec.dense else None,
-        sparse_vectors={"sparse": edge.EdgeSparseVectorParams()} if spec.vocabulary else None,
-        hnsw_config=edge.HnswIndexConfig(
-            m=HNSW_M, ef_construct=HNSW_EF_CONSTRUCT, full_scan_threshold=FULL_SCAN_KB
-        ),
-        optimizers=edge.EdgeOptimizersConfig(indexing_threshold=FULL_SCAN_KB),
-    )
 
 
 def _sparse(rows: sp.csr_array, row: int) -> Any:
@@ -286,3 +292,12 @@ def _allocated(file: Path) -> int:
     """Bytes on disk: the engine makes large sparse files."""
     facts = file.stat()
     return getattr(facts, "st_blocks", -(-facts.st_size // 512)) * 512
+
+
+def _touch(path: Path) -> None:
+    """Makes an empty file, durably; raises StoreError where the disk is full."""
+    try:
+        path.touch()
+        fsync(path.parent)
+    except OSError as error:
+        raise StoreError(f"{path}: cannot write ({error.strerror})") from error

@@ -1,35 +1,167 @@
 """The rows of an index in plain append-only files: memory-mapped, crash-safe, one owner at a time.
 
-Each file is one array (or, for payloads, JSON lines) that only grows. A manifest, replaced
-atomically, says how many bytes of each file count: what a dying process wrote after it is cut off
-when the store is opened again. A row is never changed: replacing an id appends a new row under a
-new serial number and marks the old one dead; `compact` copies the living rows to a new
-generation of files. Serials grow and are never used twice, so another store may refer to rows by
-them. `columns.py` lists the files. Knows nothing of scores, queries or engines.
+    index.json, manifest.json, lock          what was fixed; what counts; who has it open
+    rows-000001/serials.bin, ids.bin         (N,) u64
+    rows-000001/dense.bin [dense_scales.bin] (N, D) float16, or int8 with (N,) float16 scales
+    rows-000001/terms.bin, term_weights.bin  int32 and float32, row n ending at term_ends.bin[n]
+    rows-000001/multi.bin [multi_scales.bin] (sum T, M), row n ending at multi_ends.bin[n]
+    rows-000001/payloads.jsonl               row n ending at byte payload_ends.bin[n]
+    rows-000001/dead.bin                     serials that do not count any more
+
+The manifest, replaced atomically, says how many bytes of each file count: what a dying process
+wrote after it is cut off when the store is opened again. A row is never changed: replacing an id
+appends a new row under a new serial number and marks the old one dead; `compact` copies the living
+rows to a new generation of files. Serials grow and are never used twice, so another store may refer
+to rows by them. Knows nothing of scores, queries or engines.
 """
 
 import json
+import os
 import shutil
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 import torch
 
-from tercet.errors import StoreError
-from tercet.index.base import IndexSpec
-from tercet.index.checks import Batch
-from tercet.index.columns import Floats, columns_of, dequantize, quantize
-from tercet.index.files import AppendFile, Lock, fsync_folder, read_json, write_json
+from tercet.config import HEADS, Head, check_heads
+from tercet.embeddings import Embeddings
+from tercet.errors import InputError, StoreError
+from tercet.io import GrowingArray, fsync, write_json
 from tercet.records import Scalar
 
 FORMAT = 1
 COMPACT_ABOVE = 0.1  # share of dead rows from which `compact` copies the others
 
+Backend = Literal["edge", "exact"]
+BACKENDS: tuple[Backend, ...] = get_args(Backend)
+
+Dtype = Literal["float16", "int8"]
+DTYPES: tuple[Dtype, ...] = get_args(Dtype)
+
+Floats = npt.NDArray[np.float32]
 Positions = npt.NDArray[np.int64]  # of rows in the files of this generation
+Serials = npt.NDArray[np.uint64]
+
+
+@dataclass(frozen=True)
+class IndexSpec:
+    """What is fixed when an index is created, and kept in its index.json."""
+
+    backend: Backend
+    heads: tuple[Head, ...]  # what is stored; multi-vectors only rescore, so they need dense
+    dense: int | None  # D, where dense is stored
+    vocabulary: int | None  # V, where sparse is stored
+    multi: int | None  # M, where multi is stored
+    dtype: Dtype  # of dense and multi; sparse weights are float32
+    fingerprint: str  # of the model whose vectors these are
+
+    def __post_init__(self) -> None:
+        if self.backend not in BACKENDS:
+            raise InputError(f"unknown backend {self.backend!r}: choose from {', '.join(BACKENDS)}")
+        if self.dtype not in DTYPES:
+            raise InputError(f"unknown dtype {self.dtype!r}: choose from {', '.join(DTYPES)}")
+        object.__setattr__(self, "heads", check_heads(tuple(self.heads)))
+        if "multi" in self.heads and "dense" not in self.heads:
+            raise InputError("multi-vectors rescore dense's candidates: store dense beside them")
+        for head, name in zip(HEADS, ("dense", "vocabulary", "multi"), strict=True):
+            size = getattr(self, name)
+            if head not in self.heads:
+                object.__setattr__(self, name, None)
+            elif not isinstance(size, int) or isinstance(size, bool) or size < 1:
+                raise InputError(f"storing {head} needs its size: give dims[{name!r}] >= 1")
+
+    @staticmethod
+    def of(
+        backend: Backend,
+        heads: Sequence[str],
+        dims: Mapping[str, int],
+        dtype: Dtype,
+        fingerprint: str,
+    ) -> "IndexSpec":
+        """From the sizes of what a model gives; those of heads that are not stored do not count."""
+        dense, vocabulary, multi = (dims.get(name) for name in ("dense", "vocabulary", "multi"))
+        return IndexSpec(
+            backend, check_heads(tuple(heads)), dense, vocabulary, multi, dtype, fingerprint
+        )
+
+    def save(self, folder: Path) -> None:
+        """Writes index.json."""
+        facts = {"format": FORMAT, **asdict(self), "heads": list(self.heads)}
+        write_json(folder / "index.json", facts)
+
+    @staticmethod
+    def load(folder: Path) -> "IndexSpec":
+        """Reads index.json; raises StoreError where it is missing or damaged."""
+        path = folder / "index.json"
+        facts = _read_json(path)
+        if facts.pop("format", None) != FORMAT:
+            raise StoreError(f"{path}: not an index of format {FORMAT}: rebuild the index")
+        try:
+            return IndexSpec(**facts)
+        except (TypeError, InputError) as error:
+            raise StoreError(f"{path} is damaged ({error}): rebuild the index") from error
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows that passed every check: ready to be stored as they are."""
+
+    ids: npt.NDArray[np.uint64]
+    embeddings: Embeddings  # only the heads of the index; sparse sorted, without zeros
+    payloads: list[dict[str, Scalar]]
+
+
+@dataclass(frozen=True)
+class _Column:
+    """One file: (N,) or (N, width), or, with `ends`, a run of items per row."""
+
+    dtype: str
+    width: int | None = None
+    ends: str = ""  # the column that says where each row's items end
+    log: bool = False  # no row order at all
+    head: Head | None = None  # whose bytes these are
+
+    @property
+    def bytes(self) -> int:
+        """Of one item."""
+        return np.dtype(self.dtype).itemsize * (self.width or 1)
+
+    def open(self, path: Path) -> GrowingArray:
+        row = () if self.width is None else (self.width,)
+        return GrowingArray(path, self.dtype, row, header=False, buffer=0)
+
+
+def _columns(spec: IndexSpec) -> dict[str, _Column]:
+    """The files of an index, by name."""
+    columns = {
+        "serials.bin": _Column("<u8"),
+        "ids.bin": _Column("<u8"),
+        "payload_ends.bin": _Column("<i8"),
+        "payloads.jsonl": _Column("u1", ends="payload_ends.bin"),
+        "dead.bin": _Column("<u8", log=True),
+    }
+    vectors = "i1" if spec.dtype == "int8" else "<f2"
+    if spec.dense:
+        columns["dense.bin"] = _Column(vectors, spec.dense, head="dense")
+        if spec.dtype == "int8":
+            columns["dense_scales.bin"] = _Column("<f2", head="dense")
+    if spec.vocabulary:
+        columns["term_ends.bin"] = _Column("<i8", head="sparse")
+        columns["terms.bin"] = _Column("<i4", ends="term_ends.bin", head="sparse")
+        columns["term_weights.bin"] = _Column("<f4", ends="term_ends.bin", head="sparse")
+    if spec.multi:
+        columns["multi_ends.bin"] = _Column("<i8", head="multi")
+        columns["multi.bin"] = _Column(vectors, spec.multi, ends="multi_ends.bin", head="multi")
+        if spec.dtype == "int8":
+            columns["multi_scales.bin"] = _Column("<f2", ends="multi_ends.bin", head="multi")
+    return columns
 
 
 class RowStore:
@@ -39,8 +171,9 @@ class RowStore:
         """Opens a store that `create` made; raises StoreError where it is damaged or in use."""
         self.path = path
         self.spec = spec
+        self._columns = _columns(spec)
         self._lock = Lock(path)
-        self._files: dict[str, AppendFile] = {}
+        self._files: dict[str, GrowingArray] = {}
         try:
             self._open()
         except BaseException:
@@ -50,34 +183,32 @@ class RowStore:
     @staticmethod
     def create(path: Path, spec: IndexSpec) -> None:
         """Writes an empty store into an empty folder."""
-        folder = path / _folder(1)
+        folder = path / _generation_name(1)
         folder.mkdir()
-        for name in columns_of(spec):
+        for name in _columns(spec):
             (folder / name).touch()
-        fsync_folder(folder)
-        write_json(path / "manifest.json", _manifest(1, 0, dict.fromkeys(columns_of(spec), 0)))
+        _write_manifest(path, 1, 0, dict.fromkeys(_columns(spec), 0))
 
     def _open(self) -> None:
-        where = self.path / "manifest.json"
-        manifest = read_json(where, "index")
-        columns = columns_of(self.spec)
+        path = self.path / "manifest.json"
+        manifest = _read_json(path)
         try:
             if manifest["format"] != FORMAT:
-                raise StoreError(f"{where}: unknown format {manifest['format']}: rebuild the index")
+                raise StoreError(f"{path}: unknown format {manifest['format']}: rebuild the index")
             self._generation = int(manifest["generation"])
             self.next_serial = int(manifest["next_serial"])
-            sizes = {name: int(manifest["bytes"][name]) for name in columns}
+            sizes = {name: int(manifest["bytes"][name]) for name in self._columns}
         except (KeyError, TypeError, ValueError) as error:
-            raise StoreError(f"{where} is damaged ({error!r}): rebuild the index") from error
-        folder = self.path / _folder(self._generation)
-        for name, column in columns.items():
-            found = (folder / name).stat().st_size if (folder / name).is_file() else -1
-            if found < sizes[name]:
-                state = "missing" if found < 0 else f"cut short ({found} of {sizes[name]} bytes)"
-                raise StoreError(f"{folder / name} is {state}: rebuild the index")
-            self._files[name] = AppendFile(folder / name, column.dtype, column.width)
-            if found > sizes[name]:  # left by a process that died before it committed
-                self._files[name].cut(sizes[name])
+            raise StoreError(f"{path} is damaged ({error!r}): rebuild the index") from error
+        folder = self.path / _generation_name(self._generation)
+        for name, column in self._columns.items():
+            size = (folder / name).stat().st_size if (folder / name).is_file() else -1
+            if size < sizes[name] or sizes[name] % column.bytes:
+                what = f"cut short ({size} of {sizes[name]} bytes)" if size >= 0 else "missing"
+                raise StoreError(f"{folder / name} is {what}: rebuild the index")
+            self._files[name] = column.open(folder / name)
+            if size > sizes[name]:  # left by a process that died before it committed
+                self._files[name].cut(sizes[name] // column.bytes)
         self._check(folder)
         for other in self.path.glob("rows-*"):
             if other != folder:  # left by a process that died while it compacted
@@ -91,20 +222,17 @@ class RowStore:
 
     def _check(self, folder: Path) -> None:
         """Whether the files fit together; cheap, and it keeps later reads within their borders."""
-        rows = self._files["serials.bin"].size // 8
-        for name, column in columns_of(self.spec).items():
+        rows = len(self._files["serials.bin"])
+        for name, column in self._columns.items():
             file = self._files[name]
-            step = np.dtype(column.dtype).itemsize * (column.width or 1)
-            items, rest = divmod(file.size, step)
-            wrong = rest != 0
-            if not wrong and column.ends:
+            expected = rows
+            if column.ends:
                 borders = self._files[column.ends]
-                wrong = borders.size != 8 * rows or items != (borders.view()[-1] if rows else 0)
-            elif not wrong and not column.log:
-                wrong = items != rows
-            if not wrong and (name.endswith("_ends.bin") or name == "serials.bin"):
+                expected = int(borders.view()[-1]) if len(borders) else 0
+            wrong = not column.log and len(file) != expected
+            if name.endswith("_ends.bin") or name == "serials.bin":
                 steps = np.diff(file.view().astype(np.int64), prepend=np.int64(-1))
-                wrong = bool((steps < (1 if name == "serials.bin" else 0)).any())
+                wrong = wrong or bool((steps < (1 if name == "serials.bin" else 0)).any())
             if wrong:
                 raise StoreError(f"{folder / name} is damaged: rebuild the index")
 
@@ -114,7 +242,7 @@ class RowStore:
         return self._files[name].view()
 
     @property
-    def serials(self) -> npt.NDArray[np.uint64]:
+    def serials(self) -> Serials:
         """(N,), ascending."""
         return self._view("serials.bin")
 
@@ -123,7 +251,7 @@ class RowStore:
         """(N,), a dead row's id possibly among them again."""
         return self._view("ids.bin")
 
-    def positions(self, serials: npt.NDArray[np.uint64]) -> Positions:
+    def positions(self, serials: Serials) -> Positions:
         """Where the living rows with these serials stand; unknown and dead ones are left out."""
         places = np.searchsorted(self.serials, serials)
         inside = places < len(self.serials)
@@ -133,11 +261,16 @@ class RowStore:
 
     def dense(self, positions: Positions) -> Floats:
         """(n, D)"""
-        return self._floats(self._view("dense.bin")[positions], "dense_scales.bin", positions)
+        codes = self._view("dense.bin")[positions]
+        if self.spec.dtype == "float16":
+            return torch.from_numpy(codes).float().numpy()
+        return dequantize(codes, self._view("dense_scales.bin")[positions])
 
     def sparse(self, positions: Positions) -> sp.csr_array:
         """(n, V)"""
-        picked, borders = _runs(self._view("term_ends.bin"), positions)
+        stops, counts = self._ends("term_ends.bin", positions)
+        borders = np.concatenate(([0], np.cumsum(counts)))
+        picked = np.arange(borders[-1]) + np.repeat(stops - borders[1:], counts)
         terms = self._view("terms.bin")[picked]
         size = self.spec.vocabulary or 0
         if len(terms) and not 0 <= int(terms.min()) <= int(terms.max()) < size:
@@ -145,15 +278,15 @@ class RowStore:
         parts = (self._view("term_weights.bin")[picked], terms, borders)
         return sp.csr_array(parts, shape=(len(positions), size))
 
-    def token_counts(self, positions: Positions) -> npt.NDArray[np.int64]:
-        ends = self._view("multi_ends.bin")
-        return np.asarray(ends[positions] - np.where(positions > 0, ends[positions - 1], 0))
+    def token_counts(self, positions: Positions) -> Positions:
+        """(n,)"""
+        return self._ends("multi_ends.bin", positions)[1]
 
-    def tokens(self, positions: Positions) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
+    def tokens(self, positions: Positions) -> tuple[npt.NDArray[Any], Positions]:
         """(sum T, M) float16 or float32 of some rows, and their (n + 1) offsets."""
-        ends, counts = self._view("multi_ends.bin")[positions], self.token_counts(positions)
+        stops, counts = self._ends("multi_ends.bin", positions)
         offsets = np.concatenate(([0], np.cumsum(counts)))
-        spans = [slice(end - count, end) for end, count in zip(ends, counts, strict=True)]
+        spans = [slice(stop - count, stop) for stop, count in zip(stops, counts, strict=True)]
         vectors = self._view("multi.bin")
         # One copy of a long run per row: far cheaper than picking its vectors one by one.
         gathered = np.concatenate([vectors[span] for span in spans])
@@ -162,23 +295,24 @@ class RowStore:
         scales = self._view("multi_scales.bin")
         return dequantize(gathered, np.concatenate([scales[span] for span in spans])), offsets
 
-    def _floats(self, codes: npt.NDArray[Any], scales: str, positions: Positions) -> Floats:
-        if self.spec.dtype == "float16":
-            return torch.from_numpy(codes).float().numpy()
-        return dequantize(codes, self._view(scales)[positions])
+    def _ends(self, name: str, positions: Positions) -> tuple[Positions, Positions]:
+        """Where the items of some rows end, and how many they have."""
+        ends = self._view(name)
+        stops = ends[positions]
+        return stops, stops - np.where(positions > 0, ends[positions - 1], 0)
 
     def payload(self, position: int) -> dict[str, Scalar]:
-        ends, data = self._view("payload_ends.bin"), self._view("payloads.jsonl")
-        start = int(ends[position - 1]) if position else 0
+        """What `matching` looks at, of one row."""
+        stops, counts = self._ends("payload_ends.bin", np.array([position]))
+        start, stop = int(stops[0] - counts[0]), int(stops[0])
         try:
-            payload = json.loads(data[start : int(ends[position])].tobytes())
-            if isinstance(payload, dict):
-                return payload
-            problem = "no object"
-        except ValueError as error:
-            problem = str(error)
-        where = self._files["payloads.jsonl"].path
-        raise StoreError(f"{where} is damaged at byte {start} ({problem}): rebuild the index")
+            payload = json.loads(self._view("payloads.jsonl")[start:stop].tobytes())
+        except ValueError:
+            payload = None
+        if not isinstance(payload, dict):
+            path = self._files["payloads.jsonl"].path
+            raise StoreError(f"{path} is damaged at byte {start}: rebuild the index")
+        return payload
 
     def matching(self, choices: dict[str, list[Scalar]]) -> npt.NDArray[np.bool_]:
         """(N,): the living rows whose payload has one of the choices under every key."""
@@ -187,20 +321,16 @@ class RowStore:
             codes, names = self._codes.setdefault(key, ([], {}))
             for position in range(len(codes), len(self.live)):
                 payload = self.payload(position)
-                known = key in payload
-                codes.append(
-                    names.setdefault(json.dumps(payload[key]), len(names)) if known else -1
-                )
+                name = json.dumps(payload[key]) if key in payload else None
+                codes.append(-1 if name is None else names.setdefault(name, len(names)))
             # Compared as JSON, since Python holds True and 1 for equal and a filter must not.
-            wanted = [names[name] for name in map(json.dumps, values) if name in names]
-            mask &= np.isin(np.array(codes, dtype=np.int64), wanted)
+            chosen = [names[name] for name in map(json.dumps, values) if name in names]
+            mask &= np.isin(np.array(codes, dtype=np.int64), chosen)
         return mask
 
     # Writing.
 
-    def append(
-        self, batch: Batch, then: Callable[[Positions], None] | None = None
-    ) -> npt.NDArray[np.uint64]:
+    def append(self, batch: Batch, then: Callable[[Positions], None]) -> Serials:
         """Adds rows; gives the serials of the rows that they replaced.
 
         `then` is called with the new rows' positions when they can be read but do not count
@@ -212,34 +342,22 @@ class RowStore:
         old = np.array([places[i] for i in batch.ids.tolist() if i in places], dtype=np.int64)
         dead = self.serials[old]
         parts = self._encode(batch)
-        parts["dead.bin"] = dead
-        before = {name: self._files[name].size for name in parts}
         self.next_serial += count  # even if this fails: `then` may have used them
-        try:
-            self._write(parts)
-            if then is not None:
-                then(np.arange(first, first + count, dtype=np.int64))
-        except BaseException:
-            for name, size in before.items():
-                self._files[name].cut(size)
-            raise
+        with self._writing({**parts, "dead.bin": dead}):
+            then(np.arange(first, first + count, dtype=np.int64))
         self.live = np.concatenate((self.live, np.ones(count, dtype=np.bool_)))
         self.live[old] = False
         places.update(zip(batch.ids.tolist(), range(first, first + count), strict=True))
         return dead
 
-    def remove(self, ids: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    def remove(self, ids: npt.NDArray[np.uint64]) -> Serials:
         """Marks rows dead; gives their serials."""
         places = self._where()
         there = [i for i in dict.fromkeys(ids.tolist()) if i in places]
         old = np.array([places[i] for i in there], dtype=np.int64)
         dead = self.serials[old]
-        size = self._files["dead.bin"].size
-        try:
-            self._write({"dead.bin": dead})
-        except StoreError:
-            self._files["dead.bin"].cut(size)
-            raise
+        with self._writing({"dead.bin": dead}):
+            pass
         self.live[old] = False
         for i in there:
             del places[i]
@@ -251,84 +369,82 @@ class RowStore:
             self._places = dict(zip(self.ids[living].tolist(), living.tolist(), strict=True))
         return self._places
 
-    def _encode(self, batch: Batch) -> dict[str, npt.NDArray[Any] | bytes]:
+    def _encode(self, batch: Batch) -> dict[str, npt.NDArray[Any]]:
         lines = [json.dumps(payload).encode() + b"\n" for payload in batch.payloads]
-        parts: dict[str, npt.NDArray[Any] | bytes] = {
+        parts: dict[str, npt.NDArray[Any]] = {
             "serials.bin": self.next_serial + np.arange(len(batch.ids), dtype=np.uint64),
             "ids.bin": batch.ids,
-            "payloads.jsonl": b"".join(lines),
-            "payload_ends.bin": self._ends("payloads.jsonl", [len(line) for line in lines]),
+            "payloads.jsonl": np.frombuffer(b"".join(lines), dtype=np.uint8),
         }
         rows = batch.embeddings
-        vectors = {"dense": rows.dense, "multi": rows.multi}
-        for head, matrix in vectors.items():
-            if matrix is None:
-                continue
-            if self.spec.dtype == "int8":
+        for head, matrix in (("dense", rows.dense), ("multi", rows.multi)):
+            if matrix is not None and self.spec.dtype == "int8":
                 parts[f"{head}.bin"], parts[f"{head}_scales.bin"] = quantize(matrix)
-            else:
+            elif matrix is not None:
                 parts[f"{head}.bin"] = matrix.astype(np.float16)
+        counts = {"payload_ends.bin": ("payloads.jsonl", np.array([len(line) for line in lines]))}
         if rows.offsets is not None:
-            parts["multi_ends.bin"] = self._ends("multi.bin", np.diff(rows.offsets))
+            counts["multi_ends.bin"] = ("multi.bin", np.diff(rows.offsets))
         if rows.sparse is not None:
             parts["terms.bin"], parts["term_weights.bin"] = rows.sparse.indices, rows.sparse.data
-            parts["term_ends.bin"] = self._ends("terms.bin", np.diff(rows.sparse.indptr))
+            counts["term_ends.bin"] = ("terms.bin", np.diff(rows.sparse.indptr))
+        for name, (items, lengths) in counts.items():
+            parts[name] = len(self._files[items]) + np.cumsum(lengths, dtype=np.int64)
         return parts
 
-    def _ends(self, name: str, counts: npt.ArrayLike) -> npt.NDArray[np.int64]:
-        return np.asarray(len(self._view(name)) + np.cumsum(counts), dtype=np.int64)
-
-    def _write(self, parts: dict[str, npt.NDArray[Any] | bytes]) -> None:
+    @contextmanager
+    def _writing(self, parts: dict[str, npt.NDArray[Any]]) -> Iterator[None]:
+        """Appends to files; where that or the block fails, they are as before."""
+        before = {name: len(self._files[name]) for name in parts}
         try:
-            for name, values in parts.items():
-                self._files[name].append(values)
+            with self._in_words("this batch was not stored, and what was there before is whole"):
+                for name, values in parts.items():
+                    self._files[name].append(values)
+            yield
+        except BaseException:
+            for name, rows in before.items():
+                self._files[name].cut(rows)
+            raise
+
+    @contextmanager
+    def _in_words(self, after: str) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
-            raise StoreError(
-                f"{self.path}: cannot write ({error.strerror}); this batch was not stored, "
-                "and what was there before is whole"
-            ) from error
+            raise StoreError(f"{self.path}: cannot write ({error.strerror}); {after}") from error
 
     def commit(self) -> None:
         """Makes everything written so far durable and countable."""
-        try:
+        with self._in_words("what was flushed before is whole"):
             self._save(self._generation, self._files)
-        except OSError as error:
-            raise StoreError(
-                f"{self.path}: cannot write ({error.strerror}); what was flushed before is whole"
-            ) from error
 
-    def _save(self, generation: int, files: dict[str, AppendFile]) -> None:
+    def _save(self, generation: int, files: dict[str, GrowingArray]) -> None:
         for file in files.values():
-            file.fsync()
-        sizes = {name: file.size for name, file in files.items()}
-        write_json(self.path / "manifest.json", _manifest(generation, self.next_serial, sizes))
+            file.sync()
+        sizes = {name: len(file) * self._columns[name].bytes for name, file in files.items()}
+        _write_manifest(self.path, generation, self.next_serial, sizes)
 
     def compact(self) -> bool:
         """Copies the living rows to new files where many are dead; says whether it did."""
         if len(self.live) - int(self.live.sum()) <= COMPACT_ABOVE * len(self.live):
             return False
         generation = self._generation + 1
-        folder = self.path / _folder(generation)
-        if folder.exists():
-            shutil.rmtree(folder)  # left by a compaction that found the disk full
+        folder = self.path / _generation_name(generation)
+        shutil.rmtree(folder, ignore_errors=True)  # left by a compaction that found the disk full
         folder.mkdir()
-        files = {
-            name: AppendFile(folder / name, column.dtype, column.width)
-            for name, column in columns_of(self.spec).items()
-        }
+        files = {name: column.open(folder / name) for name, column in self._columns.items()}
         try:
-            for first, last in _stretches(self.live):
-                self._copy(first, last, files)
-            fsync_folder(folder)
-            self._save(generation, files)
-        except OSError as error:
+            with self._in_words("the index is whole, but not compacted"):
+                for first, last in _stretches(self.live):
+                    self._copy(first, last, files)
+                fsync(folder)
+                self._save(generation, files)
+        except BaseException:
             for file in files.values():
                 file.close()
-            raise StoreError(
-                f"{folder}: cannot write ({error.strerror}); the index is whole, but not compacted"
-            ) from error
+            raise
         old, self._files = self._files, files
-        shrunk = self.path / _folder(self._generation)
+        shrunk = self.path / _generation_name(self._generation)
         self._generation = generation
         for file in old.values():
             file.close()
@@ -336,14 +452,14 @@ class RowStore:
         self._reset()
         return True
 
-    def _copy(self, first: int, last: int, files: dict[str, AppendFile]) -> None:
-        for name, column in columns_of(self.spec).items():
+    def _copy(self, first: int, last: int, files: dict[str, GrowingArray]) -> None:
+        for name, column in self._columns.items():
             view = self._view(name)
             if column.ends:
                 ends = self._view(column.ends)
                 files[name].append(view[int(ends[first - 1]) if first else 0 : int(ends[last - 1])])
             elif name.endswith("_ends.bin"):
-                shift = int(files[name].view()[-1]) if files[name].size else 0
+                shift = int(files[name].view()[-1]) if len(files[name]) else 0
                 shift -= int(view[first - 1]) if first else 0
                 files[name].append(view[first:last] + shift)
             elif not column.log:
@@ -351,10 +467,9 @@ class RowStore:
 
     def sizes(self) -> dict[str, int]:
         """Bytes by head, and "other"."""
-        sizes = dict.fromkeys((*self.spec.heads, "other"), 0)
-        owners = {"dense": "dense", "term": "sparse", "terms": "sparse", "multi": "multi"}
-        for name, file in self._files.items():
-            sizes[owners.get(name.split(".")[0].split("_")[0], "other")] += file.size
+        sizes: dict[str, int] = dict.fromkeys((*self.spec.heads, "other"), 0)
+        for name, column in self._columns.items():
+            sizes[column.head or "other"] += len(self._files[name]) * column.bytes
         return sizes
 
     def close(self) -> None:
@@ -365,16 +480,6 @@ class RowStore:
         self._lock.release()
 
 
-def _runs(
-    ends: npt.NDArray[np.int64], positions: Positions
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """The items of some rows, one after the other, and the (n + 1) borders between them."""
-    stops = ends[positions]
-    counts = stops - np.where(positions > 0, ends[positions - 1], 0)
-    borders = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
-    return np.arange(borders[-1]) + np.repeat(stops - borders[1:], counts), borders
-
-
 def _stretches(live: npt.NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
     """First and one past the last of every stretch of living rows, long ones cut up."""
     edges = np.flatnonzero(np.diff(np.concatenate(([False], live, [False])).astype(np.int8)))
@@ -383,14 +488,78 @@ def _stretches(live: npt.NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
             yield first, min(stop, first + 8192)
 
 
-def _folder(generation: int) -> str:
+def quantize(matrix: npt.NDArray[Any]) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float16]]:
+    """(n, D) as int8 codes with one float16 scale a row: its largest value over 127, rounded up."""
+    largest = np.abs(matrix).max(axis=1).astype(np.float32) / 127
+    scales = largest.astype(np.float16)
+    scales = np.where(scales < largest, np.nextafter(scales, np.float16(np.inf)), scales)
+    scales = np.where(scales == 0, np.float16(1), scales).astype(np.float16)
+    codes = np.rint(matrix.astype(np.float32) / scales.astype(np.float32)[:, None])
+    return codes.astype(np.int8), scales
+
+
+def dequantize(codes: npt.NDArray[np.int8], scales: npt.NDArray[np.float16]) -> Floats:
+    """(n, D) float32 of int8 codes and their rows' scales."""
+    values = torch.from_numpy(np.ascontiguousarray(codes)).float()
+    values *= torch.from_numpy(np.ascontiguousarray(scales)).float()[:, None]
+    return values.numpy()
+
+
+def _generation_name(generation: int) -> str:
     return f"rows-{generation:06d}"
 
 
-def _manifest(generation: int, next_serial: int, sizes: dict[str, int]) -> dict[str, Any]:
-    return {
-        "format": FORMAT,
-        "generation": generation,
-        "next_serial": next_serial,
-        "bytes": sizes,
-    }
+def _write_manifest(path: Path, generation: int, next_serial: int, sizes: dict[str, int]) -> None:
+    facts = {"format": FORMAT, "generation": generation, "next_serial": next_serial}
+    write_json(path / "manifest.json", {**facts, "bytes": sizes})
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """A JSON object; raises StoreError naming the file where it is missing or damaged."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise StoreError(f"{path} is missing: {path.parent} is no whole index") from error
+    except (OSError, ValueError) as error:  # UnicodeDecodeError is a ValueError too
+        raise StoreError(f"{path} is damaged ({error}): rebuild the index") from error
+    if not isinstance(value, dict):
+        raise StoreError(f"{path} is damaged: rebuild the index")
+    return value
+
+
+class Lock:
+    """Holds a folder for this process (and this object alone) until `release`."""
+
+    def __init__(self, folder: Path) -> None:
+        """Takes the lock; raises StoreError with the owner's process id where it is taken."""
+        self._file = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            _lock(self._file)
+        except OSError as error:
+            os.lseek(self._file, 0, os.SEEK_SET)
+            owner = os.read(self._file, 32).decode("ascii", "replace").strip() or "unknown"
+            os.close(self._file)
+            here = " (this one)" if owner == str(os.getpid()) else ""
+            raise StoreError(
+                f"{folder} is open in process {owner}{here}: an index has one owner at a time, "
+                "so close it there first"
+            ) from error
+        os.ftruncate(self._file, 0)
+        os.lseek(self._file, 0, os.SEEK_SET)
+        os.write(self._file, f"{os.getpid()}\n".encode())
+
+    def release(self) -> None:
+        os.close(self._file)  # which lets go of the lock, as the end of the process would
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock(file: int) -> None:
+        os.lseek(file, 1 << 20, os.SEEK_SET)  # past the process id, so that others can read it
+        msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
+else:
+    import fcntl
+
+    def _lock(file: int) -> None:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
