@@ -629,7 +629,7 @@ def file_name(name: str) -> str:
 
 def write_report(folder: Path, made: Mapping[str, Any]) -> None:
     """Writes report.json and report.html, each whole or not at all."""
-    from tercet.evaluate.page import page
+    from tercet.evaluate.report import page
 
     texts = {REPORT: json.dumps(made, ensure_ascii=False, indent=1) + "\n", PAGE: page(made)}
     for name, text in texts.items():

@@ -1,0 +1,301 @@
+"""Plots of a report as SVG: bars, curves, intervals; and how each system looks in all of them.
+
+Sizes are CSS pixels at the size of the text, so that a plot that is too wide scrolls and never
+shrinks. Colours are classes of `report.html.j2`. No figure is told by colour alone. Knows nothing
+of reports: it draws numbers.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from unicodedata import combining, east_asian_width
+
+from tercet.evaluate.results import percent
+from tercet.evaluate.systems import BASELINES, OWN
+
+Number = float | None
+
+CHARACTER = 6.6  # about, of the 12 px font; wide ones are twice that
+ROW, BAR = 18, 10
+HEAD, FOOT = 24, 22  # over and under the rows of bars
+FIGURE = 38  # room for the figure in front of a bar
+
+
+@dataclass(frozen=True)
+class Look:
+    """A system's group, and its colour (a class), marker and dash, wherever it is drawn."""
+
+    group: str
+    css: str
+    marker: str
+    dash: str
+
+
+def looks_of(systems: Iterable[str]) -> dict[str, Look]:
+    """Each system's look: that of its name for known ones, in order for outside runs."""
+    markers = ("circle", "square", "triangle", "diamond", "disc")
+    dashes = ("", "6 3", "2 3", "8 3 2 3")
+    out, runs = {}, 0
+    for name in systems:
+        if name in BASELINES:
+            out[name] = Look("Baselines", "c-base", "ring", dashes[BASELINES.index(name)])
+        elif name in OWN:
+            place = OWN.index(name)
+            out[name] = Look("Model", f"c-{place + 1}", markers[place], "")
+        else:
+            dash = dashes[(runs // 2 + 1) % len(dashes)]
+            out[name] = Look("Other runs", f"c-run{runs % 2 + 1}", "cross", dash)
+            runs += 1
+    return out
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Shares of 0 to 1 by row and system, None where there is no figure."""
+
+    names: tuple[str, ...]  # averages, then tasks or languages
+    systems: tuple[str, ...]
+    values: tuple[tuple[Number, ...], ...]  # one row for each name
+    averages: int = 0  # of the rows
+    # row -> system -> whether it is better than the base by more than chance, or worse
+    marks: Mapping[int, Mapping[str, bool]] = field(default_factory=dict)
+    base: str | None = None  # what systems are compared with
+
+    @staticmethod
+    def of(
+        rows: Sequence[tuple[str, Mapping[str, Number]]], order: Iterable[str], **options: Any
+    ) -> "Grid":
+        """Systems that no row has are left out."""
+        systems = tuple(name for name in order if any(name in row for _, row in rows))
+        values = tuple(tuple(row.get(name) for name in systems) for _, row in rows)
+        return Grid(tuple(name for name, _ in rows), systems, values, **options)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """An element of SVG; `title` is told where the pointer rests."""
+
+    tag: str
+    attrs: Mapping[str, object]
+    text: str = ""
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A drawing with its name and description for those who do not see it."""
+
+    title: str
+    width: float
+    height: float
+    shapes: Sequence[Shape]
+    about: str = ""
+    css: str = ""
+    hidden: bool = False  # from screen readers: what it says is said elsewhere
+
+
+@dataclass(frozen=True)
+class Scale:
+    """From numbers to pixels."""
+
+    low: float
+    high: float
+    first: float
+    last: float
+
+    def __call__(self, value: float) -> float:
+        share = (value - self.low) / (self.high - self.low)
+        return round(self.first + share * (self.last - self.first), 1)
+
+
+def ticks(
+    low: float, high: float, count: int = 5, steps: Sequence[int] = (1, 2, 5, 10)
+) -> list[float]:
+    """Round numbers around a range, about so many of them.
+
+    >>> ticks(3, 47)
+    [0.0, 10.0, 20.0, 30.0, 40.0, 50.0]
+    """
+    if high - low < 1e-3:  # far less than a figure shows
+        low, high = low - 1, high + 1
+    step = 10.0 ** math.floor(math.log10((high - low) / count))
+    step *= next(m for m in steps if (high - low) / (step * m) <= count)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(place * step, 6) for place in range(first, last + 1)]
+
+
+def extent(text: str) -> float:
+    """About how many pixels a text takes."""
+    wide = sum(1 + (east_asian_width(c) in "WF") for c in text if not combining(c))
+    return CHARACTER * wide
+
+
+def fitted(text: str, width: float) -> str:
+    """A text that takes about so many pixels, with its end left out where it is longer."""
+    if extent(text) <= width:
+        return text
+    while len(text) > 1 and extent(text) + CHARACTER > width:
+        text = text[:-1]
+    return f"{text.rstrip()}\N{HORIZONTAL ELLIPSIS}"
+
+
+def words(text: str, x: float, y: float, css: str = "", anchor: str = "start") -> Shape:
+    """Text in a plot."""
+    return Shape(
+        "text", {"x": round(x, 1), "y": y, "class": css or None, "text-anchor": anchor}, text
+    )
+
+
+def line(x1: float, y1: float, x2: float, y2: float, css: str) -> Shape:
+    return Shape("line", {"x1": x1, "y1": y1, "x2": x2, "y2": y2, "class": css})
+
+
+def bars(grid: Grid, looks: Mapping[str, Look], title: str) -> tuple[Plot, Plot]:
+    """The names of the rows, and panels of bars side by side; the base is a line in each.
+
+    Panels are systems and rows are tasks, or the other way where there are fewer tasks.
+    """
+    turned = len(grid.names) < len(grid.systems)
+    rows, panels = (grid.systems, grid.names) if turned else (grid.names, grid.systems)
+    base = grid.systems.index(grid.base) if grid.base in grid.systems else None
+    values = (value for row in grid.values for value in row if value is not None)
+    marks = ticks(0, max(1.0, 100 * max(values, default=0.0)), 2, (1, 2, 3, 4, 5, 10))
+    tops, y = [], float(HEAD)
+    for place, name in enumerate(rows):  # a gap behind averages, or between groups of systems
+        parts = (
+            looks[rows[place - 1]].group != looks[name].group if turned else place == grid.averages
+        )
+        y += 8 if place and parts else 0
+        tops.append(y)
+        y += ROW
+    label = min(190.0, max(map(extent, rows))) + 12
+    pitch = min(200.0, max(100.0, (1200 - label) / len(panels)))
+    shapes: list[Shape] = []
+    for number, panel in enumerate(panels):
+        left = round(number * pitch + 6, 1)
+        scale = Scale(0, marks[-1], left + FIGURE, left + pitch - 16)
+        shapes.append(words(fitted(panel, pitch - 8), left + 6, 14, "head"))
+        for mark in marks:
+            shapes.append(line(scale(mark), HEAD - 3, scale(mark), y + 3, "grid"))
+            shapes.append(words(f"{mark:g}", scale(mark), y + 16, "soft", "middle"))
+        for place, top in enumerate(tops):
+            row, column = (number, place) if turned else (place, number)
+            value, system = grid.values[row][column], grid.systems[column]
+            shapes.append(words(percent(value), left + FIGURE - 5, top + 13, "n", "end"))
+            if value is None:
+                continue
+            box = {"x": left + FIGURE, "y": top + (ROW - BAR) / 2, "height": BAR}
+            box["width"] = round(scale(100 * value) - scale(0), 1)
+            said = f"{grid.names[row]}, {system}: {percent(value)}"
+            shapes.append(Shape("rect", {**box, "class": looks[system].css}, title=said))
+            across = None if base in (None, column) else grid.values[row][base or 0]
+            if across is not None:
+                box = {"x": scale(100 * across) - 1, "y": top + 2, "width": 2, "height": ROW - 4}
+                shapes.append(Shape("rect", {**box, "class": "line"}))
+    height = y + FOOT
+    names = [
+        words(fitted(name, 190), label - 6, top + 13, anchor="end")
+        for name, top in zip(rows, tops, strict=True)
+    ]
+    about = "A bar for each figure of the table above."
+    margin = Plot("", label, height, names, css="names", hidden=True)
+    return margin, Plot(title, len(panels) * pitch + 6, height, shapes, about)
+
+
+def curves(
+    lengths: Sequence[int],
+    lines: Mapping[str, Sequence[Number]],
+    looks: Mapping[str, Look],
+    title: str,
+) -> Plot:
+    """A line for each system over the lengths (a logarithmic axis), named at its end."""
+    left, right, top, bottom = 44, 400, 12, 250
+    every = [100 * v for values in lines.values() for v in values if v is not None]
+    marks = ticks(min(every), max(every))
+    down = Scale(marks[0], marks[-1], bottom, top)
+    across = Scale(math.log2(lengths[0]), math.log2(lengths[-1]), left + 12, right)
+    shapes: list[Shape] = []
+    for mark in marks:
+        shapes.append(line(left, down(mark), right + 10, down(mark), "grid"))
+        shapes.append(words(f"{mark:g}", left - 6, down(mark) + 4, "soft n", "end"))
+    written = -math.inf
+    for length in lengths:
+        x, shown = across(math.log2(length)), f"{length:,}"
+        shapes.append(line(x, bottom, x, bottom + 4, "grid"))
+        if x - extent(shown) / 2 > written:
+            shapes.append(words(shown, x, bottom + 18, "soft n", "middle"))
+            written = x + extent(shown) / 2 + 4
+    shapes.append(words("tokens of a passage", (left + right) / 2, bottom + 36, "soft", "middle"))
+    ends = []
+    for name, values in lines.items():
+        points = [
+            (across(math.log2(length)), down(100 * value), f"{length:,} tokens: {percent(value)}")
+            for length, value in zip(lengths, values, strict=True)
+            if value is not None
+        ]
+        if points:
+            look = looks[name]
+            way = {"points": " ".join(f"{x},{y}" for x, y, _ in points)}
+            dash = {"stroke-dasharray": look.dash or "none"}
+            shapes.append(Shape("polyline", {**way, **dash, "class": f"way {look.css}"}))
+            shapes += [marker(look, x, y, f"{name}, {said}") for x, y, said in points]
+            ends.append((points[-1][1], points[-1][0], name))
+    height = bottom + 44.0
+    ends.sort()
+    for y, (end, x, name) in zip(spread([end[0] for end in ends]), ends, strict=True):
+        shapes.append(line(x + 6, end, right + 22, y, "lead"))
+        shapes.append(marker(looks[name], right + 30, y, name))
+        shapes.append(words(fitted(name, 150), right + 40, y + 4))
+        height = max(height, y + 12)
+    about = "A line for each column of the table below."
+    return Plot(title, right + 200, height, shapes, about)
+
+
+def spread(places: Sequence[float], apart: float = 16, first: float = 10) -> list[float]:
+    """Sorted places moved so far apart: those that crowd stand around their mean.
+
+    >>> spread([20, 30, 90])
+    [17.0, 33.0, 90.0]
+    """
+    crowds: list[list[float]] = []
+
+    def start(crowd: list[float]) -> float:
+        return max(first, sum(crowd) / len(crowd) - apart * (len(crowd) - 1) / 2)
+
+    for place in places:
+        crowds.append([place])
+        while len(crowds) > 1 and start(crowds[-2]) + apart * len(crowds[-2]) > start(crowds[-1]):
+            crowds[-2:] = [crowds[-2] + crowds[-1]]
+    return [start(crowd) + apart * number for crowd in crowds for number in range(len(crowd))]
+
+
+def marker(look: Look, x: float, y: float, said: str) -> Shape:
+    """A point of a curve; each group and head has its own shape."""
+    paths = {
+        "square": f"M{x - 4} {y - 4}h8v8h-8z",
+        "triangle": f"M{x} {y - 5}l5 9h-10z",
+        "diamond": f"M{x} {y - 5.5}l5.5 5.5l-5.5 5.5l-5.5-5.5z",
+        "cross": f"M{x - 4} {y - 4}l8 8m0-8l-8 8",
+    }
+    css = {"class": f"{look.marker} {look.css}"}
+    if look.marker in paths:
+        return Shape("path", {"d": paths[look.marker], **css}, title=said)
+    radius = 5.5 if look.marker == "disc" else 4
+    return Shape("circle", {"cx": x, "cy": y, "r": radius, **css}, title=said)
+
+
+def interval(
+    scale: Scale,
+    marks: Sequence[float],
+    values: tuple[float, float, float],
+    sure: bool,
+    said: str,
+) -> Plot:
+    """A difference (low, middle, high); filled where it is significant."""
+    low, middle, high = map(scale, values)
+    shapes = [line(scale(m), 0, scale(m), 24, "even" if m == 0 else "grid") for m in marks]
+    shapes.append(line(low, 12, high, 12, "span"))
+    shapes += [line(x, 8, x, 16, "span") for x in (low, high)]
+    dot = {"cx": middle, "cy": 12, "r": 4.5, "class": "sure" if sure else "unsure"}
+    return Plot(said, 260, 24, [*shapes, Shape("circle", dot)])
