@@ -78,6 +78,7 @@ def result(
         queries=queries + skipped,
         max_length=length,
         values=found,
+        texts={str(at): f"question {at} of {name}" for at in range(queries)},
         **given | fields,
     )
 

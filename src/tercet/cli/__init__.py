@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 import click
 
+from tercet.cli.cache import cache
 from tercet.cli.curate import filter_rows, mix, pairs
 from tercet.cli.data import check, merge, split, teach
 from tercet.cli.doctor import doctor
@@ -73,6 +74,7 @@ TASKS: dict[str, tuple[click.Command, ...]] = {
     "Training data": (data, mine),
     "Models": (init, trim, train),
     "Measures": (evaluate, doctor),
+    "Housekeeping": (cache,),
 }
 for _command in (command for commands in TASKS.values() for command in commands):
     tercet.add_command(_command)

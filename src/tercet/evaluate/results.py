@@ -297,11 +297,12 @@ def text(report: Report) -> str:
 
 
 def verdicts(report: Report) -> list[str]:
-    """A sentence for each suite that was compared: which system won, by how much, how sure."""
-    return [
-        _verdict(report, section, one)
-        for section, one in best_compared(report["comparisons"]).items()
-    ]
+    """A sentence for each suite that was compared, at its longest length: which system won, by
+    how much, how sure.
+    """
+    best = best_compared(report["comparisons"])
+    last = {section[0]: (section, one) for section, one in best.items()}
+    return [_verdict(report, *pair) for pair in last.values()]
 
 
 def _verdict(report: Report, section: Section, one: Mapping[str, Any]) -> str:
@@ -310,11 +311,11 @@ def _verdict(report: Report, section: Section, one: Mapping[str, Any]) -> str:
         winner, loser, difference = loser, winner, -difference
     averages = (a for a in report["averages"] if section_of(a) == section)
     means = next(a["tasks"] for a in averages if a["measure"] == measure)
-    sure = "significant" if one["corrected"] < SIGNIFICANT else "not significant"
+    sure = one["corrected"] < SIGNIFICANT
     return (
-        f"{_behind(report, section[0], one)}: {winner} wins with {measure} "
-        f"{percent(means[winner])}, {100 * difference:.1f} points ahead of {loser}: {sure} "
-        f"(p {probability(one['corrected'])})"
+        f"{_behind(report, section[0], one)}: {winner} {'wins' if sure else 'is ahead'} with "
+        f"{measure} {percent(means[winner])}, {100 * difference:.1f} points more than {loser}: "
+        f"{'significant' if sure else 'not significant'} (p {probability(one['corrected'])})"
     )
 
 

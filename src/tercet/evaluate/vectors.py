@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from tercet.cache import touch
 from tercet.config import MAX_LENGTH, Head, Role
 from tercet.documents.chunks import SPECIAL, Chunker, Chunking
 from tercet.embeddings import Embeddings, EmbeddingsWriter
@@ -85,6 +86,7 @@ class VectorCache:
         folder, blocks = self.folder / "vectors" / key, self.folder / "blocks" / key
         vectors = _load(folder)
         if vectors is not None:
+            touch(folder)
             advance(len(vectors))
             return vectors
         for scratch in folder.parent.glob(".*"):  # of processes that were killed a day ago
@@ -163,6 +165,7 @@ def _load_array(path: Path) -> npt.NDArray[np.generic] | None:
         made: npt.NDArray[np.generic] = np.load(path, mmap_mode="r")
     except (OSError, ValueError, EOFError):
         return None
+    touch(path)
     return made
 
 

@@ -21,6 +21,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from tercet.cache import touch
 from tercet.errors import InputError
 from tercet.io import GrowingArray, write_json
 from tercet.rows import Record, check_row, files_of, numbered_rows, parts_of
@@ -291,6 +292,7 @@ class Examples:
             stored = open_arrays(folder, key, ARRAYS)
         if stored is None:
             raise InputError(f"{folder}: what was just written is not whole: check the disk")
+        touch(folder)
         arrays, languages = dict(stored.arrays), tuple(stored.facts["languages"])
         parallel = np.array([is_parallel(language) for language in languages], dtype=np.bool_)
         return Examples(

@@ -1,0 +1,74 @@
+"""What lies in the user's cache folder, and how it is removed: all of it can be made again.
+
+Training keeps tokenised rows there, evaluation vectors, chunks and scores. Knows nothing of how
+they are made or read.
+"""
+
+import os
+import shutil
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from tercet.config import default_cache
+
+# Kind -> where its entries lie below the folder. Unfinished is what a process is making, or was
+# when it was killed: blocks let it go on, scratch folders are of no use to anybody.
+KINDS = {
+    "rows": ("rows-*",),
+    "vectors": ("evaluate/vectors/[!.]*",),
+    "chunks": ("evaluate/chunks/[!.]*",),
+    "maxsim": ("evaluate/maxsim/[!.]*",),
+    "unfinished": ("evaluate/blocks/[!.]*", "evaluate/*/.*", ".rows-*"),
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file or folder of the cache that is used as a whole."""
+
+    kind: str  # a key of KINDS
+    path: Path
+    bytes: int
+    used: float  # when last, in seconds since 1970
+
+
+def entries(folder: Path | None = None, *, older_than: float = 0) -> list[Entry]:
+    """What the cache folder holds, last used longest ago first; by default the user's folder.
+
+    older_than: only what was not used for so many days.
+    """
+    folder = folder or default_cache()
+    found = []
+    for kind, patterns in KINDS.items():
+        for path in (path for pattern in patterns for path in folder.glob(pattern)):
+            with suppress(FileNotFoundError):  # another process may remove it meanwhile
+                found.append(Entry(kind, path, _size(path), path.lstat().st_mtime))
+    latest = time.time() - 86400 * older_than
+    return sorted((one for one in found if one.used <= latest), key=lambda one: one.used)
+
+
+def remove(several: Iterable[Entry]) -> int:
+    """Removes entries and returns how many bytes that frees."""
+    freed = 0
+    for entry in several:
+        if entry.path.is_dir() and not entry.path.is_symlink():
+            shutil.rmtree(entry.path)
+        else:
+            entry.path.unlink(missing_ok=True)
+        freed += entry.bytes
+    return freed
+
+
+def touch(path: Path) -> None:
+    """Notes that an entry was used now."""
+    with suppress(OSError):  # of a folder that is only read
+        os.utime(path)
+
+
+def _size(path: Path) -> int:
+    if path.is_symlink() or not path.is_dir():
+        return path.lstat().st_size
+    return sum(inner.lstat().st_size for inner in path.rglob("*") if not inner.is_dir())
