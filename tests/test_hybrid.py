@@ -10,7 +10,7 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from tercet.config import Weights
+from tercet.config import Head, Weights
 from tercet.hybrid import (
     CPU_BLOCKS,
     Blocks,
@@ -19,6 +19,7 @@ from tercet.hybrid import (
     Ranked,
     Ranker,
     SparseRanker,
+    best_weights,
     highest,
     rankers,
     rerank,
@@ -127,3 +128,15 @@ def test_the_highest_come_with_equals_of_the_last() -> None:
     assert [highest(scores, k).tolist() for k in (1, 3, 6, 9)] == [
         [1, 3], [1, 2, 3, 4], [0, 1, 2, 3, 4, 5], [0, 1, 2, 3, 4, 5],
     ]  # fmt: skip
+
+
+def test_the_best_weights_of_a_grid() -> None:
+    grids: dict[Head, tuple[float, ...]] = {"dense": (1.0,), "sparse": (0.5, 1.0, 2.0)}
+
+    def level(weights: Weights) -> float:
+        return -abs(weights.sparse - 1.0)
+
+    assert best_weights(level, grids) == Weights(1.0, 1.0, 0.0)  # no grid: weighs nothing
+    assert best_weights(lambda weights: 0.0, grids) == Weights(1.0, 0.5, 0.0)  # the first
+    near = Weights(2.0, 3.8, 0.0)  # the same sums as 1, 1.9
+    assert best_weights(lambda weights: 0.0, grids, near=near) == Weights(1.0, 2.0, 0.0)

@@ -7,8 +7,9 @@ depends on the sizes of blocks: what they could change by rounding is computed a
 and equal scores go by place.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Protocol
 
 import numpy as np
@@ -139,6 +140,28 @@ def rerank(
     rows, places = candidates
     parts = {head: by[head].score(queries[rows], places) for head in HEADS if head in by}
     return Ranked.of(rows, places, weighted_sum(parts, weights), len(queries), count)
+
+
+def best_weights(
+    value: Callable[[Weights], float],
+    grids: Mapping[Head, Sequence[float]],
+    *,
+    near: Weights | None = None,
+) -> Weights:
+    """The weights of a grid with the highest value; a head without a grid weighs nothing.
+
+    Of equal ones the first; with `near`, of those that differ by less than 1e-6 the nearest to it.
+    """
+
+    def order(weights: Weights) -> tuple[float, float]:
+        if near is None:
+            return value(weights), 0.0
+        scale = weights.dense / near.dense if weights.dense and near.dense else 1.0
+        pairs = zip(weights.as_tuple(), near.as_tuple(), strict=True)
+        return round(value(weights), 6), -sum(abs(a - scale * b) for a, b in pairs)
+
+    tries = product(*(grids.get(head, (0.0,)) for head in HEADS))
+    return max((Weights(*numbers) for numbers in tries), key=order)
 
 
 def highest(scores: Scores, count: int) -> Places:

@@ -5,7 +5,6 @@ Never given the tasks that are reported. Knows nothing of files or of how scores
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +12,11 @@ import numpy.typing as npt
 
 from tercet.checkpoint import set_weights
 from tercet.collection import DOCUMENTS, Collection
-from tercet.config import HEADS, Head, Weights
+from tercet.config import Head, Weights
 from tercet.errors import InputError
 from tercet.evaluate.systems import Parts, Scorers
 from tercet.evaluate.tasks import Protocol, Task
+from tercet.hybrid import best_weights
 
 # Shares of the sum, dense 1: lexical scores have no bound, so the grid spans two decades.
 GRID = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.8, 1.2, 2.0, 3.0, 5.0)
@@ -93,32 +93,22 @@ def tune(suites: Sequence[Mapping[str, Candidates]], before: Weights) -> Tuned:
     heads: list[Head] = list(next(iter(suites[0].values())).parts.scores)
     if len(heads) < 2:
         raise InputError(f"the model has but one head, {heads[0]}: there is nothing to weigh")
-    others = heads[1:]
 
     def value(weights: Weights) -> float:
         means = [np.mean([task.ndcg(weights) for task in suite.values()]) for suite in suites]
         return float(np.mean(means))
 
-    def best_of(grids: Sequence[Sequence[float]]) -> Weights:
-        tries = []
-        for numbers in product(*grids):
-            given = dict(zip(others, numbers, strict=True)) | {heads[0]: 1.0}
-            tries.append(Weights(*(given.get(head, 0.0) for head in HEADS)))
-        return max(tries, key=lambda w: (round(value(w), 6), -_distance(w, before)))
-
-    coarse = best_of([GRID for _ in others])
-    around = [[round(getattr(coarse, head) * factor, 4) for factor in FINER] for head in others]
-    best = best_of(around)
+    first: dict[Head, Sequence[float]] = {heads[0]: (1.0,)}
+    coarse = best_weights(value, first | dict.fromkeys(heads[1:], GRID), near=before)
+    finer = {
+        head: [round(getattr(coarse, head) * factor, 4) for factor in FINER] for head in heads[1:]
+    }
+    best = best_weights(value, first | finer, near=before)
     if value(best) <= value(before):
         best = before
     return Tuned(
         best, value(best), value(before), tuple(name for suite in suites for name in suite)
     )
-
-
-def _distance(one: Weights, other: Weights) -> float:
-    scale = one.dense / other.dense if one.dense and other.dense else 1.0
-    return sum(abs(a - scale * b) for a, b in zip(one.as_tuple(), other.as_tuple(), strict=True))
 
 
 def is_index(folder: Path) -> bool:

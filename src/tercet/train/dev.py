@@ -14,6 +14,7 @@ from tercet.config import HEADS, Head, Weights
 from tercet.embeddings import Embeddings
 from tercet.encoder import encode_tokens
 from tercet.errors import InputError
+from tercet.hybrid import best_weights
 from tercet.model import PADDING, M3Model
 from tercet.scores import Scores, dense_scores, lexical_scores, maxsim_scores, weighted_sum
 from tercet.train.batches import Framing, frame
@@ -139,18 +140,15 @@ def tune_weights(
     Every head keeps a weight: the sets are kinds of text that were trained on, and a head that
     adds nothing there may be what finds the others.
     """
-    best, best_mean = Weights(), -1.0
-    for sparse in grid:
-        for multi in grid:
-            weights = Weights(dense=1.0, sparse=sparse, multi=multi)
-            figures = [
-                100 * ndcg_at_10(weighted_sum(scores, weights), dev.relevant)
-                for dev, scores in zip(sets, scored, strict=True)
-            ]
-            mean = sum(figures) / len(figures)
-            if mean > best_mean:
-                best, best_mean = weights, mean
-    return best
+
+    def mean(weights: Weights) -> float:
+        figures = [
+            100 * ndcg_at_10(weighted_sum(scores, weights), dev.relevant)
+            for dev, scores in zip(sets, scored, strict=True)
+        ]
+        return sum(figures) / len(figures)
+
+    return best_weights(mean, {"dense": (1.0,), "sparse": grid, "multi": grid})
 
 
 def model_encoder(
