@@ -1,6 +1,7 @@
 import dataclasses
 import subprocess
 import sys
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -34,6 +35,14 @@ def encoder() -> HashedEncoder:
     return HashedEncoder()
 
 
+@pytest.fixture
+def collection(memory: Path, encoder: HashedEncoder) -> Iterator[Collection]:
+    """An exact one that holds CORPUS."""
+    with Collection.open(memory, encoder, backend="exact") as opened:
+        opened.add(CORPUS)
+        yield opened
+
+
 def long_text(sentences: int, about: str) -> str:
     return " ".join(f"Sentence {number} says more about {about}." for number in range(sentences))
 
@@ -58,32 +67,21 @@ def test_added_documents_are_found_also_by_another_process(
         assert hit.score == pytest.approx(total, abs=1e-4)
 
 
-def test_title_and_text_are_encoded_together(memory: Path, encoder: HashedEncoder) -> None:
-    with Collection.open(memory, encoder, backend="exact") as collection:
-        collection.add(CORPUS)
-    assert encoder.texts == ["Baking\n" + CORPUS[0].text, CORPUS[1].text, CORPUS[2].text]
-
-
-def test_unchanged_documents_are_not_encoded_again(memory: Path, encoder: HashedEncoder) -> None:
-    with Collection.open(memory, encoder, backend="exact") as collection:
-        collection.add(CORPUS)
-        encoder.texts.clear()
-        changed = dataclasses.replace(CORPUS[1], text="The lake lies still.")
-        report = collection.add([CORPUS[0], changed, CORPUS[2]])
-        assert (report.added, report.updated, report.unchanged) == (0, 1, 2)
-        assert encoder.texts == [changed.text]
-        assert len(collection) == 3
-        assert collection.search(["lake"], k=1)[0][0].id == "river"
-        assert all(hit.text != CORPUS[1].text for hit in collection.search(["river"])[0])
-
-
-def test_a_document_given_twice_is_there_once_as_given_last(
-    memory: Path, encoder: HashedEncoder
+def test_only_what_changed_is_encoded_with_its_title(
+    collection: Collection, encoder: HashedEncoder
 ) -> None:
-    with Collection.open(memory, encoder, backend="exact") as collection:
-        report = collection.add([Document("a", "first"), Document("a", "second")])
-        assert (report.added, report.updated, len(collection)) == (1, 1, 1)
-        assert [hit.text for hit in collection.search(["second"])[0]] == ["second"]
+    assert encoder.texts == ["Baking\n" + CORPUS[0].text, CORPUS[1].text, CORPUS[2].text]
+    encoder.texts.clear()
+    changed = dataclasses.replace(CORPUS[1], text="The lake lies still.")
+    report = collection.add([CORPUS[0], changed, CORPUS[2]])
+    assert (report.added, report.updated, report.unchanged) == (0, 1, 2)
+    assert encoder.texts == [changed.text]
+    assert len(collection) == 3
+    assert collection.search(["lake"], k=1)[0][0].id == "river"
+    assert all(hit.text != CORPUS[1].text for hit in collection.search(["river"])[0])
+    report = collection.add([Document("a", "first"), Document("a", "second")])
+    assert (report.added, report.updated, len(collection)) == (1, 1, 4)
+    assert collection.search(["second"], k=1)[0][0].text == "second"  # as given last
 
 
 def test_deleted_documents_are_gone(memory: Path, encoder: HashedEncoder, backend: str) -> None:
@@ -120,53 +118,47 @@ def test_every_document_comes_where_k_is_large(memory: Path, encoder: HashedEnco
             assert {hit.id for hit in hits} == {"long", "bread", "river", "moon"}
 
 
-def test_filters_see_metadata_and_language(memory: Path, encoder: HashedEncoder) -> None:
-    with Collection.open(memory, encoder, backend="exact") as collection:
-        collection.add(CORPUS)
-        for wanted, ids in (
-            ({"kind": "sky"}, {"moon"}),
-            ({"kind": ["sky", "nature"]}, {"moon", "river"}),
-            ({"language": "en"}, {"bread"}),
-            ({"year": 1969, "kind": "sky"}, {"moon"}),
-            ({"year": 1970}, set()),
-        ):
-            hits = collection.search(["water"], filter=wanted)[0]  # type: ignore[arg-type]
-            assert {hit.id for hit in hits} == ids
+def test_filters_and_weights_decide(collection: Collection) -> None:
+    for filter, ids in (
+        ({"kind": "sky"}, {"moon"}),
+        ({"kind": ["sky", "nature"]}, {"moon", "river"}),
+        ({"language": "en"}, {"bread"}),
+        ({"year": 1969, "kind": "sky"}, {"moon"}),
+        ({"year": 1970}, set()),
+    ):
+        hits = collection.search(["water"], filter=filter)[0]  # type: ignore[arg-type]
+        assert {hit.id for hit in hits} == ids
+    (hit,) = collection.search(["moon"], k=1, weights=Weights(0, 1, 0))[0]
+    assert hit.score == hit.sparse
+    collection.keep_weights(Weights(1, 0, 0))
+    (hit,) = collection.search(["moon"], k=1)[0]
+    assert hit.score == hit.dense
 
 
-def test_weights_decide_the_sum(memory: Path, encoder: HashedEncoder) -> None:
-    with Collection.open(memory, encoder, backend="exact") as collection:
-        collection.add(CORPUS)
-        (hit,) = collection.search(["moon"], k=1, weights=Weights(0, 1, 0))[0]
-        assert hit.score == hit.sparse
-
-
-def test_what_cannot_be_asked_is_refused(memory: Path, encoder: HashedEncoder) -> None:
-    with Collection.open(memory, encoder, backend="exact") as collection:
-        assert collection.search(["anything"]) == [[]]
-        assert collection.search([]) == []
-        for wrong in ({"k": 0}, {"mode": "best"}, {"queries": [" "]}, {"queries": "text"}):
-            with pytest.raises(InputError):
-                collection.search(**{"queries": ["x"], **wrong})  # type: ignore[arg-type]
-        with pytest.raises(InputError, match="list of ids"):
-            collection.delete("bread")
+def test_what_cannot_be_asked_is_refused(collection: Collection) -> None:
+    assert collection.search([]) == []
+    for wrong in ({"k": 0}, {"mode": "best"}, {"queries": [" "]}, {"queries": "text"}):
+        with pytest.raises(InputError):
+            collection.search(**{"queries": ["x"], **wrong})  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="list of ids"):
+        collection.delete("bread")
+    for mixed in ([CORPUS[0], "a.txt"], ["a.txt", CORPUS[0]]):
         with pytest.raises(InputError, match="of one kind"):
-            collection.add([CORPUS[0], "a.txt"])
-        with pytest.raises(InputError, match="of one kind"):
-            collection.add(["a.txt", CORPUS[0]])
+            collection.add(mixed)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="document"):
+        collection.add([Document("e", None)])  # type: ignore[arg-type]
 
 
 def test_strange_texts_are_stored_and_found(memory: Path, encoder: HashedEncoder) -> None:
     texts = ["lone \ud800 surrogate", "nul \0 character", "x" * 100_000, "\u200bmark\u200b", "…!"]
     with Collection.open(memory, encoder, backend="exact") as collection:
+        assert collection.search(["anything"]) == [[]]
         report = collection.add([Document(f"d{n}", text) for n, text in enumerate(texts)])
         assert report.added == len(texts)
         assert collection.search(["lone surrogate"], k=1)[0][0].text == "lone \ufffd surrogate"
         assert collection.add([Document("d0", texts[0])]).unchanged == 1
         empty = collection.add([Document("e", " \0 ", source="e.txt")])
         assert [(problem.source, problem.failed) for problem in empty.skipped] == [("e.txt", False)]
-        with pytest.raises(InputError, match="document"):
-            collection.add([Document("e", None)])  # type: ignore[arg-type]
 
 
 def test_a_long_text_comes_in_bounded_pieces(
@@ -239,15 +231,12 @@ def test_progress_grows_to_the_end(memory: Path, encoder: HashedEncoder) -> None
         assert before.tokens <= after.tokens
 
 
-def test_info_tells_what_is_there(memory: Path, encoder: HashedEncoder) -> None:
-    with Collection.open(memory, encoder, backend="exact", heads=["sparse", "dense"]) as made:
-        made.add(CORPUS)
-        info = made.info()
+def test_info_tells_what_is_there(collection: Collection, encoder: HashedEncoder) -> None:
+    info = collection.info()
     assert (info.documents, info.chunks) == (3, 3)
-    assert info.settings.heads == ("dense", "sparse")
+    assert info.settings.heads == ("dense", "sparse", "multi")
     assert info.settings.fingerprint == encoder.fingerprint
-    assert {"dense", "sparse", "documents"} <= set(info.bytes)
-    assert min(info.bytes[name] for name in ("dense", "sparse", "documents")) > 0
+    assert min(info.bytes[name] for name in ("dense", "sparse", "multi", "documents")) > 0
 
 
 def test_options_are_fixed_when_it_is_made(memory: Path, encoder: HashedEncoder) -> None:
@@ -301,16 +290,28 @@ def test_a_damaged_index_is_named_and_made_again(memory: Path, encoder: HashedEn
 
 
 def test_a_failed_rebuild_changes_nothing(
-    memory: Path, encoder: HashedEncoder, monkeypatch: pytest.MonkeyPatch
+    collection: Collection, encoder: HashedEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with Collection.open(memory, encoder, backend="exact") as collection:
-        collection.add(CORPUS)
-        with monkeypatch.context() as patch:
-            patch.setattr(encoder, "encode", lambda *_, **__: 1 / 0)
-            with pytest.raises(ZeroDivisionError):
-                collection.rebuild()
-        assert collection.search(["moon"], k=1)[0][0].id == "moon"
-        assert len(list(memory.glob("index-*"))) == 1
+    monkeypatch.setattr(encoder, "encode", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        collection.rebuild()
+    monkeypatch.undo()
+    assert collection.search(["moon"], k=1)[0][0].id == "moon"
+    assert len(list(collection.path.glob("index-*"))) == 1
+
+
+def test_a_rebuild_cuts_as_its_model_reads(memory: Path, encoder: HashedEncoder) -> None:
+    document = Document("a", long_text(600, "rivers"), "A title")
+    with Collection.open(
+        memory, encoder, backend="exact", chunk=32, overlap=4, late_chunking=True
+    ) as collection:
+        collection.add([document])
+        assert max(len(text.split()) for text in encoder.texts) > 500  # one pass over all
+        encoder.texts.clear()
+        encoder.max_length = 132
+        collection.rebuild()
+        assert len(encoder.texts) > 3
+        assert max(len(text.split()) for text in encoder.texts) < 132
 
 
 def test_where_there_is_none_and_none_may_be_made(memory: Path, encoder: HashedEncoder) -> None:

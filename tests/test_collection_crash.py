@@ -7,28 +7,29 @@ import random
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import count
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import crash
-import numpy as np
 import pytest
 from hashed import HashedEncoder
 
 from tercet.collection import Collection
-from tercet.collection.store import DONE, DocumentStore
+from tercet.collection.store import DONE, LEAVING, PENDING, DocumentStore
 from tercet.collection.sync import BatchSize, Change
 from tercet.errors import InputError, StoreError, TercetError
+from tercet.index import Index, open_index
+from tercet.index.qdrant_edge import QdrantEdgeIndex
 from tercet.records import Document
 
 
+@dataclass
 class Told:
     """What was reported so far: the ids that must be there, and those that must not."""
 
-    def __init__(self) -> None:
-        self.there: set[str] = set()
-        self.gone: set[str] = set()
+    there: set[str] = field(default_factory=set)
+    gone: set[str] = field(default_factory=set)
 
     def __call__(self, change: Change) -> None:
         if change.kind in ("added", "updated"):
@@ -38,42 +39,52 @@ class Told:
             self.there.discard(change.id)
             self.gone.add(change.id)
 
-    def copy(self) -> "Told":
-        other = Told()
-        other.there, other.gone = set(self.there), set(self.gone)
-        return other
 
+@dataclass
+class Deaths:
+    """Copies of a collection's folder before every step that changes its index or its store."""
 
-@contextmanager
-def watched(
-    monkeypatch: pytest.MonkeyPatch, collection: Collection, look: Callable[[str], None]
-) -> Iterator[None]:
-    """Calls `look` before every step that changes the index or the store, and after the last."""
-    with monkeypatch.context() as patch:
+    folder: Path  # of the copies
+    told: Told
+    every: int = 1  # step
+    steps: int = 0
+    copies: list[tuple[Path, Told]] = field(default_factory=list)
 
-        def wrap(owner: Any, name: str) -> None:
-            real = getattr(owner, name)
+    def look(self, collection: Path, step: str) -> None:
+        self.steps += 1
+        if self.steps % self.every == 0:
+            copy = self.folder / f"{collection.name} {len(self.copies):03d} {step}"
+            shutil.copytree(collection, copy)
+            self.copies.append((copy, Told(set(self.told.there), set(self.told.gone))))
 
-            def call(*arguments: Any, **options: Any) -> Any:
-                look(f"before {name}")
-                return real(*arguments, **options)
+    @contextmanager
+    def of(self, collection: Path) -> Iterator[None]:
+        with pytest.MonkeyPatch.context() as patch:
 
-            patch.setattr(owner, name, call)
+            def watch(owner: Any, name: str) -> None:
+                real = getattr(owner, name)
 
-        for name in ("add", "delete", "flush", "optimize"):
-            wrap(collection.index, name)
-        real = DocumentStore.transaction
+                def call(index: Index, *arguments: Any, **options: Any) -> Any:
+                    self.look(collection, f"before {name}")
+                    return real(index, *arguments, **options)
 
-        @contextmanager
-        def transaction(store: DocumentStore) -> Iterator[DocumentStore]:
-            look("before transaction")
-            with real(store):
-                yield store
-                look("within transaction")
+                patch.setattr(owner, name, call)
 
-        patch.setattr(DocumentStore, "transaction", transaction)
-        yield
-        look("at the end")
+            for name in ("add", "delete", "flush", "optimize"):
+                watch(Index, name)
+            watch(QdrantEdgeIndex, "optimize")
+            real = DocumentStore.transaction
+
+            @contextmanager
+            def transaction(store: DocumentStore) -> Iterator[DocumentStore]:
+                self.look(collection, "before transaction")
+                with real(store):
+                    yield store
+                    self.look(collection, "within transaction")
+
+            patch.setattr(DocumentStore, "transaction", transaction)
+            yield
+            self.look(collection, "at the end")
 
 
 def check(folder: Path, told: Told, encoder: HashedEncoder, leaving: set[str]) -> set[str]:
@@ -81,13 +92,21 @@ def check(folder: Path, told: Told, encoder: HashedEncoder, leaving: set[str]) -
 
     leaving: what is removed without its being told yet, so that it may be there or not.
     """
+    store = DocumentStore(folder / "documents.sqlite")
+    place = folder / store.fact("settings")["index"]
+    if place.exists():
+        with open_index(place) as index:
+            durable = set(index.ids().tolist())
+        rows = {state: set(store.rows(state).tolist()) for state in (PENDING, DONE, LEAVING)}
+        assert rows[DONE] <= durable, "done before it was flushed"
+        assert durable <= set().union(*rows.values()), "forgotten before that was flushed"
+    store.close()
     with Collection.open(folder, encoder) as collection:
         ids = {hit.id for hit in collection.search(["any"], k=999, mode="dense")[0]}
         assert len(ids) == len(collection)
         assert told.there - leaving <= ids
         assert not told.gone & ids
-        rows = collection._store.rows(DONE)
-        assert np.array_equal(np.sort(collection.index.ids()), rows)
+        assert collection.index.ids().tolist() == collection._store.rows(DONE).tolist()
         assert not collection._store.moving()
     return ids
 
@@ -97,54 +116,39 @@ def corpus(version: str, numbers: range) -> list[Document]:
     return [Document(f"d{n}", f"Text {n} {version} said. {filler}") for n in numbers]
 
 
-@pytest.mark.parametrize("backend", ["exact", "edge"])
+@pytest.mark.parametrize(("backend", "every"), [("exact", 1), ("edge", 5)])  # its files are large
 def test_a_death_at_any_step_loses_nothing_and_leaves_nothing(
-    memory: Path, monkeypatch: pytest.MonkeyPatch, backend: Any
+    memory: Path, backend: Any, every: int
 ) -> None:
     encoder, told = HashedEncoder(), Told()
-    deaths: list[tuple[Path, Told]] = []
-    every, looks = (1 if backend == "exact" else 5), count()  # the engine's files are large
-
-    def look(step: str) -> None:
-        if next(looks) % every == every - 1:
-            copy = memory / f"{len(deaths):03d} {step}"
-            shutil.copytree(memory / "c", copy)
-            deaths.append((copy, told.copy()))
-
+    deaths = Deaths(memory, told, every)
     with Collection.open(memory / "c", encoder, backend=backend, chunk=16) as collection:
         collection.batch = BatchSize(documents=4)
         collection.add(corpus("old", range(6)), report=told)
-        with watched(monkeypatch, collection, look):
+        with deaths.of(memory / "c"):
             report = collection.add(corpus("new", range(4, 9)), report=told)
             assert (report.added, report.updated) == (3, 2)
             collection.delete(["d0", "d5"])
-    assert len(deaths) > 20 / every
-    for folder, known in deaths:
+    assert len(deaths.copies) > 20 / every
+    again = Deaths(memory, told, every)
+    for folder, known in deaths.copies:
+        if backend == "exact":  # and another death while the first is made good
+            with again.of(folder):
+                Collection.open(folder, encoder).close()
         ids = check(folder, known, encoder, {"d0", "d5"})
         assert {"d1", "d2", "d3", "d4"} <= ids <= {f"d{n}" for n in range(9)}
-        if backend == "exact":
-            with Collection.open(folder, encoder) as collection:
-                found = collection.search(["new"], k=9, mode="sparse")[0]
-                assert {hit.id for hit in found} <= {f"d{n}" for n in range(4, 9)}
-                collection.add(corpus("new", range(4, 9)))
-                found = collection.search(["new said"], k=9, mode="sparse")[0]
-                assert {hit.id for hit in found if " new " in hit.text} == {
-                    f"d{n}" for n in range(4, 9)
-                }
+        with Collection.open(folder, encoder) as collection:
+            collection.add(corpus("new", range(4, 9)))
+            hits = collection.search(["new said"], k=9, mode="sparse")[0]
+            assert {hit.id for hit in hits if " new " in hit.text} == {f"d{n}" for n in range(4, 9)}
+    for folder, _ in again.copies:
+        check(folder, Told(), encoder, set())
 
 
-def test_a_death_while_files_change_or_the_index_is_made_again(
-    memory: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    encoder, told = HashedEncoder(), Told()
-    docs = memory / "docs"
+def test_a_death_while_files_change_or_the_index_is_made_again(memory: Path) -> None:
+    encoder, told, docs = HashedEncoder(), Told(), memory / "docs"
+    deaths = Deaths(memory, told)
     docs.mkdir()
-    deaths: list[tuple[Path, Told]] = []
-
-    def look(step: str) -> None:
-        copy = memory / f"{len(deaths):03d} {step}"
-        shutil.copytree(memory / "c", copy)
-        deaths.append((copy, told.copy()))
 
     def rows(*numbers: int) -> str:
         return "".join(json.dumps({"id": f"r{n}", "text": f"row {n}"}) + "\n" for n in numbers)
@@ -156,13 +160,12 @@ def test_a_death_while_files_change_or_the_index_is_made_again(
         collection.add([docs], report=told)
         (docs / "a.txt").unlink()
         (docs / "b.jsonl").write_text(rows(1, 3, 4, 5, 6, 7))
-        with watched(monkeypatch, collection, look):
+        with deaths.of(memory / "c"):
             collection.add([docs], report=told)
-            before = len(deaths)
+            before = deaths.steps
             collection.rebuild()
-    assert before > 6
-    assert len(deaths) > before
-    for folder, known in deaths:
+    assert 6 < before < deaths.steps
+    for folder, known in deaths.copies:
         check(folder, known, encoder, {"r0", "r2", str(docs / "a.txt")})
         with Collection.open(folder, encoder) as collection:
             collection.add([docs])
@@ -175,6 +178,7 @@ def test_a_batch_that_fails_is_taken_back(
     memory: Path, monkeypatch: pytest.MonkeyPatch, failure: BaseException
 ) -> None:
     encoder, told, encode = HashedEncoder(), Told(), HashedEncoder.encode
+    deaths = Deaths(memory, told)
 
     def refuse(self: HashedEncoder, texts: list[str], **options: Any) -> Any:
         if any("poison" in text for text in texts):
@@ -182,25 +186,27 @@ def test_a_batch_that_fails_is_taken_back(
         return encode(self, texts, **options)
 
     monkeypatch.setattr(HashedEncoder, "encode", refuse)
-    with Collection.open(memory, encoder, backend="exact") as collection:
+    with Collection.open(memory / "c", encoder, backend="exact") as collection:
         collection.add(corpus("old", range(3)), report=told)
-        with pytest.raises(type(failure)):
+        with pytest.raises(type(failure)), deaths.of(memory / "c"):
             collection.add([*corpus("new", range(2, 5)), Document("p", "poison")], report=told)
         collection.add(corpus("new", range(1, 2)), report=told)
-    assert check(memory, told, encoder, set()) == {"d0", "d1", "d2"}
+    assert check(memory / "c", told, encoder, set()) == {"d0", "d1", "d2"}
+    monkeypatch.undo()
+    for folder, known in deaths.copies:
+        check(folder, known, HashedEncoder(), set())
 
 
 def test_rows_of_no_document_and_documents_without_rows_are_mended(memory: Path) -> None:
     encoder = HashedEncoder()
     with Collection.open(memory, encoder, backend="exact") as collection:
         collection.add(corpus("old", range(4)))
-        known = collection._store.rows(DONE)
-        phantom = encoder.encode(["a phantom"])
-        collection.index.add([9999], phantom, [{}])
-        collection.index.delete(known[:2])
+        collection.index.add([9999], encoder.encode(["a phantom"]), [{}])
+        collection.index.delete(collection._store.rows(DONE)[:2])
     encoder.texts.clear()
+    with Collection.open(memory, encoder):
+        assert len(encoder.texts) == 2  # those that were missing, and no more
     assert check(memory, Told(), encoder, set()) == {"d0", "d1", "d2", "d3"}
-    assert len(encoder.texts) == 2  # those that were missing, and no more
 
 
 def test_a_folder_left_by_a_death_while_it_was_made_is_made_again(memory: Path) -> None:
@@ -251,8 +257,7 @@ def test_a_full_disk_under_the_index_loses_nothing(
             patch.setattr(collection.index, step, full)
             with pytest.raises(StoreError, match="No space left"):
                 collection.add(corpus("new", range(2, 6)), report=told)
-        ids = {hit.id for hit in collection.search(["text"], k=99)[0]}
-        assert told.there <= ids
+        assert told.there <= {hit.id for hit in collection.search(["text"], k=99)[0]}
         collection.add([Document("last", "text")], report=told)
         told.there |= {"d4", "d5"}  # recorded as pending, so finished when there was room
     assert check(memory, told, encoder, set()) == {*(f"d{n}" for n in range(6)), "last"}
@@ -273,18 +278,17 @@ def test_the_engine_is_not_let_near_a_full_disk(
     memory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoder, told = HashedEncoder(), Told()
-    usage = shutil.disk_usage(memory)
+    full = shutil.disk_usage(memory)._replace(free=9 << 20)
     with Collection.open(memory, encoder, backend="edge") as collection:
         collection.add(corpus("old", range(3)), report=told)
-        with monkeypatch.context() as patch:
-            patch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=9 << 20))
-            with pytest.raises(StoreError, match="full but for 9 MB"):
-                collection.add(corpus("new", range(5)), report=told)
-    with monkeypatch.context() as patch:
-        patch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=9 << 20))
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
         with pytest.raises(StoreError, match="full but for 9 MB"):
-            Collection.open(memory, encoder)
-    check(memory, told, encoder, set())
+            collection.add(corpus("new", range(5)), report=told)
+    with pytest.raises(StoreError, match="full but for 9 MB"):
+        Collection.open(memory, encoder)
+    monkeypatch.undo()
+    with Collection.open(memory, encoder) as collection:
+        assert told.there <= {hit.id for hit in collection.search(["text"], k=99)[0]}
 
 
 # Damage
@@ -303,57 +307,50 @@ def use(folder: Path, encoder: HashedEncoder) -> None:
         collection.delete(["d8"])
 
 
-def test_a_truncated_store_is_named_and_its_index_kept(memory: Path) -> None:
-    encoder = HashedEncoder()
+def test_a_damaged_store_is_named_or_harmless_and_its_index_is_kept(memory: Path) -> None:
+    encoder, draw = HashedEncoder(), random.Random(0)
     size = made(memory / "c", encoder)
     index = len(list((memory / "c" / "index-000001").rglob("*")))
-    for keep in (0, 1, 99, 4096, size // 2, size - 4096):
-        shutil.copytree(memory / "c", memory / "d")
-        os.truncate(memory / "d" / "documents.sqlite", keep)
-        with pytest.raises(StoreError, match=r"documents\.sqlite"):
-            use(memory / "d", encoder)
-        assert len(list((memory / "d" / "index-000001").rglob("*"))) == index
-        shutil.rmtree(memory / "d")
-    (memory / "c" / "documents.sqlite").unlink()
-    with pytest.raises(StoreError, match="is missing"):
-        use(memory / "c", encoder)
+    file = memory / "d" / "documents.sqlite"
 
+    def overwrite(places: list[int]) -> Callable[[], None]:
+        def damage() -> None:
+            with file.open("r+b") as opened:
+                for place in places:
+                    opened.seek(place)
+                    opened.write(draw.randbytes(draw.choice([1, 60, 3000])))
 
-def test_a_store_with_wrong_bytes_is_an_error_in_words_or_none(memory: Path) -> None:
-    encoder = HashedEncoder()
-    size = made(memory / "c", encoder)
-    draw, named = random.Random(0), 0
-    for _ in range(15):
+        return damage
+
+    cuts = [lambda n=n: os.truncate(file, n) for n in (0, 1, 99, 4096, size // 2, size - 4096)]
+    strewn = [overwrite([draw.randrange(size) for _ in range(3)]) for _ in range(15)]
+    messages = {}
+    for number, damage in enumerate([file.unlink, *cuts, *strewn]):
         shutil.rmtree(memory / "d", ignore_errors=True)
         shutil.copytree(memory / "c", memory / "d")
-        with open(memory / "d" / "documents.sqlite", "r+b") as file:
-            for _ in range(3):
-                file.seek(draw.randrange(size))
-                file.write(draw.randbytes(draw.choice([1, 60, 3000])))
+        damage()
         try:
             use(memory / "d", encoder)
-        except TercetError:
-            named += 1
-    assert named > 3
+        except TercetError as error:
+            messages[number] = str(error)
+    assert len(messages) > len(cuts) + 3
+    for number in range(len(cuts) + 1):
+        assert "documents.sqlite" in messages[number]
+    os.truncate(file, 99)
+    with pytest.raises(StoreError):
+        use(memory / "d", encoder)
+    assert len(list((memory / "d" / "index-000001").rglob("*"))) == index
 
 
 # Real deaths
 
 
 def test_three_kills(memory: Path) -> None:
-    options = [
-        "--kills",
-        "3",
-        "--encoder",
-        "hashed",
-        "--backend",
-        "exact",
-        "--folder",
-        str(memory),
-    ]
-    summary = crash.run(crash.parse([*options, "--documents", "100", "--span", "0.3"]))
-    assert summary["kills"] == 3
-    assert summary["checks"] == 2
+    options = (
+        f"--kills 3 --encoder hashed --backend exact --documents 100 --span 0.3 --folder {memory}"
+    )
+    summary = crash.run(crash.parse(options.split()))
+    assert (summary["kills"], summary["checks"]) == (3, 2)
     assert summary["reported"] > 0
     assert (summary["lost"], summary["phantoms"], summary["not_found"]) == (0, 0, 0)
 

@@ -109,7 +109,13 @@ def test_what_is_no_store_is_named(memory: Path) -> None:
         DocumentStore(memory / "b.sqlite")
 
 
-def test_every_commit_is_synced(store: DocumentStore) -> None:
+def test_every_commit_is_synced(
+    store: DocumentStore, memory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Path] = []
+    monkeypatch.setattr("tercet.collection.store.fsync", seen.append)
+    DocumentStore.create(memory / "new.sqlite", {})
+    assert seen == [memory]  # the name of a new file, too
     assert store._db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     assert store._db.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
 

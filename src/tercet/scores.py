@@ -67,7 +67,7 @@ def maxsim_scores(queries: Embeddings, passages: Embeddings) -> Scores:
         counts.append(_counts(side.offsets))
         offsets.append(side.offsets)
         multi.append(side.multi)
-    asked = torch.from_numpy(np.array(multi[0]))
+    asked = torch.from_numpy(np.array(multi[0])).float()
     owners = torch.repeat_interleave(torch.arange(len(queries)), torch.from_numpy(counts[0]))
     out = np.empty((len(queries), len(passages)), dtype=np.float32)
     for first, last in _runs(offsets[1], 1 << 16):  # copied, since they may be memory-mapped

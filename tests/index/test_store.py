@@ -14,7 +14,7 @@ from tercet.errors import StoreError
 from tercet.index import Index, IndexSpec, create_index, open_index
 from tercet.index.store import RowStore, dequantize, quantize
 
-from .conftest import DIMS, MODEL, killed, make_embeddings
+from .conftest import DIMS, MODEL, Disk, killed, make_embeddings
 
 Make = Callable[..., Index]
 
@@ -79,6 +79,35 @@ def test_compaction_gives_the_bytes_back_and_keeps_every_row(make: Make) -> None
     index.close()
     with open_index(path) as again:
         assert again.search(QUERIES, k=60, candidates=60) == expected
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="asks the system for open files")
+def test_every_name_is_on_the_disk(make: Make, disk: Disk) -> None:
+    index = make()
+    disk.check()  # of the folder
+    for step in (lambda: index.add(range(60), ROWS), lambda: index.delete(range(30))):
+        step()
+        disk.events.clear()
+        index.flush()
+        rows = index.path / "rows-000001"
+        manifest = disk.events.index(("name", index.path / "manifest.json"))
+        assert {path for kind, path in disk.events[:manifest]} >= set(rows.iterdir())
+        disk.check()
+    disk.events.clear()
+    index.optimize()  # copies the living rows
+    manifest = disk.events.index(("name", index.path / "manifest.json"))
+    copies = index.path / "rows-000002"
+    assert {path for kind, path in disk.events[:manifest]} >= {copies, *copies.iterdir()}
+    disk.check()
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="asks the system for open files")
+def test_marks_of_the_engine_are_on_the_disk(tmp_path: Path, disk: Disk) -> None:
+    with create_index(tmp_path / "index", "edge", dims=DIMS, fingerprint=MODEL) as index:
+        assert disk.events[-1] == ("sync", index.path)  # "engine-made", when all else is there
+        disk.events.clear()
+        index.add(range(60), ROWS)
+        assert disk.events == [("sync", index.path)]  # "engine-behind", before rows come
 
 
 def test_a_second_opener_is_told_who_has_it(make: Make) -> None:
