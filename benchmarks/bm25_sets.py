@@ -71,7 +71,7 @@ def main() -> None:
         runs = {
             "words": run_of(task, bm25.Words(), once=False),
             "once": run_of(task, bm25.Words(), once=True),
-            "pieces": run_of(task, bm25.Pieces(tokenizer), once=False),
+            "pieces": run_of(task, bm25.Subwords(tokenizer), once=False),
         }
         found = {
             column: [100 * values[one].mean for one in MEASURES]

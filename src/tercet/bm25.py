@@ -1,4 +1,4 @@
-"""BM25 of a corpus, over words or over the pieces of a model's own tokenizer.
+"""BM25 of a corpus, over words or over the subwords of a model's own tokenizer.
 
 Lucene's formula through bm25s; needs the extra `tercet[bm25]`. Texts are read once and kept as
 int32 terms while the index is made. Knows nothing of rows, runs or ranking: it makes matrices,
@@ -9,7 +9,7 @@ from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from itertools import groupby, islice
+from itertools import groupby, islice, pairwise
 from pathlib import Path
 from typing import Any, Protocol
 from unicodedata import category
@@ -21,10 +21,8 @@ import scipy.sparse as sp
 from tercet.errors import InputError, MissingExtraError
 
 K1, B = 0.9, 0.4  # Anserini's, for passages; the M3 paper's BM25 runs have them too
-BLOCK = 4096  # texts tokenised at once
 SPECIAL = 2  # of a model's tokens: [CLS] and </s> are no terms
-READ = 8  # characters per token that are read at first of a text to be cut
-MARGIN = 64  # tokens by which what was read must go on behind a cut
+TERM_BYTES = 24  # of a term of the corpus, while bm25s makes its index
 
 # Scripts without spaces between words, and Hangul: kana, Han, Han compatibility, Hangul, Thai.
 PAIR_RANGES = (
@@ -33,11 +31,8 @@ PAIR_RANGES = (
 )  # fmt: skip
 
 
-TERM_BYTES = 24  # of a term of the corpus, while bm25s makes its index
-
-
 class Tokenizes(Protocol):
-    """What BM25 on pieces needs of a tokenizer; `tercet.tokenizer.Tokenizer` is one."""
+    """What BM25 needs of a tokenizer; `tercet.tokenizer.Tokenizer` is one."""
 
     @property
     def vocabulary(self) -> int:
@@ -45,10 +40,6 @@ class Tokenizes(Protocol):
 
     def contents(self, texts: Sequence[str], *, limit: int | None = None) -> list[list[int]]:
         """Ids of each text without special tokens, at most `limit`."""
-
-
-class Locates(Tokenizes, Protocol):
-    """What finding the end of the first so many tokens needs besides."""
 
     def with_offsets(self, text: str) -> tuple[list[int], npt.NDArray[np.int64]]:
         """Ids of a text and the characters [start, end) of each, (T, 2)."""
@@ -69,25 +60,22 @@ class Terms(Protocol):
 
 
 @dataclass(frozen=True)
-class Pieces:
-    """The pieces of a model's tokenizer, so that every script has terms."""
+class Subwords:
+    """The tokens of a model's tokenizer, so that every script has terms."""
 
     tokenizer: Tokenizes
-    fold: bool = False  # without case; the M3 paper's BM25 has the model's pieces as they are
+    fold: bool = False  # without case; the M3 paper's BM25 has the model's tokens as they are
 
     @property
     def size(self) -> int:
         return self.tokenizer.vocabulary
 
     def of_passages(self, texts: Sequence[str], limit: int | None) -> tuple[list[list[int]], int]:
-        found = self._ids(texts, None if limit is None else limit + 1)
-        longer = 0 if limit is None else sum(len(ids) > limit for ids in found)
-        return [ids[:limit] for ids in found] if longer else found, longer
+        ids = self.of_queries(texts, None if limit is None else limit + 1)
+        longer = 0 if limit is None else sum(len(few) > limit for few in ids)
+        return [few[:limit] for few in ids] if longer else ids, longer
 
     def of_queries(self, texts: Sequence[str], limit: int | None) -> list[list[int]]:
-        return self._ids(texts, limit)
-
-    def _ids(self, texts: Sequence[str], limit: int | None) -> list[list[int]]:
         folded = [text.casefold() for text in texts] if self.fold else texts
         return self.tokenizer.contents(folded, limit=limit)
 
@@ -99,7 +87,7 @@ class Words:
     The tokenizer says where the first so many tokens of a text end; it is needed for limits alone.
     """
 
-    tokenizer: Locates | None = None
+    tokenizer: Tokenizes | None = None
     numbers: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -113,9 +101,11 @@ class Words:
         return ids, sum(len(a) != len(b) for a, b in zip(short, texts, strict=True))
 
     def of_queries(self, texts: Sequence[str], limit: int | None) -> list[list[int]]:
-        known = self.numbers.get
-        found = [map(known, words(text)) for text in self._first(texts, limit)]
-        return [[number for number in ids if number is not None] for ids in found]
+        numbers = self.numbers
+        return [
+            [numbers[word] for word in words(text) if word in numbers]
+            for text in self._first(texts, limit)
+        ]
 
     def _first(self, texts: Sequence[str], limit: int | None) -> Sequence[str]:
         if limit is None:
@@ -128,15 +118,20 @@ class Words:
         ]
 
 
-def first_tokens(tokenizer: Locates, text: str, limit: int) -> str:
-    """The text of the first `limit` tokens of a text that has more, and nothing of the next one."""
-    size = READ * limit
+def first_tokens(
+    tokenizer: Tokenizes, text: str, limit: int, *, read: int = 8, margin: int = 64
+) -> str:
+    """The text of the first `limit` tokens of a text that has more, and nothing of the next one.
+
+    At first `read` characters per token are looked at, and they must go on for `margin` tokens
+    behind the cut: the last few before their end may not be those of the whole text.
+    """
+    size = read * limit
     while True:
-        ids, places = tokenizer.with_offsets(text[:size])
-        # the last few tokens before a cut may not be those of the whole text
-        if size >= len(text) or len(ids) >= limit + MARGIN:
-            # a mark of a word's start covers its first character, and so does the piece behind it
-            return text[: int(min(places[limit - 1, 1], places[limit, 0]))]
+        ids, offsets = tokenizer.with_offsets(text[:size])
+        if size >= len(text) or len(ids) >= limit + margin:
+            # a mark of a word's start covers its first character, and so does the token behind it
+            return text[: int(min(offsets[limit - 1, 1], offsets[limit, 0]))]
         size *= 4
 
 
@@ -166,7 +161,7 @@ def words(text: str) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Index:
+class TermIndex:
     """BM25 of P passages: what a term of a query adds to each passage's score."""
 
     weights: sp.csr_array  # (P, V) float32
@@ -180,51 +175,40 @@ class Index:
 
         The product with the transposed weights is the score of every pair.
         """
-        return _counts(texts, self.terms, self.weights.shape[1], max_tokens, once)
+        limit = None if max_tokens is None else max_tokens - SPECIAL
+        ids = [few for block in _blocks(texts) for few in self.terms.of_queries(block, limit)]
+        ends = np.cumsum([0, *map(len, ids)])
+        flat = np.fromiter((term for few in ids for term in few), np.int64, count=int(ends[-1]))
+        shape = (len(ids), self.weights.shape[1])
+        counts = sp.csr_array((np.ones(len(flat), dtype=np.float32), flat, ends), shape=shape)
+        counts.sum_duplicates()
+        if once:
+            counts.data[:] = 1
+        return counts
 
 
-def _counts(
-    texts: Iterable[str], terms: Terms, size: int, max_tokens: int | None, once: bool
-) -> sp.csr_array:
-    limit = None if max_tokens is None else max_tokens - SPECIAL
-    ids = [found for some in _blocks(texts) for found in terms.of_queries(some, limit)]
-    ends = np.cumsum([0, *map(len, ids)])
-    flat = np.fromiter((term for few in ids for term in few), np.int64, count=int(ends[-1]))
-    counts = sp.csr_array(
-        (np.ones(len(flat), dtype=np.float32), flat, ends), shape=(len(ids), size)
-    )
-    counts.sum_duplicates()
-    if once:
-        counts.data[:] = 1
-    return counts
-
-
-def index(texts: Iterable[str], terms: Terms, *, max_tokens: int | None = None) -> Index:
+def index(texts: Iterable[str], terms: Terms, *, max_tokens: int | None = None) -> TermIndex:
     """Makes the index of a corpus; of each text the first max_tokens are read, special ones too.
 
     Raises MissingExtraError without bm25s.
     """
     bm25s = library()
-    packed, longer = _Packed(), 0
-    for some in _blocks(texts):
-        limit = None if max_tokens is None else max_tokens - SPECIAL
-        found, more = terms.of_passages(some, limit)
+    corpus, longer = _Corpus(), 0
+    limit = None if max_tokens is None else max_tokens - SPECIAL
+    for block in _blocks(texts):
+        ids, more = terms.of_passages(block, limit)
         longer += more
-        for ids in found:
-            packed.add(ids)
-    shape = (len(packed), terms.size)
-    if not packed.values:
-        ends = np.zeros(len(packed) + 1, np.int64)
-        nothing = (np.empty(0, np.float32), np.empty(0, np.int64), ends)
-        return Index(sp.csr_array(nothing, shape=shape), terms, longer)
+        for few in ids:
+            corpus.add(few)
+    shape = (len(corpus), terms.size)
+    if not corpus.values:
+        zeros: Any = sp.csr_array(shape, dtype=np.float32)
+        return TermIndex(zeros, terms, longer)
     made: Any = bm25s.BM25(k1=K1, b=B, method="lucene", csc_backend="scipy")
-    made.index(
-        _Corpus(packed, {term: term for term in range(terms.size)}),
-        create_empty_token=False,
-        show_progress=False,
-    )
+    corpus.vocab = {term: term for term in range(terms.size)}
+    made.index(corpus, create_empty_token=False, show_progress=False)
     parts = tuple(made.scores[name] for name in ("data", "indices", "indptr"))
-    return Index(sp.csr_array(sp.csc_array(parts, shape=shape)), terms, longer)
+    return TermIndex(sp.csr_array(sp.csc_array(parts, shape=shape)), terms, longer)
 
 
 def check_memory(terms: int, what: str) -> None:
@@ -255,11 +239,16 @@ def library() -> Any:
     return bm25s
 
 
-class _Packed:
-    """Lists of terms, 4 bytes a term; bm25s reads them one after the other, three times."""
+class _Corpus:
+    """A tokenised corpus as bm25s takes it (`ids`, `vocab`), 4 bytes a term; it is read thrice."""
 
     def __init__(self) -> None:
         self.values, self.ends = array("i"), array("q", [0])
+        self.vocab: dict[int, int] = {}
+
+    @property
+    def ids(self) -> "_Corpus":
+        return self
 
     def add(self, ids: list[int]) -> None:
         self.values.extend(ids)
@@ -269,19 +258,11 @@ class _Packed:
         return len(self.ends) - 1
 
     def __iter__(self) -> Iterator[list[int]]:
-        for number in range(len(self)):
-            yield self.values[self.ends[number] : self.ends[number + 1]].tolist()
+        for start, end in pairwise(self.ends):
+            yield self.values[start:end].tolist()
 
 
-@dataclass(frozen=True)
-class _Corpus:
-    """What bm25s takes for a tokenised corpus."""
-
-    ids: _Packed
-    vocab: dict[int, int]
-
-
-def _blocks(texts: Iterable[str]) -> Iterator[list[str]]:
+def _blocks(texts: Iterable[str], size: int = 4096) -> Iterator[list[str]]:
     stream = iter(texts)
-    while some := list(islice(stream, BLOCK)):
-        yield some
+    while block := list(islice(stream, size)):
+        yield block

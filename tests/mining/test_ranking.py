@@ -1,14 +1,11 @@
 """Candidates of every source: which heads are encoded, what is ranked again, BM25, prompts."""
 
-import math
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from tercet import bm25
 from tercet.encoder import Encoder
 from tercet.errors import InputError
 from tercet.mining import MineConfig, mine
@@ -16,7 +13,7 @@ from tercet.mining.pool import Pool
 from tercet.mining.selection import EXHAUSTIVE, Candidates, heads_needed
 from tercet.rows import write_rows
 from tercet.scores import dense_scores, lexical_scores, maxsim_scores
-from tests.mining.conftest import WordEncoder, Words
+from tests.mining.conftest import WordEncoder
 
 
 def test_blocks_never_change_what_is_mined(tmp_path: Path, tiny_checkpoint: Path) -> None:
@@ -95,27 +92,6 @@ def test_maxsim_alone_is_for_small_corpora(tmp_path: Path, encoder: WordEncoder)
     assert heads_needed(encoder, made.config, EXHAUSTIVE) == ("multi",)
     with pytest.raises(InputError, match="name dense or sparse too"):
         heads_needed(encoder, made.config, EXHAUSTIVE + 1)
-
-
-def test_bm25_is_lucenes_formula_over_pieces() -> None:
-    texts = ["Red red stone", "a green stone by the river", "?", "red sea"]
-    tokenizer = Words()
-    made = bm25.index(texts, bm25.Pieces(tokenizer, fold=True), max_tokens=100)
-    counts = made.queries(["RED sea red", "", "unheard"], max_tokens=100)
-    scores = (counts @ made.weights.T).toarray()
-    lengths = [len(text.split()) for text in texts]
-    mean = sum(lengths) / 4
-
-    def term(document: int, frequency: int, documents: int) -> float:
-        idf = math.log(1 + (4 - documents + 0.5) / (documents + 0.5))
-        return idf * frequency / (frequency + 0.9 * (0.6 + 0.4 * lengths[document] / mean))
-
-    red = [term(0, 2, 2), 0.0, 0.0, term(3, 1, 2)]
-    sea = [0.0, 0.0, 0.0, term(3, 1, 1)]
-    np.testing.assert_allclose(scores[0], 2 * np.array(red) + sea, rtol=1e-5)
-    assert not scores[1:].any()
-    short = made.queries(["red sea red"], max_tokens=1 + bm25.SPECIAL)
-    assert Counter(short.data.tolist()) == {1.0: 1}
 
 
 def test_a_prompt_of_a_row_is_encoded_with_its_query(tmp_path: Path, encoder: WordEncoder) -> None:

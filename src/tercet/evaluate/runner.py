@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from tercet import bm25
-from tercet.bm25 import Pieces, Words
+from tercet.bm25 import Subwords, Words
 from tercet.config import MAX_LENGTH, Head, Weights, default_cache
 from tercet.documents.chunks import Chunking
 from tercet.embeddings import Embeddings
@@ -126,7 +126,7 @@ class _Passages:
     digest: Digest
     vectors: dict[tuple[int, EncodeOptions], Embeddings]  # by chunk size
     cuts: dict[Chunking, Cut]
-    baselines: dict[tuple[bool, int | None], bm25.Index]  # by subwords or words, and tokens read
+    baselines: dict[tuple[bool, int | None], bm25.TermIndex]  # by terms, and tokens read
 
 
 class Evaluator:
@@ -356,7 +356,7 @@ class Evaluator:
             if key not in passages.baselines:
                 self.show(f"{task.name}: {name}", 0, None)
                 subwords, tokens = key
-                terms = Pieces(tokenizer) if subwords and tokenizer else Words(tokenizer)
+                terms = Subwords(tokenizer) if subwords and tokenizer else Words(tokenizer)
                 texts = (text for _, text in passages.corpus.read())
                 passages.baselines[key] = bm25.index(texts, terms, max_tokens=tokens)
             index = passages.baselines[key]

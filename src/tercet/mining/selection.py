@@ -104,7 +104,7 @@ class Candidates:
             device = torch.device(getattr(encoder, "device", "cpu"))
             by.update(rankers(queries, passages, device, pool.candidates).items())
         if "bm25" in config.by:
-            terms = bm25.Pieces(encoder.tokenizer, fold=True)
+            terms = bm25.Subwords(encoder.tokenizer, fold=True)
             index = bm25.index(pool.texts, terms, max_tokens=config.passage_tokens)
             counts = index.queries(pool.queries, max_tokens=config.query_tokens)
             by["bm25"] = SparseRanker(counts, index.weights, pool.candidates)
