@@ -23,6 +23,7 @@ from tercet.errors import InputError
 from tercet.rows import check_row, files_of, numbered_rows, read_rows, stem_of, write_rows
 
 Keys = npt.NDArray[np.int64]
+Index = npt.NDArray[np.signedinteger]  # of rows or keys, of 32 bits where they do
 
 # A text met with more different partners than this is a common heading ("Examples"), not a
 # document: it joins nothing. A NTREX-128 sentence has about 130 partners.
@@ -142,20 +143,28 @@ def group_rows(keys: Keys, offsets: Keys, given: tuple[Keys, Keys] = (_NONE, _NO
     given are rows (rising) and the ids that they bring. Rows that share a key or an id, directly or
     through others, are one group; a key with more partners than COMMON_PARTNERS is a heading and
     joins nothing. The id of a group is its smallest key, so the order of rows does not change it.
+    Takes about 110 bytes a row of two texts: 100 million pairs with their `DistinctTexts` in 24 GB.
     """
     count = len(offsets) - 1
     bringing, brought = given
     unique, place = np.unique(keys, return_inverse=True)
-    row = np.repeat(np.arange(count), np.diff(offsets))
+    ids, which = np.unique(brought, return_inverse=True)
+    nodes = count + len(unique) + len(ids)
+    index = np.int32 if nodes < 2**31 else np.int64  # half the memory, where it will do
+    place = place.astype(index)
+    row: Index = np.repeat(np.arange(count).astype(index), np.diff(offsets))
     heading = _headings(row, place, count, len(unique))
     # Nodes of one graph: rows, then keys, then given ids.
-    ids, which = np.unique(brought, return_inverse=True)
     joins = ~heading[place]
-    left = np.concatenate((row[joins], bringing))
-    right = np.concatenate((count + place[joins], count + len(unique) + which))
-    nodes = count + len(unique) + len(ids)
+    left = np.concatenate((row[joins], bringing.astype(index)))
+    right = np.concatenate(
+        (place[joins] + index(count), (count + len(unique) + which).astype(index))
+    )
+    del row, place, joins
     edges = coo_array((np.ones(len(left), dtype=np.int8), (left, right)), shape=(nodes, nodes))
+    del left, right
     _, part = connected_components(edges, directed=False)
+    del edges
     unset = np.iinfo(np.int64).max
     smallest = np.full(nodes, unset, dtype=np.int64)
     np.minimum.at(smallest, part[count : count + len(unique)][~heading], unique[~heading])
@@ -172,7 +181,7 @@ def group_rows(keys: Keys, offsets: Keys, given: tuple[Keys, Keys] = (_NONE, _NO
     return Groups(rows, unique, key_groups.astype(np.int64))
 
 
-def _headings(row: Keys, place: Keys, rows: int, keys: int) -> npt.NDArray[np.bool_]:
+def _headings(row: Index, place: Index, rows: int, keys: int) -> npt.NDArray[np.bool_]:
     """(U,) whether a key has more different partners in its rows, itself included, than allowed."""
     heading = np.zeros(keys, dtype=np.bool_)
     # Only keys whose rows are long enough in all can have so many: few, and those are counted.
@@ -182,7 +191,7 @@ def _headings(row: Keys, place: Keys, rows: int, keys: int) -> npt.NDArray[np.bo
     inside = counted_rows[row]
     if not inside.any():
         return heading
-    pairs = np.unique(row[inside] * keys + place[inside])  # each key once a row
+    pairs = np.unique(row[inside] * np.int64(keys) + place[inside])  # each key once a row
     row, place = pairs // keys, pairs % keys
     sizes = np.bincount(row, minlength=rows)
     heading[place[sizes[row] > COMMON_PARTNERS]] = True
