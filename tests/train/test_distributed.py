@@ -58,6 +58,7 @@ def tree(tmp_path: Path, tiny_checkpoint: Path) -> dict[str, Any]:
             "sources": [{"files": [str(path)]} for path in (rows, scored, parallel)],
             "cache": str(tmp_path / "cache"),
             "negatives": 2,
+            "parallel_heads": ["dense", "multi"],
         },
         "batch": {"lengths": [32], "rows": 7, "sub_batch_tokens": 40},
         "loss": {"flops": 0.01, "dense_sizes": [8], "multi_sizes": [4], "temperature": 0.2},

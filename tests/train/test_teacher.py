@@ -174,6 +174,11 @@ def test_a_killed_run_goes_on(
     assert np.allclose(both[0].tokens, both[1].tokens, atol=1e-3)
 
 
+def reports(folder: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").open()]
+    return [line for line in lines if "loss" in line]
+
+
 def test_translations_are_drawn_to_their_english_side(
     rows: Path, taught: Path, model: Path, tmp_path: Path
 ) -> None:
@@ -220,10 +225,9 @@ def test_align_draws_a_damaged_student_back_to_its_teacher(
     before, after = near(damaged), near(healed)
     assert 1 - after[0] < 0.7 * (1 - before[0])
     assert 1 - after[1] < 0.7 * (1 - before[1])
-    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
-    reports = [line for line in lines if "teacher_tokens" in line]
+    lines = reports(tmp_path / "run")
     for name in ("teacher_dense", "teacher_tokens", "teacher_rarity"):
-        assert reports[-1][name] < reports[0][name]
+        assert lines[-1][name] < lines[0][name]
     # what is frozen stays
     assert torch.equal(
         healed.model.backbone.word_embeddings.weight, damaged.model.backbone.word_embeddings.weight
@@ -259,7 +263,7 @@ def test_relations_are_the_divergence_of_likeness_and_fall_in_training(
              "temperature": 0.1}  # fmt: skip
     run = config(rows, model, taught, tmp_path / "run", teacher=parts, steps=30)
     train(run, log=lambda line: None)
-    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
+    lines = reports(tmp_path / "run")
     found = [line["teacher_relations"] for line in lines if "teacher_relations" in line]
     assert found[-1] < 0.7 * found[0]
 
@@ -270,7 +274,7 @@ def test_token_targets_meet_their_tokens(
     """A student that is the teacher has no distance to it, whatever order texts are encoded in."""
     run = config(rows, model, taught, tmp_path / "run", steps=1)
     train(run, log=lambda line: None)
-    (line,) = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
+    (line,) = reports(tmp_path / "run")
     assert line["teacher_tokens"] < 2e-3
     # only translations are drawn elsewhere than to their own vectors
     assert line["teacher_dense"] < 0.9
@@ -298,7 +302,7 @@ def test_unified_learns_from_the_teachers_scores(taught: Path, model: Path, tmp_
     run = config(path, model, taught, tmp_path / "run", stage="unified", teacher=parts,
                  loss=loss, batch={"lengths": [64], "rows": 10}, steps=30)  # fmt: skip
     train(run, log=lambda line: None)
-    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
+    lines = reports(tmp_path / "run")
     found = [line["teacher_scores"] for line in lines if "teacher_scores" in line]
     assert found[-1] < found[0]
 
@@ -336,7 +340,7 @@ def test_a_teacher_without_tokens_teaches_dense_vectors(
 ) -> None:
     teach([rows], model, tmp_path / "dense", PLAIN)
     train(config(rows, model, tmp_path / "dense", tmp_path / "run"), log=lambda line: None)
-    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
+    lines = reports(tmp_path / "run")
     assert lines[-1]["teacher_dense"] < lines[0]["teacher_dense"]
     assert "teacher_tokens" not in lines[0]
 

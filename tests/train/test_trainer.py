@@ -101,7 +101,10 @@ def test_a_run_learns_and_leaves_a_model(tree: dict[str, Any], rows: Path) -> No
                  "padding", "memory_mb", "terms_query", "terms_passage", "lr"):  # fmt: skip
         assert name in reports[-1]
     assert "loss_dense_distil" in reports[-1]  # from step 10 on
-    dev = [line["dev"] for line in lines if "dev" in line]
+    measured = [line for line in lines if "dev" in line]
+    assert {line["measure"] for line in measured} == {"nDCG@10, percent"}
+    assert [line.get("step") for line in measured] == [0, 20, 40, None]
+    dev = [line["dev"] for line in measured]
     assert set(dev[0]["rows"]) >= {"dense", "sparse", "multi"}
     assert dev[-1]["rows"]["all"] >= dev[0]["rows"]["all"]
     assert (folder.parent / "best" / "model.safetensors").exists()
@@ -514,7 +517,9 @@ def test_a_collapsed_head_is_reported(
     warnings = [line["warning"] for line in metrics(tmp_path / "run") if "warning" in line]
     assert "a passage has 0.0 sparse weights above 0: it may have collapsed" in warnings
     train(from_tree({**tree, "to": str(tmp_path / "well")}), log=quiet)
-    assert not [line for line in metrics(tmp_path / "well") if "warning" in line]
+    warnings = [line["warning"] for line in metrics(tmp_path / "well") if "warning" in line]
+    assert len(warnings) == 1
+    assert warnings[0].startswith("6 steps are few")
 
 
 def test_accumulated_batches_are_averaged(tree: dict[str, Any]) -> None:
@@ -548,7 +553,7 @@ def test_products_in_bfloat16_stay_near(tree: dict[str, Any]) -> None:
     for dtype in ("float32", "bfloat16"):
         config = from_tree({**tree, "dtype": dtype, "dropout": 0.0, "to": f"{tree['to']}-{dtype}"})
         train(config, log=quiet)
-        found.append(metrics(Path(config.to))[0]["loss"])
+        found.append(next(x["loss"] for x in metrics(Path(config.to)) if "loss" in x))
     assert found[0] != found[1]
     assert found[1] == pytest.approx(found[0], rel=0.1)
 

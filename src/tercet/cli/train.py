@@ -213,6 +213,8 @@ def _plan_text(plan: "Plan") -> str:
         )
         + f"; {plan.representations_mb:,} MB representations and scores",
     ]
+    if plan.warning:
+        lines.append(f"warning: {plan.warning}")
     return "\n".join(lines)
 
 
@@ -223,10 +225,15 @@ def _sentence(line: dict[str, Any]) -> str:
     if "waiting" in line:
         return f"step {line['step']}: waiting {line['waiting']}"
     if "dev" in line:
-        at = f"step {line['step']}: " if "step" in line else ""
-        return f"{at}dev {json.dumps(line['dev'])}" + (
-            f", weights {line['weights']}" if "weights" in line else ""
-        )
+        figures = dict(line["dev"])
+        mean = figures.pop("score", None)
+        parts = [] if mean is None else [f"mean {mean}"]
+        for name, heads in figures.items():
+            parts.append(f"{name}: " + ", ".join(f"{head} {heads[head]}" for head in heads))
+        if "weights" in line:
+            parts.append("weights of the sum {:g}, {:g}, {:g}".format(*line["weights"]))
+        when = f"step {line['step']}" if "step" in line else "at the end"
+        return f"{when}: dev {line['measure']}: {'; '.join(parts)}"
     losses = [
         f"{name.removeprefix('loss_')} {value:.3f}"
         for name, value in line.items()
@@ -234,8 +241,8 @@ def _sentence(line: dict[str, Any]) -> str:
     ]
     return (
         f"step {line['step']}/{line['of']}: loss {line.get('loss', float('nan')):.4f}"
-        f" ({', '.join(losses)}), norm {line['norm']:.2f}, {line['tokens_per_s']:,} tokens/s,"
-        f" {line['memory_mb']:,} MB"
+        f" ({', '.join(losses)}), gradient norm {line['norm']:.2f},"
+        f" {line['tokens_per_s']:,} tokens/s, {line['memory_mb']:,} MB"
     )
 
 

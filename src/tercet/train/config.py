@@ -51,8 +51,8 @@ class _Table:
                 raise self.wrong(f"{name} is at least {low:g}{upper}, got {value}")
             if get_origin(kind) is Literal and value not in get_args(kind):
                 raise self.wrong(f"{name} is one of {', '.join(get_args(kind))}, got {value!r}")
-            if name == "heads" and not set(value) <= set(HEADS):
-                raise self.wrong(f"heads are any of {', '.join(HEADS)}, got {list(value)}")
+            if name.endswith("heads") and not set(value) <= set(HEADS):
+                raise self.wrong(f"{name} are any of {', '.join(HEADS)}, got {list(value)}")
 
     def wrong(self, text: str) -> InputError:
         """The error of a field."""
@@ -69,7 +69,7 @@ class SourceConfig(_Table):
     )
     name: str = option("", "in reports; empty: the first file's name without suffixes")
     weight: float = option(1.0, "how often a row is drawn in an epoch", 1e-6)
-    heads: tuple[Head, ...] = option((), "trained on these rows; none named: what the stage trains")
+    heads: tuple[Head, ...] = option((), "trained on these rows; none named: those of the stage")
     in_batch_negatives: bool = option(True, "false: a query meets its own negatives alone")
     by_language: bool = option(False, "one language in each batch")
 
@@ -97,12 +97,20 @@ class DataConfig(_Table):
     query_prefix: str = option("", "put before every query; empty: the model's own (M3: none)")
     passage_prefix: str = option("", "put before every passage; empty: the model's own (M3: none)")
     negatives: int = option(7, "hard negatives drawn for a query (paper: 7); 0: none", 0)
+    parallel_heads: tuple[Head, ...] = option(
+        HEADS, "trained on rows of two languages, where their source names none (paper: all)"
+    )
     shuffle_segments: float = option(
         0.002, "share of passages cut in three and reordered (paper: 0.002)", 0, 1
     )
     temperature: float = option(
         1.0, "sources are drawn by rows ** temperature; 1 keeps proportions", 0, 1
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.parallel_heads:
+            raise self.wrong("parallel_heads names no head")
 
 
 @dataclass(frozen=True)
@@ -204,7 +212,9 @@ class OptimiserConfig(_Table):
     frozen: tuple[str, ...] = option(
         (), f"parts that stay as they are: any of {', '.join(PARTS)}, or such as layers 5-12"
     )
-    weight_decay: float = option(0.01, "of matrices; norms and biases have none", 0)
+    weight_decay: float = option(
+        0.01, "of matrices, word embeddings too; norms and biases have none", 0
+    )
     betas: tuple[float, float] = option((0.9, 0.999), "of AdamW")
     eps: float = option(1e-8, "of AdamW", 1e-12, 1)
     warmup: float = option(0.1, "share of the steps in which the rate rises", 0, 0.999)

@@ -23,7 +23,7 @@ from tercet.train.dataset import Examples, Numbers
 from tercet.train.plan import Prepared, cache_folder, heads_of
 
 Encode = Callable[[Numbers], Embeddings]  # places of texts -> their embeddings
-MEASURE = "nDCG@10"  # of all figures here, in percent
+MEASURE = "nDCG@10, percent"  # of all figures here
 
 
 @dataclass(frozen=True)

@@ -203,6 +203,7 @@ class Plan:
     weights_mb: int  # parameters, gradients and two moments of the trained ones
     activations_mb: int
     representations_mb: int
+    warning: str | None
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -248,6 +249,19 @@ def make_plan(ready: Prepared, *, draws: int = 200) -> Plan:
         weights_mb=int((16 * trained + 4 * frozen) / 1e6),
         activations_mb=int(each * at_once / 1e6),
         representations_mb=int(representation_bytes(ready, largest) / 1e6),
+        warning=few_steps(ready),
+    )
+
+
+def few_steps(ready: Prepared, least: int = 50) -> str | None:
+    """A warning where the run has so few steps that it hardly learns; None where it has enough."""
+    if ready.steps >= least:
+        return None
+    batch = max(pool.size for pool in ready.sampler.pools)
+    epochs = ready.steps * ready.config.batch.accumulate / ready.sampler.per_epoch
+    return (
+        f"{ready.steps} steps are few to learn from: {len(ready.examples):,} rows in batches of up"
+        f" to {batch:,}, {epochs:.3g} epochs; set more epochs or steps, or smaller batch.rows"
     )
 
 

@@ -45,11 +45,11 @@ from tercet.train.config import (
     to_tree,
 )
 from tercet.train.dataset import Numbers
-from tercet.train.dev import DevChecks
+from tercet.train.dev import MEASURE, DevChecks
 from tercet.train.distributed import World
 from tercet.train.gradcache import Representations, Side, backward
 from tercet.train.losses import Facts, Objective, pull
-from tercet.train.plan import Prepared, prepare
+from tercet.train.plan import Prepared, few_steps, heads_of, prepare
 from tercet.train.retromae import RetroMAE, text_seeds
 from tercet.train.runfolder import Log, RunWriter, checkpoints, write_model
 from tercet.train.teacher import Targets, TeacherVectors
@@ -133,13 +133,10 @@ class Step:
         return BatchReport(facts, tokens, padded, rows)
 
     def heads(self, pool: Pool) -> tuple[Head, ...]:
-        """The heads that a batch of this pool trains: two languages share no tokens."""
-        if self.config.stage == "contrastive":
-            return ("dense",)
-        named = self.config.data.sources[pool.source].heads
-        if named:
-            return tuple(head for head in HEADS if head in named)
-        return ("dense", "multi") if pool.parallel else HEADS
+        """The heads that a batch of this pool trains."""
+        data = self.config.data
+        named = data.sources[pool.source].heads or (data.parallel_heads if pool.parallel else HEADS)
+        return tuple(head for head in heads_of(self.config) if head in named) or ("dense",)
 
     def where(self, row: int) -> str:
         """The file and line of a row that a report names."""
@@ -227,25 +224,26 @@ def make_retromae(ready: Prepared) -> RetroMAE:
 
 
 def make_optimiser(model: nn.Module, config: OptimiserConfig) -> torch.optim.AdamW:
-    """AdamW: matrices decay, norms and biases do not, word embeddings have a rate of their own."""
-    words: list[nn.Parameter] = []
-    matrices: list[nn.Parameter] = []
-    others: list[nn.Parameter] = []
-    for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        if name.endswith("word_embeddings.weight"):
-            words.append(parameter)
-        else:
-            (matrices if parameter.ndim > 1 else others).append(parameter)
+    """AdamW: matrices decay, norms and biases do not; word embeddings may have their own rate."""
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    words = {name for name in trained if name.endswith("word_embeddings.weight")}
+    matrices = {name for name, p in trained.items() if p.ndim > 1} - words
     own = config.embedding_lr / config.lr if config.embedding_lr >= 0 else 1.0
-    groups = [
-        {"params": matrices, "share": 1.0, "weight_decay": config.weight_decay},
-        {"params": others, "share": 1.0, "weight_decay": 0.0},
-        {"params": words, "share": own, "weight_decay": 0.0},
-    ]
+    groups = (
+        (matrices, 1.0, config.weight_decay),
+        (set(trained) - matrices - words, 1.0, 0.0),
+        (words, own, config.weight_decay),
+    )
     return torch.optim.AdamW(
-        [group for group in groups if group["params"]],
+        [
+            {
+                "params": [p for name, p in trained.items() if name in names],
+                "share": share,  # of the rate
+                "weight_decay": decay,
+            }
+            for names, share, decay in groups
+            if names
+        ],
         lr=config.lr,
         betas=config.betas,
         eps=config.eps,
@@ -351,6 +349,10 @@ class Trainer:
         self.world.wait()
         if self.config.compile:
             self.ready.checkpoint.model.backbone.compile(dynamic=True)
+        if self.start == 0:
+            if warning := few_steps(self.ready):
+                self._write({"step": 0, "warning": warning})
+            self._evaluate()
         try:
             with self._signals():
                 self._steps()
@@ -463,7 +465,7 @@ class Trainer:
             self.log(line)
 
     def _evaluate(self) -> None:
-        """Dev figures; the model with the best ones is kept in best/."""
+        """Dev figures; the trained model with the best ones is kept in best/."""
         if self.dev is None:
             return
         began = time.monotonic()
@@ -471,12 +473,12 @@ class Trainer:
         if self.world.first:
             self.trained.eval()
             figures = self.dev.run()
-            self._write({"step": self.done, "dev": figures})
-            if figures["score"] > self.best:
+            self._write({"step": self.done, "dev": figures, "measure": MEASURE})
+            if self.done and figures["score"] > self.best:
                 write_model(self.folder / "best", self.ready.checkpoint, self.settings())
-        figures = self.world.share(figures)
-        self.best = max(self.best, float(figures["score"]))
-        self.began += time.monotonic() - began
+        if self.done:
+            self.best = max(self.best, float(self.world.share(figures)["score"]))
+            self.began += time.monotonic() - began
 
     # Checkpoints
 
@@ -662,7 +664,7 @@ class Trainer:
             weights, figures = self.dev.tuned(anew=bool(self.before))
             facts["dev_ndcg_at_10"] = figures
             settings = replace(settings, weights=weights)
-            self.log({"dev": figures, "weights": weights.as_tuple()})
+            self.log({"dev": figures, "measure": MEASURE, "weights": weights.as_tuple()})
         if before := ready.checkpoint.settings.training:
             facts["before"] = dict(before)
         settings = replace(settings, training=facts)
