@@ -156,7 +156,11 @@ def read_config(path: Path, *, model_type: str = "xlm-roberta") -> BackboneConfi
         if not isinstance(size, int) or isinstance(size, bool):
             theirs = names.get(ours, "pad_token_id")
             raise ModelError(f"{path}: {theirs} must be a whole number, got {size!r}")
-    floats = {"norm_eps": "layer_norm_eps", "dropout": "hidden_dropout_prob"}
+    floats = {
+        "norm_eps": "layer_norm_eps",
+        "dropout": "hidden_dropout_prob",
+        "attention_dropout": "attention_probs_dropout_prob",
+    }
     defaults = BackboneConfig()
     for ours, theirs in floats.items():
         sizes[ours] = facts.get(theirs, getattr(defaults, ours))
@@ -215,7 +219,7 @@ def set_weights(folder: Path, weights: Weights) -> Path:
 def _fingerprint(config: BackboneConfig, settings: Settings, files: list[Path]) -> str:
     """Hashes sizes, prefixes and file contents; of files over 64 MB, 4 KB of every 256 KB."""
     facts = asdict(config) | {"prefixes": [settings.query_prefix, settings.passage_prefix]}
-    del facts["dropout"]  # of training only
+    del facts["dropout"], facts["attention_dropout"]  # of training only
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for path in files:
         size = path.stat().st_size
@@ -331,7 +335,7 @@ def _documents(model: M3Model, settings: Settings) -> dict[str, Any]:
             "hidden_act": "gelu",
             "layer_norm_eps": config.norm_eps,
             "hidden_dropout_prob": config.dropout,
-            "attention_probs_dropout_prob": config.dropout,
+            "attention_probs_dropout_prob": config.attention_dropout,
             "position_embedding_type": "absolute",
             "initializer_range": 0.02,
             # what others compute in by default, whatever the stored dtype

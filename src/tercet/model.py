@@ -9,8 +9,8 @@ Shapes: N tokens of the batch, B texts, T tokens of the longest, H hidden, M mul
 """
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -18,6 +18,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from tercet.config import HEADS, Head
@@ -28,10 +29,11 @@ from tercet.tokenizer import TokenBatch
 # and values are ever padded, and only without variable-length kernels).
 PADDING = 0.15
 
-# bfloat16 attention scores worked on at once on CPU: 2 MB, which stay in cache. Measured.
+# Attention scores worked on at once on CPU: 2 MB in bfloat16, which stay in cache. Measured.
 SCORES = 1 << 20
 
-# The longest texts that attend by plain products in training on CPU: scores are kept. Measured.
+# The longest texts that attend by plain products in training on CPU in bfloat16: scores are kept
+# for the backward pass. Measured.
 PLAIN = 512
 
 
@@ -47,7 +49,8 @@ class BackboneConfig:
     positions: int = 8194  # rows of the table: the longest text + pad_id + 1
     pad_id: int = 1
     norm_eps: float = 1e-5
-    dropout: float = 0.1
+    dropout: float = 0.1  # of hidden states, in training
+    attention_dropout: float = 0.1  # of attention probabilities, in training
 
     def __post_init__(self) -> None:
         for name in (
@@ -60,6 +63,9 @@ class BackboneConfig:
         ):
             if getattr(self, name) < 1:
                 raise ModelError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("dropout", "attention_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ModelError(f"{name} is a share below 1, got {getattr(self, name)}")
         if self.hidden % self.heads:
             raise ModelError(f"hidden size {self.hidden} is not a multiple of {self.heads} heads")
 
@@ -136,23 +142,24 @@ class Group:
             self.slots = seen.flatten().nonzero().squeeze(1).to(device)
             self.mask = seen[:, None, None, :].to(device)
 
-    def attend(self, part: Tensor, heads: int) -> Tensor:
+    def attend(self, part: Tensor, heads: int, dropout: float) -> Tensor:
         """Attention of the group's texts: (tokens of group, 3H) -> (tokens of group, H)."""
         if self.slots is not None:
             padded = part.new_zeros(self.texts * self.longest, part.shape[1])
             part = padded.index_copy(0, self.slots, part)
         split = part.view(self.texts, self.longest, 3, heads, -1).permute(2, 0, 3, 1, 4)
-        if part.dtype == torch.bfloat16 and part.device.type == "cpu":
-            if torch.is_grad_enabled() and self.longest <= PLAIN:
-                out = attend_plainly(split, self.mask)
-            elif self.mask is None and not torch.is_grad_enabled():
-                out = attend_in_blocks(split)
-            else:
-                q, k, v = split.unbind(0)
-                out = F.scaled_dot_product_attention(q, k, v, attn_mask=self.mask)
+        on_cpu, half = part.device.type == "cpu", part.dtype == torch.bfloat16
+        out: Tensor
+        if on_cpu and dropout:
+            drop: Any = AttentionWithDropout.apply
+            out = drop(split, self.mask, dropout)
+        elif on_cpu and half and torch.is_grad_enabled() and self.longest <= PLAIN:
+            out = attend_plainly(split, self.mask)
+        elif on_cpu and half and self.mask is None and not torch.is_grad_enabled():
+            out = attend_in_blocks(split)
         else:
             q, k, v = split.unbind(0)
-            out = F.scaled_dot_product_attention(q, k, v, attn_mask=self.mask)
+            out = F.scaled_dot_product_attention(q, k, v, self.mask, dropout)
         out = out.transpose(1, 2).reshape(self.texts * self.longest, -1)
         return out if self.slots is None else out[self.slots]
 
@@ -173,7 +180,88 @@ def attend_plainly(split: Tensor, mask: Tensor | None) -> Tensor:
     return torch.bmm(scores.softmax(-1), v).view(texts, heads, tokens, size)
 
 
-def attend_in_blocks(split: Tensor) -> Tensor:
+class AttentionWithDropout(torch.autograd.Function):
+    """Attention on CPU with dropout on its probabilities, whose backward pass computes them anew.
+
+    (3, texts, heads, T, d), mask (texts, 1, 1, T) True where a token is, share -> (texts, heads, T,
+    d). torch's own would keep T x T probabilities of every head and layer: 9.7 GB a layer for 8,192
+    tokens and 16 heads. Here blocks of about `scores` of them are held, and the same dropout is
+    drawn again from one seed of the default generator. Its share is exact to 1/65,536.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, split: Tensor, mask: Tensor | None, share: float, scores: int = SCORES
+    ) -> Tensor:
+        ctx.save_for_backward(split, mask)
+        ctx.share, ctx.scores = share, scores
+        ctx.seed = int(torch.randint(1 << 62, ()))
+        q, k, v = split.flatten(1, 2)
+        out = torch.empty_like(v)
+        for part, rows, shares, keep in _dropped_blocks(ctx, q, k, mask):
+            shares *= keep
+            out[part, rows] = _product(shares, v[part], 1 / _kept(share))
+        return out.view(split.shape[1:])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        split, mask = ctx.saved_tensors
+        q, k, v = split.flatten(1, 2)
+        grad = grad.flatten(0, 1)
+        whole = torch.zeros(split.shape, dtype=torch.float32)
+        to_q, to_k, to_v = whole.flatten(1, 2)
+        scale, up = q.shape[-1] ** -0.5, 1 / _kept(ctx.share)
+        for part, rows, shares, keep in _dropped_blocks(ctx, q, k, mask):
+            own = grad[part, rows]
+            to_shares = _product(own, v[part].transpose(1, 2), up).mul_(keep)
+            to_scores = torch.ops.aten._softmax_backward_data(to_shares, shares, -1, shares.dtype)
+            to_v[part] += _product((shares * keep).transpose(1, 2), own, up)
+            to_q[part, rows] = _product(to_scores, k[part], scale)
+            to_k[part] += _product(to_scores.transpose(1, 2), q[part, rows], scale)
+        return whole.to(split.dtype), None, None, None
+
+
+def _dropped_blocks(
+    ctx: Any, q: Tensor, k: Tensor, mask: Tensor | None
+) -> Iterator[tuple[slice, slice, Tensor, Tensor]]:
+    """(n, T, d) queries and keys -> blocks: heads of texts, queries, probabilities, what stays."""
+    generator = torch.Generator().manual_seed(ctx.seed)
+    by_head = None
+    if mask is not None:
+        by_head = ~mask.expand(-1, len(q) // len(mask), -1, -1).flatten(0, 1)  # (n, 1, T)
+    for part, rows in _blocks(len(q), q.shape[1], ctx.scores):
+        shares = _product(q[part, rows], k[part].transpose(1, 2), q.shape[-1] ** -0.5)
+        if by_head is not None:
+            shares.masked_fill_(by_head[part], torch.finfo(shares.dtype).min)
+        shares = shares.softmax(-1)
+        # four draws of 16 bits in each of these; torch's own bernoulli takes eight times as long
+        bits = torch.empty(-(-shares.numel() // 4), dtype=torch.int64)
+        bits.random_(-(1 << 63), None, generator=generator)
+        drawn = bits.view(torch.int16)[: shares.numel()].view(shares.shape)
+        yield part, rows, shares, drawn >= round(ctx.share * 65536) - 32768
+
+
+def _kept(share: float) -> float:
+    """The share that stays, as 16 bits have it."""
+    return 1 - round(share * 65536) / 65536
+
+
+def _product(a: Tensor, b: Tensor, scale: float) -> Tensor:
+    """scale * a @ b, scaled before rounding."""
+    return torch.baddbmm(a.new_empty(()), a, b, beta=0, alpha=scale)  # beta = 0: never read
+
+
+def _blocks(count: int, tokens: int, scores: int) -> Iterator[tuple[slice, slice]]:
+    """Heads of texts and their queries, about `scores` scores at a time."""
+    step = max(1, scores // (tokens * tokens))
+    rows = min(tokens, max(64, scores // tokens))
+    for first in range(0, count, step):
+        for row in range(0, tokens, rows):
+            yield slice(first, first + step), slice(row, row + rows)
+
+
+def attend_in_blocks(split: Tensor, *, scores: int = SCORES) -> Tensor:
     """Unmasked attention by plain products, (3, texts, heads, T, d) -> (texts, heads, T, d).
 
     On CPU in bfloat16 about 1.6 times as fast as torch's fused kernel, as long as a block of scores
@@ -181,26 +269,23 @@ def attend_in_blocks(split: Tensor) -> Tensor:
     """
     _, texts, heads, tokens, size = split.shape
     q, k, v = split.reshape(3, texts * heads, tokens, size)
-    nothing = q.new_empty(())  # beta = 0: never read
-    if len(q) * tokens * tokens <= SCORES:  # the general case with one block, without its copies
-        scores = torch.baddbmm(nothing, q, k.transpose(1, 2), beta=0, alpha=size**-0.5)
-        return torch.bmm(scores.softmax(-1), v).view(texts, heads, tokens, size)
+    if len(q) * tokens * tokens <= scores:  # the general case with one block, without its copies
+        shares = _product(q, k.transpose(1, 2), size**-0.5).softmax(-1)
+        return torch.bmm(shares, v).view(texts, heads, tokens, size)
     out = torch.empty_like(q)
-    step = max(1, SCORES // (tokens * tokens))
-    rows = min(tokens, max(64, SCORES // tokens))
-    for first in range(0, texts * heads, step):
-        some = slice(first, first + step)
-        keys, values = k[some].transpose(1, 2), v[some]
-        for row in range(0, tokens, rows):
-            part = q[some, row : row + rows]
-            scores = torch.baddbmm(nothing, part, keys, beta=0, alpha=size**-0.5)
-            out[some, row : row + rows] = torch.bmm(scores.softmax(-1), values)
+    for part, rows in _blocks(len(q), tokens, scores):
+        shares = _product(q[part, rows], k[part].transpose(1, 2), size**-0.5).softmax(-1)
+        out[part, rows] = torch.bmm(shares, v[part])
     return out.view(texts, heads, tokens, size)
 
 
-def attention(qkv: Tensor, layout: Layout, heads: int) -> Tensor:
-    """Each token attends to its own text: (N, 3H) queries, keys, values -> (N, H)."""
-    if qkv.is_cuda and qkv.dtype in (torch.bfloat16, torch.float16):
+def attention(qkv: Tensor, layout: Layout, heads: int, dropout: float = 0.0) -> Tensor:
+    """Each token attends to its own text: (N, 3H) queries, keys, values -> (N, H).
+
+    dropout is the share of attention probabilities that are set to 0.
+    """
+    # the kernel for packed texts has no dropout
+    if qkv.is_cuda and qkv.dtype in (torch.bfloat16, torch.float16) and not dropout:
         try:
             from torch.nn.attention.varlen import varlen_attn  # torch >= 2.10
         except ImportError:
@@ -212,7 +297,9 @@ def attention(qkv: Tensor, layout: Layout, heads: int) -> Tensor:
             return mixed.reshape(qkv.shape[0], -1)  # type: ignore[union-attr]
     # split, not slices: the gradient of a split is one concatenation
     parts = torch.split(qkv, [group.tokens for group in layout.groups])
-    outs = [group.attend(part, heads) for group, part in zip(layout.groups, parts, strict=True)]
+    outs = [
+        group.attend(part, heads, dropout) for group, part in zip(layout.groups, parts, strict=True)
+    ]
     return outs[0] if len(outs) == 1 else torch.cat(outs)
 
 
@@ -222,6 +309,7 @@ class Layer(nn.Module):
     def __init__(self, config: BackboneConfig) -> None:
         super().__init__()
         self.heads, self.dropout = config.heads, config.dropout
+        self.attention_dropout = config.attention_dropout
         self.qkv = nn.Linear(config.hidden, 3 * config.hidden)
         self.out = nn.Linear(config.hidden, config.hidden)
         self.norm1 = nn.LayerNorm(config.hidden, config.norm_eps)
@@ -230,7 +318,8 @@ class Layer(nn.Module):
         self.norm2 = nn.LayerNorm(config.hidden, config.norm_eps)
 
     def forward(self, x: Tensor, layout: Layout) -> Tensor:
-        mixed = self.out(attention(self.qkv(x), layout, self.heads))
+        dropout = self.attention_dropout if self.training else 0.0
+        mixed = self.out(attention(self.qkv(x), layout, self.heads, dropout))
         x = self.norm1(x + F.dropout(mixed, self.dropout, self.training))
         fed = self.down(F.gelu(self.up(x)))
         out: Tensor = self.norm2(x + F.dropout(fed, self.dropout, self.training))
@@ -329,6 +418,13 @@ class Backbone(nn.Module):
             for number, layer in enumerate(self.layers):
                 if isinstance(layer, Layer):
                     self.layers[number] = PackedLayer(layer)
+
+    def set_dropout(self, share: float) -> None:
+        """Another dropout than the checkpoint's, of states and attention probabilities alike."""
+        self.config = replace(self.config, dropout=share, attention_dropout=share)
+        for layer in self.layers:
+            if isinstance(layer, Layer):
+                layer.dropout = layer.attention_dropout = share
 
     def embed(self, ids: Tensor, layout: Layout) -> Tensor:
         """Sums of word, position and type embeddings, normalised: (N,) -> (N, H)."""

@@ -17,7 +17,7 @@ from tercet.checkpoint import Checkpoint, read_checkpoint
 from tercet.config import HEADS, Head, default_cache
 from tercet.encoder import BUNDLED, multiplies_bfloat16
 from tercet.errors import InputError, ModelError
-from tercet.model import BackboneConfig, Layer, M3Model, MultiHead, SparseHead
+from tercet.model import BackboneConfig, M3Model, MultiHead, SparseHead
 from tercet.train.batches import Pool, Sampler, make_sampler
 from tercet.train.config import TrainConfig, frozen_layers
 from tercet.train.dataset import Examples, Numbers, Progress
@@ -159,11 +159,7 @@ def set_dropout(model: M3Model, share: float) -> None:
     """Another dropout than the checkpoint's; raises InputError where it is no share."""
     if not 0 <= share < 1:
         raise InputError(f"dropout is a share below 1, got {share}")
-    trunk = model.backbone
-    trunk.config = replace(trunk.config, dropout=share)
-    for layer in trunk.layers:
-        if isinstance(layer, Layer):
-            layer.dropout = share
+    model.backbone.set_dropout(share)
 
 
 def activation_bytes(trunk: BackboneConfig, dtype: torch.dtype, *, checkpointing: bool) -> float:
