@@ -42,6 +42,7 @@ def config(tokenizer: Tokenizer) -> BackboneConfig:
         feed_forward=64,
         positions=130,
         dropout=0.0,
+        attention_dropout=0.0,
     )
 
 
