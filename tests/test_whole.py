@@ -84,4 +84,4 @@ def test_content_is_on_the_disk_before_its_name(
         file.write(b"one\n")
     with atomic_folder(tmp_path / "folder") as scratch:
         (scratch / "inner").write_text("text")
-    assert done == ["file", "name", "folder"] * 2
+    assert done == ["file", "name", "folder", "file", "folder", "name", "folder"]

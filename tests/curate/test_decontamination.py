@@ -196,7 +196,10 @@ def test_a_beir_folder_gives_what_is_measured(tmp_path: Path, suffix: str) -> No
 
 
 def test_rows_translations_and_folders_of_sets(tmp_path: Path) -> None:
-    rows = [{"query": "q", "pos": ["p1", "p2"], "neg": ["n"], "lang": "de"}, {"text": "raw"}]
+    rows: list[dict[str, Any]] = [
+        {"query": "q", "pos": ["p1", "p2"], "neg": ["n"], "lang": "de"},
+        {"text": "raw"},
+    ]
     assert texts(lines(tmp_path / "held.jsonl", rows)) == ["q", "p1", "p2", "raw"]
     pairs = [{"lang": "afr", "id": 0, "src": "Goeiemôre.", "en": "Good morning."}]
     lines(tmp_path / "sets" / "a" / "pairs.jsonl.gz", pairs)

@@ -64,7 +64,7 @@ def source(folder: Path, names: list[str] = NAMES) -> Path:
 
 
 def job(folder: Path, url: str, **options: Any) -> Synthesis:
-    pace = {"retries": 1, "backoff": 0.001, "timeout": 5.0}
+    pace: dict[str, Any] = {"retries": 1, "backoff": 0.001, "timeout": 5.0}
     pace |= {n: options.pop(n) for n in ("concurrency", "timeout") if n in options}
     return Synthesis(
         str(folder / "out.jsonl"),

@@ -23,7 +23,7 @@ TEXT = "The mill of Arden was built of grey stone by the river Lea in 1741, afte
 
 def reason(text: str, **options: str) -> str | None:
     known = {"finish": "stop", "lang": "en", "paragraph": TEXT, "article": f"Mills\n{TEXT}"}
-    return refusal_reason(clean(text), **{**known, **options}, length=(5, 150))  # type: ignore[arg-type]
+    return refusal_reason(clean(text), **{**known, **options}, length=(5, 150))
 
 
 GOOD = {

@@ -131,7 +131,7 @@ def test_mldr(tmp_path: Path) -> None:
         {"query_id": "q2", "query": "Wann?", "positive_passages": passages[:1],
          "negative_passages": []},
     ]  # fmt: skip
-    files = {"test": rows, "dev": rows[:1], "corpus": passages}
+    files: dict[str, list[Any]] = {"test": rows, "dev": rows[:1], "corpus": passages}
     written(tmp_path, {f"mldr-v1.0-de/{name}.jsonl.gz": packed(of) for name, of in files.items()})
     (task,) = tasks("mldr:de", local=tmp_path)
     assert (task.name, task.protocol) == ("mldr/de", PAPER_LONG)
@@ -275,7 +275,7 @@ QRELS = "query-id\tcorpus-id\tscore\na\t2\t1\nb\t3\t2\nb\t1\t0\n"
 
 
 def beir(folder: Path, **changed: Any) -> Path:
-    given = {"corpus": CORPUS, "queries": QUERIES, "qrels": QRELS} | changed
+    given: dict[str, Any] = {"corpus": CORPUS, "queries": QUERIES, "qrels": QRELS} | changed
     return written(
         folder,
         {

@@ -285,8 +285,8 @@ def test_bars_say_what_the_figures_say() -> None:
         for column, of in task["figures"].items()
     }
     most, full = max(drawn.values())
-    for value, width in drawn.values():
-        assert width == pytest.approx(value * full / most, abs=0.25)
+    for figure, width in drawn.values():
+        assert width == pytest.approx(figure * full / most, abs=0.25)
 
 
 def test_curves_have_a_point_for_each_length() -> None:

@@ -186,7 +186,7 @@ def test_ids_are_counted_by_language_and_by_text(tokenizer: Tokenizer) -> None:
 
 def test_probabilities_leave_out_special_tokens(tokenizer: Tokenizer) -> None:
     probabilities = subword_probabilities(tokenizer)
-    special = [tokenizer.backend.token_to_id(token)
+    special = [tokenizer.backend.token_to_id(token) or 0
                for token in ("<s>", "<pad>", "</s>", "<unk>", "<mask>")]  # fmt: skip
     assert np.flatnonzero(probabilities == 0).tolist() == sorted(special)
     the = tokenizer.backend.token_to_id("▁the")

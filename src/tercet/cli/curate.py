@@ -28,8 +28,8 @@ from tercet.errors import InputError
 
 if TYPE_CHECKING:
     from tercet.curate.filter import FilterJob
+    from tercet.curate.mix import Mix
     from tercet.curate.pairs import PairsJob
-    from tercet.data.mix.job import Mix
 
 SHOWN = 20  # problems that are told one by one
 LANGUAGES = 10  # that are named
@@ -406,8 +406,7 @@ def mix(
           repeated.
       source_cap N: At most N rows of each source.
     """
-    from tercet.data.mix.job import Mix
-    from tercet.data.mix.sources import parse_source, read_config
+    from tercet.curate.mix import Mix, parse_source, read_config
 
     if len(sources) == 1 and sources[0].endswith(".toml"):
         settings = read_config(Path(sources[0]))
@@ -432,7 +431,7 @@ def mix(
 
         settings["model"] = str(BUNDLED)
     with as_usage("'SOURCES...'"):
-        job = Mix(to, tuple(source.to_json() for source in found), **settings)
+        job = Mix(to, tuple(found), **settings)
     job.check_target()
     report = carry_out(job, cut, "mixing", as_json=as_json)
     if report is not None:

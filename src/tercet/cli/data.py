@@ -22,7 +22,7 @@ LANGUAGES = 10  # that are named
 JOBS = {
     "filter": ("tercet.curate.filter:FilterJob", "tercet.cli.curate:tell_filtered"),
     "pairs": ("tercet.curate.pairs:PairsJob", "tercet.cli.curate:tell_pairs"),
-    "mix": ("tercet.data.mix.job:Mix", "tercet.cli.curate:tell_mixed"),
+    "mix": ("tercet.curate.mix:Mix", "tercet.cli.curate:tell_mixed"),
     "encode": ("tercet.bulk:EncodeJob", "tercet.cli.search:tell_encoded"),
     "synthesize": ("tercet.curate.synthesize:Synthesis", "tercet.cli.synthesize:tell"),
 }

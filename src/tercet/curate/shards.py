@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -121,7 +121,7 @@ def settings(job: Job) -> dict[str, Any]:
         "options": {name: getattr(job, name) for name in _option_names(type(job))},
         "inputs": {str(path): file_digest(path) for path in job.inputs()},
     }
-    tree: dict[str, Any] = json.loads(json.dumps(facts))
+    tree: dict[str, Any] = json.loads(json.dumps(facts, default=asdict))
     return tree
 
 

@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,8 @@ import pytest
 
 from tercet.cli import run as tercet
 from tercet.config import MAX_LENGTH
+from tercet.curate.mix import BOUNDS, LengthGroups, Mix, Scatter, Source, parse_source, read_config
 from tercet.curate.shards import Parts, Shard, merge, parts_folder, run, run_part
-from tercet.data.mix.job import Mix
-from tercet.data.mix.lengths import BOUNDS, Groups
-from tercet.data.mix.sources import parse_source, read_config
 from tercet.errors import InputError
 from tercet.rows import check_row, files_of, numbered_rows, read_rows
 from tercet.tokenizer import Tokenizer
@@ -52,7 +51,7 @@ def sources(tmp_path: Path) -> tuple[str, str]:
 
 @pytest.fixture
 def job(tmp_path: Path, sources: tuple[str, str]) -> Mix:
-    found = tuple(parse_source(name).to_json() for name in sources)
+    found = tuple(parse_source(name) for name in sources)
     return Mix(str(tmp_path / "mixed"), found, lengths=(40, 100, 300))
 
 
@@ -71,7 +70,7 @@ def copies(job: Mix) -> Counter[str]:
 
 def weighted(job: Mix, *weights: float) -> Mix:
     sources = zip(job.sources, weights, strict=True)
-    return replace(job, sources=tuple({**source, "weight": w} for source, w in sources))
+    return replace(job, sources=tuple(replace(source, weight=w) for source, w in sources))
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7])
@@ -122,7 +121,7 @@ def test_every_row_has_the_same_chance(job: Mix, tmp_path: Path) -> None:
     name = write(tmp_path / "c.jsonl", rows_of("c", "en", 12))
     total: Counter[str] = Counter()
     for seed in range(120):
-        one = Mix(f"{job.target}{seed}", (parse_source(name).to_json(),), rows=3, seed=seed)
+        one = Mix(f"{job.target}{seed}", (parse_source(name),), rows=3, seed=seed)
         run(one, workers=1)
         drawn = copies(one)
         assert len(drawn) == 3
@@ -181,14 +180,15 @@ def test_tokens_are_counted_as_training_does(
 
 def test_groups_are_those_of_training() -> None:
     assert BOUNDS["tokens"] == LENGTHS
-    groups = Groups("tokens", (3, 9))
-    assert [groups.name(0), groups.name(1)] == ["tokens-00001-00003", "tokens-00004-up"]
+    groups = LengthGroups("tokens", (3, 9))
+    assert [groups.file_name(0), groups.file_name(1)] == ["tokens-00001-00003", "tokens-00004-up"]
     with pytest.raises(InputError, match="whole numbers that rise, got 5, 5"):
-        Groups("tokens", (5, 5))
+        LengthGroups("tokens", (5, 5))
 
 
 def test_files_are_no_larger_than_asked(job: Mix, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tercet.data.mix.scatter._HELD", 1000)  # scattered bit by bit
+    small = partial(Scatter, held=1000)  # scattered bit by bit
+    monkeypatch.setattr("tercet.curate.mix.Scatter", small)
     report = run(replace(job, file_mb=0.02, lengths=(40, 5000)), workers=1)
     names = [file["name"] for file in report["files"]]
     assert len(names) > 6
@@ -262,12 +262,13 @@ def test_wrong_settings(job: Mix, settings: dict[str, Any], told: str) -> None:
 
 def test_sources_that_do_not_fit_each_other(job: Mix) -> None:
     a, b = job.sources
-    for sources, told in (
+    refused: list[tuple[tuple[Source, ...], str]] = [
         ((a, a), "two sources are called 'a'"),
-        (({**a, "share": 50}, b), "source b has no share"),
-        (({**a, "share": 50}, {**b, "share": 60}), "add up to 110%"),
-        (({**a, "weight": 0}, {**b, "weight": 0}), "all weights are 0"),
-    ):
+        ((replace(a, share=50), b), "source b has no share"),
+        ((replace(a, share=50), replace(b, share=60)), "add up to 110%"),
+        ((replace(a, weight=0), replace(b, weight=0)), "all weights are 0"),
+    ]
+    for sources, told in refused:
         with pytest.raises(InputError, match=told):
             replace(job, sources=sources)
 

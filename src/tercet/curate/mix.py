@@ -1,0 +1,678 @@
+"""The work of `tercet data mix`: rows of many sources to files by length, in random order.
+
+Two passes. The parts read every row, check and measure it, and count; when all are there, quotas
+follow from the counts, and the rows that are drawn are scattered to their files. Whatever is random
+happens in the second pass, in the order of the rows, so the cut changes nothing. Memory holds
+counts and one file. A row is as long as its longest text, because that decides what a batch costs
+(M3 paper, section 3.4). Shapes: S sources, L languages, G length groups, K cells (a source and a
+language that it has).
+"""
+
+import gzip
+import heapq
+import json
+import math
+import random
+import struct
+import tomllib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, ClassVar, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from tercet.curate.shards import BLOCK, Shard
+from tercet.errors import InputError
+from tercet.io import atomic_folder
+from tercet.rows import (
+    Record,
+    Row,
+    check_row,
+    files_of,
+    line_of,
+    numbered_rows,
+    parts_of,
+    stem_of,
+    write_lines,
+)
+from tercet.tokenizer import Tokenizer
+
+ROWS, COUNTS, REPORT = "rows.gz", "counts.json", "mix.json"
+_LINE_BITS = 40  # of a row's number that are its line; the others are its file
+
+Integers = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+Cell = tuple[int, str]  # number of the source, language
+
+# Sources
+
+
+@dataclass(frozen=True)
+class Source:
+    """Files of rows that are drawn alike."""
+
+    files: tuple[str, ...]  # files of rows, or folders of them
+    name: str = ""  # in the report; the first file's name without suffixes if empty
+    weight: float = 1.0  # how often each row is drawn in an epoch, as in training
+    share: float | None = None  # per cent of the mix, instead of a weight
+    cap: int | None = None  # rows drawn at most
+
+    def __post_init__(self) -> None:
+        """Raises InputError on values that cannot be."""
+        if not self.files or not all(name and isinstance(name, str) for name in self.files):
+            raise InputError(f"source {self.name or '?'}: files must be a list of names of files")
+        for name, least in (("weight", 0), ("share", 0), ("cap", 1)):
+            value = getattr(self, name)
+            if value is not None and not (_is(value, int, float) and least <= value < math.inf):
+                raise InputError(
+                    f"source {self.label}: {name} must be a number of at least {least}, got "
+                    f"{value!r}"
+                )
+
+    @property
+    def label(self) -> str:
+        """What it is called."""
+        return self.name or stem_of(Path(self.files[0]))
+
+    def paths(self) -> list[Path]:
+        """Its files of rows; raises InputError where one is not there."""
+        return [path for name in self.files for path in files_of(Path(name))]
+
+    def capped(self, cap: int | None) -> "Source":
+        """The source with a cap, unless it has one of its own."""
+        return self if self.cap is not None else replace(self, cap=cap)
+
+    @staticmethod
+    def of(facts: Mapping[str, Any]) -> "Source":
+        """The source of a TOML or JSON table; raises InputError on an unknown or missing key."""
+        names = [field.name for field in fields(Source)]
+        if unknown := sorted(facts.keys() - set(names)):
+            raise InputError(f"unknown key {unknown[0]!r}: a source has {', '.join(names)}")
+        if not isinstance(facts.get("files"), list | tuple):
+            raise InputError("a source needs files, a list of names")
+        return Source(**{**facts, "files": tuple(facts["files"])})
+
+
+def _is(value: Any, *kinds: type) -> bool:
+    return isinstance(value, kinds) and not isinstance(value, bool)
+
+
+def parse_source(text: str) -> Source:
+    """`rows.jsonl=2` draws each row twice, `rows.jsonl=30%` makes 30 per cent of the mix of it.
+
+    >>> parse_source("qa.jsonl=2").weight, parse_source("qa.jsonl=30%").share
+    (2.0, 30.0)
+    """
+    name, equals, amount = text.rpartition("=")
+    if not equals or Path(text).exists():
+        return Source((text,))
+    try:
+        number = float(amount.removesuffix("%"))
+    except ValueError:
+        if Path(name).exists():
+            raise InputError(
+                f"{text}: {amount!r} is no weight: give a number, as in 2, or a share, as in 30%"
+            ) from None
+        return Source((text,))
+    return Source((name,), share=number) if "%" in amount else Source((name,), weight=number)
+
+
+# What a TOML file may set besides `sources`: fields of Mix.
+_SETTINGS: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("rows", "cap", "repeats", "seed"), (int,)),
+    **dict.fromkeys(("epochs", "alpha", "file_mb"), (int, float)),
+    **dict.fromkeys(("unit", "model", "revision"), (str,)),
+    "caps": (dict,),
+    "lengths": (list,),
+}
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Sources and settings of a TOML file, by the names of the fields of a mix.
+
+    Raises InputError naming the file on what it cannot hold.
+    """
+    try:
+        facts = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not readable as TOML: {error}") from error
+    tables = facts.pop("sources", None)
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        raise InputError(f"{path}: no [[sources]], each with files = [...]")
+    for name, value in facts.items():
+        if name not in _SETTINGS:
+            raise InputError(f"{path}: unknown key {name!r}: it may hold {', '.join(_SETTINGS)}")
+        if not _is(value, *_SETTINGS[name]):
+            raise InputError(f"{path}: {name} is {value!r}: not of the right kind")
+    if {"rows", "epochs"} <= facts.keys():
+        raise InputError(f"{path}: rows and epochs both say how long the mix is: leave one out")
+    try:
+        return {**facts, "sources": list(map(Source.of, tables))}
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def _check_sources(sources: Sequence[Source]) -> None:
+    """Raises InputError on sources that cannot be mixed."""
+    if not sources:
+        raise InputError("there are no sources to mix")
+    label, count = Counter(source.label for source in sources).most_common(1)[0]
+    if count > 1:
+        raise InputError(f"two sources are called {label!r}: name them in a TOML file")
+    shares = [source.share for source in sources if source.share is not None]
+    if shares and len(shares) < len(sources):
+        other = next(source.label for source in sources if source.share is None)
+        raise InputError(f"source {other} has no share, but others do: give all of them one")
+    if shares and not math.isclose(sum(shares), 100, abs_tol=0.01):
+        raise InputError(f"the shares of the sources add up to {sum(shares):g}%, not 100%")
+    if not shares and not any(source.weight for source in sources):
+        raise InputError("all weights are 0: there is nothing to mix")
+
+
+# Lengths
+
+Unit = Literal["characters", "tokens"]
+
+# Upper bounds, in tokens (M3 paper, table 8); of characters four times these, which is about what
+# a token of XLM-RoBERTa has in languages of the Latin script.
+TOKENS = (500, 1000, 2000, 3000, 4000, 5000, 6000, 7000, 8192)
+BOUNDS: dict[str, tuple[int, ...]] = {
+    "tokens": TOKENS,
+    "characters": tuple(4 * bound for bound in TOKENS),
+}
+SPECIAL = 2  # [CLS] and </s>, which training counts
+
+
+@dataclass(frozen=True)
+class LengthGroups:
+    """Length groups by their upper bounds; the last one takes all that is longer, too."""
+
+    unit: Unit
+    bounds: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        """Raises InputError where bounds do not rise."""
+        whole = all(isinstance(bound, int) for bound in self.bounds)
+        if not (whole and self.bounds and (0, *self.bounds) == tuple(sorted({0, *self.bounds}))):
+            raise InputError(
+                f"lengths must be whole numbers that rise, got {', '.join(map(str, self.bounds))}"
+            )
+
+    def of(self, records: Sequence[Record], tokenizer: Tokenizer | None) -> list[int]:
+        """The group of each row; tokenizer: where the unit is tokens."""
+        texts = [(record.query, *record.pos, *record.neg) for record in records]
+        if tokenizer is None:
+            longest = [max(map(len, of_row)) for of_row in texts]
+        else:
+            flat = [text for of_row in texts for text in of_row]
+            sizes = map(len, tokenizer.contents(flat, limit=self.bounds[-1]))
+            longest = [max(next(sizes) for _ in of_row) + SPECIAL for of_row in texts]
+        groups: list[int] = np.searchsorted(self.bounds[:-1], longest, side="left").tolist()
+        return groups
+
+    def file_name(self, group: int) -> str:
+        """The beginning of a group's files: names sort from short to long."""
+        width = max(5, len(str(self.bounds[-1])))
+        first, last = self._limits(group)
+        return f"{self.unit}-{first:0{width}d}-{f'{last:0{width}d}' if last else 'up'}"
+
+    def label(self, group: int) -> str:
+        """A group, for people."""
+        first, last = self._limits(group)
+        return f"{first:,} {f'to {last:,}' if last else 'and more'}"
+
+    def _limits(self, group: int) -> tuple[int, int | None]:
+        first = self.bounds[group - 1] + 1 if group else 1
+        return first, self.bounds[group] if group < len(self.bounds) - 1 else None
+
+
+# Quotas
+
+
+def allot(
+    counts: Integers,
+    *,
+    weights: Floats,
+    source_caps: Floats | float = np.inf,
+    language_caps: Floats | float = np.inf,
+    by_share: bool = False,
+    alpha: float = 1.0,
+    rows: int | None = None,
+    epochs: float = 1.0,
+    repeats: float = np.inf,
+) -> Integers:
+    """(S, L) rows to draw of each source and language, given the counts of those there are.
+
+    weights (S,): how often a row of the source is drawn in an epoch, or by_share the source's part
+    of the mix. source_caps (S,), language_caps (L,): rows at most. repeats: how often a row of each
+    source and language is drawn at most.
+
+    1. Weights: counts times weight times epochs, within the limits: repeats, then the cap of each
+       source, then that of each language, which scale what they hold down in proportion.
+    2. Shares instead: counts within the limits, each source scaled to its share, all so that no
+       source is drawn more than once in an epoch.
+    3. Temperature: language l with n_l of these in all is scaled by n_l ** (alpha - 1), so that
+       p_l is proportional to n_l ** alpha; by share, each source then to its sum before.
+       Source: Conneau et al. 2020 (XLM-R), section 3.1, after Lample & Conneau 2019.
+    4. Total: `rows`, or the sum before step 3. All are scaled alike until the total is reached
+       within the limits; what these keep from some languages goes to the others. There may be
+       fewer rows, never more.
+    5. Rounding to whole rows by largest remainders.
+
+    Raises InputError where a source has a share, but no rows.
+    """
+    real = counts.astype(np.float64)
+    most = np.where(counts > 0, repeats, 1.0) * real  # no nan of 0 rows without a limit
+
+    def limited(drawn: Floats) -> Floats:
+        held = np.minimum(drawn, most)
+        for axis, caps in ((1, source_caps), (0, language_caps)):
+            sums = held.sum(axis=axis)
+            scale = np.minimum(1.0, caps / np.where(sums > 0, sums, 1.0))
+            held = held * np.expand_dims(scale, axis)
+        return held
+
+    if by_share:
+        mass = _scaled_to_shares(limited(real), weights, epochs)  # 2
+    else:
+        mass = limited(real * (weights[:, None] * epochs))  # 1
+    total = float(limited(mass).sum()) if rows is None else rows
+    languages = mass.sum(axis=0)
+    factors = np.zeros_like(languages)
+    factors[languages > 0] = languages[languages > 0] ** (alpha - 1)  # 3
+    drawn = mass * factors
+    if by_share:
+        before, after = (x.sum(axis=1, keepdims=True) for x in (mass, drawn))
+        drawn *= np.divide(before, after, out=np.zeros_like(after), where=after > 0)
+    return _rounded(_of_total(drawn, total, limited), most, source_caps, language_caps)  # 4, 5
+
+
+def _scaled_to_shares(held: Floats, shares: Floats, epochs: float) -> Floats:
+    """Rows scaled to the shares of their sources, as many as there are epochs."""
+    sums, shared = held.sum(axis=1), shares > 0
+    if empty := np.flatnonzero((sums == 0) & shared).tolist():
+        raise InputError(f"source {empty[0] + 1} has a share of the mix, but no rows")
+    whole = np.min(sums[shared] / shares[shared]) * epochs
+    scale = np.divide(shares * whole, sums, out=np.zeros_like(sums), where=sums > 0)
+    scaled: Floats = held * scale[:, None]
+    return scaled
+
+
+def _of_total(mass: Floats, rows: float, limited: Callable[[Floats], Floats]) -> Floats:
+    """The rows of the factor that gives this total, or the most there can be."""
+    if mass.sum() <= 0:
+        return mass
+    low, high = 0.0, rows / float(mass.sum())
+    before = -1.0
+    while (reached := float(limited(mass * high).sum())) < rows * (1 - 1e-12):
+        if reached <= before * (1 + 1e-12):  # limits hold everywhere
+            return limited(mass * high)
+        low, high, before = high, 2 * high, reached
+    for _ in range(100 if low > 0 else 0):  # halves the interval to far below one row
+        middle = (low + high) / 2
+        if float(limited(mass * middle).sum()) < rows:
+            low = middle
+        else:
+            high = middle
+    return limited(mass * high)
+
+
+def _rounded(
+    real: Floats, most: Floats, source_caps: Floats | float, language_caps: Floats | float
+) -> Integers:
+    """Whole rows with the sum of the real ones, within the limits."""
+    whole = np.floor(real + 1e-9)
+    missing = round(float(real.sum())) - int(whole.sum())
+    rest = real - whole
+    for cell in np.argsort(-rest, axis=None, kind="stable").tolist():
+        if missing <= 0:
+            break
+        at = divmod(cell, real.shape[1])
+        whole[at] += 1
+        within = (
+            whole[at] <= most[at]
+            and (whole.sum(axis=1) <= source_caps).all()
+            and (whole.sum(axis=0) <= language_caps).all()
+        )
+        if rest[at] > 1e-9 and within:
+            missing -= 1
+        else:
+            whole[at] -= 1
+    return whole.astype(np.int64)
+
+
+# Random order
+
+
+class Scatter:
+    """Lines to files in random order, in bounded memory: scattered, then each file is shuffled.
+
+    A line's random key says which file of its group it goes to and where in it, so that the order
+    depends on keys alone. held: bytes of lines that wait in memory to be written.
+    """
+
+    _HEAD = struct.Struct("<dI")  # key, bytes of the line
+
+    def __init__(self, folder: Path, *, held: int = 32 << 20) -> None:
+        self._folder, self._most = folder, held
+        self._held: dict[tuple[int, int], list[bytes]] = {}
+        self._size = 0
+        self._written: set[tuple[int, int]] = set()
+
+    def add(self, group: int, files: int, key: float, line: bytes) -> None:
+        """A line of a group that is spread over so many files; key from 0 to 1, 1 left out."""
+        file = group, int(key * files)
+        self._held.setdefault(file, []).extend((self._HEAD.pack(key, len(line)), line))
+        self._size += self._HEAD.size + len(line)
+        if self._size >= self._most:
+            self._flush()
+
+    def files(self) -> Iterator[tuple[int, int, int, list[bytes]]]:
+        """Of each file its group, number, the number of the last of its group, and its lines.
+
+        What was scattered is removed.
+        """
+        self._flush()
+        last, number = Counter(group for group, _ in self._written), Counter[int]()
+        for file in sorted(self._written):
+            group, path = file[0], self._path(file)
+            number[group] += 1
+            yield group, number[group], last[group], self._sorted(path.read_bytes())
+            path.unlink()
+
+    def _flush(self) -> None:
+        for name, lines in self._held.items():
+            with self._path(name).open("ab") as file:  # opened anew: there may be very many
+                file.writelines(lines)
+        self._written.update(self._held)
+        self._held.clear()
+        self._size = 0
+
+    def _path(self, file: tuple[int, int]) -> Path:
+        return self._folder / f".scattered-{file[0]}-{file[1]}"
+
+    def _sorted(self, data: bytes) -> list[bytes]:
+        """The lines, by key."""
+        places: list[tuple[float, int, int]] = []
+        start = 0
+        while start < len(data):
+            key, size = self._HEAD.unpack_from(data, start)
+            start += self._HEAD.size
+            places.append((key, start, start + size))
+            start += size
+        return [data[start:end] for _, start, end in sorted(places)]
+
+
+# The job
+
+
+@dataclass(frozen=True)
+class Mix:
+    """Sources, and how many of their rows of which languages and lengths are drawn."""
+
+    name: ClassVar[str] = "mix"
+
+    target: str  # folder
+    sources: tuple[Source, ...]  # or their tables, as `Source.of` takes them
+    rows: int | None = None  # of the mix; or
+    epochs: float = 1.0
+    alpha: float = 1.0  # languages are drawn with p proportional to n ** alpha
+    cap: int | None = None  # rows of a language at most
+    caps: dict[str, int] = field(default_factory=dict)  # of some languages, instead of `cap`
+    repeats: int | None = None  # how often a row is drawn at most
+    unit: Unit = "characters"
+    lengths: tuple[int, ...] = ()  # upper bounds of the length groups; none: the paper's
+    model: str | None = None  # whose tokens are counted
+    revision: str | None = None
+    file_mb: float = 64.0  # of a file, unpacked, about; so much memory is needed
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Raises InputError where settings are wrong or do not fit each other."""
+        sources = (s if isinstance(s, Source) else Source.of(s) for s in self.sources)
+        object.__setattr__(self, "sources", tuple(sources))
+        _check_sources(self.sources)
+        for name, least in (("rows", 1), ("cap", 1), ("repeats", 1), ("seed", 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise InputError(f"{name} must be at least {least}, got {value}")
+        for name in ("epochs", "file_mb"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise InputError(f"{name} must be above 0, got {getattr(self, name)}")
+        if not 0 <= self.alpha <= 1:
+            raise InputError(
+                f"alpha lies between 0 (all languages alike) and 1 (as they are), got {self.alpha}"
+            )
+        for language, cap in self.caps.items():
+            if not _is(cap, int) or cap < 0:
+                raise InputError(f"caps: {language} = {cap!r} is no number of rows")
+        if self.unit not in get_args(Unit):
+            raise InputError(f"unit {self.unit!r}: choose from {', '.join(get_args(Unit))}")
+        if self.unit == "tokens" and self.model is None:
+            raise InputError("to count tokens, say of which model")
+        _ = self.groups
+
+    @property
+    def groups(self) -> LengthGroups:
+        """The length groups."""
+        return LengthGroups(self.unit, tuple(self.lengths) or BOUNDS[self.unit])
+
+    def inputs(self) -> list[Path]:
+        """The files on disk."""
+        return [part for _, path in self._files() for part in parts_of(path)]
+
+    def check_target(self) -> None:
+        """Raises InputError where the target exists, before time is spent on making it."""
+        if Path(self.target).exists():
+            raise InputError(f"{self.target} exists already: remove it or choose another folder")
+
+    def part(self, shard: Shard, folder: Path) -> None:
+        """Writes the part's rows, each with its number, cell and group, and counts them."""
+        self.check_target()
+        counts, groups, tokenizer = Counts(len(self.groups.bounds)), self.groups, self._tokenizer()
+        with gzip.open(folder / ROWS, "wb", compresslevel=1) as file:
+            for batch in _batches(self._rows(shard)):
+                of_rows = groups.of([record for _, _, record, _ in batch], tokenizer)
+                for (number, source, record, row), group in zip(batch, of_rows, strict=True):
+                    line = line_of(row)
+                    cell = counts.add((source, record.lang), group, len(line), record.raw)
+                    file.write(b"%d\t%d\t%d\t%b" % (number, cell, group, line))
+        facts = {**vars(counts), "cells": list(counts.cells)}
+        (folder / COUNTS).write_text(json.dumps(facts) + "\n")
+
+    def merge(self, folders: Sequence[Path]) -> dict[str, Any]:
+        """Draws the rows and writes the folder; returns the report."""
+        self.check_target()
+        parts = [json.loads((folder / COUNTS).read_text()) for folder in folders]
+        cells = sorted({(source, lang) for part in parts for source, lang in part["cells"]})
+        if not cells:
+            raise InputError("the sources hold no rows: there is nothing to mix")
+        numbers = {cell: number for number, cell in enumerate(cells)}
+        rows, sizes = np.zeros((2, len(cells), len(self.groups.bounds)), dtype=np.int64)
+        streams = []
+        for folder, part in zip(folders, parts, strict=True):
+            of_part = [numbers[source, lang] for source, lang in part["cells"]]
+            for cell, of_rows, of_bytes in zip(of_part, part["rows"], part["bytes"], strict=True):
+                rows[cell] += of_rows
+                sizes[cell] += of_bytes
+            streams.append(_part_lines(folder / ROWS, of_part))
+        counts = rows.sum(axis=1)
+        quotas = self._quotas(cells, counts)
+        group_bytes = (quotas / counts) @ sizes.astype(np.float64)  # about
+        files = np.maximum(1, np.ceil(group_bytes / (self.file_mb * (1 << 20)))).astype(np.int64)
+        lines = heapq.merge(*streams, key=lambda line: line[0])
+        with atomic_folder(Path(self.target)) as folder:
+            written, by_group = self._write(lines, counts, quotas, files.tolist(), folder)
+            raw = sum(part["raw"] for part in parts)
+            report = self._report(cells, counts, quotas, by_group) | {"raw": raw, "files": written}
+            report = {name: report[name] for name in _REPORT}
+            text = json.dumps(report, ensure_ascii=False, indent=1) + "\n"
+            (folder / REPORT).write_text(text, encoding="utf-8")
+        return report
+
+    def _files(self) -> list[tuple[int, Path]]:
+        """Every file of rows with the number of its source."""
+        return [(at, path) for at, source in enumerate(self.sources) for path in source.paths()]
+
+    def _tokenizer(self) -> Tokenizer | None:
+        if self.unit != "tokens" or self.model is None:
+            return None
+        from tercet.checkpoint import fetch, read_tokenizer
+
+        return read_tokenizer(fetch(self.model, self.revision))[0]
+
+    def _rows(self, shard: Shard) -> Iterator[tuple[int, int, Record, Row]]:
+        """Number, source, fields and whole of each row of a part; raises InputError as training."""
+        for at, (source, path) in enumerate(self._files()):
+            for line, row in numbered_rows(path):
+                # blocks of a file begin with another part than those of the file before
+                if shard.has(at * BLOCK + line - 1):
+                    yield at << _LINE_BITS | line, source, check_row(row, f"{path}:{line}"), row
+
+    def _quotas(self, cells: Sequence[Cell], counts: Integers) -> Integers:
+        """(K,) rows to draw of each cell."""
+        languages = sorted({language for _, language in cells})
+        by_share = self.sources[0].share is not None
+        weights = [source.share if by_share else source.weight for source in self.sources]
+        at = tuple(np.array([(source, languages.index(name)) for source, name in cells]).T)
+        table = np.zeros((len(self.sources), len(languages)), dtype=np.int64)
+        table[at] = counts
+        quotas = allot(
+            table,
+            weights=np.array(weights, dtype=np.float64),
+            by_share=by_share,
+            source_caps=_or_infinite([source.cap for source in self.sources]),
+            language_caps=_or_infinite([self.caps.get(name, self.cap) for name in languages]),
+            alpha=self.alpha,
+            rows=self.rows,
+            epochs=self.epochs,
+            repeats=np.inf if self.repeats is None else self.repeats,
+        )
+        of_cells: Integers = quotas[at]
+        return of_cells
+
+    def _write(
+        self,
+        lines: Iterable[tuple[int, int, int, bytes]],
+        counts: Integers,
+        quotas: Integers,
+        files: Sequence[int],
+        folder: Path,
+    ) -> tuple[list[dict[str, Any]], Counter[int]]:
+        """Draws and scatters rows; returns the names and rows of files, and rows by group."""
+        random_ = random.Random(self.seed)
+        times, once = (quotas // counts).tolist(), (quotas % counts).tolist()
+        left = counts.tolist()
+        scatter, by_group = Scatter(folder), Counter[int]()
+        for _, cell, group, line in lines:
+            # of what is left, each row has the same chance (Knuth, The Art of Computer
+            # Programming 2, section 3.4.2, algorithm S)
+            extra = random_.random() * left[cell] < once[cell]
+            once[cell] -= extra
+            left[cell] -= 1
+            for _ in range(times[cell] + extra):
+                scatter.add(group, files[group], random_.random(), line)
+                by_group[group] += 1
+        written = []
+        for group, number, last, of_file in scatter.files():
+            name = f"{self.groups.file_name(group)}.{number:04d}-of-{last:04d}.jsonl.gz"
+            written.append({"name": name, "rows": write_lines(folder / name, of_file)})
+        return written, by_group
+
+    def _report(
+        self, cells: Sequence[Cell], counts: Integers, quotas: Integers, by_group: Counter[int]
+    ) -> dict[str, Any]:
+        """What was drawn, by source, language and length."""
+        labels = [source.label for source in self.sources]
+        sources = {label: _Drawn() for label in labels}
+        languages: dict[str, _Drawn] = {}
+        for (source, language), count, quota in zip(cells, counts, quotas, strict=True):
+            sources[labels[source]].add(int(count), int(quota))
+            languages.setdefault(language, _Drawn()).add(int(count), int(quota))
+        by_rows = sorted(languages.items(), key=lambda item: (-item[1].rows, item[0]))
+        rows = int(quotas.sum())
+        return {
+            "to": self.target,
+            "rows": rows,
+            "short": 0 if self.rows is None else max(0, self.rows - rows),
+            "sources": {name: vars(drawn) for name, drawn in sources.items()},
+            "languages": {name: vars(drawn) for name, drawn in by_rows},
+            "lengths": [
+                {"unit": self.unit, "group": self.groups.label(group), "rows": count}
+                for group, count in sorted(by_group.items())
+            ],
+            "seed": self.seed,
+        }
+
+
+_REPORT = ("to", "rows", "short", "raw", "sources", "languages", "lengths", "files", "seed")
+
+
+class Counts:
+    """Rows and bytes of each cell and length group."""
+
+    def __init__(self, groups: int) -> None:
+        self.groups = groups
+        self.cells: dict[Cell, int] = {}  # their numbers, by first appearance
+        self.rows: list[list[int]] = []
+        self.bytes: list[list[int]] = []
+        self.raw = 0  # rows that are a text alone
+
+    def add(self, cell: Cell, group: int, size: int, raw: bool) -> int:
+        """Counts a row; returns the number of its cell."""
+        number = self.cells.setdefault(cell, len(self.cells))
+        if number == len(self.rows):
+            self.rows.append([0] * self.groups)
+            self.bytes.append([0] * self.groups)
+        self.rows[number][group] += 1
+        self.bytes[number][group] += size
+        self.raw += raw
+        return number
+
+
+@dataclass
+class _Drawn:
+    """Rows that there are, that are in the mix, that are not; how often one is at most."""
+
+    found: int = 0
+    rows: int = 0
+    left_out: int = 0
+    repeats: int = 0
+
+    def add(self, count: int, quota: int) -> None:
+        self.found += count
+        self.rows += quota
+        self.left_out += max(0, count - quota)
+        self.repeats = max(self.repeats, -(-quota // count))
+
+
+def _or_infinite(values: Sequence[int | None]) -> Floats:
+    return np.array([np.inf if value is None else value for value in values], dtype=np.float64)
+
+
+def _batches(
+    rows: Iterable[tuple[int, int, Record, Row]], size: int = 512, characters: int = 1 << 20
+) -> Iterator[list[tuple[int, int, Record, Row]]]:
+    """Rows that are measured at once, so many or of so many characters."""
+    batch: list[tuple[int, int, Record, Row]] = []
+    length = 0
+    for row in rows:
+        batch.append(row)
+        record = row[2]
+        length += sum(map(len, (record.query, *record.pos, *record.neg)))
+        if len(batch) == size or length >= characters:
+            yield batch
+            batch, length = [], 0
+    if batch:
+        yield batch
+
+
+def _part_lines(path: Path, cells: Sequence[int]) -> Iterator[tuple[int, int, int, bytes]]:
+    """Number, cell, group and line of the rows of a part; cells: their numbers in the whole."""
+    with gzip.open(path) as file:
+        for raw in file:
+            number, cell, group, line = raw.split(b"\t", 3)
+            yield int(number), cells[int(cell)], int(group), line

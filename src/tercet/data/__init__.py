@@ -1,1 +1,0 @@
-"""Training rows: readers, and the split that holds a share of them out."""
