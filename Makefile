@@ -4,6 +4,7 @@
 #   make demo     index examples/docs and ask ten questions
 #   make slow     the tests left out of `make test`
 #   make format   what ruff can mend by itself
+#   make docs     the pages of docs/ as a site in build/site
 #   make peers    the environment of the libraries we are measured against
 #   make clean    remove everything made here
 #
@@ -18,7 +19,7 @@ PIP = -m pip --disable-pip-version-check install --quiet -c constraints.txt $(PI
 RUN = .venv/bin/python
 CHECKED = src tests benchmarks examples tools
 
-.PHONY: test lint types contracts unit slow wheel demo format peers clean
+.PHONY: test lint types contracts unit slow wheel demo docs format peers clean
 .DELETE_ON_ERROR:
 
 test: lint types contracts unit wheel
@@ -75,6 +76,15 @@ demo: .venv/run.stamp
 	rm -rf build/demo-index  # one of an older bundled model would be refused
 	$(RUN) examples/demo.py
 
+.venv-docs/run.stamp: pyproject.toml constraints.txt
+	test -x .venv-docs/bin/python || $(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/python $(PIP) --upgrade "pip>=25.1"
+	.venv-docs/bin/python $(PIP) --group docs
+	@touch $@
+
+docs: .venv-docs/run.stamp
+	PYTHONPATH=src .venv-docs/bin/zensical build -f zensical.toml
+
 format: .venv/dev.stamp
 	$(RUN) -m ruff check --fix $(CHECKED)
 	$(RUN) -m ruff format $(CHECKED)
@@ -82,6 +92,6 @@ format: .venv/dev.stamp
 peers: .venv-peers/run.stamp
 
 clean:
-	rm -rf .venv .venv-wheel .venv-peers build dist .mypy_cache .ruff_cache .pytest_cache \
+	rm -rf .venv .venv-wheel .venv-docs .venv-peers build dist .mypy_cache .ruff_cache .pytest_cache \
 		.import_linter_cache .hypothesis
 	find src tests benchmarks examples tools -name __pycache__ -type d -prune -exec rm -rf {} +
