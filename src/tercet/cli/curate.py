@@ -20,6 +20,7 @@ from tercet.cli.options import (
     Tokens,
     as_usage,
     command,
+    default_of,
     emit,
     parse_list,
 )
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 SHOWN = 20  # problems that are told one by one
 LANGUAGES = 10  # that are named
 GROUPS = 8  # languages and evaluation sets of a step that are named
+FILTER, PAIRS = "tercet.curate.filter:FilterJob", "tercet.curate.pairs:PairsJob"
 
 
 @dataclass(frozen=True)
@@ -75,11 +77,11 @@ class PairsOptions:
     fields: Annotated[tuple[str, ...], Opt(flag="--field")] = ()
     source: str = ""
     exclude: tuple[str, ...] = ()
-    headings: Literal["auto", "joined", "drop"] = "auto"
-    repeated: Natural = 3
+    headings: Literal["auto", "joined", "drop"] = default_of(PAIRS, "headings")
+    repeated: Natural = default_of(PAIRS, "repeated")
     min_chars: Count | None = None
-    max_chars: Count = 8000
-    max_query_chars: Count = 1000
+    max_chars: Count = default_of(PAIRS, "max_chars")
+    max_query_chars: Count = default_of(PAIRS, "max_query_chars")
 
 
 @command()
@@ -170,15 +172,15 @@ class FilterOptions:
     """
 
     dropped: str | None = None
-    query_length: Range = (2, 20_000)
-    passage_length: Range = (5, 200_000)
-    letters: float = 0.4
-    sure: float = 0.9
-    near: float = 0.8
+    query_length: Range = default_of(FILTER, "query_length")
+    passage_length: Range = default_of(FILTER, "passage_length")
+    letters: float = default_of(FILTER, "letters")
+    sure: float = default_of(FILTER, "sure")
+    near: float = default_of(FILTER, "near")
     against: tuple[str, ...] = ()
-    passages: Literal["relevant", "all", "none"] = "relevant"
-    shared_words: Count = 13
-    shared_characters: Annotated[int, Opt(min=12)] = 50
+    passages: Literal["relevant", "all", "none"] = default_of(FILTER, "passages")
+    shared_words: Count = default_of(FILTER, "shared_words")
+    shared_characters: Annotated[int, Opt(min=12)] = default_of(FILTER, "shared_characters")
 
 
 @command("filter")

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import click
 
 from tercet.cli.meter import Meter
-from tercet.cli.options import Json, Model, Natural, Opt, Revision, Tokens, command, emit
+from tercet.cli.options import (
+    Json,
+    Model,
+    Natural,
+    Opt,
+    Revision,
+    Tokens,
+    command,
+    default_of,
+    emit,
+)
 from tercet.config import MAX_LENGTH
 from tercet.errors import InputError
 
@@ -17,6 +27,7 @@ if TYPE_CHECKING:
 
 SHOWN = 20  # defects that are told one by one
 LANGUAGES = 10  # that are named
+TEACH = "tercet.train.teacher:TeachConfig"
 
 # Of each command that makes parts: its job, and what tells its report; loaded when needed.
 JOBS = {
@@ -163,10 +174,10 @@ def teach(
     student: str | None = None,
     query_prefix: str = "",
     passage_prefix: str = "",
-    pooling: Literal["cls", "mean"] = "cls",
-    max_length: Annotated[int, Opt(min=8)] = 512,
+    pooling: Literal["cls", "mean"] = default_of(TEACH, "pooling"),
+    max_length: Annotated[int, Opt(min=8)] = default_of(TEACH, "max_length"),
     windows: bool = False,
-    directions: Natural = 16,
+    directions: Natural = default_of(TEACH, "directions"),
     device: str = "cpu",
 ) -> None:
     """Encode all texts of FILES with a teacher.

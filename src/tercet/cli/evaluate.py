@@ -19,6 +19,7 @@ from tercet.cli.options import (
     Tokens,
     as_usage,
     command,
+    default_of,
     emit,
 )
 from tercet.config import Weights
@@ -79,7 +80,9 @@ def evaluate(
     against: str | None = None,
     to: Path | None = None,
     cache: Path | None = None,
-    multi_gb: Annotated[float, Opt(min=0)] = 8.0,
+    multi_gb: Annotated[float, Opt(min=0)] = default_of(
+        "tercet.evaluate.runner:EvaluateConfig", "multi_gb"
+    ),
     as_json: Json = False,
 ) -> None:
     """Measure dense, sparse, multi-vector and their sums, beside BM25.

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, fields, is_dataclass
+from importlib import import_module
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -124,19 +125,55 @@ def _type(kind: Any, opt: Opt) -> Any:
 
 
 def _callback(parse: Callable[[Any], Any] | None, default: Any) -> Any:
-    """Values that were given are parsed; what the library says of a bad one is wrong usage."""
+    """Texts are parsed; what the library says of a bad one is wrong usage."""
     if parse is None:
         return None
 
     def call(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
         if value is None or value == ():
-            return default
+            return () if default == () else None
         try:
             return parse(value)
         except (InputError, ValueError) as error:
             raise click.BadParameter(str(error), ctx, param) from error
 
     return call
+
+
+@dataclass(frozen=True)
+class _Late:
+    where: str
+    name: str
+
+    def value(self) -> Any:
+        module, _, owner = self.where.partition(":")
+        there = getattr(import_module(module), owner) if owner else import_module(module)
+        if inspect.isfunction(there):
+            return inspect.signature(there).parameters[self.name].default
+        return getattr(there, self.name)
+
+
+def default_of(where: str, name: str) -> Any:
+    """The default that a field or parameter has in the library, imported when it is needed.
+
+    where is a module, module:dataclass or module:function.
+    """
+    return _Late(where, name)
+
+
+class _Option(click.Option):
+    """An option whose default may stand in the library, or is shown as the text that gives it."""
+
+    join: str | None = None
+
+    def get_default(self, ctx: click.Context, call: bool = True) -> Any:
+        """The default, also for the help."""
+        value = super().get_default(ctx, call=False)
+        if isinstance(value, _Late):
+            value = value.value()
+        if self.join is None or value is None or self.multiple:
+            return value
+        return self.join.join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _argument(name: str, hint: Any, default: Any, helps: Mapping[str, Any]) -> click.Argument:
@@ -155,12 +192,9 @@ def _option(name: str, hint: Any, default: Any, helps: Mapping[str, Any]) -> cli
     kind, opt, several = _read(hint)
     metavar, text = helps.get(name, (None, ""))
     required = default is inspect.Parameter.empty or default is MISSING
-    given = None if required or default == () or opt.parse else default
-    if opt.parse and default not in (None, (), {}) and not required:
-        parts = default if isinstance(default, tuple) else (default,)
-        text += f"  [default: {opt.join.join(map(str, parts))}]"
+    given: Any = None if required or default == () else default
     fallback: dict[str, Any] = {} if required else {"default": given}
-    return click.Option(
+    option = _Option(
         [name, *(opt.flag.split() or ["--" + name.replace("_", "-")])],
         help=text or opt.help,
         type=None if kind is bool else _type(kind, opt),
@@ -170,8 +204,10 @@ def _option(name: str, hint: Any, default: Any, helps: Mapping[str, Any]) -> cli
         **fallback,
         show_default=given is not None and given is not False and given != "",
         metavar=metavar or opt.metavar,
-        callback=_callback(opt.parse, None if required else default),
+        callback=_callback(opt.parse, default),
     )
+    option.join = opt.join if opt.parse else None
+    return option
 
 
 @contextmanager

@@ -26,6 +26,7 @@ from tercet.cli.options import (
     Tokens,
     as_usage,
     command,
+    default_of,
     emit,
     parse_list,
 )
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from tercet.train.plan import Plan
     from tercet.train.prune_vocab import PruneReport
 
+INIT, PRUNE = "tercet.train.init:init_model", "tercet.train.prune_vocab"
 STOPPED = 128  # and the signal's number, as shells have it
 
 
@@ -429,12 +431,12 @@ def init(
     to: Path,
     rows: Paths = (),
     vocabulary: Count | None = None,
-    alpha: Share = 0.3,
-    prior: Share = 0.3,
+    alpha: Share = default_of(PRUNE, "ALPHA"),
+    prior: Share = default_of(PRUNE, "PRIOR"),
     even: bool = False,
-    positions: Annotated[int, Opt(min=5)] = 8194,
-    multi: Count = 128,
-    directions: Natural = 16,
+    positions: Annotated[int, Opt(min=5)] = default_of(INIT, "positions"),
+    multi: Count = default_of(INIT, "multi"),
+    directions: Natural = default_of(INIT, "directions"),
     fit: Paths = (),
     pooling: Literal["mean", "cls"] | None = None,
     dtype: Literal["float32", "bfloat16", "float16", "float8"] = "float32",
