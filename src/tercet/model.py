@@ -2,7 +2,7 @@
 
 An XLM-RoBERTa trunk of any size on packed tokens (no padding kept; learned absolute positions
 counted from padding index + 1), and three heads on its last hidden states. A head that the
-checkpoint lacks is None. Knows nothing of texts or files. Source: method.md, "One pass, three
+checkpoint lacks is None. Knows nothing of texts or files. Source: docs/method.md, "One pass, three
 representations" (M3 paper, section 3.2).
 
 Shapes: N tokens of the batch, B texts, T tokens of the longest, H hidden, M multi-vector size.

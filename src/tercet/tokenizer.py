@@ -121,7 +121,7 @@ class Tokenizer:
 
     @property
     def weightless_ids(self) -> npt.NDArray[np.int64]:
-        """Ids that never weigh in the sparse head: cls, eos, pad, unk (method.md, heads)."""
+        """Ids that never weigh in the sparse head: cls, eos, pad, unk (docs/method.md, heads)."""
         return np.array([self.cls_id, self.eos_id, self.pad_id, self.unk_id], dtype=np.int64)
 
     def contents(self, texts: Sequence[str], *, limit: int | None = None) -> list[list[int]]:

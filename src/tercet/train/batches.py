@@ -4,7 +4,7 @@ Rows of one batch come from one pool: one source (and language, where asked), ro
 languages, and one length group, so that little is padded and devices wait little. A row draws its
 positive, hard negatives and segments by (seed, step, row), whatever device it is on. Resuming needs
 no replay. Knows nothing of models. Shapes: N rows, Q queries, P passages (each query's positive,
-then its negatives). Source: method.md, "Efficient batching" (M3 paper, section 3.4).
+then its negatives). Source: docs/method.md, "Efficient batching" (M3 paper, section 3.4).
 """
 
 from collections.abc import Sequence

@@ -19,7 +19,7 @@ import tomli_w
 from tercet.config import HEADS, MAX_LENGTH, Head
 from tercet.errors import InputError
 
-# Upper bounds of the length groups, in tokens. Source: M3 paper, table 8 (method.md).
+# Upper bounds of the length groups, in tokens. Source: M3 paper, table 8 (docs/method.md).
 LENGTHS = (500, 1000, 2000, 3000, 4000, 5000, 6000, 7000, 8192)
 # Names in the folder of a run, by which a trainer and `tercet mine --follow` talk to each other.
 CONFIG, DONE, REFRESH = "config.json", "DONE", "refresh"
@@ -493,8 +493,8 @@ def _toml_lines(table: _Table, name: str) -> Iterator[str]:
 
 # Recipes: the stages of the paper as named functions. A variant changes fields of one (`tercet
 # train unified --set batch.rows=64`). The same lie in recipes/*.toml; a test keeps them equal.
-# Source: method.md, "Training" and "Efficient batching" (M3 paper, section 3, table 8 and appendix;
-# arXiv 2402.03216 v4).
+# Source: docs/method.md, "Training" and "Efficient batching" (M3 paper, section 3, table 8 and
+# appendix; arXiv 2402.03216 v4).
 
 # Rows of a batch over all devices for each of LENGTHS (table 8); 3000-5000 is one range there.
 CONTRASTIVE_ROWS = (67_200, 54_720, 37_248, 27_648, 21_504, 17_280, 15_072, 12_288, 9_984)

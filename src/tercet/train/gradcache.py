@@ -7,7 +7,7 @@
 3. Encode every micro-batch again with the same random states, now with a graph, and send its
    part of that gradient through.
 
-The gradients equal those of one plain pass, dropout included. Source: method.md, "Efficient
+The gradients equal those of one plain pass, dropout included. Source: docs/method.md, "Efficient
 batching"; GradCache (Gao et al. 2021, arXiv 2101.06983), here for three heads at once. Knows
 nothing of losses or files. Shapes: B texts, N tokens, K tokens that are not [CLS].
 """

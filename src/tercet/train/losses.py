@@ -2,9 +2,9 @@
 
 The first half takes score matrices alone; `Objective` brings the representations of all devices
 together, scores them and adds the losses up. Knows nothing of models or files. Shapes: Q queries of
-this device, P passages (columns) of all devices. Source: method.md, "Losses" (M3 paper v4, section
-3.3). Every mean is a sum over rows divided by a given total, so that the losses of several devices
-add up to the loss of one with the whole batch.
+this device, P passages (columns) of all devices. Source: docs/method.md, "Losses" (M3 paper v4,
+section 3.3). Every mean is a sum over rows divided by a given total, so that the losses of several
+devices add up to the loss of one with the whole batch.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

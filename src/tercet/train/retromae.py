@@ -7,8 +7,8 @@
 One language head serves both; it and the decoder are thrown away after training. What is masked
 follows from a seed for every text, never from what else is in the batch or from the device. Knows
 nothing of files or loops. Shapes: B texts, N tokens, T tokens of a group's longest text, H hidden,
-A attention heads, V vocabulary. Source: method.md, "RetroMAE pre-training"; Xiao et al. 2022, arXiv
-2205.12035.
+A attention heads, V vocabulary. Source: docs/method.md, "RetroMAE pre-training"; Xiao et al. 2022,
+arXiv 2205.12035.
 """
 
 from collections.abc import Mapping, Sequence
