@@ -37,7 +37,7 @@ from tercet.checkpoint import (
     weight_files,
     write_checkpoint,
 )
-from tercet.config import HEADS, Head
+from tercet.config import Head
 from tercet.embeddings import Embeddings
 from tercet.encoder import Encoder
 from tercet.errors import InputError, ModelError
@@ -97,97 +97,73 @@ def token_counts(
         if len(texts) == block or size > CHARACTERS:
             yield languages, counter.counts(texts)
             languages, texts, size = [], [], 0
-            if counter.words > words or counter.characters > REMEMBERED:
+            if len(counter) > words or counter.characters > REMEMBERED:
                 counter = _WordCounter(tokenizer)
     if texts:
         yield languages, counter.counts(texts)
 
 
-class _WordCounter:
-    """Counts the ids of texts by those of their words, which it remembers."""
+class _WordCounter(dict[str, int]):
+    """Counts the ids of texts by those of their words, which get numbers and are remembered."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        content = json.loads(tokenizer.backend.to_str())
-        added = [str(token["content"]) for token in content["added_tokens"]]
+        super().__init__()
         self.characters = 0
         self._tokenizer = tokenizer
-        self._cut = _may_be_cut(content) and _cuts_at_spaces(tokenizer)
-        self._numbers = _WordNumbers(added)
-        self._ids = np.zeros(0, dtype=np.int32)
+        added = json.loads(tokenizer.backend.to_str())["added_tokens"]
+        special = "|".join(re.escape(str(token["content"])) for token in added)
+        self._special = re.compile(special or r"(?!)").search
+        self._cuts = _cuts_at_spaces(tokenizer)
+        self._odd = False  # whether a word was met that no text may be cut beside
+        self._new: list[str] = []  # numbered, not yet tokenised
+        self._ids = np.zeros(0, dtype=np.int32)  # of all words, one after the other
         self._ends = np.zeros(1, dtype=np.int64)
-
-    @property
-    def words(self) -> int:
-        return len(self._numbers)
 
     def counts(self, texts: Sequence[str]) -> sp.csr_array:
         """How often each id occurs in each text, (B, V) int32."""
         words, ends = array("i"), array("q", [0])
         for text in texts:
-            self._add(text, words)
+            self._odd = not self._cuts or text.endswith((" ", "\n"))
+            start = len(words)
+            if not self._odd:
+                words.extend(map(self.__getitem__, text.replace("\n", " ").split(" ")))
+            if self._odd:
+                del words[start:]
+                words.append(self._number(f" {text}", text))  # no word has a space
             ends.append(len(words))
         self._tokenise()
         # a row may name a word twice: the product adds them up
         ones = np.ones(max(len(words), len(self._ids)), dtype=np.int32)
         of_texts = (ones[: len(words)], np.array(words, np.int32), np.array(ends, np.int64))
         of_words = (ones[: len(self._ids)], self._ids, self._ends)
-        members = sp.csr_array(of_texts, shape=(len(texts), self.words))
-        ids = sp.csr_array(of_words, shape=(self.words, self._tokenizer.vocabulary))
-        return members @ ids
+        members = sp.csr_array(of_texts, shape=(len(texts), len(self)))
+        return members @ sp.csr_array(of_words, shape=(len(self), self._tokenizer.vocabulary))
 
-    def _add(self, text: str, words: "array[int]") -> None:
-        """Appends the numbers of a text's words, or its own where it cannot be cut."""
-        numbers = self._numbers
-        if self._cut and not text.endswith((" ", "\n")):
-            start = len(words)
-            numbers.odd = False
-            words.extend(map(numbers.__getitem__, text.replace("\n", " ").split(" ")))
-            if not numbers.odd:
-                return
-            del words[start:]
-        words.append(numbers.whole(text))
+    def __missing__(self, word: str) -> int:
+        """The number of a new word, -1 where a rule may hold for it together with its spaces."""
+        if _joins(word) or self._special(word):
+            self._odd = True
+            return -1
+        return self._number(word, word)
+
+    def _number(self, key: str, text: str) -> int:
+        if key not in self:
+            self._new.append(text)
+            self[key] = len(self)
+        return self[key]
 
     def _tokenise(self) -> None:
         """The ids of the words that were numbered last."""
-        new, self._numbers.new = self._numbers.new, []
         ids, ends = [self._ids], [self._ends]
-        for first in range(0, len(new), BLOCK):
-            contents = self._tokenizer.contents(new[first : first + BLOCK])
+        for first in range(0, len(self._new), BLOCK):
+            contents = self._tokenizer.contents(self._new[first : first + BLOCK])
             sizes = np.fromiter(map(len, contents), dtype=np.int64, count=len(contents))
             flat = chain.from_iterable(contents)
             ids.append(np.fromiter(flat, dtype=np.int32, count=int(sizes.sum())))
             ends.append(ends[-1][-1] + np.cumsum(sizes))
         self._ids, self._ends = np.concatenate(ids), np.concatenate(ends)
-        self.characters += sum(map(len, new))
-
-
-class _WordNumbers(dict[str, int]):
-    """The number of each word, given when it is first asked for; -1 where none may be made.
-
-    That is a word beside whose space another rule than the space's may hold: `odd` is set then.
-    """
-
-    def __init__(self, added: Sequence[str]) -> None:
-        super().__init__()
-        self.odd = False
-        self.new: list[str] = []  # not yet tokenised
-        self._added = re.compile("|".join(map(re.escape, added)) or r"(?!)").search
-
-    def __missing__(self, word: str) -> int:
-        if _joins(word) or self._added(word):
-            self.odd = True
-            return -1
-        return self._number(word, word)
-
-    def whole(self, text: str) -> int:
-        """The number of a text that is not cut."""
-        key = f" {text}"  # no word has a space
-        return self[key] if key in self else self._number(key, text)
-
-    def _number(self, key: str, word: str) -> int:
-        self.new.append(word)
-        self[key] = number = len(self)
-        return number
+        self.characters += sum(map(len, self._new))
+        self._new = []
 
 
 def _joins(word: str) -> bool:
@@ -203,42 +179,37 @@ def _joins(word: str) -> bool:
     )
 
 
-def _may_be_cut(content: dict[str, Any]) -> bool:
+def _cuts_at_spaces(tokenizer: Tokenizer) -> bool:
     """Whether the ids of a text are those of its words between spaces, one after the other.
 
     They are where whatever a space parts is normalised alone, runs of spaces are as one, and no
-    piece spans two words; so with all that XLM-RoBERTa's converters wrote.
+    piece spans two words; so with all that XLM-RoBERTa's converters wrote. A charsmap may differ in
+    what spaces and ends of lines are: that is tried.
     """
-    normal = _steps(content["normalizer"], "normalizers")
-    split = _steps(content["pre_tokenizer"], "pretokenizers")
-    runs = [
-        {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": space}
-        for space in (" ", SPACE)
-    ]
+
+    def steps(part: str, name: str) -> list[dict[str, Any]]:
+        """The steps of a sequence, or the one."""
+        step = content[part] or {"type": "Sequence", name: []}
+        return list(step[name]) if step["type"] == "Sequence" else [step]
+
+    content = json.loads(tokenizer.backend.to_str())
+    *mapped, runs = steps("normalizer", "normalizers") or [{}]
+    replaced = {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": runs.get("content")}
     words = {"type": "Metaspace", "replacement": SPACE, "prepend_scheme": "always", "split": True}
+    first, second, *both = tokenizer.contents(["a", "b", "a b", "a\nb"])
     return (
         content["model"].get("type") == "Unigram"
-        and normal[-1:] in ([runs[0]], [runs[1]])
-        and {step["type"] for step in normal[:-1]} <= {"Precompiled", "Nmt", "NFKC", "Strip"}
-        and split in ([words], [{"type": "WhitespaceSplit"}, words])
+        and runs == replaced
+        and runs["content"] in (" ", SPACE)
+        and {step["type"] for step in mapped} <= {"Precompiled", "Nmt", "NFKC", "Strip"}
+        and steps("pre_tokenizer", "pretokenizers")
+        in ([words], [{"type": "WhitespaceSplit"}, words])
         and not any(
             token["normalized"] or len(str(token["content"]).split()) != 1
             for token in content["added_tokens"]
         )
+        and all(ids == first + second for ids in both)
     )
-
-
-def _steps(step: dict[str, Any] | None, name: str) -> list[dict[str, Any]]:
-    """The steps of a sequence, or the one."""
-    if step is None:
-        return []
-    return list(step[name]) if step["type"] == "Sequence" else [step]
-
-
-def _cuts_at_spaces(tokenizer: Tokenizer) -> bool:
-    """Whether spaces and ends of lines are nothing but what parts words: a charsmap may differ."""
-    first, second, *both = tokenizer.contents(["a", "b", "a b", "a\nb"])
-    return all(ids == first + second for ids in both)
 
 
 @dataclass(frozen=True)
@@ -388,40 +359,37 @@ def prune_tokenizer(
     model = content["model"]
     if model.get("type") != "Unigram":
         raise ModelError(f"{name}: only Unigram tokenizers can be pruned")
-    vocab: list[list[Any]] = model["vocab"]
-    subwords = [str(subword) for subword, _ in vocab]
-    log_probs = dict(zip(subwords, (float(log) for _, log in vocab), strict=True))
-    added = {str(token["content"]): int(token["id"]) for token in content["added_tokens"]}
-    behind = {token: id for token, id in added.items() if token not in log_probs}
-    old = {subword: id for id, subword in enumerate(subwords)} | behind
+    log_probs: dict[str, float] = dict(model["vocab"])
+    added = [str(token["content"]) for token in content["added_tokens"]]
+    subwords = list(log_probs)
+    old = {subword: id for id, subword in enumerate(dict.fromkeys((*subwords, *added)))}
     if len(old) != len(scores):
         raise InputError(f"{name}: {len(scores)} scores for a vocabulary of {len(old)}")
     last = [MASK] if MASK in old else []
     special = {*FIRST, *last}
-    must = {
-        id
-        for id, subword in enumerate(subwords)
-        if subword not in special and (_stays(subword) or subword in added)
-    }
-    lowest = min(range(len(vocab)), key=lambda id: float(vocab[id][1]))
-    must |= {lowest} if subwords[lowest] not in special else set()
-    extra = [token for token in behind if token not in special]
-    room = size - len(special) - len(must) - len(extra)
+    extra = [token for token in added if token not in log_probs and token not in special]
+    lowest = min(subwords, key=log_probs.__getitem__)
+    stay = {
+        subword for subword in subwords if _stays(subword) or subword in (lowest, *added)
+    } - special
+    room = size - len(special) - len(stay) - len(extra)
     if room < 0:
-        raise InputError(f"{size} ids are too few: {len(must)} single characters must stay")
+        raise InputError(f"{size} ids are too few: {len(stay)} single characters must stay")
     ranked = np.argsort(-scores[: len(subwords)], kind="stable").tolist()
-    chosen = [
-        id for id in ranked if scores[id] > 0 and id not in must and subwords[id] not in special
+    free = [
+        subwords[id]
+        for id in ranked
+        if scores[id] > 0 and subwords[id] not in stay and subwords[id] not in special
     ]
-    new = [[token, log_probs.get(token, 0.0)] for token in FIRST]
-    new += [vocab[id] for id in sorted({*must, *chosen[:room]})]
-    new += [[token, log_probs.get(token, 0.0)] for token in last]
-    order = [str(subword) for subword, _ in new] + extra
+    stay.update(free[:room])
+    order = [*FIRST, *(subword for subword in subwords if subword in stay), *last]
+    vocab = [[subword, log_probs.get(subword, 0.0)] for subword in order]
+    order += extra
     ids = {subword: id for id, subword in enumerate(order)}
     content["added_tokens"] = [
         {**token, "id": ids[str(token["content"])]} for token in content["added_tokens"]
     ]
-    content["model"] = {**model, "vocab": new, "unk_id": ids[UNK]}
+    content["model"] = {**model, "vocab": vocab, "unk_id": ids[UNK]}
     rows = np.array([old[subword] for subword in order], dtype=np.int64)
     return Tokenizer(Backend.from_str(json.dumps(content))), rows
 
@@ -607,22 +575,18 @@ def stored_dtypes(folder: Path) -> tuple[torch.dtype, torch.dtype | None]:
     embeddings where these are in float8.
     """
     kinds: set[str] = set()
-    heads = [path for path in folder.glob("*_linear.*") if path.suffix in (".pt", ".safetensors")]
-    for path in [*weight_files(folder), *heads]:
+    for path in [*weight_files(folder), *folder.glob("*_linear.*")]:
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
                 kinds |= {str(file.get_slice(name).get_dtype()) for name in file.keys()}  # noqa: SIM118
         else:
             kinds |= {str(tensor.dtype) for tensor in load_torch(path).values()}
-    embeddings = EMBEDDINGS if "F8_E5M2" in kinds else None
-    kinds.discard("F8_E5M2")
-    for dtype, names in (
-        (torch.float16, {"F16", "torch.float16"}),
-        (torch.bfloat16, {"BF16", "torch.bfloat16"}),
-    ):
-        if kinds and kinds <= names:
-            return dtype, embeddings
-    return torch.float32, None
+    half = {"F16": torch.float16, "BF16": torch.bfloat16}
+    half |= {str(dtype): dtype for dtype in half.values()}
+    dtypes = {half.get(kind, torch.float32) for kind in kinds - {"F8_E5M2"}}
+    if len(dtypes) != 1 or torch.float32 in dtypes:
+        return torch.float32, None
+    return dtypes.pop(), EMBEDDINGS if "F8_E5M2" in kinds else None
 
 
 def _encode(checkpoint: Checkpoint, texts: Sequence[str]) -> Embeddings | None:
@@ -639,24 +603,16 @@ def _compare(
 ) -> tuple[dict[Head, float], dict[Head, float]]:
     """Largest differences of two models' representations of the same texts, and of their scores."""
     values: dict[Head, float] = {}
+    scores: dict[Head, float] = {}
     if before is None or after is None:
-        return values, {}
-    if before.dense is not None and after.dense is not None:
-        values["dense"] = _largest(before.dense, after.dense)
-    if before.sparse is not None and after.sparse is not None:
-        values["sparse"] = float(abs(before.sparse[:, rows] - after.sparse).max())
-    if before.multi is not None and after.multi is not None:
-        values["multi"] = _largest(before.multi, after.multi)
+        return values, scores
     functions = {"dense": dense_scores, "sparse": lexical_scores, "multi": maxsim_scores}
-    scores = {
-        head: _largest(functions[head](before, before), functions[head](after, after))
-        for head in HEADS
-        if head in values
-    }
+    for head in after.heads:
+        old, new = getattr(before, head), getattr(after, head)
+        values[head] = _largest(old[:, rows] if head == "sparse" else old, new)
+        scores[head] = _largest(functions[head](before, before), functions[head](after, after))
     return values, scores
 
 
-def _largest(left: npt.NDArray[np.floating], right: npt.NDArray[np.floating]) -> float:
-    if not left.size:
-        return 0.0
-    return float(np.abs(left.astype(np.float32) - right.astype(np.float32)).max())
+def _largest(left: Any, right: Any) -> float:
+    return float(abs(left.astype(np.float32) - right.astype(np.float32)).max())
