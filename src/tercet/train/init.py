@@ -11,6 +11,7 @@ Shapes: N tokens, B texts, H hidden, M multi-vector size, V vocabulary.
 import itertools
 import json
 import random
+import re
 import struct
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -34,12 +35,12 @@ from tercet.checkpoint import (
     weight_files,
     write_checkpoint,
 )
-from tercet.encoder import batches, multiplies_bfloat16
+from tercet.embeddings import packed_positions
+from tercet.encoder import multiplies_bfloat16, run_batches
 from tercet.errors import InputError, ModelError
 from tercet.model import (
     Backbone,
     BackboneConfig,
-    Inputs,
     Layer,
     M3Model,
     MultiHead,
@@ -47,6 +48,7 @@ from tercet.model import (
     dense_vectors,
     from_published,
     mean_vectors,
+    to_published,
 )
 from tercet.rows import tagged_texts, text_files
 from tercet.tokenizer import TokenBatch, Tokenizer, unigram
@@ -137,7 +139,7 @@ def init_model(
         raise InputError("an even choice of subwords needs their number (--vocabulary N)")
     read = read_source(source, revision=revision)
     model, tokenizer = read.model, read.tokenizer
-    pooled = pooling or ("cls" if model.multi is not None else read.pooling)
+    by_mean = (pooling or ("cls" if model.multi is not None else read.pooling)) == "mean"
     before = model.backbone.config
     lacks = [head for head in ("sparse", "multi") if head not in model.heads]
     if lacks and not (fit or rows):
@@ -167,19 +169,21 @@ def init_model(
         facts["fit_texts"], facts["fit_languages"] = len(texts), len(set(languages))
         facts["tokens_per_text"] = tuple(round(len(t.ids) / len(t), 2) for t in (was, tokens))
         states = sample_states(model, tokens, watch)
-        facts["cls_to_pooled"] = cls_to_pooled(states, tokens, pooled)
+        dense, pooled = cls_vectors(states, tokens), pooled_vectors(states, tokens)
+        facts["cls_to_pooled"] = cls_to_pooled(dense, pooled if by_mean else dense)
         goals = token_idf(counts, tokens, languages)
         if "sparse" in lacks:
             model.sparse, facts["idf_correlation"] = fit_sparse(states, tokens, goals)
         if "multi" in lacks:
             apart = language_directions(states, tokens.lengths, languages, directions)
             model.multi, facts["multi_variance"] = fit_multi(states, tokens, multi, apart)
-        if len(lacks) == 2 and pooled == "mean":
-            append_mean_layer(model, pooled_vectors(states, tokens), apart)
-            later = sample_states(model, tokens, watch)
-            facts["mean_to_pooled"] = _same_cosines(states, later, tokens, apart)
-            model.sparse, facts["idf_correlation"] = fit_sparse(later, tokens, goals)
-            centre(model.multi, content_states(later, tokens))
+        if len(lacks) == 2 and by_mean:
+            append_mean_layer(model, pooled, apart)
+            states = sample_states(model, tokens, watch)
+            goal = nn.functional.normalize(pooled - pooled @ apart.T @ apart, dim=-1)
+            facts["mean_to_pooled"] = cosine_correlation(cls_vectors(states, tokens), goal)
+            model.sparse, facts["idf_correlation"] = fit_sparse(states, tokens, goals)
+            centre(model.multi, content_states(states, tokens))
     told = {"recipe": "tercet init", "from": Path(source).name, **facts}
     if read.settings.training:
         told["before"] = dict(read.settings.training)
@@ -278,73 +282,55 @@ def _from_bert(config: BackboneConfig, tensors: Any, tokenizer: Tokenizer) -> M3
 # (a float16 scale and 32 weights of 4 bits), the rest float32.
 MAGIC = b"E5S1"
 _Q4 = np.dtype([("scale", "<f2"), ("pairs", "u1", 16)])  # 32 weights, two in a byte
-_SIZES = ("hidden", "layers", "heads", "feed_forward", "vocabulary", "positions", "types")
-_TABLES = {  # published name: stored name, rows and columns by size
-    "word_embeddings.weight": ("emb.word", "vocabulary", "hidden"),
-    "position_embeddings.weight": ("emb.pos", "positions", "hidden"),
-    "token_type_embeddings.weight": ("emb.type", "types", "hidden"),
-    "LayerNorm.weight": ("emb.ln.w", "hidden"),
-    "LayerNorm.bias": ("emb.ln.b", "hidden"),
-}
-_LAYER = {
-    "attention.self.query": ("q", "hidden", "hidden"),
-    "attention.self.key": ("k", "hidden", "hidden"),
-    "attention.self.value": ("v", "hidden", "hidden"),
-    "attention.output.dense": ("ao", "hidden", "hidden"),
-    "intermediate.dense": ("fi", "feed_forward", "hidden"),
-    "output.dense": ("fo", "hidden", "feed_forward"),
-    "attention.output.LayerNorm": ("aln", "hidden"),
-    "output.LayerNorm": ("oln", "hidden"),
+_SIZES = ("hidden", "layers", "heads", "feed_forward", "vocabulary", "positions")
+_PUBLISHED = re.compile(r"(?:encoder\.layer\.(\d+)|embeddings)\.(.+)\.(weight|bias)")
+_STORED = {
+    "word_embeddings": "word",
+    "position_embeddings": "pos",
+    "token_type_embeddings": "type",
+    "LayerNorm": "ln",
+    "attention.self.query": "q",
+    "attention.self.key": "k",
+    "attention.self.value": "v",
+    "attention.output.dense": "ao",
+    "intermediate.dense": "fi",
+    "output.dense": "fo",
+    "attention.output.LayerNorm": "aln",
+    "output.LayerNorm": "oln",
 }
 
 
 def read_packed(path: Path) -> tuple[M3Model, Tokenizer]:
     """The trunk and tokenizer in a packed file; raises ModelError where it is cut or none."""
-    try:
-        with path.open("rb") as file:
-            begins = file.read(len(MAGIC))
-        if begins != MAGIC:
+    with path.open("rb") as file:
+        if file.read(len(MAGIC)) != MAGIC:
             raise ModelError(f"{path}: no packed encoder: give the folder of a checkpoint")
+    try:
         return _PackedFile(path).read()
-    except (OSError, ValueError, KeyError, IndexError, struct.error, OverflowError) as error:
+    except (OSError, ValueError, KeyError, struct.error, OverflowError, ModelError) as error:
         raise ModelError(f"{path}: not a whole packed encoder: {error!r}") from error
 
 
 class _PackedFile:
-    """A cursor over the file; its directory of tensors when it was read."""
+    """A cursor over the file; offsets of its tensors when their directory was read."""
 
     def __init__(self, path: Path) -> None:
         self.data = np.memmap(path, dtype=np.uint8, mode="r")
         self.position = len(MAGIC)
-        self.directory: dict[str, int] = {}
+        self.offsets: dict[str, int] = {}
 
     def read(self) -> tuple[M3Model, Tokenizer]:
-        self.number("I")  # version
-        sizes = {name: self.number("i") for name in _SIZES}
-        if min(sizes.values()) < 1:
-            raise ValueError(f"sizes {sizes}")
-        (norm_eps,) = struct.unpack("<f", self.take(4))
-        self.number("i")  # weights of a block
+        _version, *sizes, _types, norm_eps, _block = self.numbers("I7ifi")
+        config = BackboneConfig(**dict(zip(_SIZES, sizes, strict=True)), norm_eps=norm_eps)
         tokenizer = self.tokenizer()
-        for _ in range(self.number("i")):
-            name = self.take(self.number("H")).decode()
-            self.number("B")  # dtype: follows from the name
-            self.number("I")
-            self.directory[name] = self.number("Q")
-            self.number("Q")
-        tensors = {
-            f"embeddings.{name}": self.tensor(stored, [sizes[side] for side in sides])
-            for name, (stored, *sides) in _TABLES.items()
-        }
-        for layer, (name, (stored, *sides)) in itertools.product(
-            range(sizes["layers"]), _LAYER.items()
-        ):
-            shape = [sizes[side] for side in sides]
-            at, key = f"encoder.layer.{layer}.{name}", f"l{layer}.{stored}"
-            tensors[f"{at}.weight"] = self.tensor(f"{key}.w", shape)
-            tensors[f"{at}.bias"] = self.tensor(f"{key}.b", shape[:1])
-        del sizes["types"]
-        config = BackboneConfig(**sizes, norm_eps=norm_eps)
+        (count,) = self.numbers("i")
+        for _ in range(count):
+            (size,) = self.numbers("H")
+            name = self.take(size).decode()
+            _dtype, _rank, self.offsets[name], _bytes = self.numbers("BIQQ")
+        with torch.device("meta"):
+            expected = to_published(Backbone(config).state_dict(), config.layers)
+        tensors = {name: self.tensor(name, tensor.shape) for name, tensor in expected.items()}
         return _from_bert(config, tensors, tokenizer), tokenizer
 
     def take(self, size: int) -> bytes:
@@ -353,32 +339,35 @@ class _PackedFile:
         self.position += size
         return self.data[self.position - size : self.position].tobytes()
 
-    def number(self, kind: str) -> int:
-        """One little-endian number."""
-        (value,) = struct.unpack(f"<{kind}", self.take(struct.calcsize(kind)))
-        return int(value)
+    def numbers(self, kinds: str) -> tuple[Any, ...]:
+        """Little-endian numbers, one after the other."""
+        return struct.unpack(f"<{kinds}", self.take(struct.calcsize(f"<{kinds}")))
 
     def array(self, dtype: npt.DTypeLike, count: int) -> npt.NDArray[Any]:
         return np.frombuffer(self.take(np.dtype(dtype).itemsize * count), dtype=dtype)
 
     def tokenizer(self) -> Tokenizer:
-        count = self.number("i")
-        for _ in range(4):
-            self.number("i")  # ids of bos, eos, pad and unk: those of XLM-RoBERTa
-        size = self.number("Q")
+        # ids of bos, eos, pad and unk are those of XLM-RoBERTa
+        count, _bos, _eos, _pad, _unk, size = self.numbers("5iQ")
         offsets = self.array("<u4", count + 1).tolist()
         log_probs = self.array("<f4", count).tolist()
         text = self.take(size)
         subwords = [text[start:end].decode() for start, end in itertools.pairwise(offsets)]
-        self.number("i")
-        self.take(self.number("I"))  # its map of characters is that of nmt_nfkc
+        _kind, size = self.numbers("iI")
+        self.take(size)  # its map of characters is that of nmt_nfkc
         # six digits, as in published tokenizer.json files
         vocab = [(s, float(f"{p:.6g}")) for s, p in zip(subwords, log_probs, strict=True)]
         return Tokenizer(unigram(vocab, [normalizers.Nmt(), normalizers.NFKC()]))
 
-    def tensor(self, name: str, shape: Sequence[int]) -> Tensor:
+    def tensor(self, published: str, shape: Sequence[int]) -> Tensor:
         """Word embeddings and weights of layers are packed, all else is float32."""
-        self.position = self.directory[name]
+        match = _PUBLISHED.fullmatch(published)
+        assert match is not None
+        layer, part, kind = match.groups()
+        name = f"emb.{_STORED[part]}" if layer is None else f"l{layer}.{_STORED[part]}"
+        if layer is not None or len(shape) == 1:
+            name += f".{kind[0]}"
+        self.position = self.offsets[name]
         count = int(np.prod(shape))
         if len(shape) == 1 or name in ("emb.pos", "emb.type"):
             return torch.from_numpy(self.array("<f4", count).reshape(shape).copy())
@@ -423,47 +412,44 @@ def extend_positions(backbone: Backbone, positions: int) -> bool:
 
 
 class FitSample:
-    """Texts drawn from a stream, as many of each language as FIT_TEXTS in all allows."""
+    """Texts drawn from a stream, as many of each language as `size` in all allows."""
 
     def __init__(self, size: int = FIT_TEXTS) -> None:
-        self.size = size
+        self._size, self._draw = size, random.Random(0)
         self._drawn: dict[str, Reservoir] = {}
-        self._draw = random.Random(0)
 
     def passing(self, tagged: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
         """The same pairs of language and text; a part of them is kept here."""
         for language, text in tagged:
             if language not in self._drawn:
-                self._drawn[language] = Reservoir(self.size, self._draw)
+                self._drawn[language] = Reservoir(self._size, self._draw)
             self._drawn[language].add(text)
             yield language, text
 
     def drawn(self) -> tuple[list[str], list[str]]:
         """The texts, and the language of each."""
-        pools = {language: own.texts for language, own in sorted(self._drawn.items())}
-        each = self.size
-        while each > 1 and sum(min(each, len(pool)) for pool in pools.values()) > self.size:
+        each = self._size
+        sizes = [len(reservoir.texts) for reservoir in self._drawn.values()]
+        while each > 1 and sum(min(each, size) for size in sizes) > self._size:
             each -= max(1, each // 16)
-        texts, languages = [], []
-        for language, pool in pools.items():
-            count = min(each, len(pool))
-            texts += self._draw.sample(pool, count)
-            languages += [language] * count
-        return texts[: self.size], languages[: self.size]
+        pairs = [
+            (text, language)
+            for language, reservoir in sorted(self._drawn.items())
+            for text in self._draw.sample(reservoir.texts, min(each, len(reservoir.texts)))
+        ]
+        return [text for text, _ in pairs[: self._size]], [tag for _, tag in pairs[: self._size]]
 
 
 @torch.no_grad()
 def sample_states(model: M3Model, tokens: TokenBatch, watch: Watch = lambda w, n: None) -> Tensor:
     """Last states of every token of a batch, (N, H) float32, in the batch's order."""
     out = torch.empty(len(tokens.ids), model.backbone.config.hidden)
+    fast = torch.bfloat16 if multiplies_bfloat16() else None
     done = 0
-    for texts in batches(tokens.lengths, BATCH):
-        inputs = Inputs.of(tokens.take(texts))
-        with torch.autocast("cpu", torch.bfloat16, enabled=multiplies_bfloat16()):
-            states = model.backbone(inputs.ids, inputs.layout)
-        rows = [np.arange(tokens.offsets[text], tokens.offsets[text + 1]) for text in texts]
-        out[torch.from_numpy(np.concatenate(rows))] = states.float()
-        done += len(texts)
+    for batch in run_batches(model, tokens, budget=BATCH, autocast=fast):
+        positions = packed_positions(tokens.offsets[batch.rows], batch.tokens.lengths)
+        out[torch.from_numpy(positions)] = batch.states.float()
+        done += len(batch.rows)
         watch("states", done)
     return out
 
@@ -475,19 +461,27 @@ def pooled_vectors(states: Tensor, tokens: TokenBatch) -> Tensor:
     return mean_vectors(states, every, owners, len(tokens))
 
 
-def cls_to_pooled(states: Tensor, tokens: TokenBatch, pooling: Pooling) -> float:
-    """Mean cosine of [CLS] states to the pooled vectors, both less their mean over the texts."""
-    dense = dense_vectors(states, torch.from_numpy(tokens.offsets[:-1]))
-    pooled = dense if pooling == "cls" else pooled_vectors(states, tokens)
+def cls_vectors(states: Tensor, tokens: TokenBatch) -> Tensor:
+    """The normalised [CLS] state of each text: (N, H) -> (B, H)."""
+    return dense_vectors(states, torch.from_numpy(tokens.offsets[:-1]))
+
+
+def cls_to_pooled(dense: Tensor, pooled: Tensor) -> float:
+    """Mean cosine of vectors (B, H) of the same texts, less their mean over the texts."""
     left, right = (nn.functional.normalize(v - v.mean(0), dim=-1) for v in (dense, pooled))
     return round(float((left * right).sum(-1).mean()), 4)
 
 
+def cosine_correlation(left: Tensor, right: Tensor) -> float:
+    """Correlation of the cosines of pairs of texts by two kinds of unit vectors, (B, H) each."""
+    above = torch.ones(len(left), len(left), dtype=torch.bool).triu(1)
+    both = torch.stack([(vectors @ vectors.T)[above] for vectors in (left, right)])
+    return round(float(torch.corrcoef(both)[0, 1]), 4)
+
+
 def content_states(states: Tensor, tokens: TokenBatch) -> Tensor:
     """The states that have a multi-vector: all but [CLS]."""
-    content = np.ones(len(tokens.ids), dtype=np.bool_)
-    content[tokens.cls] = False
-    return states[torch.from_numpy(content)]
+    return states[torch.from_numpy(np.delete(np.arange(len(states)), tokens.cls))]
 
 
 def token_idf(
@@ -516,11 +510,9 @@ def fit_sparse(
     Special tokens are left out; a subword counts as the square root of its occurrences, so that
     commas do not decide the fit.
     """
-    ids = tokens.ids.astype(np.int64)
-    content = np.ones(len(ids), dtype=np.bool_)
-    content[tokens.cls] = content[tokens.offsets[1:] - 1] = False
-    goal = torch.from_numpy(goals[content])
-    share = torch.from_numpy(np.bincount(ids[content])[ids[content]].astype(np.float32)).rsqrt()
+    content = np.delete(np.arange(len(states)), (*tokens.cls, *(tokens.offsets[1:] - 1)))
+    ids, goal = tokens.ids[content], torch.from_numpy(goals[content])
+    share = torch.from_numpy(np.bincount(ids)[ids].astype(np.float32)).rsqrt()
     inner = states[torch.from_numpy(content)]
     inputs = torch.cat((inner, torch.ones(len(inner), 1)), dim=1).double()
     weighed = inputs * share[:, None].double()
@@ -532,10 +524,8 @@ def fit_sparse(
         head.weight.copy_(solved[None, :-1])
         head.bias.copy_(solved[-1:])
         fitted = head(inner)
-    correlation = float(torch.corrcoef(torch.stack((fitted, goal)))[0, 1])
-    return head, round(
-        correlation, 4
-    ) if correlation == correlation else 0.0  # nan: all weigh alike
+    correlation = torch.corrcoef(torch.stack((fitted, goal)))[0, 1].nan_to_num()  # all alike
+    return head, round(float(correlation), 4)
 
 
 def language_directions(
@@ -618,13 +608,3 @@ def append_mean_layer(model: M3Model, pooled: Tensor, apart: Tensor) -> None:
         layer.up.bias.zero_()
     model.backbone.layers.append(layer.eval())
     model.backbone.config = replace(config, layers=config.layers + 1)
-
-
-def _same_cosines(before: Tensor, after: Tensor, tokens: TokenBatch, apart: Tensor) -> float:
-    """Correlation of cosines of pairs of texts by [CLS] after, and by the mean before."""
-    pooled = pooled_vectors(before, tokens)
-    goal = nn.functional.normalize(pooled - pooled @ apart.T @ apart, dim=-1)
-    dense = dense_vectors(after, torch.from_numpy(tokens.offsets[:-1]))
-    above = torch.ones(len(dense), len(dense), dtype=torch.bool).triu(1)
-    both = torch.stack([(vectors @ vectors.T)[above] for vectors in (dense, goal)])
-    return round(float(torch.corrcoef(both)[0, 1]), 4)

@@ -7,12 +7,11 @@ arXiv 2004.09813). Shapes: N texts, D dense size, T tokens of a text with </s>, 
 """
 
 import hashlib
-import json
+import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, NamedTuple
 from zipfile import BadZipFile
 
 import numpy as np
@@ -21,14 +20,15 @@ import torch
 from torch import Tensor
 
 from tercet.checkpoint import Checkpoint, fetch, read_checkpoint, read_tokenizer
-from tercet.encoder import batches, multiplies_bfloat16, usable_device
+from tercet.config import Head, Role
+from tercet.embeddings import packed_positions
+from tercet.encoder import multiplies_bfloat16, run_batches, usable_device
 from tercet.errors import InputError, MissingExtraError
 from tercet.io import atomic_write
-from tercet.model import Inputs, dense_vectors
 from tercet.rows import numbered_rows, tagged_fields, text_files
 from tercet.split import text_key
 from tercet.tokenizer import TokenBatch, Tokenizer
-from tercet.train.dataset import LIST, ArraysWriter, Examples, open_arrays
+from tercet.train.dataset import ArraysWriter, Examples, open_arrays
 from tercet.train.init import (
     DIRECTIONS,
     Pooling,
@@ -87,14 +87,10 @@ class TeacherVectors:
     @staticmethod
     def load(path: Path) -> "TeacherVectors":
         """Opens what `teach` wrote; raises InputError where the folder is not that."""
-        try:
-            key = json.loads((path / LIST).read_text(encoding="utf-8"))["key"]
-            found = open_arrays(path, key, ARRAYS) if key == FORMAT else None
-        except (OSError, ValueError, KeyError, TypeError):
-            found = None
-        if found is None:
+        stored = open_arrays(path, FORMAT, ARRAYS)
+        if stored is None:
             raise InputError(f"{path}: not a folder of `tercet data teach`, or damaged")
-        arrays, facts = found.arrays, found.facts
+        arrays, facts = stored.arrays, stored.facts
         return TeacherVectors(
             arrays["keys"],
             arrays["dense"].reshape(len(arrays["keys"]), facts["dense"]),
@@ -152,20 +148,15 @@ class Targets:
         Text b has the tokens starts[b] to starts[b] + counts[b], [CLS] left out, </s> the last one.
         A text that was cut for the student is compared as far as it goes.
         """
-        offsets = self.vectors.token_offsets
-        positions: list[Ids] = [np.empty(0, np.int64)]
-        sources: list[Ids] = [np.empty(0, np.int64)]
-        own = self._rows(self.own, texts) if len(self.vectors.tokens) else np.full(len(texts), -1)
-        for row, start, count in zip(own.tolist(), starts.tolist(), counts.tolist(), strict=True):
-            if row < 0:
-                continue
-            known = int(offsets[row + 1] - offsets[row])
-            both = count if known == count else min(known, count) - 1  # without </s>
-            positions.append(np.arange(start, start + both))
-            sources.append(np.arange(offsets[row], offsets[row] + both))
-        source = np.concatenate(sources)
+        rows = self._rows(self.own, texts)
+        known = np.flatnonzero(rows >= 0) if len(self.vectors.tokens) else np.empty(0, np.int64)
+        rows, counts = rows[known], counts[known]
+        first = self.vectors.token_offsets[rows]
+        given = self.vectors.token_offsets[rows + 1] - first
+        both = np.where(given == counts, counts, np.minimum(given, counts) - 1)  # without </s>
+        source = packed_positions(first, both)
         return (
-            torch.from_numpy(np.concatenate(positions)),
+            torch.from_numpy(packed_positions(starts[known], both)),
             torch.from_numpy(self.vectors.tokens[source].astype(np.float32)),
             torch.from_numpy(self.vectors.rarity[source].astype(np.float32)),
         )
@@ -179,12 +170,11 @@ class Targets:
 # Teaching
 
 
-@dataclass(frozen=True)
-class RoleText:
+class RoleText(NamedTuple):
     """A text of the rows, its role and its language."""
 
     text: str
-    role: Literal["query", "passage"]
+    role: Role
     language: str
 
 
@@ -197,7 +187,7 @@ def role_texts(files: Iterable[Path]) -> dict[int, RoleText]:
     for path in files:
         for number, row in numbered_rows(path):
             for name, language, text in tagged_fields(row, f"{path}:{number}"):
-                role: Literal["query", "passage"] = "query" if name == "query" else "passage"
+                role: Role = "query" if name == "query" else "passage"
                 out.setdefault(text_key(text), RoleText(text, role, language))
     return out
 
@@ -230,17 +220,26 @@ def teach(
     reader = _reader(model, config, tokenizer)
     parts = target.with_name(f".{target.name}.parts") / _name(keys, reader.name, config, tokenizer)
     block = block or (LONG_BLOCK if config.windows else BLOCK)
-    blocks = [
-        partial(_part, parts / f"{number:06d}.npz", partial(reader.read, texts[at : at + block]))
-        for number, at in enumerate(range(0, len(texts), block))
-    ]
+
+    def read(first: int) -> dict[str, Any]:
+        """What a block of texts gave: from disk, or read by the teacher and kept."""
+        path = parts / f"{first // block:06d}.npz"
+        try:
+            with np.load(path, allow_pickle=False) as part:
+                return dict(part)
+        except (OSError, ValueError, KeyError, BadZipFile):  # none yet, or a damaged one
+            made = reader.read(texts[first : first + block])
+        with atomic_write(path) as file:
+            np.savez(file, **made)
+        return made
+
     dense, lengths, multi = [], [], 0
-    for number, read in enumerate(blocks, 1):
-        part = read()
+    for first in range(0, len(texts), block):
+        part = read(first)
         dense.append(part["dense"])
         lengths.append(part["lengths"])
         multi = part["tokens"].shape[1]
-        watch(min(number * block, len(texts)), len(texts))
+        watch(min(first + block, len(texts)), len(texts))
     vectors = _without_languages(np.concatenate(dense), texts, config.directions)
     sizes = np.concatenate(lengths)
     with ArraysWriter(target, FORMAT, ARRAYS) as writer:
@@ -248,26 +247,13 @@ def teach(
         writer.extend("keys", np.array(keys, dtype=np.int64))
         writer.extend("dense", vectors.astype(np.float16).ravel())
         writer.extend("token_offsets", np.concatenate(([0], np.cumsum(sizes))))
-        for read in blocks:  # from disk once more: the vectors of all tokens fill the memory
-            writer.extend("tokens", read()["tokens"].ravel())
+        # from disk once more: the vectors of all tokens fill the memory
+        for first in range(0, len(texts), block):
+            writer.extend("tokens", read(first)["tokens"].ravel())
         if tokenizer is not None:
             writer.extend("rarity", _rarities(tokenizer, texts, sizes))
-    for path in sorted(parts.glob("*")):
-        path.unlink()
-    parts.rmdir()
+    shutil.rmtree(parts.parent)
     return len(texts)
-
-
-def _part(path: Path, read: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """A part from disk, or read by the teacher and kept."""
-    try:
-        with np.load(path, allow_pickle=False) as part:
-            return dict(part)
-    except (OSError, ValueError, KeyError, BadZipFile):  # none yet, or a damaged one
-        made = read()
-    with atomic_write(path) as file:
-        np.savez(file, **made)
-    return made
 
 
 def _name(keys: Sequence[int], model: str, config: TeachConfig, student: Tokenizer | None) -> str:
@@ -298,16 +284,10 @@ def _rarities(
     for first in range(0, len(texts), BLOCK):
         part = texts[first : first + BLOCK]
         contents = tokenizer.contents([text.text for text in part])
-        lengths = sizes[first : first + BLOCK]
-        cut = [
-            [*ids[: size - 1], tokenizer.eos_id]
-            for ids, size in zip(contents, lengths.tolist(), strict=True)
-        ]
-        offsets = np.concatenate(([0], np.cumsum(lengths)))
-        ids = np.array([id for ids in cut for id in ids], dtype=np.int32)
-        batch = TokenBatch(ids, offsets, offsets[:-1], np.zeros(len(cut), dtype=np.bool_))
+        pairs = zip(contents, sizes[first : first + BLOCK].tolist(), strict=True)
+        batch = TokenBatch.of([[*ids[: size - 1], tokenizer.eos_id] for ids, size in pairs])
         rarity = token_idf(counts, batch, [text.language for text in part])
-        rarity[offsets[1:] - 1] = 0.0
+        rarity[batch.offsets[1:] - 1] = 0.0
         out.append(rarity.astype(np.float16))
     return np.concatenate(out)
 
@@ -327,42 +307,43 @@ class _TercetReader:
         self.name, self.config, self.student = checkpoint.fingerprint, config, student
         if student is not None and self.model.multi is None:
             raise InputError("the teacher has no multi-vector head to give vectors of tokens")
-        self.device = usable_device(config.device)
-        self.model.to(self.device)
+        self.model.to(usable_device(config.device))
         self.model.backbone.pack()
         self.limit = min(config.max_length, self.model.backbone.config.max_length)
 
-    def read(self, texts: Sequence[RoleText]) -> dict[str, npt.NDArray[Any]]:
+    def read(self, texts: Sequence[RoleText]) -> dict[str, Any]:
         """dense (n, D), tokens (sum T, M), lengths (n,) of n texts."""
         full = [self.tokenizer.with_offsets(text) for text in _prefixed(texts, self.config)]
         windows = [self._windows(ids) for ids, _ in full]
-        first = np.concatenate(([0], np.cumsum([len(own) for own in windows])))  # of each text
+        first = np.cumsum([0, *map(len, windows)])  # window of each text
         tokens = self.tokenizer.frame(
             [ids for own in windows for ids in own], max_length=self.limit
         )
-        pooled: list[Any] = [None] * len(tokens)
+        pooled = np.empty((len(tokens), self.model.dims["dense"]), dtype=np.float32)
         multi: list[Any] = [None] * len(tokens)
-        for some in batches(tokens.lengths, BATCH):
-            batch = tokens.take(some)
-            dense, states = self._encode(batch)
-            for row, window in enumerate(some.tolist()):
-                pooled[window] = dense[row]
-                # without [CLS], with </s>
-                multi[window] = states[batch.offsets[row] + 1 : batch.offsets[row + 1]]
-        vectors: list[Any] = []
+        heads: tuple[Head, ...] = ("dense",) if self.student is None else ("dense", "multi")
+        for batch in run_batches(self.model, tokens, heads, budget=BATCH, padding=0.0):
+            dense = batch.outputs.dense
+            if self.config.pooling == "mean":
+                dense = pooled_vectors(batch.states, batch.tokens)
+            assert dense is not None
+            pooled[batch.rows] = dense.cpu().numpy()
+            if batch.outputs.multi is not None:
+                vectors = batch.outputs.multi.half().cpu().numpy()
+                of_texts = np.split(vectors, batch.tokens.offsets[1:-1])
+                for row, states in zip(batch.rows, of_texts, strict=True):
+                    multi[row] = states[1:]  # without [CLS], with </s>
+        sums = np.add.reduceat(pooled, first[:-1])
+        dense_rows = sums / np.linalg.norm(sums, axis=1, keepdims=True).clip(1e-12)
         of_tokens: list[Any] = [np.zeros((0, 0), np.float16)] * len(texts)
-        for number, text in enumerate(texts):
-            own = slice(first[number], first[number + 1])
-            mean = np.mean(pooled[own], axis=0)
-            vectors.append(mean / max(float(np.linalg.norm(mean)), 1e-12))
-            if self.student is not None:
-                inner = [states[:-1] for states in multi[own]]
-                every = np.concatenate((*inner, multi[own][-1][-1:]))
-                prefix = len(_prefixed([text], self.config)[0]) - len(text.text)
-                ends = full[number][1][: len(every) - 1, 1] - prefix
-                of_tokens[number] = every[self._covering(text.text, ends)]
+        for number, text in enumerate(texts if self.student is not None else ()):
+            own = multi[first[number] : first[number + 1]]
+            every = np.concatenate((*(states[:-1] for states in own), own[-1][-1:]))
+            prefix = len(_prefixed([text], self.config)[0]) - len(text.text)
+            ends = full[number][1][: len(every) - 1, 1] - prefix
+            of_tokens[number] = every[self._covering(text.text, ends)]
         return {
-            "dense": np.stack(vectors).astype(np.float16),
+            "dense": dense_rows.astype(np.float16),
             "tokens": np.concatenate(of_tokens),
             "lengths": np.array([len(rows) for rows in of_tokens], dtype=np.int64),
         }
@@ -372,7 +353,7 @@ class _TercetReader:
         size = self.tokenizer.content_limit(self.limit)
         if not self.config.windows or len(ids) <= size:
             return [ids]
-        return [ids[at : at + size] for at in range(0, len(ids), size)]
+        return [ids[first : first + size] for first in range(0, len(ids), size)]
 
     def _covering(self, text: str, ends: Ids) -> Ids:
         """The teacher's token for each of the student's tokens and for </s>, its last one."""
@@ -381,18 +362,6 @@ class _TercetReader:
         seen = spans[:, 1] <= (ends[-1] if len(ends) else 0)  # what the teacher's limit left
         covering = np.searchsorted(ends, spans[seen, 1], side="left")
         return np.append(covering.clip(max=max(0, len(ends) - 1)), len(ends))
-
-    @torch.inference_mode()
-    def _encode(self, batch: TokenBatch) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-        inputs = Inputs.of(batch, self.device, padding=0.0)
-        states = self.model.backbone(inputs.ids, inputs.layout)
-        if self.config.pooling == "mean":
-            dense = pooled_vectors(states, batch)
-        else:
-            dense = dense_vectors(states, inputs.layout.firsts)
-        wanted = self.student is not None and self.model.multi is not None
-        multi = self.model.multi(states) if wanted else states[:0]  # type: ignore[misc]
-        return dense.cpu().numpy(), multi.half().cpu().numpy()
 
 
 class _SentenceTransformer:
@@ -407,7 +376,7 @@ class _SentenceTransformer:
         self.model.max_seq_length = config.max_length
         self.name, self.config = model, config
 
-    def read(self, texts: Sequence[RoleText]) -> dict[str, npt.NDArray[Any]]:
+    def read(self, texts: Sequence[RoleText]) -> dict[str, Any]:
         dense = self.model.encode(
             _prefixed(texts, self.config),
             batch_size=64,
