@@ -57,13 +57,11 @@ from tercet.split import text_key
 Keys = npt.NDArray[np.int64]
 HEADINGS = ("auto", "joined", "drop")
 BEGINNING = 200  # characters of a text by which it is known: copies of a document are one
-ROWS, KEYS, TALLY = "rows.jsonl.gz", "headings.npy", "tally.json"
-UNITS = 40  # bits of a row's number that count units; the number of the file stands above them
+ROWS, KEYS, UNITS = "rows.jsonl.gz", "headings.npy", "units.json"
+UNIT_BITS = 40  # of a row's number that count units; the number of the file stands above them
+END = (1 << UNIT_BITS) - 1  # in place of a unit: a file that could not be read to its end
 EXAMPLES = 3  # that are kept of each reason
 PROBLEMS = 50  # that are told one by one
-# Fields of a part's rows that are gone in the end: the structure, the headings from the title
-# down, and whether it is an article of an encyclopedia or the like.
-_AS, _PATH, _ARTICLE = "as", "path", "article"
 
 
 @dataclass(frozen=True)
@@ -94,18 +92,18 @@ class PairsJob:
             ("structure", self.structures, STRUCTURES),
             ("kind", [self.kind] if self.kind else [], READ_AS),
             ("headings", [self.headings], HEADINGS),
-            ("field", [one.partition("=")[0] for one in self.fields], tuple(NAMES)),
+            ("field", [given.partition("=")[0] for given in self.fields], tuple(NAMES)),
         ):
             for value in values:
                 if value not in known:
                     raise InputError(f"no {what} {value!r}: there is {', '.join(known)}")
-        for one in self.fields:
-            if not one.partition("=")[2]:
-                raise InputError(f"{one!r} names no field: give ROLE=NAME, as title=headline")
-        if self.options().min_chars > self.max_chars:
+        options = self.options()
+        if "" in options.fields.values():
+            raise InputError(f"no name in {self.fields}: give ROLE=NAME, as title=headline")
+        if options.min_chars > self.max_chars:
             raise InputError(
-                f"a body of {self.options().min_chars} characters at least and {self.max_chars} "
-                "at most: nothing fits"
+                f"a body of {options.min_chars} characters at least and {self.max_chars} at most: "
+                "nothing fits"
             )
 
     def options(self) -> PairOptions:
@@ -113,7 +111,7 @@ class PairsJob:
         return PairOptions(
             structures=tuple(self.structures),
             lang=parse_tag(self.lang) if self.lang else "",
-            directions=tuple(parse_direction(one) for one in self.directions),
+            directions=tuple(map(parse_direction, self.directions)),
             both=self.both,
             fields={role: name for role, _, name in (one.partition("=") for one in self.fields)},
             min_chars=self.min_chars or PairOptions.min_chars,
@@ -137,33 +135,39 @@ class PairsJob:
 
     def inputs(self) -> list[Path]:
         """The files read, as far as they can be."""
-        paths = (path for file in self.files().files for path in file.paths)
-        return [part for path in paths for part in _on_disk(path) if os.access(part, os.R_OK)]
+        inputs: list[Path] = []
+        for path in (path for file in self.files().files for path in file.paths):
+            try:
+                inputs += [part for part in parts_of(path) if os.access(part, os.R_OK)]
+            except InputError:  # of a saved dataset that is broken, which its part will tell
+                continue
+        return inputs
 
     def part(self, shard: Shard, folder: Path) -> None:
-        """Writes rows, the keys of their headings, and what was counted."""
-        tally, keys, files = Tally(), array("q"), self.files().files
+        """Writes what each unit gave, the keys of headings and texts, and the numbers of units."""
+        files, keys, units = self.files().files, array("q"), Counter[str]()
         for kind in dict.fromkeys(file.kind for file in files):
             if KINDS[kind].needs:
                 need(KINDS[kind].needs)  # before hours of work
-        write_part(folder / ROWS, _rows(files, self.options(), shard, tally, keys))
+        write_part(folder / ROWS, _outcomes(files, self.options(), shard, keys, units))
         np.save(folder / KEYS, np.array(keys, dtype=np.int64).reshape(-1, 2))
-        (folder / TALLY).write_text(json.dumps(vars(tally)))
+        (folder / UNITS).write_text(json.dumps(units))
 
     def merge(self, folders: Sequence[Path]) -> dict[str, Any]:
         """Writes the target and, beside it, the report; returns the report."""
-        sources, tally = self.files(), Tally()
+        sources, tally, units = self.files(), Tally(), Counter[str]()
         for folder in folders:
-            tally.add(json.loads((folder / TALLY).read_text()))
+            units.update(json.loads((folder / UNITS).read_text()))
         for problem in sources.problems:
-            tally.count_problem(-1, problem)
+            tally.count_problem(problem.source, problem.reason)
         repeating = repeating_headings([folder / KEYS for folder in folders], self.repeated)
-        rows = part_rows(folder / ROWS for folder in folders)
-        write_rows(Path(self.target), _finished(rows, tally, repeating, self.headings))
+        outcomes = part_rows(folder / ROWS for folder in folders)
+        write_rows(Path(self.target), _finished(outcomes, tally, repeating, self.headings))
         report = {
             "to": self.target,
             "files": Counter(file.kind for file in sources.files),
             "passed_over": sources.passed_over,
+            "units": dict(sorted(units.items())),
             **tally.report(),
         }
         text = json.dumps(report, ensure_ascii=False, indent=1) + "\n"
@@ -171,48 +175,36 @@ class PairsJob:
         return report
 
 
-def _on_disk(path: Path) -> list[Path]:
-    """The files that hold what is read as one; none where a saved dataset is broken."""
-    try:
-        return parts_of(path)
-    except InputError:
-        return []
+# A part: what each unit gave. A row's structure, the headings from the title down and whether it is
+# from a table stay in it until it is finished; {"skipped": ...} and {"problem": ...} are counted.
 
 
-# A part: units to rows
-
-
-def _rows(
+def _outcomes(
     files: Sequence[SourceFile],
     options: PairOptions,
     shard: Shard,
-    tally: "Tally",
     keys: "array[int]",
+    units: Counter[str],
 ) -> Iterator[tuple[int, Row]]:
-    """The rows of a part with the numbers of their units; counts what else there is."""
+    """What the units of a part gave, by their numbers."""
     for place, file in enumerate(files):
         if not KINDS[file.kind].streamed and not shard.has(place * BLOCK):
             continue  # a file is a block of its own
         try:
             for unit, outcomes in _units(file, options, shard.has):
-                tally.units[file.kind] = tally.units.get(file.kind, 0) + 1
-                number = place << UNITS | unit
+                units[file.kind] += 1
                 for outcome in outcomes:
-                    if isinstance(outcome, Skipped):
-                        tally.skip(number, outcome)
-                    elif isinstance(outcome, Problem):
-                        tally.count_problem(number, outcome)
-                    else:
-                        if outcome.path:
-                            beginning = outcome.pos[0][:BEGINNING]
-                            keys.extend((heading_key(outcome.path[-1]), text_key(beginning)))
-                        yield number, _row(outcome, file)
-        except Unreadable as error:
-            tally.failed[str(place)] = (error.source, error.reason)
-        except (InputError, OSError) as error:  # of a table; of the disk
-            reason = str(error).removeprefix(f"{file.paths[0]}: ")
-            reason = cannot_be_read(error) if isinstance(error, OSError) else reason
-            tally.failed[str(place)] = (file.label, reason)
+                    if isinstance(outcome, Pair) and outcome.path:
+                        beginning = outcome.pos[0][:BEGINNING]
+                        keys.extend((heading_key(outcome.path[-1]), text_key(beginning)))
+                    yield place << UNIT_BITS | unit, _fields(outcome, file)
+        except (Unreadable, InputError, OSError) as error:  # InputError: of a table
+            problem = Problem(file.label, str(error).removeprefix(f"{file.paths[0]}: "))
+            if isinstance(error, Unreadable):
+                problem = Problem(error.source, error.reason)
+            elif isinstance(error, OSError):
+                problem = Problem(file.label, cannot_be_read(error))
+            yield place << UNIT_BITS | END, _fields(problem, file)
 
 
 def _units(file: SourceFile, options: PairOptions, has: Has) -> Units:
@@ -236,47 +228,65 @@ _CODE = {"python": read_python, "code": read_code}
 _DOCUMENTS = {"markdown": read_markdown, "html": read_html, "restructuredtext": read_restructured}
 
 
-def _row(pair: Pair, file: SourceFile) -> Row:
-    row: Row = {"query": pair.query, "pos": list(pair.pos), "lang": pair.lang}
-    row |= {"source": file.source, "id": pair.where, _AS: pair.structure}
-    if pair.path:
-        row |= {_PATH: pair.path, _ARTICLE: file.kind == "records"}
-    return row
+def _fields(outcome: Pair | Skipped | Problem, file: SourceFile) -> Row:
+    if isinstance(outcome, Problem):
+        return {"problem": outcome.reason, "where": outcome.source}
+    if isinstance(outcome, Skipped):
+        return {"skipped": outcome.reason, "id": outcome.where, "text": outcome.text[:200]}
+    return {
+        "query": outcome.query,
+        "pos": outcome.pos,
+        "lang": outcome.lang,
+        "source": file.source,
+        "id": outcome.where,
+        "as": outcome.structure,
+        "path": outcome.path,
+        "table": file.kind == "records",
+    }
 
 
 # The whole: queries of headings, and what none can be made of
 
 
 def _finished(
-    numbered: Iterable[tuple[int, Row]], tally: "Tally", repeating: Keys, mode: str
+    outcomes: Iterable[tuple[int, Row]], tally: "Tally", repeating: set[int], mode: str
 ) -> Iterator[Row]:
-    """The rows of all parts as they are written, counted."""
+    """The rows of all parts as they are written; counts them and the rest."""
     unit, seen = -1, set[tuple[str, str]]()  # of the unit: structures and queries
-    for number, row in numbered:
-        if number != unit:
+    for number, row in outcomes:
+        is_new = number != unit
+        if is_new:
             unit, seen = number, set()
-        structure, path, query, reason = row[_AS], row.get(_PATH, ()), row["query"], ""
+        if "problem" in row:
+            if is_new or number & END != END:  # every part says that a file cannot be read
+                tally.count_problem(row["where"], row["problem"])
+            continue
+        if "skipped" in row:
+            tally.skip(row["skipped"], row["id"], row["text"])
+            continue
+        structure, path, query, reason = row["as"], row["path"], row["query"], ""
         if path:
-            query, reason = _query_of(path, row[_ARTICLE], repeating, mode)
+            query, reason = _query_of(path, row["table"], repeating, mode)
         if not reason and (structure, query) in seen and structure != "translations":
             reason = "a query met before in its document"
         if reason:
-            example = f"{MARK.join(path) or query}: {row['pos'][0]}"
-            tally.skip(number, Skipped(reason, row["id"], example))
+            tally.skip(reason, row["id"], f"{MARK.join(path) or query}: {row['pos'][0]}"[:200])
             continue
         seen.add((structure, query))
         tally.rows.setdefault(structure, Counter())[row["lang"]] += 1
-        head = {"query": query, "pos": row["pos"], "neg": []}
-        yield {**head, "lang": row["lang"], "source": row["source"], "id": row["id"]}
+        about = {name: row[name] for name in ("lang", "source", "id")}
+        yield {"query": query, "pos": row["pos"], "neg": [], **about}
 
 
-def _query_of(path: Sequence[str], article: bool, repeating: Keys, mode: str) -> tuple[str, str]:
+def _query_of(
+    path: Sequence[str], article: bool, repeating: set[int], mode: str
+) -> tuple[str, str]:
     """The query that the headings of a section make, or why they make none.
 
-    In an article every title says something, and every heading needs it.
+    In an article of an encyclopedia every title says something, and every heading needs it.
     """
     *above, heading = path
-    common = is_common(heading) or _contains(repeating, heading_key(heading))
+    common = is_common(heading) or heading_key(heading) in repeating
     if not above:
         return heading, "a title that says too little" if common and not article else ""
     vague = common or is_vague(heading)
@@ -292,26 +302,20 @@ def heading_key(heading: str) -> int:
     return text_key(normal(heading))
 
 
-def repeating_headings(files: Iterable[Path], least: int, block: int = 1 << 22) -> Keys:
-    """The keys, sorted, of headings with at least so many different texts; least 0: none.
+def repeating_headings(files: Iterable[Path], least: int, block: int = 1 << 22) -> set[int]:
+    """The keys of headings with at least so many different texts; least 0: none.
 
     The files (.npy) hold (N, 2) keys of headings and texts. As many passes over them as it takes
     to hold `block` keys at once.
     """
     parts: list[Keys] = [np.load(path, mmap_mode="r") for path in files] if least else []
     passes = -(-sum(map(len, parts)) // block)
-    repeating = [np.zeros(0, dtype=np.int64)]
+    repeating = set[int]()
     for number in range(passes):
         share = np.concatenate([part[part[:, 0] % passes == number] for part in parts])
         headings, counts = np.unique(np.unique(share, axis=0)[:, 0], return_counts=True)
-        repeating.append(headings[counts >= least])
-    return np.sort(np.concatenate(repeating))
-
-
-def _contains(keys: Keys, key: int) -> bool:
-    """Whether a key is among sorted ones."""
-    place = int(np.searchsorted(keys, key))
-    return place < len(keys) and int(keys[place]) == key
+        repeating.update(headings[counts >= least].tolist())
+    return repeating
 
 
 # The report
@@ -319,63 +323,35 @@ def _contains(keys: Keys, key: int) -> bool:
 
 @dataclass
 class Tally:
-    """What was read, made and skipped; the sum over parts does not depend on the cut.
+    """What was made and skipped, and what could not be read, in the order of the sources."""
 
-    Examples and problems come with the number of their unit, the first are kept. All but `rows` is
-    JSON, which a part keeps.
-    """
-
-    units: dict[str, int] = field(default_factory=dict)  # read, by kind of file
-    skipped: dict[str, int] = field(default_factory=dict)  # by reason
-    examples: dict[str, list[Sequence[Any]]] = field(default_factory=dict)  # number, id, text
-    problems: int = 0  # of single units
-    first: list[list[Any]] = field(default_factory=list)  # number, where, reason
-    # Files that could not be read to the end, by number: every part says so, it counts once.
-    failed: dict[str, Sequence[Any]] = field(default_factory=dict)
     rows: dict[str, Counter[str]] = field(default_factory=dict)  # by structure and language
+    skipped: dict[str, dict[str, Any]] = field(default_factory=dict)  # by reason
+    problems: int = 0
+    first: list[dict[str, str]] = field(default_factory=list)
 
-    def skip(self, number: int, skipped: Skipped) -> None:
+    def skip(self, reason: str, id: str, text: str) -> None:
         """Something that gave no row."""
-        self.skipped[skipped.reason] = self.skipped.get(skipped.reason, 0) + 1
-        examples = self.examples.setdefault(skipped.reason, [])
-        if len(examples) < EXAMPLES:
-            examples.append((number, skipped.where, skipped.text[:200]))
+        facts = self.skipped.setdefault(reason, {"count": 0, "examples": []})
+        facts["count"] += 1
+        if len(facts["examples"]) < EXAMPLES:
+            facts["examples"].append({"id": id, "text": text})
 
-    def count_problem(self, number: int, problem: Problem) -> None:
-        """A unit that could not be read."""
+    def count_problem(self, where: str, reason: str) -> None:
+        """Something that could not be read."""
         self.problems += 1
         if len(self.first) < PROBLEMS:
-            self.first.append([number, problem.source, problem.reason])
-
-    def add(self, part: Mapping[str, Any]) -> None:
-        """Adds what a part kept."""
-        self.units = Counter(self.units) + Counter(part["units"])
-        self.skipped = Counter(self.skipped) + Counter(part["skipped"])
-        self.problems += part["problems"]
-        self.first = sorted([*self.first, *part["first"]])[:PROBLEMS]
-        self.failed |= part["failed"]
-        for reason, examples in part["examples"].items():
-            known = [*self.examples.get(reason, ()), *examples]
-            known.sort(key=lambda example: example[0])  # those of one unit stay in order
-            self.examples[reason] = known[:EXAMPLES]
+            self.first.append({"where": where, "reason": reason})
 
     def report(self) -> dict[str, Any]:
         """What is told: reasons and languages with the most first."""
-        failed = ([int(file) << UNITS, *told] for file, told in self.failed.items())
-        problems = sorted([*failed, *self.first])[:PROBLEMS]
+        counts = {reason: facts["count"] for reason, facts in self.skipped.items()}
         return {
-            "units": dict(sorted(self.units.items())),
             "rows": sum(counts.total() for counts in self.rows.values()),
-            "structures": {name: _most(counts) for name, counts in sorted(self.rows.items())},
-            "left_out": {
-                reason: {
-                    "count": count,
-                    "examples": [{"id": id, "text": text} for _, id, text in self.examples[reason]],
-                }
-                for reason, count in _most(self.skipped).items()
-            },
-            "problems": len(self.failed) + self.problems,
-            "first_problems": [{"where": where, "reason": reason} for _, where, reason in problems],
+            "structures": {name: _most(langs) for name, langs in sorted(self.rows.items())},
+            "left_out": {reason: self.skipped[reason] for reason in _most(counts)},
+            "problems": self.problems,
+            "first_problems": self.first,
         }
 
 

@@ -40,6 +40,7 @@ from tercet.documents.readers import (
 # itself by repeating.
 
 MARK = " > "  # between a title and a heading
+Headings = tuple[str, ...]  # headings from the title down
 LONGEST_PATH = 3  # headings joined: the title and the innermost ones
 
 
@@ -47,46 +48,45 @@ def _phrases(text: str) -> frozenset[str]:
     return frozenset(" ".join(phrase.split()) for phrase in text.split("|"))
 
 
-# Sections around a text: what is below them answers nothing.
-APPARATUS = _phrases(
-    """
-    references | external links | see also | further reading | notes | footnotes | bibliography |
-    citations | notes and references | works cited | related pages | related links | contents |
-    table of contents | toc | index | indices and tables | navigation | breadcrumbs |
-    on this page | in this section | this page | links | license | licence | licensing |
-    copyright | copyright notice | copyright and license | license and copyright | authors |
-    contributors | credits | acknowledgements | acknowledgments | thanks | sponsors | backers |
-    changelog | change log | changes | release notes | history of changes | badges | gallery |
-    search | footer | share this | leave a comment | related posts | related articles | subscribe |
-    newsletter | donate | page not found | einzelnachweise | weblinks | siehe auch | literatur |
-    quellen | anmerkungen | fußnoten | belege | inhaltsverzeichnis | lizenz | danksagung |
-    références | voir aussi | liens externes | notes et références | bibliographie | annexes |
-    articles connexes | table des matières | referencias | véase también | enlaces externos |
-    bibliografía | notas | índice | licencia | voci correlate | collegamenti esterni |
-    altri progetti | bibliografia | licenza | referências | ver também | ligações externas |
-    licença | referenties | zie ook | externe links | bronnen | przypisy | zobacz też |
-    linki zewnętrzne | источники | примечания | литература | ссылки | см. также | примітки |
-    посилання | див. також | джерела | 脚注 | 関連項目 | 外部リンク | 参考文献 | 出典 | 注釈 |
-    目次 | 参见 | 參見 | 外部链接 | 外部連結 | 参考资料 | 參考資料 | 参考来源 | 注释 | 註釋 |
-    相关条目 | 각주 | 같이 보기 | 외부 링크 | 참고 문헌 | kaynakça | dış bağlantılar |
-    ayrıca bakınız | مراجع | وصلات خارجية | انظر أيضا | المراجع | انظر أيضًا | منابع |
-    پیوند به بیرون | הערות שוליים | קישורים חיצוניים | ראו גם | सन्दर्भ | इन्हें भी देखें |
-    บราณานุกรม | อ้างอิง | ดูเพิ่ม | tham khảo | liên kết ngoài | referensi | pranala luar |
-    lihat pula
-    """
-)
-CONTENTS = _phrases(
-    "contents | table of contents | toc | on this page | in this section | navigation | "
-    "inhaltsverzeichnis | table des matières | índice | 目次"
-)
 # Whole pages of this kind, by their title; a page may well be about "References".
 PAGES = _phrases(
     """
     license | licence | licensing | copyright | changelog | change log | changes | release notes |
     authors | contributors | credits | acknowledgements | acknowledgments | index | contents |
     table of contents | indices and tables | search | search page | page not found | redirecting |
-    lizenz | licence | licencia | licenza | licença
+    lizenz | licencia | licenza | licença
     """
+)
+CONTENTS = _phrases(
+    "contents | table of contents | toc | on this page | in this section | navigation | "
+    "inhaltsverzeichnis | table des matières | índice | 目次"
+)
+# Sections around a text: what is below them answers nothing.
+APPARATUS = (
+    PAGES
+    | CONTENTS
+    | _phrases(
+        """
+    references | external links | see also | further reading | notes | footnotes | bibliography |
+    citations | notes and references | works cited | related pages | related links | breadcrumbs |
+    this page | links | copyright notice | copyright and license | license and copyright | thanks |
+    sponsors | backers | history of changes | badges | gallery | footer | share this |
+    leave a comment | related posts | related articles | subscribe | newsletter | donate |
+    einzelnachweise | weblinks | siehe auch | literatur | quellen | anmerkungen | fußnoten |
+    belege | danksagung | références | voir aussi | liens externes | notes et références |
+    bibliographie | annexes | articles connexes | referencias | véase también | enlaces externos |
+    bibliografía | notas | voci correlate | collegamenti esterni | altri progetti | bibliografia |
+    referências | ver também | ligações externas | referenties | zie ook | externe links | bronnen |
+    przypisy | zobacz też | linki zewnętrzne | источники | примечания | литература | ссылки |
+    см. также | примітки | посилання | див. також | джерела | 脚注 | 関連項目 | 外部リンク |
+    参考文献 | 出典 | 注釈 | 参见 | 參見 | 外部链接 | 外部連結 | 参考资料 | 參考資料 | 参考来源 |
+    注释 | 註釋 | 相关条目 | 각주 | 같이 보기 | 외부 링크 | 참고 문헌 | kaynakça |
+    dış bağlantılar | ayrıca bakınız | مراجع | وصلات خارجية | انظر أيضا | المراجع | انظر أيضًا |
+    منابع | پیوند به بیرون | הערות שוליים | קישורים חיצוניים | ראו גם | सन्दर्भ |
+    इन्हें भी देखें | บรรณานุกรม | อ้างอิง | ดูเพิ่ม | tham khảo | liên kết ngoài | referensi |
+    pranala luar | lihat pula
+    """
+    )
 )
 # Sections that say something, under headings that do not say of what.
 COMMON = _phrases(
@@ -269,73 +269,47 @@ def document_pairs(
 ) -> Iterator[Outcome]:
     """The pairs that a document gives, of the default structure where none is asked for."""
     structures = options.structures or (default,)
-    lang = options.lang or outline.lang
-    sections: list[tuple[tuple[str, ...], Section]] = []
-    for path, section in list(outline.paths()):
+
+    def pair(structure: str, path: Headings, body: str, where: str, wrong: str) -> Outcome:
+        """The pair of the last heading and a body, unless it is wrong or the body too short."""
+        reason = wrong or ("a body shorter than asked" if len(body) < options.min_chars else "")
+        if reason:
+            return Skipped(reason, where, f"{MARK.join(path)}: {body}"[:EXAMPLE])
+        pos, lang = (shorten(body, options.max_chars),), options.lang or outline.lang
+        return Pair(structure, path[-1], pos, where, lang, path)
+
+    sections: list[tuple[Headings, Section, str]] = []
+    for path, section in outline.paths():
+        where = f"{label}:{section.line}" if section.line else label
         reason = first_reason(
             (is_around(outline.title, path[1:] if outline.title else path), ABOUT_TEXT),
             (not section.blocks, "an empty section"),
             (section.linked > LINKED * section.characters, "a section of links"),
         )
         if not reason:
-            sections.append((path, section))
+            sections.append((path, section, where))
         elif "heading-section" in structures and (section.blocks or section.level):
-            yield Skipped(reason, _where(label, section), _example(path, section))
+            yield pair("heading-section", path, section.text, where, reason)
     for structure in ("heading-section", "question-answer"):
-        for path, section in sections if structure in structures else ():
+        for path, section, where in sections if structure in structures else ():
             if structure == "heading-section" or is_question(section.heading):
-                yield _section_pair(structure, path, section, options, label, lang)
+                is_query = path and has_word(path[-1]) and not is_version(path[-1])
+                wrong = "" if is_query else "a heading without words"
+                yield pair(structure, path, section.text, where, wrong)
+    title = (outline.title,) if outline.title else ()
+    wrong = "" if title else "a document without a title"
     if "title-body" in structures:
         texts = [
             f"{section.heading}\n{section.text}"
             if section.heading not in ("", outline.title)
             else section.text
-            for _, section in sections
+            for _, section, _ in sections
         ]
-        yield _title_pair("title-body", outline.title, texts, options, label, lang)
+        yield pair("title-body", title, "\n\n".join(texts), label, wrong)
     if "title-abstract" in structures:
-        named = [part.text for _, part in sections if normal(part.heading) in ABSTRACTS][:1]
-        lead = named or [section.text for path, section in sections if len(path) <= 1]
-        yield _title_pair("title-abstract", outline.title, lead, options, label, lang)
-
-
-def _section_pair(
-    structure: str,
-    path: tuple[str, ...],
-    section: Section,
-    options: PairOptions,
-    label: str,
-    lang: str,
-) -> Outcome:
-    """The pair of a heading and what stands below it."""
-    where = _where(label, section)
-    reason = first_reason(
-        (not path or not has_word(path[-1]) or is_version(path[-1]), "a heading without words"),
-        (len(section.text) < options.min_chars, "a body shorter than asked"),
-    )
-    if reason:
-        return Skipped(reason, where, _example(path, section))
-    return Pair(structure, path[-1], (shorten(section.text, options.max_chars),), where, lang, path)
-
-
-def _title_pair(
-    structure: str, title: str, texts: list[str], options: PairOptions, label: str, lang: str
-) -> Outcome:
-    """The pair of a title and what is said below it."""
-    body = shorten("\n\n".join(texts), options.max_chars)
-    if not title:
-        return Skipped("a document without a title", label, body[:EXAMPLE])
-    if len(body) < options.min_chars:
-        return Skipped("a body shorter than asked", label, f"{title}: {body}"[:EXAMPLE])
-    return Pair(structure, title, (body,), label, lang, (title,))
-
-
-def _where(label: str, section: Section) -> str:
-    return f"{label}:{section.line}" if section.line else label
-
-
-def _example(path: tuple[str, ...], section: Section) -> str:
-    return f"{' > '.join(path)}: {section.text}"[:EXAMPLE]
+        named = [part.text for _, part, _ in sections if normal(part.heading) in ABSTRACTS][:1]
+        lead = named or [section.text for path, section, _ in sections if len(path) <= 1]
+        yield pair("title-abstract", title, "\n\n".join(lead), label, wrong)
 
 
 # Markdown
@@ -428,10 +402,8 @@ class _Feed:
                 # outside <pre> a line break is a space
                 self.parts.append(content if self.preformatted else content.replace("\n", " "))
                 self.linked += len(content.strip()) if self.links else 0
-            elif tag in _HEADINGS and kind == "open":
-                self.flush()
             elif tag in _HEADINGS:
-                self.outline.heading(_HEADINGS[tag], " ".join(self.take()).strip(_ANCHORS))
+                self.flush(_HEADINGS[tag] if kind == "close" else 0)
             elif tag == "a":
                 self.links += step
             elif tag == "br":
@@ -452,21 +424,17 @@ class _Feed:
                     self.cells = self.around.pop()
         self.flush()
 
-    def take(self) -> list[str]:
-        """The lines that were collected."""
-        text, self.parts, self.linked = "".join(self.parts), [], 0
-        lines = (" ".join(part.split()) for part in text.split("\n"))
-        return [part for part in lines if part]
-
-    def flush(self) -> None:
-        """Ends the block."""
-        linked = self.linked
-        if self.preformatted:
-            text, self.parts, self.linked = "".join(self.parts), [], 0
-        else:
-            text = "\n".join(self.take()).strip(" |").removesuffix("¶")
-        row = " | " in text
-        self.outline.block(text, listed=bool(self.items) or row, linked=linked)
+    def flush(self, level: int = 0) -> None:
+        """Ends a block, or a heading of a level."""
+        text, linked = "".join(self.parts), self.linked
+        self.parts, self.linked = [], 0
+        if level:
+            self.outline.heading(level, " ".join(text.split()).strip(_ANCHORS))
+            return
+        if not self.preformatted:
+            lines = filter(None, (" ".join(line.split()) for line in text.split("\n")))
+            text = "\n".join(lines).strip(" |").removesuffix("¶")
+        self.outline.block(text, listed=bool(self.items) or " | " in text, linked=linked)
 
 
 def _is_skipped(node: LexborNode) -> bool:
@@ -511,7 +479,7 @@ _VERBATIM = frozenset("literal_block doctest_block math_block option_group".spli
 _ITEMS = frozenset("list_item definition_list_item option_list_item line_block".split())
 _NOT_READ = frozenset(
     "comment system_message target substitution_definition image decoration pending footnote "
-    "citation raw meta problematic title".split()
+    "citation raw meta".split()
 )
 
 
@@ -541,6 +509,8 @@ def restructured_outline(text: str, label: str) -> Outline:
     except (RecursionError, ValueError, TypeError, AttributeError, IndexError, KeyError) as error:
         # docutils fails in these ways on files that are no reStructuredText
         raise Unreadable(label, f"docutils cannot parse it: {error!r:.80}") from error
+    for node in list(document.findall(lambda node: type(node).__name__ in _NOT_READ)):
+        node.parent.remove(node)
     outline = Outline()
     _add_nodes(outline, document, level=0)
     return outline
@@ -605,32 +575,19 @@ def _add_nodes(outline: Outline, node: Any, level: int, listed: bool = False) ->
             outline.heading(level + 1, title.astext() if title else "", number)
             _add_nodes(outline, child, level + 1)
         elif kind in _PARAGRAPHS:
-            outline.block(_joined(child), listed=listed, linked=_linked(child))
+            outline.block(one_line(child.astext()), listed=listed, linked=_linked(child))
         elif kind in _VERBATIM:
             outline.block(child.astext(), listed=listed)
-        elif kind == "row":
-            cells = [_joined(entry) for entry in child.children]
-            outline.block(" | ".join(cells), listed=True, linked=_linked(child))
-        elif kind == "field":
-            name, body = child.children
-            outline.block(f"{name.astext()}: {_joined(body)}", listed=True, linked=_linked(body))
+        elif kind in ("row", "field"):
+            cells = [one_line(cell.astext()) for cell in child.children]
+            text = (" | " if kind == "row" else ": ").join(cells)
+            outline.block(text, listed=True, linked=_linked(child))
         elif kind == "field_list" and level < 2 and node.index(child) < 2:
             continue  # facts about the document: its author, its date
         elif kind == "title" and type(node).__name__ != "section":
             outline.block(child.astext())  # of a box
-        elif kind not in _NOT_READ:
+        elif kind not in ("title", "problematic"):
             _add_nodes(outline, child, level, listed or kind in _ITEMS)
-
-
-def _joined(node: Any) -> str:
-    """The text of a node, its lines and paragraphs in one."""
-    parts: list[str] = []
-    for child in node.children:
-        kind = type(child).__name__
-        if kind not in _NOT_READ or kind in ("problematic", "title"):
-            parts.append(_joined(child) if child.children else child.astext())
-            parts.append(" " if kind in ("paragraph", "list_item") else "")
-    return " ".join("".join(parts).split())
 
 
 def _linked(node: Any) -> int:

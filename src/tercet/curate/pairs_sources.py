@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 
 from tercet.documents import readers
@@ -137,13 +138,10 @@ def one_line(text: str) -> str:
 
 def has_word(text: str) -> bool:
     """Whether there is a word: two letters in a row, or one of a script of Asia."""
-    previous = False
-    for char in text:
-        letter = char.isalpha()
-        if letter and (previous or char >= "\u0900"):
-            return True
-        previous = letter
-    return False
+    return any(
+        char.isalpha() and (char >= "\u0900" or previous.isalpha())
+        for previous, char in pairwise(f" {text}")
+    )
 
 
 def shorten(text: str, most: int) -> str:
@@ -173,7 +171,6 @@ TWO_LETTERS = frozenset(  # ISO 639-1, and "sh", which Wikipedia and parallel co
     "sw ta te tg th ti tk tl tn to tr ts tt tw ty ug uk ur uz ve vi vo wa wo xh yi yo za zh "
     "zu".split()
 )
-MISTAKEN = {"cn": "zh", "cz": "cs", "dk": "da", "gr": "el", "jp": "ja", "ua": "uk"}  # countries
 _TAG = re.compile(  # language, script, region; a variant behind "@" says nothing here
     r"([A-Za-z]{2,3})(?:[-_]([A-Za-z]{4}))?(?:[-_]([A-Za-z]{2}|\d{3}))?(?:@\w+)?"
 )
@@ -191,8 +188,7 @@ def parse_tag(text: str) -> str:
         raise InputError(f"{text!r} is not a language tag such as de, pt-BR or ckb")
     language, script, region = match[1].lower(), match[2], match[3]
     if len(language) == 2 and language not in TWO_LETTERS:
-        meant = f": did you mean {MISTAKEN[language]}?" if language in MISTAKEN else ""
-        raise InputError(f"{text!r} is not a language of ISO 639-1{meant}")
+        raise InputError(f"{text!r} is not a language of ISO 639-1, such as cs, el, ja or zh")
     return "-".join(filter(None, (language, script and script.title(), region and region.upper())))
 
 
@@ -207,10 +203,8 @@ def tag_or_none(text: str | None) -> str:
 def parse_direction(text: str) -> tuple[str, str]:
     """`de-en` -> ("de", "en"), `pt-BR:en` -> ("pt-BR", "en"); raises InputError."""
     first, mark, second = text.partition(":" if ":" in text else "-")
-    if not mark or not second:
+    if not mark or not second or parse_tag(first) == parse_tag(second):
         raise InputError(f"{text!r} is not a direction such as de-en (or pt-BR:en)")
-    if parse_tag(first) == parse_tag(second):
-        raise InputError(f"{text!r} goes from a language to the same one")
     return parse_tag(first), parse_tag(second)
 
 
@@ -312,10 +306,9 @@ def find_sources(
     """
     sources, seen = Sources(), set[str]()
     texts: list[SourceFile] = []
-    in_folder: set[Path] = set()
     aligned = kind == "text" or "translations" in options.structures
-    for name in dict.fromkeys(given):
-        root = Path(name)
+    made = " or ".join(options.structures) or "pairs"
+    for root in map(Path, given):
         if not root.exists():
             raise InputError(f"{root}: no such file or folder")
         folder = root.is_dir() and not is_dataset(root)
@@ -324,8 +317,9 @@ def find_sources(
                 sources.problems.append(path)
                 continue
             label = path.relative_to(root).as_posix() if folder else path.name
-            excluded = any(fnmatch(label, one) or fnmatch(path.name, one) for one in exclude)
-            if excluded or (absolute := os.path.abspath(path)) in seen:
+            absolute = os.path.abspath(path)
+            names = (label, path.name)
+            if absolute in seen or any(fnmatch(n, pattern) for n in names for pattern in exclude):
                 continue
             seen.add(absolute)
             read_as = _kind(path, kind, options.structures)
@@ -334,49 +328,44 @@ def find_sources(
             if read_as:
                 file = SourceFile(read_as, (path,), label, source or _stem(root))
                 (texts if read_as == "text" else sources.files).append(file)
-                in_folder |= {path} if folder else set()
             elif folder:
                 sources.passed_over[path.suffix.lower() or path.name] += 1
             else:
                 raise InputError(
-                    f"{path}: not a file that gives {' or '.join(options.structures) or 'pairs'}: "
-                    f"--kind says how to read it ({', '.join(READ_AS)}; packed files only as "
-                    "records, tmx and text), `jq -c .[]` makes lines of a JSON array, and aligned "
-                    "text files need --as translations"
+                    f"{path}: not a file that gives {made}: --kind says how to read it "
+                    f"({', '.join(READ_AS)}; packed files only as records, tmx and text), "
+                    "`jq -c .[]` makes lines of a JSON array, and aligned text files need --as "
+                    "translations"
                 )
     for group in _grouped(texts):
-        if len(group) == 1 and group[0].paths[0] in in_folder:
-            sources.passed_over[group[0].paths[0].suffix.lower()] += 1
+        path = group[0].paths[0]
+        if len(group) == 1 and str(path) not in given:
+            sources.passed_over[path.suffix.lower()] += 1
         else:
             sources.files.append(_aligned(group, options))
     if not sources.files:
         raise InputError(
-            f"{', '.join(given)}: no file that gives {' or '.join(options.structures) or 'pairs'}: "
-            f"looked for {' '.join(SUFFIXES)} and wiki_00"
+            f"{', '.join(given)}: no file that gives {made}: looked for {' '.join(SUFFIXES)} "
+            "and wiki_00"
         )
     return sources
 
 
 def _walk(folder: Path, written: frozenset[str]) -> Iterator[Path | Problem]:
-    """The files below a folder, sorted; hidden ones and links to folders are passed over."""
+    """The files and saved datasets below a folder, sorted; hidden ones are passed over."""
     closed: list[OSError] = []
     for where, folders, names in os.walk(folder, onerror=closed.append):
-        every = {
-            name: path
-            for name in sorted((*folders, *names))
-            if not name.startswith(".")
-            and os.path.abspath(path := Path(where, name)) not in written
-        }
-        datasets = {
-            name
-            for name in every.keys() & set(folders)
-            if os.access(every[name], os.R_OK | os.X_OK) and is_dataset(every[name])
-        }
-        folders[:] = [name for name in every if name in folders and name not in datasets]
-        for name, path in every.items():
-            if name in datasets or path.is_file():
+        if is_dataset(Path(where)):
+            folders.clear()
+            yield Path(where)
+            continue
+        shown = [name for name in sorted((*folders, *names)) if not name.startswith(".")]
+        paths = {n: Path(where, n) for n in shown if os.path.abspath(f"{where}/{n}") not in written}
+        folders[:] = [name for name in paths if name in folders]
+        for path in paths.values():
+            if path.is_file():
                 yield path
-            elif name in names and path.is_symlink():
+            elif path.is_symlink() and not path.exists():
                 yield Problem(str(path), "cannot be read: a link to nothing")
     for error in closed:
         yield Problem(str(error.filename), cannot_be_read(error))
@@ -419,18 +408,16 @@ def _aligned(group: Sequence[SourceFile], options: PairOptions) -> SourceFile:
     Raises InputError where a language is not known or a file is alone.
     """
     paths = tuple(text.paths[0] for text in group)
-    if len(group) < 2:
-        raise InputError(
-            f"{paths[0]}: no other file is aligned with it: aligned files have the same name "
-            "but for the language, as news.de and news.en"
-        )
     tags = tuple(language_of_name(path)[0] for path in paths)
     if len(group) == 2 and len(set(tags) - {""}) < 2 and len(options.directions) == 1:
         tags = options.directions[0]
-    if "" in tags or len(set(tags)) < len(tags):
-        wrong = paths[tags.index("")] if "" in tags else paths[0]
-        raise InputError(
-            f"{wrong}: its name does not say a language of its own: name the files news.de and "
-            "news.en or give two and, in their order, --direction de-en"
-        )
-    return SourceFile("text", paths, group[0].label, group[0].source, tags)
+    if len(group) < 2:
+        wrong = "no other file is aligned with it"
+    elif "" in tags or len(set(tags)) < len(tags):
+        wrong = "not every name says a language of its own"
+    else:
+        return SourceFile("text", paths, group[0].label, group[0].source, tags)
+    raise InputError(
+        f"{' '.join(map(str, paths))}: {wrong}: aligned files have the same name but for the "
+        "language, as news.de and news.en; or give two and, in their order, --direction de-en"
+    )
