@@ -50,7 +50,15 @@ from tercet.curate.pairs_documents import (
     markdown_outline,
     restructured_outline,
 )
-from tercet.curate.pairs_sources import Pair, PairOptions, clean, one_line, read_bytes, shorten
+from tercet.curate.pairs_sources import (
+    Pair,
+    PairOptions,
+    SourceFile,
+    clean,
+    one_line,
+    read_bytes,
+    shorten,
+)
 from tercet.curate.pairs_translations import read_aligned, read_po
 from tercet.documents.readers import Unreadable, decode
 from tercet.errors import InputError, TercetError
@@ -313,7 +321,8 @@ def messages(path: Path, name: str, lang: str) -> tuple[tuple[str, str], ...]:
     plan = PairOptions(
         directions=((ENGLISH, lang),), min_translation=1, max_query_chars=LONGEST_DOCUMENT
     )
-    found = (one for _, unit in read_po(path, name, plan) for one in unit)
+    file = SourceFile("po", (path,), name, name)
+    found = (one for _, unit in read_po(file, plan, lambda _: True) for one in unit)
     return tuple((plain(one.query), plain(one.pos[0])) for one in found if isinstance(one, Pair))
 
 
@@ -403,7 +412,8 @@ def lines(job: Job) -> Iterator[Page]:
     tags = [job.tag(path.name.split(".")[-2]) for path in files]
     plan = PairOptions(directions=tuple((tag, ENGLISH) for tag in tags[1:]), min_translation=1)
     columns: dict[str, list[str]] = {tag: [] for tag in tags}
-    for _, unit in read_aligned(files, tags, job.take.source, plan, lambda _: True):
+    aligned = SourceFile("text", tuple(files), job.take.source, job.take.source, tuple(tags))
+    for _, unit in read_aligned(aligned, plan, lambda _: True):
         found = [one for one in unit if isinstance(one, Pair)]
         texts = {one.lang.removesuffix(f"-{ENGLISH}"): one_line(one.query) for one in found}
         texts[ENGLISH] = one_line(found[0].pos[0]) if found else ""

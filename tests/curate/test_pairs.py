@@ -10,7 +10,6 @@ import pytest
 from tercet.cli import run
 from tercet.curate import shards
 from tercet.curate.pairs import PairsJob, report_path
-from tercet.curate.pairs_records import tag_of_url
 from tercet.curate.pairs_sources import language_of_name, parse_direction, parse_tag, tag_or_none
 from tercet.curate.pairs_translations import row_tag
 from tercet.errors import InputError
@@ -40,8 +39,8 @@ def test_rows_and_report_do_not_depend_on_the_number_of_parts(
 def test_processes_make_the_same_and_do_not_read_what_is_written(tree: Path, make: Make) -> None:
     expected, report = make(tree)
     job = PairsJob(sources=[str(tree)], target=str(tree / "rows.jsonl"))
-    for workers in (2, 1):
-        assert {**shards.run(job, workers=workers), "to": ""} == {**report, "to": ""}
+    for _ in range(2):
+        assert {**shards.run(job, workers=2), "to": ""} == {**report, "to": ""}
         lines = (tree / "rows.jsonl").read_text().splitlines()
         assert [json.loads(line) for line in lines] == expected
     assert json.loads(report_path(tree / "rows.jsonl").read_text())["rows"] == len(expected)
@@ -68,21 +67,17 @@ def test_a_heading_that_repeats_is_joined_to_the_title(make: Make, tmp_path: Pat
     assert queries(repeated=4) == queries(repeated=0) == [*bare, "Why it stands still"]
 
 
-def test_copies_of_a_document_do_not_make_its_headings_repeat(make: Make, tmp_path: Path) -> None:
+def test_copies_repeat_no_heading_and_a_document_asks_once(make: Make, tmp_path: Path) -> None:
     for number in range(5):
         heading_file(tmp_path / f"{number}.md", "Machine", "How it is oiled", "The same text")
-    assert [row["query"] for row in make(tmp_path)[0]] == 5 * ["How it is oiled"]
-
-
-def test_a_heading_is_a_query_once_in_a_document(make: Make, tmp_path: Path) -> None:
-    heading_file(tmp_path / "a.md", "Machine", "How it is oiled", "The same text")
-    text = (tmp_path / "a.md").read_text()
-    (tmp_path / "a.md").write_text(f"{text}\n## How it is oiled\n\n{40 * 'more '}\n")
+    with open(tmp_path / "0.md", "a") as file:
+        file.write(f"\n## How it is oiled\n\n{40 * 'more '}\n")
     rows, report = make(tmp_path)
-    assert len(rows) == report["left_out"]["a query met before in its document"]["count"] == 1
+    assert [row["query"] for row in rows] == 5 * ["How it is oiled"]
+    assert report["left_out"]["a query met before in its document"]["count"] == 1
 
 
-def test_everything_read_is_a_row_or_skipped_or_a_problem(tree: Path, make: Make) -> None:
+def test_everything_read_is_a_row_or_skipped(tree: Path, make: Make) -> None:
     rows, report = make(tree / "articles.jsonl", min_chars=58)
     skipped = report["left_out"]["a body shorter than asked"]
     assert skipped["count"] > 0
@@ -94,11 +89,10 @@ def test_everything_read_is_a_row_or_skipped_or_a_problem(tree: Path, make: Make
 def test_texts_are_cut_where_they_may_be(make: Make, tmp_path: Path) -> None:
     body = "\n\n".join(f"Paragraph {number} tells something." for number in range(50))
     (tmp_path / "a.md").write_text(f"# A long story\n\n{body}\n")
-    for most in (100, 333):
-        (row,), _ = make(tmp_path, max_chars=most)
-        assert most // 2 <= len(row["pos"][0]) <= most
-        assert row["pos"][0].endswith("something.")
-        assert body.startswith(row["pos"][0])
+    (row,), _ = make(tmp_path, max_chars=333)
+    assert 333 // 2 <= len(row["pos"][0]) <= 333
+    assert row["pos"][0].endswith("something.")
+    assert body.startswith(row["pos"][0])
 
 
 # Files
@@ -108,12 +102,8 @@ def test_an_unreadable_file_is_named_and_the_rest_is_made(tree: Path, make: Make
     (tree / "guide.md").write_bytes(b"# Titel\n\ngr\xfc\xdfe\n")
     (tree / "gone.md").symlink_to(tree / "nowhere.md")
     rows, report = make(tree, structures=["heading-section"], exclude=["*.jsonl"])
-    assert [row["id"] for row in rows] == [
-        "deep/notes.rst:1",
-        "deep/notes.rst:6",
-        "deep/page.html",
-        "deep/page.html",
-    ]
+    notes, page = "deep/notes.rst", "deep/page.html"
+    assert [row["id"] for row in rows] == [f"{notes}:1", f"{notes}:6", page, page]
     reasons = {problem["where"]: problem["reason"] for problem in report["first_problems"]}
     assert "byte 0xfc is not utf-8" in reasons.pop("guide.md:3")
     assert reasons == {str(tree / "gone.md"): "cannot be read: a link to nothing"}
@@ -131,14 +121,14 @@ def test_what_is_closed_is_named(tree: Path, make: Make) -> None:
 
 def test_files_can_be_excluded_and_read_as_another_kind(tree: Path, make: Make) -> None:
     exclude = ["deep/*", "*.jsonl", "*.tmx"]
+    (tree / ".hidden.md").write_text((tree / "guide.md").read_text())
     rows, report = make(tree, exclude=exclude)
     assert report["files"] == {"markdown": 1, "python": 1, "po": 1}
     assert make(tree, tree / "guide.md", exclude=exclude)[0] == rows  # each file once
     (tree / "guide.txt").write_text((tree / "guide.md").read_text())
+    guide = [row for row in rows if row["id"].startswith("guide")]
     assert make(tree / "guide.txt", kind="markdown", source="tree")[0] == [
-        {**row, "id": row["id"].replace(".md", ".txt")}
-        for row in rows
-        if row["id"].startswith("guide")
+        {**row, "id": row["id"].replace(".md", ".txt")} for row in guide
     ]
 
 
@@ -148,36 +138,31 @@ def test_files_can_be_excluded_and_read_as_another_kind(tree: Path, make: Make) 
         ("nowhere", "", "no such file"),
         ("guide.md", "code-docstring", "not a file that gives code-docstring"),
         ("deep", "instruction-output", "no file that gives instruction-output"),
-        ("x.json", "", "jq -c"),
         ("guide.md.gz", "", "packed files only as"),
     ],
 )
 def test_sources_that_give_nothing_are_refused(
     tree: Path, make: Make, name: str, structure: str, message: str
 ) -> None:
-    for other in ("x.json", "guide.md.gz"):
-        (tree / other).write_text("[]")
+    (tree / "guide.md.gz").write_text("")
     with pytest.raises(InputError, match=message):
         make(tree / name, structures=[structure] if structure else [])
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("options", "shown"),
     [
-        {"structures": ["poems"]},
-        {"kind": "word"},
-        {"headings": "maybe"},
-        {"lang": "jp"},
-        {"directions": ["de"]},
-        {"directions": ["de-de"]},
-        {"fields": ["colour=red"]},
-        {"fields": ["title="]},
-        {"min_chars": 50, "max_chars": 20},
+        ({"structures": ["poems"]}, "poems"),
+        ({"kind": "word"}, "word"),
+        ({"headings": "maybe"}, "maybe"),
+        ({"lang": "jp"}, "jp"),
+        ({"directions": ["de-de"]}, "de-de"),
+        ({"fields": ["colour=red"]}, "colour"),
+        ({"fields": ["title="]}, "title="),
+        ({"min_chars": 50, "max_chars": 20}, "50"),
     ],
 )
-def test_wrong_options_are_refused_by_name(options: dict[str, object]) -> None:
-    value = next(iter(options.values()))
-    shown = str(value[0] if isinstance(value, list) else value).partition("=")[0]
+def test_wrong_options_are_refused_by_name(options: dict[str, object], shown: str) -> None:
     with pytest.raises(InputError, match=shown):
         PairsJob(sources=["x"], target="y", **options)  # type: ignore[arg-type]
 
@@ -246,26 +231,20 @@ def test_a_missing_extra_is_named_before_the_work(
 # Languages
 
 
-@pytest.mark.parametrize(
-    ("given", "usual"),
-    [("DE", "de"), ("pt_br", "pt-BR"), ("zh-hant-tw", "zh-Hant-TW"), ("sr@latin", "sr"),
-     ("ckb", "ckb"), ("es-419", "es-419")],
-)  # fmt: skip
-def test_tags_have_one_form(given: str, usual: str) -> None:
-    assert parse_tag(given) == parse_tag(usual) == usual
+def test_tags_have_one_form() -> None:
+    usual = {"DE": "de", "pt_br": "pt-BR", "zh-hant-tw": "zh-Hant-TW", "sr@latin": "sr"}
+    for given, tag in {**usual, "ckb": "ckb", "es-419": "es-419"}.items():
+        assert parse_tag(given) == parse_tag(tag) == tag
+    for wrong in ("", "d", "english", "jp", "xx", "de-", "top_level", "de en"):
+        with pytest.raises(InputError, match="is not a language"):
+            parse_tag(wrong)
+        assert tag_or_none(wrong) == ""
 
 
-@pytest.mark.parametrize("given", ["", "d", "english", "jp", "xx", "de-", "top_level", "de en"])
-def test_what_is_no_tag_is_refused(given: str) -> None:
-    with pytest.raises(InputError, match="is not a language"):
-        parse_tag(given)
-    assert tag_or_none(given) == ""
-
-
-@pytest.mark.parametrize("first", ["de", "zh-Hans", "ckb"])
-@pytest.mark.parametrize("second", ["en", "zh-Hant-TW", "quc"])
-def test_training_sees_two_languages_in_the_tag_of_a_row(first: str, second: str) -> None:
-    assert is_parallel(row_tag(first, second)) is True
+def test_training_sees_two_languages_in_the_tag_of_a_row() -> None:
+    for first in ("de", "zh-Hans", "ckb"):
+        for second in ("en", "zh-Hant-TW", "quc"):
+            assert is_parallel(row_tag(first, second)) is True
 
 
 def test_directions() -> None:
@@ -283,19 +262,11 @@ def test_directions() -> None:
         ("news.de-en.de.gz", "de", "news.de-en"),
         ("news.deu-eng.deu", "deu", "news.deu-eng"),
         ("news.pt-BR.txt", "pt-BR", "news"),
-        ("ref.deu.txt", "deu", "ref"),
         ("de.txt", "de", ""),
         ("news.de-en", "", "news.de-en"),
         ("logo.png", "", "logo.png"),
         ("top_level.txt", "", "top_level.txt"),
-        ("README", "", "README"),
     ],
 )
 def test_languages_in_names_of_text_files(name: str, language: str, stem: str) -> None:
     assert language_of_name(Path("x.fr") / name) == (language, stem)
-
-
-def test_languages_in_addresses() -> None:
-    assert tag_of_url("https://de.m.wikipedia.org/wiki/Biene") == "de"
-    assert tag_of_url("https://simple.wikipedia.org/wiki/Bee") == ""
-    assert tag_of_url("https://example.org/de.wikipedia.org") == ""

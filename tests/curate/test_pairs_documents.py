@@ -94,21 +94,16 @@ EXPECTED = {
     "small swarm | five thousand bees or so",
 }
 FORMS = [(".md", MARKDOWN), (".html", HTML), (".rst", RESTRUCTURED)]
-READ: dict[str, Callable[[Path, str], Outline]] = {
-    ".md": documents.read_markdown,
-    ".html": documents.read_html,
-    ".rst": documents.read_restructured,
+READ: dict[str, Callable[[str], Outline]] = {
+    ".md": documents.markdown_outline,
+    ".html": documents.html_outline,
+    ".rst": lambda text: documents.restructured_outline(text, "x"),
 }
 
 
 def made(outline: Outline, *structures: str, min_chars: int = 40) -> list[Outcome]:
     options = PairOptions(structures=structures, min_chars=min_chars)
     return list(document_pairs(outline, options, "x", "heading-section"))
-
-
-def read(folder: Path, suffix: str, text: str) -> Outline:
-    (folder / f"x{suffix}").write_text(text)
-    return READ[suffix](folder / f"x{suffix}", "x")
 
 
 def of_html(text: str) -> Outline:
@@ -126,8 +121,8 @@ def reasons(outcomes: list[Outcome]) -> list[str]:
 
 
 @pytest.mark.parametrize(("suffix", "text"), FORMS)
-def test_every_markup_gives_the_same_pairs(tmp_path: Path, suffix: str, text: str) -> None:
-    outline = read(tmp_path, suffix, text)
+def test_every_markup_gives_the_same_pairs(suffix: str, text: str) -> None:
+    outline = READ[suffix](text)
     sections = made(outline)
     assert paths(sections) == EXPECTED
     assert reasons(sections) == [documents.ABOUT_TEXT]
@@ -164,9 +159,9 @@ def test_the_title_is_in_the_front_matter_or_the_only_top_heading(text: str, tit
     assert outline.lang == ("de-AT" if "lang" in text else "")
 
 
-def test_a_page_without_headings_has_the_title_of_its_tab(tmp_path: Path) -> None:
+def test_a_page_without_headings_has_the_title_of_its_tab() -> None:
     text = f"<title>Bread and salt — The site</title><body><p>{20 * 'bread '}"
-    assert list(paths(made(read(tmp_path, ".html", text)))) == [("Bread and salt",)]
+    assert list(paths(made(READ[".html"](text)))) == [("Bread and salt",)]
 
 
 @pytest.mark.parametrize(
@@ -186,7 +181,7 @@ def test_nothing_that_a_document_names_is_read(tmp_path: Path) -> None:
     (tmp_path / "secret.txt").write_text("the secret of the house is under the mat of the door")
     text = "Bees at work\n============\n\n.. include:: secret.txt\n\n.. raw:: html\n   :file: "
     text += f"secret.txt\n\n.. csv-table:: x\n   :file: {tmp_path}/secret.txt\n\n{30 * 'bees '}\n"
-    assert list(paths(made(read(tmp_path, ".rst", text))).values()) == [(30 * "bees ").strip()]
+    assert list(paths(made(READ[".rst"](text))).values()) == [(30 * "bees ").strip()]
 
 
 def test_roles_and_directives_of_sphinx_are_read() -> None:

@@ -14,6 +14,7 @@ from tests.curate.conftest import Make
 
 ANSWER = "Open the settings, choose the tab of security and press the button there."
 CODE = "def add(a, b):\n    total = a + b\n    return total"
+ASKED, ANSWERED = {"role": "user", "content": "Why?"}, {"role": "assistant", "content": ANSWER}
 
 
 def write(folder: Path, *rows: Any) -> Path:
@@ -29,10 +30,7 @@ def write(folder: Path, *rows: Any) -> Path:
          "How?", [ANSWER, f"Or: {ANSWER}"]),
         ({"instruction": "Add.", "input": "1 and 2", "output": ANSWER}, "instruction-output",
          "Add.\n1 and 2", [ANSWER]),
-        ({"instruction": "Add.", "input": "", "output": ANSWER}, "instruction-output",
-         "Add.", [ANSWER]),
-        ({"messages": [{"role": "system", "content": "x"}, {"role": "user", "content": "Why?"},
-                       {"role": "assistant", "content": ANSWER}]}, "instruction-output",
+        ({"messages": [{"role": "system", "content": "x"}, ASKED, ANSWERED]}, "instruction-output",
          "Why?", [ANSWER]),
         ({"conversations": [{"from": "human", "value": "Why?"}, {"from": "gpt", "value": ANSWER}]},
          "instruction-output", "Why?", [ANSWER]),
@@ -65,38 +63,32 @@ def test_fields_can_be_named_also_inside_others(make: Make, tmp_path: Path) -> N
 
 
 def test_the_language_is_the_option_the_field_or_the_address(make: Make, tmp_path: Path) -> None:
-    base = {"title": "Bees", "text": ANSWER}
-    url = "https://de.wikipedia.org/wiki?curid=1"
-    more: list[dict[str, Any]] = [{}, {"lang": "fr", "url": url}, {"url": url}, {"url": 3}]
-    path = write(tmp_path, *({**base, **fields} for fields in more))
-    assert [row["lang"] for row in make(path)[0]] == ["", "fr", "de", ""]
+    german, simple = "https://de.m.wikipedia.org/wiki?curid=1", "//simple.wikipedia.org/wiki/Bee"
+    more: list[dict[str, Any]] = [{}, {"lang": "fr", "url": german}, {"url": german}]
+    more += [{"url": 3}, {"url": simple}, {"url": "https://example.org/de.wikipedia.org"}]
+    path = write(tmp_path, *({"title": "Bees", "text": ANSWER, **fields} for fields in more))
+    assert [row["lang"] for row in make(path)[0]] == ["", "fr", "de", "", "", ""]
     assert {row["lang"] for row in make(path, lang="sw")[0]} == {"sw"}
 
 
 def test_articles_give_every_structure_of_a_document(make: Make, tmp_path: Path) -> None:
     text = f"{ANSWER}\n\n== History ==\n{ANSWER}\n\n== Who made it? ==\n{ANSWER}"
-    path = write(tmp_path, {"id": 1, "title": "History", "text": text})
-    wanted = ["title-body", "heading-section", "title-abstract", "question-answer"]
-    rows, report = make(path, structures=wanted)
+    path = write(tmp_path, *({"title": "History", "text": text} for _ in range(4)))
+    structures = ["title-body", "heading-section", "title-abstract", "question-answer"]
+    rows, report = make(path, structures=structures)
     queries = {"History", "History > History", "History > Who made it?"}
-    assert {row["query"] for row in rows} == queries
-    counts = {name: sum(found.values()) for name, found in report["structures"].items()}
-    assert counts == dict.fromkeys(wanted, 1) | {"heading-section": 3}
-
-
-def test_titles_of_rows_may_repeat(make: Make, tmp_path: Path) -> None:
-    path = write(tmp_path, *({"title": "Bees", "text": f"{n} {ANSWER}"} for n in range(9)))
-    assert [row["query"] for row in make(path)[0]] == 9 * ["Bees"]
+    assert {row["query"] for row in rows} == queries  # titles of rows may repeat
+    counts = {name: sum(langs.values()) for name, langs in report["structures"].items()}
+    assert counts == dict.fromkeys(structures, 4) | {"heading-section": 12}
 
 
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
         (b'{"title": "x"', "not a JSON object a line"),
-        (b"[", "jq -c"),
-        (b'["x"]', "a JSON object was expected, this is a list"),
+        (b'["x"]', "a list): `jq -c"),
         (b'{"title": "\xff"}', "byte 0xff is not utf-8"),
-        (b'<doc id="1" title="x">', "run wikiextractor with --json"),
+        (b'<doc id="1" title="x">', "`wikiextractor --json`"),
         (b"[" * 100_000, "not a JSON object a line"),
     ],
 )
@@ -113,25 +105,21 @@ def test_a_line_that_is_no_row_is_named(
     assert reason in problem["reason"]
 
 
-@pytest.mark.parametrize(
-    "row",
-    [
+def test_fields_of_other_types_are_skipped(make: Make, tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [
         {},
         {"title": 3, "text": ["x"]},
         {"title": "", "text": ANSWER},
         {"question": ["x"], "answer": {}},
-        {"messages": [{"role": "user", "content": None}, {"role": "assistant", "content": ANSWER}],
-         "input": "x"},
+        {"messages": [{"role": "user", "content": None}, ANSWERED], "input": "x"},
         {"messages": [3], "conversations": []},
         {"translation": [1]},
         {"translation": {"de": 1, "en": "x"}},
         {"docstring": 1, "code": 2},
-    ],
-)  # fmt: skip
-def test_fields_of_other_types_are_skipped(make: Make, tmp_path: Path, row: dict[str, Any]) -> None:
-    rows, report = make(write(tmp_path, row))
-    assert rows == []
-    assert sum(facts["count"] for facts in report["left_out"].values()) == 1
+    ]
+    made, report = make(write(tmp_path, *rows))
+    assert made == []
+    assert sum(facts["count"] for facts in report["left_out"].values()) == len(rows)
 
 
 def test_packed_files_and_tables_are_read(make: Make, tmp_path: Path) -> None:

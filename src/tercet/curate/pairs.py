@@ -17,17 +17,14 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from tercet.curate.pairs_code import read_code, read_python
+from tercet.curate.pairs_code import read_code
 from tercet.curate.pairs_documents import (
     MARK,
-    document_pairs,
     is_common,
     is_vague,
     joined,
     normal,
-    read_html,
-    read_markdown,
-    read_restructured,
+    read_document,
 )
 from tercet.curate.pairs_records import NAMES, read_records
 from tercet.curate.pairs_sources import (
@@ -191,7 +188,7 @@ def _outcomes(
         if not KINDS[file.kind].streamed and not shard.has(place * BLOCK):
             continue  # a file is a block of its own
         try:
-            for unit, outcomes in _units(file, options, shard.has):
+            for unit, outcomes in _READERS[file.kind](file, options, shard.has):
                 units[file.kind] += 1
                 for outcome in outcomes:
                     if isinstance(outcome, Pair) and outcome.path:
@@ -207,25 +204,14 @@ def _outcomes(
             yield place << UNIT_BITS | END, _fields(problem, file)
 
 
-def _units(file: SourceFile, options: PairOptions, has: Has) -> Units:
-    """The units of a file and what each gave."""
-    path, label = file.paths[0], file.label
-    if file.kind in _STREAMS:
-        yield from _STREAMS[file.kind](path, label, options, has)
-    elif file.kind == "text":
-        yield from read_aligned(file.paths, file.tags, label, options, has)
-    elif file.kind == "po":
-        yield from read_po(path, label, options)
-    elif file.kind in _CODE:
-        yield 0, _CODE[file.kind](path, label, options)
-    else:
-        outline = _DOCUMENTS[file.kind](path, label)
-        yield 0, list(document_pairs(outline, options, label, "heading-section"))
-
-
-_STREAMS: dict[str, Callable[..., Units]] = {"records": read_records, "tmx": read_tmx}
-_CODE = {"python": read_python, "code": read_code}
-_DOCUMENTS = {"markdown": read_markdown, "html": read_html, "restructuredtext": read_restructured}
+_READERS: dict[str, Callable[[SourceFile, PairOptions, Has], Units]] = {
+    **dict.fromkeys(("markdown", "html", "restructuredtext"), read_document),
+    **dict.fromkeys(("python", "code"), read_code),
+    "records": read_records,
+    "tmx": read_tmx,
+    "po": read_po,
+    "text": read_aligned,
+}
 
 
 def _fields(outcome: Pair | Skipped | Problem, file: SourceFile) -> Row:

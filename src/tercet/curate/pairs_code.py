@@ -15,14 +15,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tercet.curate.pairs_sources import (
+    Has,
     Outcome,
     Pair,
     PairOptions,
     Skipped,
+    SourceFile,
+    Units,
     clean,
     first_reason,
     has_word,
@@ -52,20 +54,39 @@ _SPECIAL = re.compile(
 )
 
 
+def read_code(file: SourceFile, options: PairOptions, has: Has) -> Units:
+    """The documented functions of a file, all as one unit.
+
+    Raises Unreadable where it cannot be parsed, MissingExtraError without tree-sitter.
+    """
+    raw, label = read_bytes(file.paths[0], file.label), file.label
+    encoding = _encoding(raw, label) if file.kind == "python" else None
+    text = re.sub("\r\n?", "\n", decode(raw, label, encoding))
+    not_by_people = first_reason(
+        (bool(_GENERATED.search(text, 0, 1000)), "a file that a program made"),
+        (max(map(len, text.split("\n"))) > LONGEST_LINE, "a file with very long lines"),
+    )
+    if not_by_people:
+        yield 0, [Skipped(not_by_people, label)]
+    elif file.kind == "python":
+        yield 0, list(_python_functions(text, options, label))
+    else:
+        grammar = GRAMMARS[file.paths[0].suffix.lower()]
+        yield 0, list(_documented(text.encode(), grammar, options, label))
+
+
 def function_pair(
     name: str, text: str, code: str, options: PairOptions, where: str
 ) -> Iterator[Outcome]:
     """The pair of a function, its documentation as plain text."""
     query = summary(text, name)
     unspaced = sum(char >= "\u2e80" for char in query) >= 2 * WORDS  # no spaces to count words by
+    is_short = code.count("\n") + 1 < LINES or len(code) < options.min_chars
     reason = first_reason(
         (len(query.split()) < WORDS and not unspaced, "a description of a word or two"),
         (not has_word(query), "a description without words"),
         (bool(_SPECIAL.match(name)), "a test, a constructor or another special method"),
-        (
-            code.count("\n") + 1 < LINES or len(code) < options.min_chars,
-            "a function of a line or two",
-        ),
+        (is_short, "a function of a line or two"),
         (len(query) > options.max_query_chars, "a query longer than asked"),
     )
     if reason:
@@ -92,47 +113,35 @@ def summary(text: str, name: str = "") -> str:
     return one_line(_MARKS.sub(lambda mark: mark[1] or mark[2] or "", shown)).rstrip(":")
 
 
-def _not_by_people(text: str) -> str:
-    """Why code was not written by people, "" where it seems to be."""
-    return first_reason(
-        (bool(_GENERATED.search(text, 0, 1000)), "a file that a program made"),
-        (max(map(len, text.split("\n"))) > LONGEST_LINE, "a file with very long lines"),
-    )
-
-
 # Python
 
 
-def read_python(path: Path, label: str, options: PairOptions) -> list[Outcome]:
-    """The functions and methods of a file; raises Unreadable where Python cannot parse it."""
-    raw = read_bytes(path, label)
+def _encoding(raw: bytes, label: str) -> str:
     try:
-        encoding, _ = tokenize.detect_encoding(io.BytesIO(raw).readline)
-        text = re.sub("\r\n?", "\n", decode(raw, label, encoding))
+        return tokenize.detect_encoding(io.BytesIO(raw).readline)[0]
+    except SyntaxError as error:
+        raise Unreadable(label, f"Python cannot parse it: {error.msg}") from error
+
+
+def _python_functions(text: str, options: PairOptions, label: str) -> Iterator[Outcome]:
+    try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of escapes and the like in what others wrote
             tree = ast.parse(text)
-    except SyntaxError as error:
-        where = f"{label}:{error.lineno}" if error.lineno else label
-        raise Unreadable(where, f"Python cannot parse it: {error.msg}") from error
-    except (ValueError, RecursionError, MemoryError) as error:
-        raise Unreadable(label, f"Python cannot parse it: {error}") from error
-    if reason := _not_by_people(text):
-        return [Skipped(reason, label)]
-    return list(_python_functions(tree, text.split("\n"), options, label))
-
-
-def _python_functions(
-    tree: ast.Module, lines: list[str], options: PairOptions, label: str
-) -> Iterator[Outcome]:
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        line = getattr(error, "lineno", None)
+        reason = f"Python cannot parse it: {getattr(error, 'msg', error)}"
+        raise Unreadable(f"{label}:{line}" if line else label, reason) from error
+    lines = text.split("\n")
     for node in _defined(tree):
         where = f"{label}:{node.lineno}"
-        text = ast.get_docstring(node)
+        text = ast.get_docstring(node) or ""
         if not text:
             continue
         if all(map(_does_nothing, node.body[1:])):
-            example = f"{node.name}: {one_line(text)}"[:200]
-            yield Skipped("a function without a body", where, example)
+            yield Skipped(
+                "a function without a body", where, f"{node.name}: {one_line(text)}"[:200]
+            )
             continue
         docstring, after = node.body[0], node.body[1]
         if docstring.end_lineno == after.lineno or docstring.lineno == node.lineno:
@@ -211,17 +220,6 @@ _DIRECTIVE = re.compile(r"//[a-z]+:\S")  # Go: for the compiler, not for people
 _NAME = re.compile(r"([\w$#]+)\s*[=:(<]")
 
 
-def read_code(path: Path, label: str, options: PairOptions) -> list[Outcome]:
-    """The documented functions of a file; raises MissingExtraError without tree-sitter."""
-    grammar = GRAMMARS[path.suffix.lower()]
-    text = decode(read_bytes(path, label), label)
-    if reason := _not_by_people(text):
-        return [Skipped(reason, label)]
-    raw = text.encode()
-    tree = _parser(grammar).parse(raw)
-    return list(_documented(tree.root_node, grammar, raw, options, label))
-
-
 @cache
 def _parser(grammar: Grammar) -> "Parser":
     name = f"tree_sitter_{grammar.module}"
@@ -233,10 +231,9 @@ def _parser(grammar: Grammar) -> "Parser":
 
 
 def _documented(
-    root: "Node", grammar: Grammar, raw: bytes, options: PairOptions, label: str
+    raw: bytes, grammar: Grammar, options: PairOptions, label: str
 ) -> Iterator[Outcome]:
-    """Goes through a tree without recursion."""
-    waiting = [root]
+    waiting = [_parser(grammar).parse(raw).root_node]
     while waiting:
         siblings = waiting.pop().children
         waiting.extend(reversed(siblings))

@@ -8,16 +8,18 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
 from tercet.curate.pairs_sources import (
+    Has,
     Outcome,
     Pair,
     PairOptions,
     Skipped,
+    SourceFile,
+    Units,
     clean,
     first_reason,
     has_word,
@@ -264,6 +266,17 @@ class Outline:
             yield ((self.title, *inner) if self.title else tuple(inner)), section
 
 
+def read_document(file: SourceFile, options: PairOptions, has: Has) -> Units:
+    """A file of Markdown, HTML or reStructuredText as one unit; raises Unreadable."""
+    raw, label = read_bytes(file.paths[0], file.label), file.label
+    text = clean(decode(raw, label, html_encoding(raw) if file.kind == "html" else None))
+    if file.kind == "restructuredtext":
+        outline = restructured_outline(text, label)
+    else:
+        outline = html_outline(text) if file.kind == "html" else markdown_outline(text)
+    yield 0, list(document_pairs(outline, options, label, "heading-section"))
+
+
 def document_pairs(
     outline: Outline, options: PairOptions, label: str, default: str
 ) -> Iterator[Outcome]:
@@ -319,13 +332,8 @@ _ANCHOR = re.compile(r"\s*\{[#:.][^{}]*\}\s*$")  # of a heading: {#name}, {:.cla
 _TEMPLATE = re.compile(r"(?m)^[ \t]*(?::{3,}.*|\{%.*%\}|\{\{[<%].*[>%]\}\})[ \t]*$")
 
 
-def read_markdown(path: Path, label: str) -> Outline:
-    """The outline of a file; title and language are in its front matter if it has one."""
-    return markdown_outline(clean(decode(read_bytes(path, label), label)))
-
-
 def markdown_outline(text: str) -> Outline:
-    """The outline of a text."""
+    """The outline of a text; title and language are in its front matter if it has one."""
     fields, body = front_matter(text)
     outline = Outline(
         fields.get("title", ""), tag_or_none(fields.get("lang") or fields.get("language"))
@@ -361,10 +369,9 @@ _ANCHORS = " \t\n¶§#🔗⚓"  # what links to a heading itself shows
 _SITE = re.compile(r"\s+[—–|·»-]\s+")  # between the name of a page and that of its site
 
 
-def read_html(path: Path, label: str) -> Outline:
-    """The outline of a page; raises Unreadable where it is not in the encoding that it names."""
-    raw = read_bytes(path, label)
-    page = LexborHTMLParser(clean(decode(raw, label, html_encoding(raw))))
+def html_outline(text: str) -> Outline:
+    """The outline of a page."""
+    page = LexborHTMLParser(text)
     root, title = page.css_first("html"), page.css_first("head title")
     language = tag_or_none(root.attributes.get("lang")) if root is not None else ""
     name = _SITE.split(one_line(title.text(deep=True)))[0] if title is not None else ""
@@ -481,11 +488,6 @@ _NOT_READ = frozenset(
     "comment system_message target substitution_definition image decoration pending footnote "
     "citation raw meta".split()
 )
-
-
-def read_restructured(path: Path, label: str) -> Outline:
-    """The outline of a file; raises Unreadable where it cannot be read."""
-    return restructured_outline(clean(decode(read_bytes(path, label), label)), label)
 
 
 def restructured_outline(text: str, label: str) -> Outline:

@@ -8,7 +8,6 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 from tercet.curate.pairs_code import function_pair
@@ -20,6 +19,7 @@ from tercet.curate.pairs_sources import (
     Pair,
     PairOptions,
     Skipped,
+    SourceFile,
     Units,
     clean,
     first_reason,
@@ -62,21 +62,20 @@ _TURNS = (("messages", "role", "content"), ("conversations", "from", "value"))
 _ASKS, _ANSWERS = ("user", "human"), ("assistant", "gpt")
 
 
-def read_records(path: Path, label: str, options: PairOptions, has: Has) -> Units:
+def read_records(file: SourceFile, options: PairOptions, has: Has) -> Units:
     """Every row as a unit; lines that are none are Problems."""
+    path, label = file.paths[0], file.label
+    rows: Iterator[tuple[int, Row | Problem]]
     if path.suffix == ".parquet" or path.is_dir():
-        for number, row in numbered_rows(path):
-            if has(number - 1):
-                yield number - 1, list(_Record(row, f"{label}:{number}", options).outcomes())
-        return
-    for number, raw in numbered_lines(path, label, has):
-        where = f"{label}:{number + 1}"
-        if raw.strip():
-            row_or_problem = _parse(raw, where)
-            if isinstance(row_or_problem, Problem):
-                yield number, [row_or_problem]
-            else:
-                yield number, list(_Record(row_or_problem, where, options).outcomes())
+        rows = ((number - 1, row) for number, row in numbered_rows(path) if has(number - 1))
+    else:
+        lines = numbered_lines(path, label, has)
+        rows = ((n, _parse(raw, f"{label}:{n + 1}")) for n, raw in lines if raw.strip())
+    for number, row in rows:
+        if isinstance(row, Problem):
+            yield number, [row]
+        else:
+            yield number, list(_Record(row, f"{label}:{number + 1}", options).outcomes())
 
 
 def _parse(raw: bytes, where: str) -> Row | Problem:
@@ -85,16 +84,13 @@ def _parse(raw: bytes, where: str) -> Row | Problem:
     except UnicodeDecodeError as error:
         return Problem(where, undecodable(error))
     except (ValueError, RecursionError) as error:
-        if raw.lstrip().startswith(b"<doc "):
-            return Problem(where, "not JSON: run wikiextractor with --json")
-        return Problem(
-            where,
-            f"not a JSON object a line: {getattr(error, 'msg', error)}; `jq -c .[] FILE` writes an "
-            "array so",
-        )
-    if isinstance(row, dict):
-        return row
-    return Problem(where, f"a JSON object was expected, this is a {type(row).__name__}")
+        reason = getattr(error, "msg", str(error))
+    else:
+        if isinstance(row, dict):
+            return row
+        reason = f"a {type(row).__name__}"
+    hint = "`jq -c .[] FILE` writes an array so, `wikiextractor --json` its extracts"
+    return Problem(where, f"not a JSON object a line ({reason}): {hint}")
 
 
 @dataclass(frozen=True)
@@ -182,11 +178,9 @@ class _Record:
         """A query and what answers it, if both are as long as they should be."""
         options = self.options
         long_enough = [text for text in texts if len(text) >= options.min_chars]
+        no_text = "a field that is no text: name one inside it, as --field answer=answers.text"
         reason = first_reason(
-            (
-                not query or not texts,
-                "a field that is no text: name one inside it, as --field answer=answers.text",
-            ),
+            (not query or not texts, no_text),
             (not long_enough, "a body shorter than asked"),
             (len(query) > options.max_query_chars, "a query longer than asked"),
         )

@@ -18,6 +18,7 @@ from tercet.curate.pairs_sources import (
     Pair,
     PairOptions,
     Skipped,
+    SourceFile,
     Units,
     cannot_be_read,
     clean,
@@ -67,21 +68,15 @@ def _translation_pair(
     texts: Mapping[str, str], source: str, target: str, options: PairOptions, where: str
 ) -> Outcome:
     query, positive = clean(texts[source]).strip(), clean(texts[target]).strip()
+    is_long = len(query) > options.max_query_chars or len(positive) > options.max_chars
+    has_words = has_word(query) and has_word(positive)
+    longer = max(len(query), len(positive))
     reason = first_reason(
         (not query or not positive, "a translation with an empty side"),
         (query == positive, "a translation whose sides are the same"),
-        (
-            not (has_word(query) and has_word(positive)),
-            "a translation without a word on a side",
-        ),
-        (
-            max(len(query), len(positive)) < options.min_translation,
-            "a translation shorter than asked",
-        ),
-        (
-            len(query) > options.max_query_chars or len(positive) > options.max_chars,
-            "a translation longer than asked",
-        ),
+        (not has_words, "a translation without a word on a side"),
+        (longer < options.min_translation, "a translation shorter than asked"),
+        (is_long, "a translation longer than asked"),
     )
     if reason:
         return Skipped(reason, where, f"{source}: {query[:100]} / {target}: {positive[:100]}")
@@ -99,9 +94,7 @@ def row_tag(source: str, target: str) -> str:
 # Files that are aligned line by line, as Moses and most parallel corpora come
 
 
-def read_aligned(
-    paths: Sequence[Path], tags: Sequence[str], label: str, options: PairOptions, has: Has
-) -> Units:
+def read_aligned(file: SourceFile, options: PairOptions, has: Has) -> Units:
     """Every line as a unit; raises Unreadable where one file has more lines than another.
 
     Empty lines at the end do not count.
@@ -110,52 +103,48 @@ def read_aligned(
     def lines(path: Path) -> Iterator[tuple[int, bytes]]:
         return numbered_lines(path, path.name, lambda number: True)
 
-    lengths, filled = dict.fromkeys(paths, 0), dict.fromkeys(paths, 0)
-    for path in paths:
+    lengths, filled = dict.fromkeys(file.paths, 0), dict.fromkeys(file.paths, 0)
+    for path in file.paths:
         for number, raw in lines(path):
             lengths[path] = number + 1
             filled[path] = number + 1 if raw.strip() else filled[path]
-    short, long = min(paths, key=lengths.__getitem__), max(paths, key=filled.__getitem__)
+    short, long = min(lengths, key=lengths.__getitem__), max(filled, key=filled.__getitem__)
     if filled[long] > lengths[short]:
         raise Unreadable(
-            f"{label}:{lengths[short] + 1}",
+            f"{file.label}:{lengths[short] + 1}",
             f"{short.name} ends after {lengths[short]} lines, {long.name} goes on: they are not "
             "aligned line by line",
         )
-    for number, row in enumerate(zip(*map(lines, paths), strict=False)):
+    for number, row in enumerate(zip(*map(lines, file.paths), strict=False)):
         if has(number):
             raws = [raw for _, raw in row]
-            yield number, list(_line_unit(raws, tags, paths, options, f"{label}:{number + 1}"))
+            yield number, list(_line_unit(raws, file, options, number + 1))
 
 
 def _line_unit(
-    lines: Sequence[bytes],
-    tags: Sequence[str],
-    paths: Sequence[Path],
-    options: PairOptions,
-    where: str,
+    lines: Sequence[bytes], file: SourceFile, options: PairOptions, number: int
 ) -> Iterator[Outcome]:
     texts: dict[str, str] = {}
-    for raw, tag, path in zip(lines, tags, paths, strict=True):
+    for raw, tag, path in zip(lines, file.tags, file.paths, strict=True):
         try:
             texts[tag] = raw.decode()
         except UnicodeDecodeError as error:
-            yield Problem(f"{path.name}:{where.rpartition(':')[2]}", undecodable(error))
+            yield Problem(f"{path.name}:{number}", undecodable(error))
             return
     if any(text.strip() for text in texts.values()):
-        yield from translation_pairs(texts, options, where)
+        yield from translation_pairs(texts, options, f"{file.label}:{number}")
     else:
-        yield Skipped("an empty line in all files", where)
+        yield Skipped("an empty line in all files", f"{file.label}:{number}")
 
 
 # Catalogues of messages (PO)
 
 _CHARSET = re.compile(rb'"Content-Type:[^"\n]*charset=([\w.:-]+)', re.IGNORECASE)
 _STRING = re.compile(r'\s*(?:#~\s*)?(?:msg\w+(?:\[\d+\])?\s*)?"')
-_LINE = re.compile(r"\(line (\d+)\)(?:: (.*))?$")
+_LINE = re.compile(r"\(line (\d+)\)")
 
 
-def read_po(path: Path, label: str, options: PairOptions) -> Units:
+def read_po(file: SourceFile, options: PairOptions, has: Has) -> Units:
     """Every message as a unit; raises Unreadable where the file is no catalogue.
 
     Raises MissingExtraError without polib.
@@ -163,6 +152,7 @@ def read_po(path: Path, label: str, options: PairOptions) -> Units:
     need("polib")
     import polib
 
+    path, label = file.paths[0], file.label
     raw = read_bytes(path, label)
     match = _CHARSET.search(raw)
     encoding = (known_encoding(match[1].decode()) if match else None) or "utf-8"
@@ -170,14 +160,12 @@ def read_po(path: Path, label: str, options: PairOptions) -> Units:
         if _STRING.match(row) and not re.search(r'"\s*$', row[row.index('"') + 1 :]):
             # polib would cut its last character
             raise Unreadable(f"{label}:{number}", "not PO: a string without its closing quote")
+    encoding = "utf-8-sig" if encoding == "utf-8" else encoding
     try:
-        catalogue = polib.pofile(
-            str(path), encoding="utf-8-sig" if encoding == "utf-8" else encoding
-        )
+        catalogue = polib.pofile(str(path), encoding=encoding)
     except OSError as error:  # which polib raises for what it cannot parse
-        at = _LINE.search(str(error))
-        reason = (at and at[2]) or "a line that is none"
-        raise Unreadable(f"{label}:{at[1]}" if at else label, f"not PO: {reason}") from error
+        line = _LINE.search(str(error))
+        raise Unreadable(f"{label}:{line[1]}" if line else label, f"not PO: {error}") from error
     source, target = _po_languages(catalogue.metadata, path, label, options)
     for number, entry in enumerate(catalogue):
         where = f"{label}:{entry.linenum}"
@@ -224,35 +212,39 @@ def _message_unit(
         yield Skipped(reason, where, entry.msgid[:100])
         return
     if len(forms) != 1:  # the first is for one, the last for many
-        one = forms[0] if forms else entry.msgstr
-        yield from translation_pairs({source: entry.msgid, target: one}, options, where)
+        singular = {source: entry.msgid, target: forms[0] if forms else entry.msgstr}
+        yield from translation_pairs(singular, options, where)
     if forms:
-        yield from translation_pairs(
-            {source: entry.msgid_plural, target: forms[-1]}, options, where
-        )
+        plural = {source: entry.msgid_plural, target: forms[-1]}
+        yield from translation_pairs(plural, options, where)
 
 
 # Translation memories (TMX). Entities that a file declares are refused rather than expanded, and
 # nothing outside it is read.
 
 
-def read_tmx(path: Path, label: str, options: PairOptions, has: Has) -> Units:
+def read_tmx(file: SourceFile, options: PairOptions, has: Has) -> Units:
     """Every <tu> as a unit; raises Unreadable at the line where the file is not TMX any more."""
-    memory = _Memory(label, has)
-    block = b"-"
+    memory, block = _Memory(file.label, has), b"-"
     try:
-        with open_bytes(path) as file:
+        with open_bytes(file.paths[0]) as stream:
             while block:
-                block = file.read(1 << 16)
-                fault = memory.parse(block)
+                block, fault = stream.read(1 << 16), None
+                try:
+                    memory.parser.Parse(block, not block)
+                except expat.ExpatError as error:
+                    reason = f"not well-formed XML: {expat.ErrorString(error.code)}"
+                    fault = Unreadable(f"{file.label}:{error.lineno}", reason)
+                except Unreadable as error:
+                    fault = error
                 for number, line, source, unit in memory.units:  # whole before a fault: kept
-                    where = f"{label}:{line}"
+                    where = f"{file.label}:{line}"
                     yield number, list(_memory_unit(unit, source, options, where))
                 memory.units.clear()
                 if fault is not None:
                     raise fault
     except DAMAGED as error:
-        raise Unreadable(label, cannot_be_read(error)) from error
+        raise Unreadable(file.label, cannot_be_read(error)) from error
 
 
 class _Memory:
@@ -261,34 +253,24 @@ class _Memory:
     def __init__(self, label: str, has: Has) -> None:
         self.label, self.has = label, has
         self.units: list[tuple[int, int, str, ET.Element]] = []  # line, source language
+        self.number, self.line, self.source = -1, 0, ""  # of the unit
+        self.begun = False
+        self.builder: ET.TreeBuilder | None = None  # of a unit that is to be read
         self.parser = parser = expat.ParserCreate()
         parser.buffer_text = True
         parser.StartElementHandler = self.start
         parser.EndElementHandler = self.end
         parser.CharacterDataHandler = self.text
-        parser.EntityDeclHandler = self.refuse
+        parser.EntityDeclHandler = lambda name, *_: self.refuse(
+            f"it declares an entity ({name}): entities are not expanded"
+        )
         # an entity that no declaration was read for: those of HTML are meant
         parser.SkippedEntityHandler = lambda name, _: self.text(html.unescape(f"&{name};"))
         parser.SetParamEntityParsing(expat.XML_PARAM_ENTITY_PARSING_NEVER)
-        self.number, self.line, self.source = -1, 0, ""  # of the unit
-        self.begun = False
-        self.builder: ET.TreeBuilder | None = None  # of a unit that is to be read
-
-    def parse(self, block: bytes) -> Unreadable | None:
-        """Reads on, b"" being the end; returns what is wrong with the file from here on."""
-        try:
-            self.parser.Parse(block, not block)
-        except expat.ExpatError as error:
-            reason = f"not well-formed XML: {expat.ErrorString(error.code)}"
-            return Unreadable(f"{self.label}:{error.lineno}", reason)
-        except Unreadable as error:
-            return error
-        return None
 
     def start(self, name: str, attributes: dict[str, str]) -> None:
-        """The beginning of an element."""
         if not self.begun and name != "tmx":
-            self.refuse(name, reason=f"not TMX: its root is <{name}>")
+            self.refuse(f"not TMX: its root is <{name}>")
         self.begun = True
         if name == "header":
             self.source = tag_or_none(attributes.get("srclang"))
@@ -299,21 +281,17 @@ class _Memory:
             self.builder.start(name, attributes)
 
     def text(self, text: str) -> None:
-        """Text of an element."""
         if self.builder is not None:
             self.builder.data(text)
 
     def end(self, name: str) -> None:
-        """The end of an element."""
         if self.builder is not None:
             self.builder.end(name)
             if name == "tu":
                 self.units.append((self.number, self.line, self.source, self.builder.close()))
                 self.builder = None
 
-    def refuse(self, name: str, *_: Any, reason: str = "") -> None:
-        """A declaration of an entity, or another root."""
-        reason = reason or f"it declares an entity ({name}): entities are not expanded"
+    def refuse(self, reason: str) -> None:
         raise Unreadable(f"{self.label}:{self.parser.CurrentLineNumber}", reason)
 
 
