@@ -11,6 +11,7 @@ import hashlib
 import struct
 from array import array
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -179,6 +180,30 @@ def group_rows(keys: Keys, offsets: Keys, given: tuple[Keys, Keys] = (_NONE, _NO
             rows[number] = _hash63(own.astype(">i8").tobytes())
     key_groups = np.where(heading, -1, smallest[part[count : count + len(unique)]])
     return Groups(rows, unique, key_groups.astype(np.int64))
+
+
+class RowKeys:
+    """The text keys of rows as they are read, and the group ids that some of them bring."""
+
+    def __init__(self) -> None:
+        self._keys, self._offsets = array("q"), array("q", [0])
+        self._given: dict[int, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._offsets) - 1
+
+    def add(self, keys: Iterable[int], group: int | None = None) -> None:
+        """One more row: the key of its query, those of its positives."""
+        if group is not None:
+            self._given[len(self)] = group
+        self._keys.extend(keys)
+        self._offsets.append(len(self._keys))
+
+    def groups(self) -> Groups:
+        """The groups of all rows, see `group_rows`."""
+        given = np.array([*self._given], np.int64), np.array([*self._given.values()], np.int64)
+        keys, offsets = (np.frombuffer(a, np.int64) for a in (self._keys, self._offsets))
+        return group_rows(keys, offsets, given)
 
 
 def _headings(row: Index, place: Index, rows: int, keys: int) -> npt.NDArray[np.bool_]:
