@@ -5,32 +5,76 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable
-from dataclasses import replace
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from pkgutil import resolve_name
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tercet.cli.data import JOBS, find
+from tercet.cli import run as tercet
+from tercet.cli.data import JOBS
 from tercet.curate.shards import (
     BLOCK,
+    FREE,
     MANIFEST,
     PartError,
     Parts,
     Shard,
-    _scratch_name,
     merge,
+    part_rows,
     parts_folder,
     run,
     run_part,
     settings,
+    write_part,
 )
 from tercet.errors import InputError, MissingExtraError
-from tests.curate.counting import Counting
 
 LINES = 50
+
+
+@dataclass(frozen=True)
+class Counting:
+    """Writes "number line" for each line of a file; notes in `log` which parts were made."""
+
+    name: ClassVar[str] = "counting"
+
+    target: str
+    file: str
+    prefix: str = ""
+    lengths: tuple[int, ...] = (1, 2)
+    log: str = field(default="", metadata=FREE)
+    trouble: str = field(default="", metadata=FREE)  # "kill" or "refuse", in the last part
+
+    def inputs(self) -> list[Path]:
+        return [Path(self.file)]
+
+    def part(self, shard: Shard, folder: Path) -> None:
+        (folder / "begun").touch()
+        killed = Path(f"{self.target}.killed")
+        if self.trouble == "kill" and shard.number == shard.count and not killed.exists():
+            killed.write_text(str(os.getpid()))
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.trouble == "refuse":
+            if shard.number == shard.count:
+                raise InputError(f"{self.file}:7: no good line")
+            time.sleep(60)
+        lines = enumerate(Path(self.file).read_text().splitlines())
+        rows = [(n, {"text": f"{self.prefix}{line}"}) for n, line in lines if shard.has(n * BLOCK)]
+        write_part(folder / "rows.jsonl", rows)
+        if self.log:
+            with open(self.log, "a") as file:
+                file.write(f"{shard}\n")
+
+    def merge(self, folders: Sequence[Path]) -> dict[str, Any]:
+        rows = list(part_rows(folder / "rows.jsonl" for folder in folders))
+        Path(self.target).write_text(json.dumps(rows))
+        return {"rows": len(rows)}
 
 
 @pytest.fixture
@@ -39,12 +83,7 @@ def job(tmp_path: Path) -> Counting:
     return Counting(str(tmp_path / "out.json"), str(tmp_path / "in.txt"), log=str(tmp_path / "log"))
 
 
-@pytest.fixture
-def whole(job: Counting) -> str:
-    """What a run in one part writes."""
-    other = replace(job, target=f"{job.target}.whole", log="")
-    assert run(other, workers=1) == {"rows": LINES}
-    return Path(other.target).read_text()
+WHOLE = json.dumps([[number, {"text": f"line {number}"}] for number in range(LINES)])
 
 
 def made(job: Counting) -> list[str]:
@@ -69,20 +108,20 @@ def test_what_is_no_part(text: str) -> None:
 
 
 @pytest.mark.parametrize("count", [1, 3, LINES + 5])
-def test_parts_by_hand_in_any_order_make_the_whole(job: Counting, whole: str, count: int) -> None:
+def test_parts_by_hand_in_any_order_make_the_whole(job: Counting, count: int) -> None:
     for shard in reversed(Shard.all(count)):
         run_part(job, shard)
     assert merge(job, count) == {"rows": LINES}
-    assert Path(job.target).read_text() == whole
+    assert Path(job.target).read_text() == WHOLE
     assert not parts_folder(Path(job.target)).exists()
 
 
-def test_processes_make_the_whole_and_no_part_twice(job: Counting, whole: str) -> None:
+def test_processes_make_the_whole_and_no_part_twice(job: Counting) -> None:
     run_part(job, Shard(2, 3))
     seen: list[tuple[int, int]] = []
     report = run(job, workers=3, progress=lambda done, count: seen.append((done, count)))
     assert report == {"rows": LINES}
-    assert Path(job.target).read_text() == whole
+    assert Path(job.target).read_text() == WHOLE
     assert seen == [(1, 3), (2, 3), (3, 3)]
     assert made(job) == ["1/3", "2/3", "3/3"]
 
@@ -90,11 +129,11 @@ def test_processes_make_the_whole_and_no_part_twice(job: Counting, whole: str) -
 def test_a_part_that_fails_leaves_nothing_and_stops_the_others(job: Counting) -> None:
     with pytest.raises(InputError, match="7: no good line"):
         run(replace(job, trouble="refuse"), workers=2)  # the other would take a minute
-    assert names(job) == []
+    assert not parts_folder(Path(job.target)).exists()
     assert not Path(job.target).exists()
 
 
-def test_a_killed_process_is_told_and_the_run_goes_on_later(job: Counting, whole: str) -> None:
+def test_a_killed_process_is_told_and_the_run_goes_on_later(job: Counting) -> None:
     dying = replace(job, trouble="kill")
     run_part(dying, Shard(1, 2))
     with pytest.raises(PartError, match=r"whole parts are kept"):
@@ -102,21 +141,10 @@ def test_a_killed_process_is_told_and_the_run_goes_on_later(job: Counting, whole
     assert not Path(job.target).exists()
     assert "00001-of-00002" in names(job)
     assert any(name.startswith(".00002") for name in names(job))  # what it had begun
-    run_part(dying, Shard(2, 2))
-    assert names(job) == ["00001-of-00002", "00002-of-00002"]  # swept
     assert run(dying, workers=2) == {"rows": LINES}
-    assert Path(job.target).read_text() == whole
+    assert Path(job.target).read_text() == WHOLE
     assert made(job) == ["1/2", "2/2"]
-
-
-def test_what_living_processes_write_is_not_swept(job: Counting) -> None:
-    folder = run_part(job, Shard(1, 2))
-    for process in (os.getpid(), "x"):
-        name = _scratch_name(folder.with_name("00002-of-00002"))
-        (folder.parent / f"{name}{process}.abc").mkdir()
-    (folder.parent / f".00002-of-00002.elsewhere.{2**22 + 1}.abc").mkdir()
-    run_part(job, Shard(2, 2))
-    assert len(names(job)) == 5
+    assert not parts_folder(Path(job.target)).exists()  # nor what was begun
 
 
 def test_a_part_that_another_made_meanwhile_is_taken(
@@ -136,16 +164,6 @@ def test_a_part_that_another_made_meanwhile_is_taken(
     assert names(job) == ["00001-of-00002"]
 
 
-def test_a_killed_run_by_hand_is_swept(job: Counting) -> None:
-    if (child := os.fork()) == 0:
-        run_part(replace(job, trouble="kill"), Shard(2, 2))
-        os._exit(0)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
-    assert len(names(job)) == 1
-    run_part(job, Shard(2, 2))
-    assert names(job) == ["00002-of-00002"]
-
-
 # errors
 
 
@@ -155,40 +173,35 @@ def change_input(job: Counting) -> Counting:
     return job
 
 
-def tear(name: str, text: str | None) -> Callable[[Counting], Counting]:
-    """Writes into a file of the second part, or removes it."""
+def change_part(name: str, change: Callable[[Path], Any]) -> Callable[[Counting], Counting]:
+    """Changes a file of the second part."""
 
-    def torn(job: Counting) -> Counting:
-        path = parts_folder(Path(job.target)) / "00002-of-00003" / name
-        path.write_text(text) if text else path.unlink()
+    def changed(job: Counting) -> Counting:
+        change(parts_folder(Path(job.target)) / "00002-of-00003" / name)
         return job
 
-    return torn
+    return changed
 
 
-def remove_part(job: Counting) -> Counting:
-    shutil.rmtree(parts_folder(Path(job.target)) / "00002-of-00003")
-    return job
-
-
-def other_command(job: Counting) -> Counting:
-    path = parts_folder(Path(job.target)) / "00002-of-00003" / MANIFEST
+def other_command(path: Path) -> None:
     path.write_text(path.read_text().replace('"counting"', '"filter"'))
-    return job
 
 
 @pytest.mark.parametrize(
     ("harm", "message"),
     [
-        (remove_part, r"1 of 3 parts are missing: 2/3: run .* --shard 2/3"),
+        (change_part("", shutil.rmtree), r"1 of 3 parts are missing: 2/3: run .* --shard 2/3"),
         (lambda job: replace(job, prefix="x"), r'other options \(prefix: "", now "x"\)'),
         (change_input, r"00001-of-00003 was made with other inputs .*in\.txt"),
         (lambda job: replace(job, file=f"{job.file}2"), r"in\.txt2: no such file"),
-        (tear(MANIFEST, '{"command": "cou'), r"00002-of-00003 is not whole"),
-        (tear(MANIFEST, None), r"00002-of-00003 is not whole"),
-        (tear("rows.jsonl", '{"#": 1'), r"00002-of-00003 is not whole \(rows\.jsonl"),
-        (tear("rows.jsonl", None), r"00002-of-00003 is not whole"),
-        (other_command, r"other command \(filter"),
+        (
+            change_part(MANIFEST, lambda path: path.write_text('{"co')),
+            "00002-of-00003 is not whole",
+        ),
+        (change_part(MANIFEST, os.unlink), r"00002-of-00003 is not whole"),
+        (change_part("rows.jsonl", lambda path: os.truncate(path, 8)), "is not whole"),
+        (change_part("rows.jsonl", os.unlink), r"00002-of-00003 is not whole"),
+        (change_part(MANIFEST, other_command), r"other command \(filter"),
     ],
 )
 def test_parts_that_cannot_be_joined(
@@ -196,12 +209,11 @@ def test_parts_that_cannot_be_joined(
 ) -> None:
     for shard in Shard.all(3):
         run_part(job, shard)
-    before = len(names(job))
     changed = harm(job)
     with pytest.raises(InputError, match=message):
         merge(changed, 3)
     assert not Path(job.target).exists()
-    assert len(names(job)) >= before - 1  # work is kept
+    assert {"00001-of-00003", "00003-of-00003"} <= {*names(job)}  # work is kept
 
 
 def test_a_part_with_other_settings_than_its_neighbours_is_not_begun(job: Counting) -> None:
@@ -229,19 +241,13 @@ def test_parts_that_say_nothing_clear(job: Counting) -> None:
     target = Path(job.target)
     with pytest.raises(InputError, match=r"no parts of .*out\.json"):
         Parts.find(target)
-    for shard in (Shard(1, 3), Shard(2, 2)):
-        run_part(job, shard)
+    path = run_part(job, Shard(1, 3)) / MANIFEST
+    path.write_text(path.read_text().replace('"prefix"', '"colour"'))
+    with pytest.raises(InputError, match=r"another version of Tercet.*colour, prefix"):
+        Parts.find(target).job(Counting, target)
+    run_part(job, Shard(2, 2))
     with pytest.raises(InputError, match="different cuts, of 2 and of 3"):
         Parts.find(target)
-
-
-def test_options_of_another_version_are_refused(job: Counting) -> None:
-    path = run_part(job, Shard()) / MANIFEST
-    facts = json.loads(path.read_text())
-    facts["options"]["colour"] = "red"
-    path.write_text(json.dumps(facts))
-    with pytest.raises(InputError, match=r"another version of Tercet.*colour"):
-        Parts.find(Path(job.target)).job(Counting, Path(job.target))
 
 
 def test_settings_follow_bytes_not_times(job: Counting) -> None:
@@ -250,13 +256,6 @@ def test_settings_follow_bytes_not_times(job: Counting) -> None:
     assert settings(job) == before
     assert settings(replace(job, target="x", log="y")) == before
     assert settings(change_input(job)) != before
-
-
-@pytest.mark.parametrize("command", JOBS)
-def test_every_command_that_can_be_joined_is_there(command: str) -> None:
-    kind, tell = map(find, JOBS[command])
-    assert kind.name == command
-    assert callable(tell)
 
 
 # a cluster
@@ -270,7 +269,7 @@ def test_without_ray_the_extra_is_named(job: Counting, monkeypatch: pytest.Monke
 
 @pytest.mark.slow
 def test_a_cluster_that_loses_a_worker_makes_the_whole(
-    job: Counting, whole: str, monkeypatch: pytest.MonkeyPatch
+    job: Counting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ray = pytest.importorskip("ray")
     monkeypatch.setenv("PYTHONPATH", f"{os.environ.get('PYTHONPATH', '')}:{Path.cwd()}")
@@ -281,7 +280,7 @@ def test_a_cluster_that_loses_a_worker_makes_the_whole(
         dying, ray="local", workers=3, progress=lambda done, count: seen.append((done, count))
     )
     assert report == {"rows": LINES}
-    assert Path(job.target).read_text() == whole
+    assert Path(job.target).read_text() == WHOLE
     killed = int(Path(f"{job.target}.killed").read_text())
     with pytest.raises(ProcessLookupError):
         os.kill(killed, 0)
@@ -298,3 +297,58 @@ def test_a_cluster_that_is_not_there_is_told_at_once(job: Counting, address: str
     pytest.importorskip("ray")
     with pytest.raises(PartError, match=f"no Ray cluster at {address}: "):
         run(job, ray=address)
+
+
+# Of every command: parts made by hand and joined are what a run at once makes.
+
+
+@pytest.mark.parametrize("command", JOBS)
+def test_every_command_that_can_be_joined_is_there(command: str) -> None:
+    kind, tell = map(resolve_name, JOBS[command])
+    assert kind.name == command
+    assert callable(tell)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("pairs", "docs", "--lang", "en"),
+        ("filter", "rows.jsonl", "--without", "language,near"),
+        ("mix", "rows.jsonl=0.5", "--lengths", "20,50"),
+    ],
+)
+def test_parts_of_a_command_that_are_joined_are_the_whole(
+    command: Sequence[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("a", "b", "docs"):
+        Path(folder).mkdir()
+    rows = [
+        {"query": f"question {n % 40}", "pos": [f"A long answer, {n % 40}."]} for n in range(60)
+    ]
+    Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for n in range(7):
+        section = f"# Title {n}\n\n## Section {n}\n\n" + f"Text of section {n}. " * 9
+        Path(f"docs/{n}.md").write_text(section)
+
+    def call(*arguments: str) -> str:
+        assert tercet(["data", *arguments]) == 0
+        return capsys.readouterr().out
+
+    def written(target: str) -> list[bytes]:
+        files = sorted(Path(target).iterdir()) if Path(target).is_dir() else [Path(target)]
+        return [path.read_bytes() for path in files if path.name != "mix.json"]
+
+    target = "mixed" if command[0] == "mix" else "rows.jsonl"
+    whole = call(*command, "--to", f"a/{target}", "--workers", "1", "--json")
+    for part in ("3/3", "1/3", "2/3"):
+        told = json.loads(call(*command, "--to", f"b/{target}", "--shard", part, "--json"))
+        assert Path(told["folder"]).is_dir()
+    joined = call("merge", f"b/{target}", "--json")
+    assert written(f"b/{target}") == written(f"a/{target}")
+    assert sum(map(len, written(f"a/{target}"))) > 100
+    assert json.loads(joined.replace("b/", "a/")) == json.loads(whole)
+    assert not Path(f"b/{target}.parts").exists()

@@ -1,9 +1,9 @@
 """`tercet data check`, `split`, `teach`, `merge`: training rows looked at, divided, joined."""
 
 from dataclasses import asdict
-from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import click
 
@@ -261,11 +261,6 @@ def merge(
             f"the parts of {target} are of a command that this Tercet does not have "
             f"({parts.command}): join them with the version that made them"
         )
-    kind, tell = (find(name) for name in JOBS[parts.command])
+    kind, tell = map(resolve_name, JOBS[parts.command])
     job = parts.job(kind, target)
     tell(job, join(job, parts.count), as_json=as_json)
-
-
-def find(name: str) -> Any:
-    module, _, attribute = name.partition(":")
-    return getattr(import_module(module), attribute)

@@ -16,11 +16,11 @@ of the rows that are filtered. Shapes: C characters, T evaluation texts, G hashe
 
 import json
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -34,13 +34,13 @@ from tercet.curate.quality import (
     character_classes,
     count_letters,
 )
+from tercet.curate.shards import batches
 from tercet.errors import InputError
 from tercet.rows import SUFFIXES, Row, numbered_rows, stem_of
 
 # Evaluation sets: BEIR folders, training rows that were held out, translations
 
 Passages = Literal["relevant", "all", "none"]  # of a corpus; others may be shared with training
-PASSAGES: tuple[Passages, ...] = get_args(Passages)
 _TRAIN = "train"  # the name of the judgements that are for training
 # fields of a row of translations that hold no text
 _NO_TEXT = frozenset({"lang", "id", "_id", "source", "direction", "group", "prompt"})
@@ -182,7 +182,6 @@ _INVERSE = pow(_BASE, -1, 1 << 64)
 _MIX = np.uint64(0xBF58476D1CE4E5B9)  # odd; of SplitMix64 (Steele et al. 2014)
 
 Hashes = npt.NDArray[np.uint64]
-AnyText = TypeVar("AnyText")
 
 
 @dataclass(frozen=True)
@@ -239,10 +238,9 @@ class OverlapIndex:
         """Opens what `build` wrote."""
         facts: dict[str, Any] = json.loads((folder / "facts.json").read_text())
         self.least = MinOverlap(**facts["shares"])
-        self._names: list[str] = facts["names"]
-        self._files: list[str] = facts["files"]
+        self._files: list[tuple[str, str]] = facts["files"]  # names of sets and paths
         self._codes = np.memmap(folder / "codes.bin", dtype=np.uint32, mode="r")
-        self._starts, self._ends, self._name, self._file, self._line = _load(folder, "texts")
+        self._starts, self._ends, self._file, self._line = _load(folder, "texts")
         self._grams = _load(folder, "grams")  # (G,) sorted
         self._places = _load(folder, "places")  # (G,) in codes
         self._keys = _load(folder, "keys")  # (T,) sorted
@@ -253,13 +251,12 @@ class OverlapIndex:
     @staticmethod
     def build(texts: Iterable[EvaluationText], least: MinOverlap, folder: Path) -> None:
         """Writes the index of T texts into a folder."""
-        names: dict[str, int] = {}
-        files: dict[str, int] = {}
+        files: dict[tuple[str, str], int] = {}
         rows = array("q")
         grams, places, keys = [], [], []
         offset = 0
         with (folder / "codes.bin").open("wb") as codes:
-            for block in _blocks(texts, lambda text: len(text.text)):
+            for block in batches(texts, lambda text: len(text.text), BLOCK):
                 normalized = Normalized.of([text.text for text in block])
                 hasher = _Hasher(normalized)
                 starts = hasher.starts(least.gram)
@@ -268,11 +265,10 @@ class OverlapIndex:
                 grams.append(hasher.runs(starts, least.gram))
                 places.append(starts + offset)
                 keys.append(hasher.whole())
-                bounds = zip(block, normalized.starts, normalized.ends, strict=True)
-                for text, start, end in bounds:
-                    name = names.setdefault(text.name, len(names))
-                    file = files.setdefault(text.path, len(files))
-                    rows.extend((int(start) + offset, int(end) + offset, name, file, text.line))
+                bounds = (normalized.starts + offset, normalized.ends + offset)
+                for text, start, end in zip(block, *map(np.ndarray.tolist, bounds), strict=True):
+                    file = files.setdefault((text.name, text.path), len(files))
+                    rows.extend((start, end, file, text.line))
                 codes.write(normalized.codes.tobytes())
                 offset += len(normalized.codes)
         if not rows:
@@ -284,28 +280,28 @@ class OverlapIndex:
         bits = min(28, max(16, (8 * len(all_grams)).bit_length()))
         may = np.zeros(1 << bits, dtype=np.bool_)
         may[all_grams >> np.uint64(64 - bits)] = True
-        np.save(folder / "texts.npy", np.array(rows, dtype=np.int64).reshape(-1, 5).T)
+        np.save(folder / "texts.npy", np.array(rows, dtype=np.int64).reshape(-1, 4).T)
         np.save(folder / "grams.npy", all_grams)
         np.save(folder / "places.npy", np.concatenate(places)[order])
         np.save(folder / "keys.npy", all_keys[owners])
         np.save(folder / "owners.npy", owners)
         np.save(folder / "may.npy", may)
-        facts = {"shares": asdict(least), "names": list(names), "files": list(files)}
+        facts = {"shares": asdict(least), "files": list(files)}
         (folder / "facts.json").write_text(json.dumps(facts))
 
     def find(self, texts: Sequence[str]) -> list[Overlap | None]:
         """What each of N texts shares with an evaluation text, None where that is too little."""
         out: list[Overlap | None] = []
-        for block in _blocks(texts, len):
-            normalized = Normalized.of(block)
-            hasher = _Hasher(normalized)
-            overlaps = self._find_whole(normalized, hasher)
-            self._find_runs(normalized, hasher, overlaps)
+        for block in batches(texts, len, BLOCK):
+            hasher = _Hasher(Normalized.of(block))
+            overlaps = self._find_whole(hasher)
+            self._find_runs(hasher, overlaps)
             out += overlaps
         return out
 
-    def _find_whole(self, texts: Normalized, hasher: "_Hasher") -> list[Overlap | None]:
+    def _find_whole(self, hasher: "_Hasher") -> list[Overlap | None]:
         """Of each text the evaluation text that is the same."""
+        texts = hasher.texts
         overlaps: list[Overlap | None] = [None] * len(texts)
         keys = hasher.whole()
         at = np.searchsorted(self._keys, keys).clip(max=len(self._keys) - 1)
@@ -316,9 +312,7 @@ class OverlapIndex:
                 overlaps[number] = self._overlap(owner, text, whole=True)
         return overlaps
 
-    def _find_runs(
-        self, texts: Normalized, hasher: "_Hasher", overlaps: list[Overlap | None]
-    ) -> None:
+    def _find_runs(self, hasher: "_Hasher", overlaps: list[Overlap | None]) -> None:
         """Adds, to texts without one, the first run that is shared and long enough."""
         if not len(self._grams):  # no evaluation text is as long as a run
             return
@@ -338,8 +332,10 @@ class OverlapIndex:
                     break
                 if start < compared.get((number, place - start), 0):
                     continue  # the run that is compared through this place is known
-                begin, end = int(texts.starts[number]), int(texts.ends[number])
-                overlaps[number], until = self._compare(texts.codes, begin, end, start, place)
+                begin, end = int(hasher.texts.starts[number]), int(hasher.texts.ends[number])
+                overlaps[number], until = self._compare(
+                    hasher.texts.codes, begin, end, start, place
+                )
                 compared[number, place - start] = until
 
     def _compare(
@@ -351,10 +347,8 @@ class OverlapIndex:
         """
         owner = int(np.searchsorted(self._starts, place, side="right")) - 1
         low, high = int(self._starts[owner]), int(self._ends[owner])
-        after = min(end - start, high - place)
-        right = _same(codes[start : start + after], self._codes[place : place + after])
-        before = min(start - begin, place - low)
-        left = _same(codes[start - before : start][::-1], self._codes[place - before : place][::-1])
+        right = _same(codes[start:end], self._codes[place:high])
+        left = _same(codes[begin:start][::-1], self._codes[low:place][::-1])
         first, last = start - left, start + right
         run = codes[first:last]
         whole = left == place - low and right == high - place
@@ -366,8 +360,8 @@ class OverlapIndex:
         return self._overlap(owner, run, whole=False), last
 
     def _overlap(self, owner: int, shared: Codes, *, whole: bool) -> Overlap:
-        where = f"{self._files[int(self._file[owner])]}:{int(self._line[owner])}"
-        return Overlap(self._names[int(self._name[owner])], where, as_text(shared).strip(), whole)
+        name, path = self._files[self._file[owner]]
+        return Overlap(name, f"{path}:{self._line[owner]}", as_text(shared).strip(), whole)
 
 
 def _load(folder: Path, name: str) -> Any:
@@ -380,7 +374,7 @@ class _Hasher:
     """Prefix sums of the characters of many texts, from which the hash of any run follows."""
 
     def __init__(self, texts: Normalized) -> None:
-        self._texts = texts
+        self.texts = texts
         powers, self._inverses = _powers(1 << (len(texts.codes) + 1).bit_length())
         mixed = (texts.codes.astype(np.uint64) + np.uint64(1)) * _MIX
         mixed ^= mixed >> np.uint64(31)
@@ -389,16 +383,16 @@ class _Hasher:
 
     def starts(self, size: int) -> Positions:
         """Places where a run of this size lies in one text."""
-        starts, ends = self._texts.starts, self._texts.ends
+        starts, ends = self.texts.starts, self.texts.ends
         long = ends - starts >= size
-        step = np.zeros(len(self._texts.codes) + 1, dtype=np.int8)
+        step = np.zeros(len(self.texts.codes) + 1, dtype=np.int8)
         step[starts[long]] = 1
         step[ends[long] - size + 1] = -1
         return np.flatnonzero(np.cumsum(step, dtype=np.int8)).astype(np.int64)
 
     def owners(self, starts: Positions) -> Positions:
         """The text in which each place lies."""
-        return np.searchsorted(self._texts.starts, starts, side="right").astype(np.int64) - 1
+        return np.searchsorted(self.texts.starts, starts, side="right").astype(np.int64) - 1
 
     def runs(self, starts: Positions, size: int) -> Hashes:
         """Hashes of the runs of one size at these places."""
@@ -406,7 +400,7 @@ class _Hasher:
 
     def whole(self) -> Hashes:
         """(T,) hashes of the texts."""
-        starts, ends = self._texts.starts, self._texts.ends
+        starts, ends = self.texts.starts, self.texts.ends
         sums = (self._sums[ends] - self._sums[starts]) * self._inverses[starts]
         return _finish(sums + (ends - starts).astype(np.uint64))
 
@@ -431,19 +425,6 @@ def _powers(count: int) -> tuple[Hashes, Hashes]:
 
 def _same(left: Codes, right: Codes) -> int:
     """How many characters are the same from the first on."""
-    differs = left != right
+    size = min(len(left), len(right))
+    differs = left[:size] != right[:size]
     return int(differs.argmax()) if differs.any() else len(differs)
-
-
-def _blocks(texts: Iterable[AnyText], size_of: Callable[[AnyText], int]) -> Iterator[list[AnyText]]:
-    """Texts of about BLOCK characters together."""
-    block: list[AnyText] = []
-    size = 0
-    for text in texts:
-        block.append(text)
-        size += size_of(text)
-        if size >= BLOCK:
-            yield block
-            block, size = [], 0
-    if block:
-        yield block

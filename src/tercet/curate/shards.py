@@ -1,8 +1,8 @@
-"""Work cut into parts that run anywhere, then joined; the result does not depend on the cut.
+"""Cuts a job into parts, makes them, and joins them; the result does not depend on the cut.
 
-A part is a folder of files that appears whole or not at all, so that a killed run goes on where it
-stopped. Parts are made by processes of this machine, by hand on several (`--shard 2/8`), or as
-tasks of a Ray cluster over a folder that all its nodes see. Knows nothing of what the work is.
+A part is a folder that appears whole or not at all, so that a run that was killed keeps the parts
+that are whole. Parts are made by processes of this machine, by hand on several (`--shard 2/8`), or
+as tasks of a Ray cluster over a folder that all its nodes see. Knows nothing of what the work is.
 """
 
 import hashlib
@@ -11,6 +11,7 @@ import json
 import logging
 import multiprocessing
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -29,6 +30,7 @@ from typing import Any, ClassVar, Protocol, TypeVar
 
 from tercet.config import Progress
 from tercet.errors import InputError, MissingExtraError, TercetError
+from tercet.io import atomic_folder, write_json
 from tercet.rows import Row, numbered_rows, write_rows
 
 BLOCK = 256  # neighbouring units that stay together: reading them stays sequential
@@ -58,10 +60,10 @@ class Shard:
     @staticmethod
     def parse(text: str) -> "Shard":
         """`2/8` -> Shard(2, 8)."""
-        number, slash, count = text.partition("/")
-        if not (slash and number.strip().isdecimal() and count.strip().isdecimal()):
+        numbers = re.fullmatch(r"\s*(\d+)\s*/\s*(\d+)\s*", text)
+        if numbers is None:
             raise InputError(f"{text!r} is not a part such as 2/8")
-        return Shard(int(number), int(count))
+        return Shard(int(numbers[1]), int(numbers[2]))
 
     @staticmethod
     def all(count: int) -> "list[Shard]":
@@ -104,6 +106,7 @@ class Job(Protocol):
 
 
 AnyJob = TypeVar("AnyJob", bound=Job)
+T = TypeVar("T")
 
 
 def parts_folder(target: Path) -> Path:
@@ -134,19 +137,19 @@ def file_digest(path: Path) -> str:
     """A hash of a file's bytes; raises InputError where there is none."""
     try:
         stat = path.stat()
-        return _digest(path, stat.st_size, stat.st_mtime_ns, stat.st_ino)
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file (seen from {Path.cwd()})") from error
+    return _digest(path, stat.st_size, stat.st_mtime_ns, stat.st_ino)
 
 
 @lru_cache(maxsize=1 << 16)
-def _digest(path: Path, size: int, changed: int, inode: int) -> str:
-    """Reads a file once in a process, as long as it stays as it is."""
+def _digest(path: Path, *_: int) -> str:
+    """Reads a file once in a process, as long as its size, time and inode stay as they are."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
-# One part: made, whole or not at all
+# Parts: made, checked, joined
 
 
 def run_part(job: Job, shard: Shard, facts: dict[str, Any] | None = None) -> Path:
@@ -155,73 +158,41 @@ def run_part(job: Job, shard: Shard, facts: dict[str, Any] | None = None) -> Pat
     facts: the job's `settings`, where they are known. Raises InputError where a part that is there
     was made with others.
     """
-    facts = settings(job) if facts is None else facts
+    facts = facts or settings(job)
     folder = parts_folder(Path(job.target)) / shard.folder
     if folder.is_dir():
         _check_same(folder, facts)
         return folder
-    for other in folder.parent.glob(f"?????-of-{shard.count:05d}"):
+    for other in sorted(folder.parent.glob(f"?????-of-{shard.count:05d}"))[:1]:
         _check_same(other, facts)  # what could not be joined is not begun
-        break
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(folder)
-    prefix = f"{_scratch_name(folder)}{os.getpid()}."
-    scratch = Path(tempfile.mkdtemp(prefix=prefix, dir=folder.parent))
     try:
-        job.part(shard, scratch)
-        sizes = {
-            path.relative_to(scratch).as_posix(): path.stat().st_size
-            for path in sorted(scratch.rglob("*"))
-            if path.is_file()
-        }
-        (scratch / MANIFEST).write_text(json.dumps({**facts, "files": sizes}, indent=1) + "\n")
-        scratch.chmod(0o755)
-        try:
-            os.rename(scratch, folder)
-        except OSError:
-            if not folder.is_dir():
-                raise
-            _check_same(folder, facts)  # another process made it meanwhile, and the same
-            shutil.rmtree(scratch)
-    except BaseException:
-        shutil.rmtree(scratch, ignore_errors=True)
-        with suppress(OSError):  # where there are other parts
+        with atomic_folder(folder) as scratch:
+            job.part(shard, scratch)
+            write_json(scratch / MANIFEST, {**facts, "files": _sizes(scratch)})
+    except OSError:
+        if not folder.is_dir():
+            raise
+        _check_same(folder, facts)  # another process made it meanwhile
+    finally:
+        with suppress(OSError):  # not empty, but where the first part of all failed
             folder.parent.rmdir()
-        raise
     return folder
 
 
-def _scratch_name(folder: Path) -> str:
-    """How the folders begin in which this machine makes a part; the process follows."""
-    boot = Path("/proc/sys/kernel/random/boot_id")  # two machines may have one name
-    machine = f"{socket.gethostname()}-{boot.read_text()[:8] if boot.exists() else ''}"
-    return f".{folder.name}.{machine}."
-
-
-def _sweep(folder: Path) -> None:
-    """Removes what processes of this machine that were killed left of a part."""
-    prefix = _scratch_name(folder)
-    for scratch in folder.parent.glob(f"{prefix}*"):
-        process = scratch.name.removeprefix(prefix).partition(".")[0]
-        try:
-            os.kill(int(process), 0)
-        except ProcessLookupError:
-            shutil.rmtree(scratch, ignore_errors=True)
-        except (ValueError, PermissionError):
-            continue
+def _sizes(folder: Path) -> dict[str, int]:
+    """The bytes of a part's files."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != MANIFEST]
+    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
-    """What a part says of itself; raises InputError where it is not whole."""
+    """What a part says of itself; raises InputError where it is not whole, as a copy may be."""
     try:
         facts: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
-        for name, size in facts["files"].items():
-            if (folder / name).stat().st_size != size:
-                raise ValueError(f"{name} is torn")
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(
-            f"{folder} is not whole ({error}): remove it and make that part again"
-        ) from error
+    except (OSError, ValueError):
+        facts = {}
+    if facts.get("files") != _sizes(folder):
+        raise InputError(f"{folder} is not whole: remove it and make that part again")
     return facts
 
 
@@ -232,23 +203,15 @@ def _check_same(folder: Path, facts: dict[str, Any]) -> None:
         before, now = made[kind], facts[kind]
         if before == now:
             continue
-        if kind == "command":
-            difference = f"{before}, now {now}"
-        else:
+        difference = f"{before}, now {now}"
+        if kind != "command":
             name = next(n for n in {**before, **now} if before.get(n) != now.get(n))
-            difference = f"{name}: {_short(before.get(name))}, now {_short(now.get(name))}"
+            old, new = (json.dumps(tree.get(name), ensure_ascii=False) for tree in (before, now))
+            difference = f"{name}: {old:.60}, now {new:.60}"
         raise InputError(
             f"{folder} was made with other {kind} ({difference}): remove {folder.parent} to start "
             f"anew, or give the {kind} of before"
         )
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 60 else f"{text[:60]}..."
-
-
-# All parts: found and joined
 
 
 @dataclass(frozen=True)
@@ -263,7 +226,7 @@ class Parts:
     def find(target: Path) -> "Parts":
         """Raises InputError where there are none, of different cuts, or one is not whole."""
         folder = parts_folder(target)
-        names = sorted(path.name for path in folder.glob("?????-of-?????") if path.is_dir())
+        names = sorted(path.name for path in folder.glob("?????-of-?????"))
         counts = sorted({int(name.partition("-of-")[2]) for name in names})
         if not counts:
             raise InputError(f"no parts of {target} in {folder}: make them with --shard")
@@ -282,14 +245,12 @@ class Parts:
                 f"{parts_folder(target)} was made by another version of Tercet, which has other "
                 f"options ({', '.join(odd)}): join the parts with that version"
             )
-        options = {name: _as_tuple(value) for name, value in self.options.items()}
+        options = {  # JSON has lists where a frozen dataclass has tuples
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in self.options.items()
+        }
         make: Callable[..., AnyJob] = kind
         return make(target=str(target), **options)
-
-
-def _as_tuple(value: Any) -> Any:
-    """JSON has lists where a frozen dataclass has tuples."""
-    return tuple(map(_as_tuple, value)) if isinstance(value, list) else value
 
 
 def merge(job: Job, count: int) -> dict[str, Any]:
@@ -298,21 +259,33 @@ def merge(job: Job, count: int) -> dict[str, Any]:
     Raises InputError where a part is missing or not whole, or was made with other settings or from
     other inputs.
     """
-    parts = parts_folder(Path(job.target))
-    missing = [shard for shard in Shard.all(count) if not (parts / shard.folder).is_dir()]
+    parts, facts = parts_folder(Path(job.target)), settings(job)
+    missing = [str(shard) for shard in Shard.all(count) if not (parts / shard.folder).is_dir()]
     if missing:
-        names = ", ".join(map(str, missing[:10])) + (", ..." if len(missing) > 10 else "")
         raise InputError(
-            f"{parts}: {len(missing)} of {count} parts are missing: {names}: run the command with "
-            f"--shard {missing[0]}"
+            f"{parts}: {len(missing)} of {count} parts are missing: {', '.join(missing):.80}: run "
+            f"the command with --shard {missing[0]}"
         )
     folders = [parts / shard.folder for shard in Shard.all(count)]
-    facts = settings(job)
     for folder in folders:
         _check_same(folder, facts)
     report = job.merge(folders)
-    shutil.rmtree(parts)
+    shutil.rmtree(parts)  # and what killed runs had begun
     return report
+
+
+def batches(items: Iterable[T], size_of: Callable[[T], int], most: int) -> Iterator[list[T]]:
+    """Neighbouring items of about this size together."""
+    batch: list[T] = []
+    size = 0
+    for item in items:
+        batch.append(item)
+        size += size_of(item)
+        if size >= most:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
 def write_part(path: Path, rows: Iterable[tuple[int, Row]]) -> int:
@@ -321,14 +294,13 @@ def write_part(path: Path, rows: Iterable[tuple[int, Row]]) -> int:
 
 
 def part_rows(paths: Iterable[Path]) -> Iterator[tuple[int, Row]]:
-    """The numbered rows of all parts in the order of the whole; an absent file has none."""
-    streams = [_rows_of_part(path) for path in paths if path.exists()]
-    yield from heapq.merge(*streams, key=lambda pair: pair[0])
+    """The numbered rows of all parts in the order of the whole."""
 
+    def of_part(path: Path) -> Iterator[tuple[int, Row]]:
+        for _, row in numbered_rows(path):
+            yield row.pop(NUMBER), row
 
-def _rows_of_part(path: Path) -> Iterator[tuple[int, Row]]:
-    for _, row in numbered_rows(path):
-        yield row.pop(NUMBER), row
+    return heapq.merge(*map(of_part, paths), key=lambda pair: pair[0])
 
 
 # Where parts are made
@@ -485,19 +457,14 @@ def _cluster(address: str, parts: int | None) -> Iterator[Any]:
             options |= {"object_store_memory": STORE, "_node_ip_address": "127.0.0.1"}
             options |= {"_temp_dir": short}
         try:
-            _knock(address)
+            host, _, port = address.removeprefix("ray://").rpartition(":")
+            if port.isdecimal():  # where nobody answers, Ray would try for minutes
+                socket.create_connection((host.strip("[]"), int(port)), CONNECT).close()
             ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
         except (OSError, ValueError, RuntimeError) as error:
             raise PartError(f"no Ray cluster at {address}: {_one_line(error)}") from error
         stack.callback(ray.shutdown)
         yield ray
-
-
-def _knock(address: str) -> None:
-    """Raises OSError where nobody answers at host:port; Ray would try for minutes."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if port.isdecimal():
-        socket.create_connection((host.strip("[]"), int(port)), CONNECT).close()
 
 
 def _one_line(error: BaseException) -> str:
