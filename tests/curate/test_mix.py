@@ -187,7 +187,7 @@ def test_groups_are_those_of_training() -> None:
 
 
 def test_files_are_no_larger_than_asked(job: Mix, monkeypatch: pytest.MonkeyPatch) -> None:
-    small = partial(Scatter, held=1000)  # scattered bit by bit
+    small = partial(Scatter, buffer=1000)  # scattered bit by bit
     monkeypatch.setattr("tercet.curate.mix.Scatter", small)
     report = run(replace(job, file_mb=0.02, lengths=(40, 5000)), workers=1)
     names = [file["name"] for file in report["files"]]
@@ -248,8 +248,8 @@ def test_a_wrong_file_of_settings(tmp_path: Path, text: str, told: str) -> None:
         ({"sources": ()}, "no sources"),
         ({"alpha": 1.5}, "alpha lies between"),
         ({"rows": 0}, "rows must be at least 1"),
-        ({"epochs": 0.0}, "epochs must be above 0"),
-        ({"caps": {"en": -1}}, "caps: en = -1"),
+        ({"epochs": 0.0}, "epochs and file_mb must be above 0"),
+        ({"caps": {"en": -1}}, "caps must be"),
         ({"lengths": (9, 3)}, "lengths must be whole numbers that rise"),
         ({"unit": "tokens"}, "say of which model"),
         ({"unit": "words"}, "unit 'words': choose from"),

@@ -1,6 +1,6 @@
 """`tercet data pairs`, `filter` and `mix`: raw sources to rows, rows to what is trained on."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -25,7 +25,6 @@ from tercet.cli.options import (
     parse_list,
 )
 from tercet.cli.parts import Cut, carry_out
-from tercet.errors import InputError
 
 if TYPE_CHECKING:
     from tercet.curate.filter import FilterJob
@@ -120,10 +119,8 @@ def pairs(
     """
     from tercet.curate.pairs import PairsJob
 
-    try:
+    with as_usage("the options"):
         job = PairsJob(sources=sources, target=to, **vars(options))
-    except InputError as error:  # which names what was given: options are checked there
-        raise click.UsageError(str(error)) from error
     report = carry_out(job, cut, "making rows", as_json=as_json)
     if report is not None:
         tell_pairs(job, report, as_json=as_json)
@@ -234,39 +231,38 @@ def filter_rows(
     """
     from tercet.curate.filter import STEPS, FilterJob
 
-    if min_score is None and (model or scorer):
-        raise click.UsageError("--model and --scorer score for --min-score: give that too")
-    if model and scorer:
-        raise click.UsageError("give a --model or a --scorer, not both")
-    for name in without or ():
-        if name not in STEPS:
-            raise click.BadParameter(
-                f"unknown step {name!r}: {', '.join(STEPS[1:])}", param_hint="'--without'"
-            )
-    every = STEPS if steps is None else steps
-    chosen = tuple(name for name in every if name not in (without or ()))
-    for name, given, option in (
-        ("evaluation", bool(options.against), "--against"),
-        ("relevance", min_score is not None, "--min-score"),
+    left_out = without or ()
+    chosen = tuple(step for step in steps or STEPS if step not in left_out)
+    unknown = [repr(step) for step in left_out if step not in STEPS]
+    wrong_usage: list[tuple[Any, str]] = [
+        (model and scorer, "give a --model or a --scorer, not both"),
+        (
+            min_score is None and (model or scorer),
+            "--model and --scorer score for --min-score: give that too",
+        ),
+        (unknown, f"--without: unknown step {', '.join(unknown)}: {', '.join(STEPS[1:])}"),
+    ]
+    for step, option, given in (
+        ("evaluation", "--against", bool(options.against)),
+        ("relevance", "--min-score", min_score is not None),
     ):
-        if steps is not None and name in chosen and not given:
-            raise click.UsageError(f"the step {name} needs {option}")
-        if given and name not in chosen:
-            raise click.UsageError(f"{option} is for the step {name}, which does not run")
-    relevance: dict[str, Any] = {}
-    if min_score is not None:
-        own = {"model": model, "revision": revision, "device": device, "max_length": max_length}
-        relevance = {
-            "min_score": min_score,
-            "scorer": scorer,
-            "scorer_options": None if scorer else own,
-        }
+        runs = step in chosen
+        wrong_usage += [
+            (steps and runs and not given, f"the step {step} needs {option}"),
+            (given and not runs, f"{option} is for the step {step}, which does not run"),
+        ]
+    for wrong, problem in wrong_usage:
+        if wrong:
+            raise click.UsageError(problem)
+    own = {"model": model, "revision": revision, "device": device, "max_length": max_length}
     with as_usage("the options"):
         job = FilterJob(
             sources=sources,
             target=to,
             steps=chosen,
-            **relevance,
+            min_score=min_score,
+            scorer=scorer,
+            scorer_options=None if scorer or min_score is None else own,
             **vars(options),
         )
     report = carry_out(job, cut, "filtering", as_json=as_json)
@@ -287,28 +283,25 @@ def tell_filtered(job: "FilterJob", report: dict[str, Any], *, as_json: bool) ->
         lines.append(f"  {name}: {step['rows']:,}{share}{taken}")
         if step["groups"]:
             lines.append(f"    by {_counts(step['groups'])}")
-        lines += [
-            f"    {one['file']}:{one['line']}: {one['reason']}"
-            + (one["text"] and f" | {one['text']}")
-            for one in step["examples"]
-        ]
+        for example in step["examples"]:
+            text = f" | {example['text']}" if example["text"] else ""
+            lines.append(f"    {example['file']}:{example['line']}: {example['reason']}{text}")
     if written := report.get("languages_written"):
         lines.append(f"languages written into rows: {_counts(written)}")
     if unknown := report.get("languages_unknown"):
-        lines.append(
-            f"language not judged, as the identifier does not know the tag: {_counts(unknown)}"
-        )
+        tags = _counts(unknown)
+        lines.append(f"language not judged, as the identifier does not know the tag: {tags}")
     if scores := report.get("scores"):
-        spread = ", ".join(f"{share} below {score:g}" for share, score in scores.items())
-        lines.append(f"scores: {spread}")
+        shares = [f"{share} below {score:g}" for share, score in scores.items()]
+        lines.append(f"scores: {', '.join(shares)}")
     if job.dropped is not None:
         lines.append(f"{job.dropped}: every dropped row and its reason")
     click.echo("\n".join(lines))
 
 
-def _counts(found: dict[str, int]) -> str:
-    named = [f"{name} {count:,}" for name, count in list(found.items())[:GROUPS]]
-    more = [f"and {len(found) - GROUPS:,} more"] if len(found) > GROUPS else []
+def _counts(counts: dict[str, int]) -> str:
+    named = [f"{name} {count:,}" for name, count in list(counts.items())[:GROUPS]]
+    more = [f"and {len(counts) - GROUPS:,} more"] if len(counts) > GROUPS else []
     return ", ".join(named + more)
 
 
@@ -415,25 +408,26 @@ def mix(
     else:
         with as_usage("'SOURCES...'"):
             settings = {"sources": [parse_source(text) for text in sources]}
-    settings |= {name: value for name, value in vars(options).items() if value is not None}
-    if options.rows is not None:
-        settings.pop("epochs", None)
-    if caps is not None:
-        settings["caps"] = settings.get("caps", {}) | caps
-    if cap := settings.get("caps", {}).pop("", None):
-        settings["cap"] = cap
-    found = [source.capped(source_cap) for source in settings.pop("sources")]
-    if options.epochs is not None:
-        if options.rows is not None:
-            raise click.UsageError("--rows and --epochs both say how long the mix is: give one")
-        settings.pop("rows", None)
+    given = {name: value for name, value in vars(options).items() if value is not None}
+    if {"rows", "epochs"} <= given.keys():
+        raise click.UsageError("--rows and --epochs both say how long the mix is: give one")
+    if {"rows", "epochs"} & given.keys():
+        settings = {**settings, "rows": None, "epochs": 1.0}
+    settings |= given
+    settings["caps"] = settings.get("caps", {}) | (caps or {})
+    if "" in settings["caps"]:
+        settings["cap"] = settings["caps"].pop("")
+    mixed = [
+        source if source.cap else replace(source, cap=source_cap)
+        for source in settings.pop("sources")
+    ]
     settings.setdefault("unit", "characters" if settings.get("model") is None else "tokens")
     if settings["unit"] == "tokens" and settings.get("model") is None:
         from tercet.encoder import BUNDLED
 
         settings["model"] = str(BUNDLED)
     with as_usage("'SOURCES...'"):
-        job = Mix(to, tuple(found), **settings)
+        job = Mix(to, tuple(mixed), **settings)
     job.check_target()
     report = carry_out(job, cut, "mixing", as_json=as_json)
     if report is not None:
@@ -442,23 +436,17 @@ def mix(
 
 def tell_mixed(job: "Mix", report: dict[str, Any], *, as_json: bool) -> None:
     """What was drawn."""
-    if report["short"]:
-        click.echo(
-            f"tercet: {report['short']:,} rows fewer than asked for: caps and --repeats hold",
-            err=True,
-        )
-    if report["raw"]:
-        click.echo(
-            f"tercet: {report['raw']:,} of the rows are texts alone, which train retromae only",
-            err=True,
-        )
+    for count, warning in (
+        (report["short"], "rows fewer than asked for: caps and --repeats hold"),
+        (report["raw"], "of the rows are texts alone, which train retromae only"),
+    ):
+        if count:
+            click.echo(f"tercet: {count:,} {warning}", err=True)
     if as_json:
         emit(report)
         return
-    files = len(report["files"])
-    lines = [
-        f"{report['to']}: {report['rows']:,} rows in {files:,} file{'' if files == 1 else 's'}"
-    ]
+    files = f"{len(report['files']):,} file{'s' if len(report['files']) > 1 else ''}"
+    lines = [f"{report['to']}: {report['rows']:,} rows in {files}"]
     lines += _table("source", report["sources"])
     languages = list(report["languages"].items())
     lines += _table("language", dict(languages[:LANGUAGES]))
@@ -469,12 +457,10 @@ def tell_mixed(job: "Mix", report: dict[str, Any], *, as_json: bool) -> None:
     click.echo("\n".join(lines))
 
 
-def _table(head: str, found: dict[str, dict[str, int]]) -> list[str]:
-    width = max(len(head), *(len(name) for name in found), len("not said"))
-    lines = [f"  {head:<{width}}{'there':>11}{'drawn':>11}{'left out':>11}{'most copies':>13}"]
-    lines += [
-        f"  {name or 'not said':<{width}}{one['found']:>11,}{one['rows']:>11,}"
-        f"{one['left_out']:>11,}{one['repeats']:>13,}"
-        for name, one in found.items()
+def _table(head: str, drawn: dict[str, dict[str, int]]) -> list[str]:
+    width = max(len(head), *map(len, drawn), len("not said"))
+    row = "  {:<{}}{:>11,}{:>11,}{:>11,}{:>13,}".format
+    return [
+        f"  {head:<{width}}{'there':>11}{'drawn':>11}{'left out':>11}{'most copies':>13}",
+        *(row(name or "not said", width, *counts.values()) for name, counts in drawn.items()),
     ]
-    return lines

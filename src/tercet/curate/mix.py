@@ -1,4 +1,4 @@
-"""The work of `tercet data mix`: rows of many sources to files by length, in random order.
+"""Draws rows of many sources in proportion, to files by length: the work of `tercet data mix`.
 
 Two passes. The parts read every row, check and measure it, and count; when all are there, quotas
 follow from the counts, and the rows that are drawn are scattered to their files. Whatever is random
@@ -13,18 +13,17 @@ import heapq
 import json
 import math
 import random
-import struct
 import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from tercet.curate.shards import BLOCK, Shard
+from tercet.curate.shards import BLOCK, Shard, batches
 from tercet.errors import InputError
 from tercet.io import atomic_folder
 from tercet.rows import (
@@ -41,11 +40,12 @@ from tercet.rows import (
 from tercet.tokenizer import Tokenizer
 
 ROWS, COUNTS, REPORT = "rows.gz", "counts.json", "mix.json"
+MEASURED = 1 << 20  # characters of rows that are measured at once
 _LINE_BITS = 40  # of a row's number that are its line; the others are its file
 
 Integers = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
-Cell = tuple[int, str]  # number of the source, language
+Unit = Literal["characters", "tokens"]
 
 # Sources
 
@@ -76,14 +76,6 @@ class Source:
     def label(self) -> str:
         """What it is called."""
         return self.name or stem_of(Path(self.files[0]))
-
-    def paths(self) -> list[Path]:
-        """Its files of rows; raises InputError where one is not there."""
-        return [path for name in self.files for path in files_of(Path(name))]
-
-    def capped(self, cap: int | None) -> "Source":
-        """The source with a cap, unless it has one of its own."""
-        return self if self.cap is not None else replace(self, cap=cap)
 
     @staticmethod
     def of(facts: Mapping[str, Any]) -> "Source":
@@ -137,44 +129,24 @@ def read_config(path: Path) -> dict[str, Any]:
     """
     try:
         facts = tomllib.loads(path.read_text(encoding="utf-8"))
+        tables = facts.pop("sources", None)
+        if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+            raise InputError("no [[sources]], each with files = [...]")
+        for name, value in facts.items():
+            if name not in _SETTINGS:
+                raise InputError(f"unknown key {name!r}: it may hold {', '.join(_SETTINGS)}")
+            if not _is(value, *_SETTINGS[name]):
+                raise InputError(f"{name} is {value!r}: not of the right kind")
+        if {"rows", "epochs"} <= facts.keys():
+            raise InputError("rows and epochs both say how long the mix is: leave one out")
+        return {**facts, "sources": list(map(Source.of, tables))}
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not readable as TOML: {error}") from error
-    tables = facts.pop("sources", None)
-    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
-        raise InputError(f"{path}: no [[sources]], each with files = [...]")
-    for name, value in facts.items():
-        if name not in _SETTINGS:
-            raise InputError(f"{path}: unknown key {name!r}: it may hold {', '.join(_SETTINGS)}")
-        if not _is(value, *_SETTINGS[name]):
-            raise InputError(f"{path}: {name} is {value!r}: not of the right kind")
-    if {"rows", "epochs"} <= facts.keys():
-        raise InputError(f"{path}: rows and epochs both say how long the mix is: leave one out")
-    try:
-        return {**facts, "sources": list(map(Source.of, tables))}
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
 
 
-def _check_sources(sources: Sequence[Source]) -> None:
-    """Raises InputError on sources that cannot be mixed."""
-    if not sources:
-        raise InputError("there are no sources to mix")
-    label, count = Counter(source.label for source in sources).most_common(1)[0]
-    if count > 1:
-        raise InputError(f"two sources are called {label!r}: name them in a TOML file")
-    shares = [source.share for source in sources if source.share is not None]
-    if shares and len(shares) < len(sources):
-        other = next(source.label for source in sources if source.share is None)
-        raise InputError(f"source {other} has no share, but others do: give all of them one")
-    if shares and not math.isclose(sum(shares), 100, abs_tol=0.01):
-        raise InputError(f"the shares of the sources add up to {sum(shares):g}%, not 100%")
-    if not shares and not any(source.weight for source in sources):
-        raise InputError("all weights are 0: there is nothing to mix")
-
-
 # Lengths
-
-Unit = Literal["characters", "tokens"]
 
 # Upper bounds, in tokens (M3 paper, table 8); of characters four times these, which is about what
 # a token of XLM-RoBERTa has in languages of the Latin script.
@@ -328,16 +300,16 @@ def _rounded(
     missing = round(float(real.sum())) - int(whole.sum())
     rest = real - whole
     for cell in np.argsort(-rest, axis=None, kind="stable").tolist():
-        if missing <= 0:
-            break
         at = divmod(cell, real.shape[1])
+        if missing <= 0 or rest[at] <= 1e-9:
+            break
         whole[at] += 1
         within = (
             whole[at] <= most[at]
             and (whole.sum(axis=1) <= source_caps).all()
             and (whole.sum(axis=0) <= language_caps).all()
         )
-        if rest[at] > 1e-9 and within:
+        if within:
             missing -= 1
         else:
             whole[at] -= 1
@@ -348,26 +320,24 @@ def _rounded(
 
 
 class Scatter:
-    """Lines to files in random order, in bounded memory: scattered, then each file is shuffled.
+    """Lines to files in random order, in bounded memory: scattered, then each file is sorted.
 
     A line's random key says which file of its group it goes to and where in it, so that the order
-    depends on keys alone. held: bytes of lines that wait in memory to be written.
+    depends on keys alone. buffer: bytes of lines that wait in memory to be written.
     """
 
-    _HEAD = struct.Struct("<dI")  # key, bytes of the line
-
-    def __init__(self, folder: Path, *, held: int = 32 << 20) -> None:
-        self._folder, self._most = folder, held
-        self._held: dict[tuple[int, int], list[bytes]] = {}
+    def __init__(self, folder: Path, *, buffer: int = 32 << 20) -> None:
+        self._folder, self._buffer = folder, buffer
+        self._waiting: dict[tuple[int, int], list[bytes]] = {}
         self._size = 0
-        self._written: set[tuple[int, int]] = set()
+        self._paths: dict[tuple[int, int], Path] = {}
 
     def add(self, group: int, files: int, key: float, line: bytes) -> None:
         """A line of a group that is spread over so many files; key from 0 to 1, 1 left out."""
-        file = group, int(key * files)
-        self._held.setdefault(file, []).extend((self._HEAD.pack(key, len(line)), line))
-        self._size += self._HEAD.size + len(line)
-        if self._size >= self._most:
+        line = b"%b\t%b" % (repr(key).encode(), line)
+        self._waiting.setdefault((group, int(key * files)), []).append(line)
+        self._size += len(line)
+        if self._size >= self._buffer:
             self._flush()
 
     def files(self) -> Iterator[tuple[int, int, int, list[bytes]]]:
@@ -376,34 +346,22 @@ class Scatter:
         What was scattered is removed.
         """
         self._flush()
-        last, number = Counter(group for group, _ in self._written), Counter[int]()
-        for file in sorted(self._written):
-            group, path = file[0], self._path(file)
-            number[group] += 1
-            yield group, number[group], last[group], self._sorted(path.read_bytes())
+        last, numbers = Counter(group for group, _ in self._paths), Counter[int]()
+        for (group, _), path in sorted(self._paths.items()):
+            numbers[group] += 1
+            with path.open("rb") as file:
+                lines = sorted(file, key=lambda line: float(line.partition(b"\t")[0]))
             path.unlink()
+            yield group, numbers[group], last[group], [line.partition(b"\t")[2] for line in lines]
 
     def _flush(self) -> None:
-        for name, lines in self._held.items():
-            with self._path(name).open("ab") as file:  # opened anew: there may be very many
-                file.writelines(lines)
-        self._written.update(self._held)
-        self._held.clear()
+        for (group, file), lines in self._waiting.items():
+            path = self._folder / f".scattered-{group}-{file}"
+            self._paths[group, file] = path
+            with path.open("ab") as out:  # opened anew: there may be very many
+                out.writelines(lines)
+        self._waiting.clear()
         self._size = 0
-
-    def _path(self, file: tuple[int, int]) -> Path:
-        return self._folder / f".scattered-{file[0]}-{file[1]}"
-
-    def _sorted(self, data: bytes) -> list[bytes]:
-        """The lines, by key."""
-        places: list[tuple[float, int, int]] = []
-        start = 0
-        while start < len(data):
-            key, size = self._HEAD.unpack_from(data, start)
-            start += self._HEAD.size
-            places.append((key, start, start + size))
-            start += size
-        return [data[start:end] for _, start, end in sorted(places)]
 
 
 # The job
@@ -432,27 +390,54 @@ class Mix:
 
     def __post_init__(self) -> None:
         """Raises InputError where settings are wrong or do not fit each other."""
-        sources = (s if isinstance(s, Source) else Source.of(s) for s in self.sources)
-        object.__setattr__(self, "sources", tuple(sources))
-        _check_sources(self.sources)
-        for name, least in (("rows", 1), ("cap", 1), ("repeats", 1), ("seed", 0)):
+        sources = tuple(s if isinstance(s, Source) else Source.of(s) for s in self.sources)
+        object.__setattr__(self, "sources", sources)
+        names = Counter(source.label for source in sources)
+        twice = [repr(name) for name, count in names.items() if count > 1]
+        shares = [source.share for source in sources if source.share is not None]
+        unshared = [source.label for source in sources if source.share is None]
+        for name, least in {"rows": 1, "cap": 1, "repeats": 1, "seed": 0}.items():
             value = getattr(self, name)
             if value is not None and value < least:
                 raise InputError(f"{name} must be at least {least}, got {value}")
-        for name in ("epochs", "file_mb"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise InputError(f"{name} must be above 0, got {getattr(self, name)}")
-        if not 0 <= self.alpha <= 1:
-            raise InputError(
-                f"alpha lies between 0 (all languages alike) and 1 (as they are), got {self.alpha}"
-            )
-        for language, cap in self.caps.items():
-            if not _is(cap, int) or cap < 0:
-                raise InputError(f"caps: {language} = {cap!r} is no number of rows")
-        if self.unit not in get_args(Unit):
-            raise InputError(f"unit {self.unit!r}: choose from {', '.join(get_args(Unit))}")
-        if self.unit == "tokens" and self.model is None:
-            raise InputError("to count tokens, say of which model")
+        for wrong, problem in (
+            (not sources, "there are no sources to mix"),
+            (twice, f"two sources are called {', '.join(twice)}: name them in a TOML file"),
+            (
+                shares and unshared,
+                f"source {', '.join(unshared)} has no share, but others do: give all of them one",
+            ),
+            (
+                shares and not math.isclose(sum(shares), 100, abs_tol=0.01),
+                f"the shares of the sources add up to {sum(shares):g}%, not 100%",
+            ),
+            (
+                not shares and not any(source.weight for source in sources),
+                "all weights are 0: there is nothing to mix",
+            ),
+            (
+                not (0 < self.epochs < math.inf and 0 < self.file_mb < math.inf),
+                f"epochs and file_mb must be above 0, got {self.epochs} and {self.file_mb}",
+            ),
+            (
+                not 0 <= self.alpha <= 1,
+                f"alpha lies between 0 (all languages alike) and 1 (as they are), got {self.alpha}",
+            ),
+            (
+                not all(_is(cap, int) and cap >= 0 for cap in self.caps.values()),
+                f"caps must be whole numbers of rows, got {self.caps}",
+            ),
+            (
+                self.unit not in get_args(Unit),
+                f"unit {self.unit!r}: choose from {', '.join(get_args(Unit))}",
+            ),
+            (
+                self.unit == "tokens" and self.model is None,
+                "to count tokens, say of which model",
+            ),
+        ):
+            if wrong:
+                raise InputError(problem)
         _ = self.groups
 
     @property
@@ -472,50 +457,83 @@ class Mix:
     def part(self, shard: Shard, folder: Path) -> None:
         """Writes the part's rows, each with its number, cell and group, and counts them."""
         self.check_target()
-        counts, groups, tokenizer = Counts(len(self.groups.bounds)), self.groups, self._tokenizer()
+        groups, tokenizer, raw = self.groups, self._tokenizer(), 0
+        cells: dict[str, tuple[list[int], list[int]]] = {}  # of each group the rows and bytes
         with gzip.open(folder / ROWS, "wb", compresslevel=1) as file:
-            for batch in _batches(self._rows(shard)):
+            for batch in batches(self._rows(shard), lambda row: _characters(row[2]), MEASURED):
                 of_rows = groups.of([record for _, _, record, _ in batch], tokenizer)
                 for (number, source, record, row), group in zip(batch, of_rows, strict=True):
-                    line = line_of(row)
-                    cell = counts.add((source, record.lang), group, len(line), record.raw)
-                    file.write(b"%d\t%d\t%d\t%b" % (number, cell, group, line))
-        facts = {**vars(counts), "cells": list(counts.cells)}
-        (folder / COUNTS).write_text(json.dumps(facts) + "\n")
+                    line, cell = line_of(row), json.dumps([source, record.lang])
+                    empty = [0] * len(groups.bounds), [0] * len(groups.bounds)
+                    rows, sizes = cells.setdefault(cell, empty)
+                    rows[group] += 1
+                    sizes[group] += len(line)
+                    raw += record.raw
+                    file.write(b"%d\t%b\t%d\t%b" % (number, cell.encode(), group, line))
+        (folder / COUNTS).write_text(json.dumps({"cells": cells, "raw": raw}) + "\n")
 
     def merge(self, folders: Sequence[Path]) -> dict[str, Any]:
         """Draws the rows and writes the folder; returns the report."""
         self.check_target()
         parts = [json.loads((folder / COUNTS).read_text()) for folder in folders]
-        cells = sorted({(source, lang) for part in parts for source, lang in part["cells"]})
-        if not cells:
+        names = sorted({name for part in parts for name in part["cells"]}, key=json.loads)
+        if not names:
             raise InputError("the sources hold no rows: there is nothing to mix")
-        numbers = {cell: number for number, cell in enumerate(cells)}
-        rows, sizes = np.zeros((2, len(cells), len(self.groups.bounds)), dtype=np.int64)
-        streams = []
-        for folder, part in zip(folders, parts, strict=True):
-            of_part = [numbers[source, lang] for source, lang in part["cells"]]
-            for cell, of_rows, of_bytes in zip(of_part, part["rows"], part["bytes"], strict=True):
-                rows[cell] += of_rows
-                sizes[cell] += of_bytes
-            streams.append(_part_lines(folder / ROWS, of_part))
-        counts = rows.sum(axis=1)
-        quotas = self._quotas(cells, counts)
-        group_bytes = (quotas / counts) @ sizes.astype(np.float64)  # about
-        files = np.maximum(1, np.ceil(group_bytes / (self.file_mb * (1 << 20)))).astype(np.int64)
-        lines = heapq.merge(*streams, key=lambda line: line[0])
+        cells = {name.encode(): number for number, name in enumerate(names)}
+        counted = np.zeros((len(cells), 2, len(self.groups.bounds)), dtype=np.int64)
+        for part in parts:
+            for name, of_cell in part["cells"].items():
+                counted[cells[name.encode()]] += of_cell
+        counts, group_sizes = counted[:, 0].sum(axis=1), counted[:, 1]
+        sources, languages = map(np.array, zip(*map(json.loads, names), strict=True))
+        quotas = self._quotas(sources, languages, counts)
+        mb = (quotas / counts) @ group_sizes / (1 << 20)  # of each group, about
+        files = np.maximum(1, np.ceil(mb / self.file_mb)).astype(np.int64).tolist()
         with atomic_folder(Path(self.target)) as folder:
-            written, by_group = self._write(lines, counts, quotas, files.tolist(), folder)
-            raw = sum(part["raw"] for part in parts)
-            report = self._report(cells, counts, quotas, by_group) | {"raw": raw, "files": written}
-            report = {name: report[name] for name in _REPORT}
+            scatter, by_group = Scatter(folder), Counter[int]()
+            lines = heapq.merge(*(_part_lines(path / ROWS, cells) for path in folders))
+            for group, line, key in self._draw(lines, counts, quotas):
+                scatter.add(group, files[group], key, line)
+                by_group[group] += 1
+            written = []
+            for group, number, last, of_file in scatter.files():
+                name = f"{self.groups.file_name(group)}.{number:04d}-of-{last:04d}.jsonl.gz"
+                written.append({"name": name, "rows": write_lines(folder / name, of_file)})
+            by_language = {
+                language: _drawn(counts, quotas, languages == language)
+                for language in dict.fromkeys(languages.tolist())
+            }
+            report = {
+                "to": self.target,
+                "rows": int(quotas.sum()),
+                "short": 0 if self.rows is None else max(0, self.rows - int(quotas.sum())),
+                "raw": sum(part["raw"] for part in parts),
+                "sources": {
+                    source.label: _drawn(counts, quotas, sources == number)
+                    for number, source in enumerate(self.sources)
+                },
+                "languages": dict(
+                    sorted(by_language.items(), key=lambda item: (-item[1]["rows"], item[0]))
+                ),
+                "lengths": [
+                    {"unit": self.unit, "group": self.groups.label(group), "rows": count}
+                    for group, count in sorted(by_group.items())
+                ],
+                "files": written,
+                "seed": self.seed,
+            }
             text = json.dumps(report, ensure_ascii=False, indent=1) + "\n"
             (folder / REPORT).write_text(text, encoding="utf-8")
         return report
 
     def _files(self) -> list[tuple[int, Path]]:
-        """Every file of rows with the number of its source."""
-        return [(at, path) for at, source in enumerate(self.sources) for path in source.paths()]
+        """Every file of rows with the number of its source; InputError where one is not there."""
+        return [
+            (number, path)
+            for number, source in enumerate(self.sources)
+            for name in source.files
+            for path in files_of(Path(name))
+        ]
 
     def _tokenizer(self) -> Tokenizer | None:
         if self.unit != "tokens" or self.model is None:
@@ -532,41 +550,34 @@ class Mix:
                 if shard.has(at * BLOCK + line - 1):
                     yield at << _LINE_BITS | line, source, check_row(row, f"{path}:{line}"), row
 
-    def _quotas(self, cells: Sequence[Cell], counts: Integers) -> Integers:
-        """(K,) rows to draw of each cell."""
-        languages = sorted({language for _, language in cells})
+    def _quotas(self, sources: Integers, names: npt.NDArray[Any], counts: Integers) -> Integers:
+        """(K,) rows to draw of each cell, given its source, its language and its rows."""
+        languages, at = np.unique(names, return_inverse=True)
         by_share = self.sources[0].share is not None
         weights = [source.share if by_share else source.weight for source in self.sources]
-        at = tuple(np.array([(source, languages.index(name)) for source, name in cells]).T)
         table = np.zeros((len(self.sources), len(languages)), dtype=np.int64)
-        table[at] = counts
+        table[sources, at] = counts
         quotas = allot(
             table,
             weights=np.array(weights, dtype=np.float64),
             by_share=by_share,
             source_caps=_or_infinite([source.cap for source in self.sources]),
-            language_caps=_or_infinite([self.caps.get(name, self.cap) for name in languages]),
+            language_caps=_or_infinite([self.caps.get(str(one), self.cap) for one in languages]),
             alpha=self.alpha,
             rows=self.rows,
             epochs=self.epochs,
             repeats=np.inf if self.repeats is None else self.repeats,
         )
-        of_cells: Integers = quotas[at]
+        of_cells: Integers = quotas[sources, at]
         return of_cells
 
-    def _write(
-        self,
-        lines: Iterable[tuple[int, int, int, bytes]],
-        counts: Integers,
-        quotas: Integers,
-        files: Sequence[int],
-        folder: Path,
-    ) -> tuple[list[dict[str, Any]], Counter[int]]:
-        """Draws and scatters rows; returns the names and rows of files, and rows by group."""
+    def _draw(
+        self, lines: Iterable[tuple[int, int, int, bytes]], counts: Integers, quotas: Integers
+    ) -> Iterator[tuple[int, bytes, float]]:
+        """Group and line of each row, as often as it is drawn, with a random key."""
         random_ = random.Random(self.seed)
         times, once = (quotas // counts).tolist(), (quotas % counts).tolist()
         left = counts.tolist()
-        scatter, by_group = Scatter(folder), Counter[int]()
         for _, cell, group, line in lines:
             # of what is left, each row has the same chance (Knuth, The Art of Computer
             # Programming 2, section 3.4.2, algorithm S)
@@ -574,105 +585,31 @@ class Mix:
             once[cell] -= extra
             left[cell] -= 1
             for _ in range(times[cell] + extra):
-                scatter.add(group, files[group], random_.random(), line)
-                by_group[group] += 1
-        written = []
-        for group, number, last, of_file in scatter.files():
-            name = f"{self.groups.file_name(group)}.{number:04d}-of-{last:04d}.jsonl.gz"
-            written.append({"name": name, "rows": write_lines(folder / name, of_file)})
-        return written, by_group
-
-    def _report(
-        self, cells: Sequence[Cell], counts: Integers, quotas: Integers, by_group: Counter[int]
-    ) -> dict[str, Any]:
-        """What was drawn, by source, language and length."""
-        labels = [source.label for source in self.sources]
-        sources = {label: _Drawn() for label in labels}
-        languages: dict[str, _Drawn] = {}
-        for (source, language), count, quota in zip(cells, counts, quotas, strict=True):
-            sources[labels[source]].add(int(count), int(quota))
-            languages.setdefault(language, _Drawn()).add(int(count), int(quota))
-        by_rows = sorted(languages.items(), key=lambda item: (-item[1].rows, item[0]))
-        rows = int(quotas.sum())
-        return {
-            "to": self.target,
-            "rows": rows,
-            "short": 0 if self.rows is None else max(0, self.rows - rows),
-            "sources": {name: vars(drawn) for name, drawn in sources.items()},
-            "languages": {name: vars(drawn) for name, drawn in by_rows},
-            "lengths": [
-                {"unit": self.unit, "group": self.groups.label(group), "rows": count}
-                for group, count in sorted(by_group.items())
-            ],
-            "seed": self.seed,
-        }
+                yield group, line, random_.random()
 
 
-_REPORT = ("to", "rows", "short", "raw", "sources", "languages", "lengths", "files", "seed")
-
-
-class Counts:
-    """Rows and bytes of each cell and length group."""
-
-    def __init__(self, groups: int) -> None:
-        self.groups = groups
-        self.cells: dict[Cell, int] = {}  # their numbers, by first appearance
-        self.rows: list[list[int]] = []
-        self.bytes: list[list[int]] = []
-        self.raw = 0  # rows that are a text alone
-
-    def add(self, cell: Cell, group: int, size: int, raw: bool) -> int:
-        """Counts a row; returns the number of its cell."""
-        number = self.cells.setdefault(cell, len(self.cells))
-        if number == len(self.rows):
-            self.rows.append([0] * self.groups)
-            self.bytes.append([0] * self.groups)
-        self.rows[number][group] += 1
-        self.bytes[number][group] += size
-        self.raw += raw
-        return number
-
-
-@dataclass
-class _Drawn:
+def _drawn(counts: Integers, quotas: Integers, of: npt.NDArray[np.bool_]) -> dict[str, int]:
     """Rows that there are, that are in the mix, that are not; how often one is at most."""
-
-    found: int = 0
-    rows: int = 0
-    left_out: int = 0
-    repeats: int = 0
-
-    def add(self, count: int, quota: int) -> None:
-        self.found += count
-        self.rows += quota
-        self.left_out += max(0, count - quota)
-        self.repeats = max(self.repeats, -(-quota // count))
+    counts, quotas = counts[of], quotas[of]
+    return {
+        "found": int(counts.sum()),
+        "rows": int(quotas.sum()),
+        "left_out": int(np.maximum(counts - quotas, 0).sum()),
+        "repeats": int((-(-quotas // counts)).max(initial=0)),
+    }
 
 
-def _or_infinite(values: Sequence[int | None]) -> Floats:
-    return np.array([np.inf if value is None else value for value in values], dtype=np.float64)
+def _or_infinite(caps: Sequence[int | None]) -> Floats:
+    return np.array([np.inf if cap is None else cap for cap in caps], dtype=np.float64)
 
 
-def _batches(
-    rows: Iterable[tuple[int, int, Record, Row]], size: int = 512, characters: int = 1 << 20
-) -> Iterator[list[tuple[int, int, Record, Row]]]:
-    """Rows that are measured at once, so many or of so many characters."""
-    batch: list[tuple[int, int, Record, Row]] = []
-    length = 0
-    for row in rows:
-        batch.append(row)
-        record = row[2]
-        length += sum(map(len, (record.query, *record.pos, *record.neg)))
-        if len(batch) == size or length >= characters:
-            yield batch
-            batch, length = [], 0
-    if batch:
-        yield batch
+def _characters(record: Record) -> int:
+    return sum(map(len, (record.query, *record.pos, *record.neg)))
 
 
-def _part_lines(path: Path, cells: Sequence[int]) -> Iterator[tuple[int, int, int, bytes]]:
-    """Number, cell, group and line of the rows of a part; cells: their numbers in the whole."""
+def _part_lines(path: Path, cells: Mapping[bytes, int]) -> Iterator[tuple[int, int, int, bytes]]:
+    """Number, cell, group and line of the rows of a part."""
     with gzip.open(path) as file:
         for raw in file:
             number, cell, group, line = raw.split(b"\t", 3)
-            yield int(number), cells[int(cell)], int(group), line
+            yield int(number), cells[cell], int(group), line
