@@ -11,9 +11,9 @@ import math
 import os
 import random
 import time
-from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -64,7 +64,7 @@ class Endpoint:
             usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
         except ValueError:
             usable = False
-        if not usable or any(character.isspace() for character in self.url):
+        if not usable or self.url.split() != [self.url]:
             raise InputError(
                 f"{self.url!r} is no address of an endpoint: give one such as "
                 "http://localhost:8000/v1"
@@ -74,14 +74,11 @@ class Endpoint:
                 "the address of an endpoint takes no user, query or fragment: a key comes from an "
                 "environment variable"
             )
-        for name in ("timeout", "requests_per_minute", "tokens_per_minute"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise InputError(f"{name} must be above 0, got {value}")
-        if self.concurrency < 1 or self.retries < 0 or not 0 <= self.backoff < math.inf:
+        numbers = [self.concurrency, self.timeout, self.retries + 1, self.backoff + 1]
+        limits = [x for x in (self.requests_per_minute, self.tokens_per_minute) if x is not None]
+        if not all(0 < number < math.inf for number in (*numbers, *limits)):
             raise InputError(
-                "concurrency counts from 1, retries and backoff from 0, got "
-                f"{self.concurrency}, {self.retries} and {self.backoff}"
+                f"numbers of an endpoint lie above 0, retries and backoff from 0 on, got {self}"
             )
 
     def key(self) -> str | None:
@@ -107,32 +104,27 @@ class Endpoint:
 class Client:
     """Asks an endpoint: `async with Client(endpoint) as client: await client.post(path, body)`.
 
-    tell gets a sentence when it starts to wait for a reason it did not wait for before; `retried`
-    counts all of them.
+    tell gets a sentence when a request is tried again for a reason that was not told before.
     """
 
     def __init__(self, endpoint: Endpoint, *, tell: Callable[[str], None] | None = None) -> None:
         """Raises InputError where the API key is not to be had."""
+        import httpx2
+
         self.endpoint = endpoint
-        self.retried: Counter[str] = Counter()
-        self._tell = tell
+        self._tell, self._told = tell, set[str]()
         self._key = endpoint.key()
         self._requests = _Rate(endpoint.requests_per_minute)
         self._tokens = _Rate(endpoint.tokens_per_minute)
         self._paused = 0.0  # until when, on the monotonic clock, nothing is sent
-
-    async def __aenter__(self) -> Self:
-        import httpx2
-
-        headers = {"Accept": "application/json", "Content-Type": "application/json"}
+        self._slots = asyncio.Semaphore(endpoint.concurrency)
+        headers = {"Content-Type": "application/json"}
         if self._key is not None:
             headers["Authorization"] = f"Bearer {self._key}"
-        self._slots = asyncio.Semaphore(self.endpoint.concurrency)
-        self._http = httpx2.AsyncClient(
-            headers=headers,
-            timeout=httpx2.Timeout(self.endpoint.timeout, connect=CONNECT, pool=None),
-            limits=httpx2.Limits(max_connections=self.endpoint.concurrency),
-        )
+        patience = httpx2.Timeout(None, connect=CONNECT)
+        self._http = httpx2.AsyncClient(headers=headers, timeout=patience, limits=httpx2.Limits())
+
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *error: object) -> None:
@@ -145,7 +137,7 @@ class Client:
         of its usage corrects it. Raises RejectedError, AccessError, or EndpointError when the tries
         are used up.
         """
-        url = f"{self.endpoint.url.rstrip('/')}/{path.lstrip('/')}"
+        url = f"{self.endpoint.url.rstrip('/')}/{path}"
         payload = json.dumps(body, allow_nan=False).encode()
         attempt = 0
         while True:
@@ -157,29 +149,26 @@ class Client:
                 return answer
             except _TransientError as error:
                 if attempt == self.endpoint.retries:
-                    tries = f" ({attempt + 1} tries)" if attempt else ""
-                    raise EndpointError(self._redact(f"{url}: {error}{tries}")) from error
+                    raise EndpointError(
+                        self._redact(f"{url}: {error} (tries: {attempt + 1})")
+                    ) from error
                 await self._wait(error, attempt)
                 attempt += 1
 
     async def _turn(self, tokens: float) -> None:
         """Waits until limits and pauses let a request through."""
-        now = time.monotonic()
         ready = max(self._requests.take(1), self._tokens.take(tokens))
-        while (pause := max(ready, self._paused) - now) > 0:
+        while (pause := max(ready, self._paused) - time.monotonic()) > 0:
             await asyncio.sleep(pause)
-            now = time.monotonic()
 
     async def _wait(self, error: "_TransientError", attempt: int) -> None:
         """Waits before the next try; where the endpoint named a time, all requests wait."""
         wait = min(LONGEST_BACKOFF, self.endpoint.backoff * 2**attempt)
         wait *= random.uniform(0.5, 1)  # so that those who failed together do not return together
-        if error.after is not None:
-            self._paused = max(self._paused, time.monotonic() + error.after)
-        self.retried[error.kind] += 1
-        if self.retried[error.kind] == 1 and self._tell is not None:
-            seconds = max(wait, error.after or 0)
-            self._tell(self._redact(f"{error}; trying again in {seconds:.0f} s"))
+        self._paused = max(self._paused, time.monotonic() + error.after)
+        if error.kind not in self._told and self._tell is not None:
+            self._tell(self._redact(f"{error}; trying again in {max(wait, error.after):.0f} s"))
+        self._told.add(error.kind)
         await asyncio.sleep(wait)
 
     async def _post_once(self, url: str, payload: bytes) -> Any:
@@ -189,22 +178,22 @@ class Client:
         try:
             async with asyncio.timeout(limit):  # httpx's own limit starts anew with each byte
                 response = await self._http.post(url, content=payload)
-        except httpx2.ConnectTimeout as error:
-            raise _TransientError("no connection", f"no connection within {CONNECT:g} s") from error
-        except (TimeoutError, httpx2.TimeoutException) as error:
+        except TimeoutError as error:
             what = f"no answer within {limit:g} s: allow more time or ask less at once"
             raise _TransientError("too slow", what) from error
         except httpx2.ConnectError as error:
-            raise _TransientError("no connection", f"cannot connect: {_reason(error)}") from error
+            what = f"cannot connect ({error}): check the address, and whether anything runs there"
+            raise _TransientError("no connection", what) from error
         except (httpx2.TransportError, httpx2.DecodingError) as error:
-            raise _TransientError("cut", f"the connection broke: {_reason(error)}") from error
+            what = f"the connection broke: {str(error) or type(error).__name__}"
+            raise _TransientError("cut", what) from error
         except httpx2.InvalidURL as error:
             raise InputError(f"{url} is no address of an endpoint: {error}") from error
         if not response.is_success:
             raise self._failure(url, response)
         try:
             return json.loads(response.content)
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             kind = response.headers.get("content-type", "").split(";")[0].strip() or "something"
             what = f"answered with {kind} that is no JSON: {_quote(response)}"
             raise _TransientError("no JSON", what) from error
@@ -212,7 +201,7 @@ class Client:
     def _failure(self, url: str, response: "httpx2.Response") -> Exception:
         """What an answer that is no success means."""
         status, quote = response.status_code, _quote(response)
-        after = _retry_after(response.headers.get("retry-after"))
+        after = _retry_after(response.headers.get("retry-after", ""))
         kind: type[EndpointError] = AccessError
         if status in (401, 403):
             key = self.endpoint.key_env
@@ -222,11 +211,10 @@ class Client:
         elif status in (404, 405):
             what = "no such address or model: check both; the address often ends in /v1"
         elif response.is_redirect:
-            to = response.headers.get("location", "elsewhere")
-            what = f"moved to {to}: give the address it has now"
+            what = f"moved to {response.headers.get('location')}: give the address it has now"
         elif status not in (408, 409, 425, 429) and status < 500:
             kind, what = RejectedError, "refused the request"
-        elif after is None or after <= LONGEST_WAIT:
+        elif after <= LONGEST_WAIT:
             return _TransientError(str(status), f"answered {status}: {quote}", after)
         else:
             what = f"asks to wait {after:,.0f} s, come back then"
@@ -240,7 +228,7 @@ class Client:
 class _TransientError(Exception):
     """A failure that may be gone at the next try."""
 
-    def __init__(self, kind: str, what: str, after: float | None = None) -> None:
+    def __init__(self, kind: str, what: str, after: float = 0.0) -> None:
         super().__init__(what)
         self.kind, self.after = kind, after  # after: seconds that the endpoint asks to wait
 
@@ -254,45 +242,28 @@ class _Rate:
 
     def take(self, amount: float) -> float:
         """Takes an amount (gives back a negative one); returns when its turn is."""
-        start = max(self._free, time.monotonic()) if amount > 0 else self._free
+        start = max(self._free, time.monotonic())
         self._free = start + amount * self._seconds
-        return start if amount > 0 else 0.0
+        return start
 
 
-def ask(
-    endpoint: Endpoint, path: str, bodies: Sequence[Any], *, rejections: bool = False
-) -> list[Any]:
-    """The answers to all bodies, in their order; the first failure raises as in Client.post.
+def ask(endpoint: Endpoint, path: str, bodies: Sequence[Any]) -> list[Any]:
+    """The answers to all bodies, in their order; a RejectedError stands in place of its answer.
 
-    rejections: a RejectedError is no failure but stands in place of the answer.
+    The first other failure stops all and raises as in Client.post.
     """
 
-    async def one(client: Client, body: Any) -> Any:
+    async def answer(client: Client, body: Any) -> Any:
         try:
             return await client.post(path, body)
         except RejectedError as error:
-            if not rejections:
-                raise
             return error
 
-    async def every() -> list[Any]:
+    async def answers() -> list[Any]:
         async with Client(endpoint) as client:
-            try:
-                async with asyncio.TaskGroup() as group:
-                    tasks = [group.create_task(one(client, body)) for body in bodies]
-            except BaseExceptionGroup as errors:
-                raise first_of(errors) from None
-        return [task.result() for task in tasks]
+            return await asyncio.gather(*(answer(client, body) for body in bodies))
 
-    return wait_for(every())
-
-
-def first_of(errors: BaseExceptionGroup[Any]) -> BaseException:
-    """One error of a group, however deep."""
-    error: BaseException = errors
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
+    return wait_for(answers())
 
 
 def wait_for(work: Coroutine[Any, Any, T]) -> T:
@@ -305,16 +276,6 @@ def wait_for(work: Coroutine[Any, Any, T]) -> T:
         return thread.submit(asyncio.run, work).result()
 
 
-def _reason(error: BaseException) -> str:
-    """Why a connection failed; libraries bury a refusal under words of their own."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, ConnectionRefusedError):
-            return "connection refused: does anything run there?"
-        cause = cause.__cause__ or cause.__context__
-    return str(error) or type(error).__name__
-
-
 def _used_tokens(answer: Any, expected: float) -> float:
     """The tokens that an answer in OpenAI's form says it took."""
     usage = answer.get("usage") if isinstance(answer, dict) else None
@@ -322,30 +283,22 @@ def _used_tokens(answer: Any, expected: float) -> float:
     return total if isinstance(total, int) and total >= 0 else expected
 
 
-def _retry_after(value: str | None) -> float | None:
+def _retry_after(value: str) -> float:
     """Seconds to wait by a Retry-After header: a number, or a date (RFC 9110, 10.2.3)."""
     try:
-        seconds = float(value or "")
+        return max(0.0, float(value))
     except ValueError:
-        try:
-            moment = parsedate_to_datetime(value or "")
-        except ValueError:
-            return None
-        moment = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
-        seconds = (moment - datetime.now(UTC)).total_seconds()
-    return max(0.0, seconds) if math.isfinite(seconds) else None
+        with suppress(ValueError, TypeError):  # no date, or one without a time zone
+            return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
+    return 0.0
 
 
 def _quote(response: "httpx2.Response") -> str:
     """What an endpoint says of its own failure: the message in its JSON, or how its text begins."""
     text = response.text
-    try:
-        tree: Any = json.loads(response.content)
+    with suppress(ValueError):
+        tree = json.loads(text)
         for name in ("error", "message", "detail"):
-            if isinstance(tree, dict) and tree.get(name):
-                tree = tree[name]
-        text = tree if isinstance(tree, str) else json.dumps(tree, ensure_ascii=False)
-    except (ValueError, RecursionError):
-        pass
-    line = " ".join(text.split()) or "it sent nothing"
-    return line if len(line) <= QUOTED else f"{line[:QUOTED]}..."
+            tree = (isinstance(tree, dict) and tree.get(name)) or tree
+        text = tree if isinstance(tree, str) else text
+    return " ".join(text.split())[:QUOTED] or "it sent nothing"

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from tercet.evaluate.golden import Golden
 
 KINDS = ("dense", "sparse", "multi", "states")
-_FINEST = "float32"
 
 
 def _kinds(value: str) -> tuple[str, ...]:
@@ -94,16 +93,17 @@ def doctor(
     """
     if (target is None) == (make is None):
         raise click.UsageError("give a TARGET to examine, or --make to store golden vectors")
-    if golden is not None and (make is not None or model is not None or prefixes or suspects):
+    if golden is not None and (make or model or revision or prefixes or suspects):
         raise click.UsageError(
-            "--golden stands in for the checkpoint: it goes without --model, --make, --prefix and "
-            "--suspect"
+            "--golden stands in for the checkpoint: it goes without --model, --revision, --make, "
+            "--prefix and --suspect"
         )
-    if golden is not None and revision is not None:
-        raise click.UsageError("--revision is of --model, which --golden stands in for")
-    if make is not None and make.exists():
-        raise click.BadParameter(f"{make} exists already", param_hint="'--make'")
-    if make is not None:
+    from tercet.evaluate.golden import Golden
+
+    if target is None:
+        assert make is not None
+        if make.exists():
+            raise click.BadParameter(f"{make} exists already", param_hint="'--make'")
         with Meter("running the checkpoint") as meter:
             made = _checkpoint(model, revision, device, prefixes, suspects)
             for variant in range(len(made.causes)):
@@ -113,26 +113,17 @@ def doctor(
         size = sum(path.stat().st_size for path in make.iterdir()) / 1e6
         click.echo(f"{make}: golden vectors of {len(made.texts)} texts, {size:,.1f} MB")
         return
-    assert target is not None
-    from tercet.evaluate.doctor import (
-        diagnose_endpoint,
-        diagnose_model,
-        report_json,
-        report_text,
-    )
-    from tercet.evaluate.golden import Golden
-    from tercet.evaluate.servers import is_url
+    from tercet.encoder import Encoder
+    from tercet.endpoint import Endpoint
+    from tercet.evaluate import doctor as library
 
-    limit: Any = None if within == _FINEST else within
-    options = {"--api": api, "--name": name, "--key-env": key_env}
-    if not is_url(target) and (given := [o for o, value in options.items() if value is not None]):
-        raise click.UsageError(f"{given[0]} is for endpoints, and {target} is no address")
-    if is_url(target) and dtype is not None:
-        raise click.UsageError("--dtype is for folders and hub ids")
-    endpoint = None
-    if is_url(target):
-        from tercet.endpoint import Endpoint
-
+    is_url = target.startswith(("http://", "https://"))
+    for option, value in {"--api": api, "--name": name, "--key-env": key_env}.items():
+        if value is not None and not is_url:
+            raise click.UsageError(f"{option} is for endpoints, and {target} is no address")
+    if is_url:
+        if dtype is not None:
+            raise click.UsageError("--dtype is for folders and hub ids")
         with as_usage("'TARGET'"):
             endpoint = Endpoint(target, key_env=key_env, timeout=timeout, retries=retries)
     if golden is None:
@@ -140,24 +131,18 @@ def doctor(
     else:
         reference = Golden.read(golden)
     with Meter("comparing") as meter:
-
-        def show(what: str, done: int, of: int) -> None:
-            meter.show(done, of)
-
-        if endpoint is not None:
-            found = diagnose_endpoint(
-                endpoint, reference, kinds=kinds, api=api, name=name, batch=batch, show=show
+        if is_url:
+            diagnosis = library.diagnose_endpoint(
+                endpoint, reference, kinds=kinds, api=api, name=name, batch=batch, show=meter.show
             )
         else:
-            from tercet.encoder import Encoder
-
             encoder = Encoder.load(target, dtype=dtype, device=device)
-            found = diagnose_model(encoder, reference, kinds=kinds, show=show)
+            diagnosis = library.diagnose_model(encoder, reference, kinds=kinds, show=meter.show)
     if as_json:
-        emit(report_json(found, limit))
+        emit(library.report_json(diagnosis, within))
     else:
-        click.echo(report_text(found))
-    if not found.healthy(limit):
+        click.echo(library.report_text(diagnosis))
+    if not diagnosis.healthy(within):
         click.get_current_context().exit(1)
 
 

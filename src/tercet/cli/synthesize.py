@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,9 +15,10 @@ from tercet.cli.parts import Cut, carry_out
 from tercet.errors import InputError
 
 if TYPE_CHECKING:
-    from tercet.curate.synthesize import Estimate, Price, Synthesis
+    from tercet.curate.synthesize import Estimate, Synthesis
 
 _LANGUAGES = 10  # that are named
+_Cost = Callable[[int, int], float | None]  # of tokens read and written
 
 
 def _object(value: str) -> dict[str, Any]:
@@ -134,14 +136,17 @@ def synthesize(
       yes: Start without a question.
     """
     from tercet.curate.shards import Shard, run
-    from tercet.curate.synthesize import Price, Synthesis, check_prompt, estimate
+    from tercet.curate.synthesize import Synthesis, check_prompt, estimate
     from tercet.endpoint import Endpoint
 
     if (price_in is None) != (price_out is None):
         raise click.UsageError("a cost needs both prices: give --price-in and --price-out")
-    price = None
-    if price_in is not None and price_out is not None:
-        price = Price(price_in, price_out)
+
+    def cost(tokens_in: int, tokens_out: int) -> float | None:
+        if price_in is None or price_out is None:
+            return None
+        return (tokens_in * price_in + tokens_out * price_out) / 1_000_000
+
     with as_usage("'--base-url'"):
         endpoint = Endpoint(base_url, **vars(limits))
     with as_usage("'--key-env'"):
@@ -159,29 +164,27 @@ def synthesize(
             raise click.UsageError("nobody is here to ask: give --yes to start, or --dry-run")
     shard = cut.shard or Shard()
     with Meter("reading") as meter:
-        found = estimate(
+        plan = estimate(
             job,
             shard,
             cut=Shard.all(cut.workers) if cut.workers else [shard],
             show=lambda count: meter.show(count, None, count=count, unit="articles"),
         )
+    if dry_run or not as_json:
+        _tell_plan(plan if dry_run else replace(plan, prompts=[]), cost, as_json)
     if dry_run:
-        _tell_plan(found, price, as_json)
         return
-    if not as_json:
-        _tell_plan(replace(found, prompts=[]), price, as_json)
-    if not found.articles and cut.shard is None:
+    if not plan.articles and cut.shard is None:
         raise InputError(
-            f"no article of {job.shortest:,} tokens or more in {', '.join(job.files)}"
-            f"{' (left out: ' + _counts(found.left_out) + ')' if found.left_out else ''}: lower "
-            "--min-tokens, or see what the files hold"
+            f"no article of {job.shortest:,} tokens or more in {', '.join(job.files)} (texts left "
+            f"out: {_counts(plan.left_out)}): lower --min-tokens, or see what the files hold"
         )
-    if found.articles > found.settled and not yes:
+    if plan.requests and not yes:
         click.confirm("Start?", abort=True, err=True)
 
     def watched(meter: Meter) -> "Synthesis":
         def show(settled: int, answers: int) -> None:
-            meter.show(settled, found.articles, count=answers, unit="answers")
+            meter.show(settled, plan.articles, count=answers, unit="answers")
 
         return replace(job, show=show, tell=lambda message: meter.note(f"tercet: {message}"))
 
@@ -191,7 +194,7 @@ def synthesize(
     else:
         report = carry_out(job, cut, "asking", as_json=as_json, watched=watched)
     if report is not None:
-        tell(job, report, as_json=as_json, price=price)
+        tell(job, report, as_json=as_json, cost=cost)
 
 
 def _read(path: Path) -> str:
@@ -201,49 +204,46 @@ def _read(path: Path) -> str:
         raise InputError(f"{path} is not UTF-8; convert it") from error
 
 
-def tell(
-    job: "Synthesis", report: dict[str, Any], *, as_json: bool, price: "Price | None" = None
-) -> None:
-    """Prints what a run made."""
-    cost = None if price is None else price.of(report["tokens_in"], report["tokens_out"])
+def _tell_plan(plan: "Estimate", cost: _Cost, as_json: bool) -> None:
+    about = cost(plan.tokens_in, plan.tokens_out)
+    most = cost(plan.most_tokens_in, plan.most_tokens_out)
     if as_json:
-        emit({"to": job.target, **report, "cost": cost})
-    else:
-        click.echo("\n".join(_report(job.target, report, cost)))
-
-
-def _tell_plan(found: "Estimate", price: "Price | None", as_json: bool) -> None:
-    cost = most = None
-    if price is not None:
-        cost = price.of(found.tokens_in, found.tokens_out)
-        most = price.of(found.most_tokens_in, found.most_tokens_out)
-    if as_json:
-        emit({**asdict(found), "requests": found.requests, "cost": cost, "most_cost": most})
+        emit({**asdict(plan), "requests": plan.requests, "cost": about, "most_cost": most})
         return
-    lines = [f"articles: {found.articles:,}{_in_brackets(found.languages)}"]
-    if found.left_out:
-        lines.append(f"texts left out: {_counts(found.left_out)}")
-    if found.settled:
-        lines.append(f"settled before: {found.settled:,}")
-    for name, about, most_of in (
-        ("requests", found.requests, found.most_requests),
-        ("tokens in", found.tokens_in, found.most_tokens_in),
-        ("tokens out", found.tokens_out, found.most_tokens_out),
-    ):
-        lines.append(f"{name}: about {about:,}, at most {most_of:,}")
-    if cost is None:
+    lines = [f"articles: {plan.articles:,}{_in_brackets(plan.languages)}"]
+    if plan.left_out:
+        lines.append(f"texts left out: {_counts(plan.left_out)}")
+    if plan.settled:
+        lines.append(f"settled before: {plan.settled:,}")
+    lines += [
+        f"requests: about {plan.requests:,}, at most {plan.most_requests:,}",
+        f"tokens in: about {plan.tokens_in:,}, at most {plan.most_tokens_in:,}",
+        f"tokens out: about {plan.tokens_out:,}, at most {plan.most_tokens_out:,}",
+    ]
+    if about is None or most is None:
         lines.append("cost: give --price-in and --price-out to see it")
     else:
-        costs = f"about {_money(cost)}, at most {_money(most or 0)}"
+        costs = f"about {_money(about)}, at most {_money(most)}"
         lines.append(f"cost: {costs}, in the currency of the prices")
+    for number, prompt in enumerate(plan.prompts, 1):
+        lines.append(f"\n--- prompt {number} ---\n{prompt.strip()}")
     click.echo("\n".join(lines))
-    for number, prompt in enumerate(found.prompts, 1):
-        click.echo(f"\n--- prompt {number} ---\n{prompt.strip()}")
 
 
-def _report(to: str, report: dict[str, Any], cost: float | None) -> list[str]:
+def tell(
+    job: "Synthesis",
+    report: dict[str, Any],
+    *,
+    as_json: bool,
+    cost: _Cost = lambda tokens_in, tokens_out: None,
+) -> None:
+    """Prints what a run made."""
+    price = cost(report["tokens_in"], report["tokens_out"])
+    if as_json:
+        emit({"to": job.target, **report, "cost": price})
+        return
     lines = [
-        f"{to}: {report['kept']:,} questions on {report['articles']:,} articles"
+        f"{job.target}: {report['kept']:,} questions on {report['articles']:,} articles"
         f"{_in_brackets(report['languages'])}"
     ]
     if report["left_out"]:
@@ -254,26 +254,22 @@ def _report(to: str, report: dict[str, Any], cost: float | None) -> list[str]:
         "rejected": "prompt refused by the endpoint",
         "failed": "no answer",
     }
-    dropped = {told: report[name] for name, told in names.items() if report[name]}
+    dropped = {words: report[name] for name, words in names.items() if report[name]}
     lines.append(f"articles dropped: {_counts(dropped) or '0'}")
     lines.append(
         f"answers: {report['answers']:,}, refused: {sum(report['refused'].values()):,}; tokens in "
         f"{report['tokens_in']:,}, out {report['tokens_out']:,}"
-        + ("" if cost is None else f"; cost {_money(cost)}")
+        + ("" if price is None else f"; cost {_money(price)}")
     )
-    for reason, count in report["refused"].items():
-        lines.append(f"  {reason}: {count:,}")
-        found = report["examples"].get(reason, [])
-        lines += [_example(number, text) for number, text in found if text]
-    for reason in ("duplicate", "rejected", "failed"):
-        if found := report["examples"].get(reason):
-            lines += [f"  {reason}:", *(_example(*pair) for pair in found)]
-    return lines
-
-
-def _example(number: int, text: str) -> str:
-    shown = " ".join(text.split())
-    return f"    article {number}: {shown if len(shown) <= 160 else f'{shown[:160]}...'}"
+    reasons = {reason: f": {count:,}" for reason, count in report["refused"].items()}
+    for reason, count in {**reasons, "duplicate": "", "rejected": "", "failed": ""}.items():
+        examples = report["examples"].get(reason, [])
+        if count or examples:
+            lines.append(f"  {reason}{count}")
+        for number, text in examples:
+            shown = " ".join(text.split())
+            lines.append(f"    article {number}: {shown[:160]}{'...' if len(shown) > 160 else ''}")
+    click.echo("\n".join(lines))
 
 
 def _money(amount: float) -> str:
@@ -281,8 +277,8 @@ def _money(amount: float) -> str:
     return f"{amount:,.2f}" if amount >= 1 else f"{amount:.4f}"
 
 
-def _counts(found: dict[str, int]) -> str:
-    return ", ".join(f"{name} {count:,}" for name, count in found.items())
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in counts.items())
 
 
 def _in_brackets(languages: dict[str, int]) -> str:

@@ -15,7 +15,6 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -32,15 +31,7 @@ from tercet.curate.synthesize_checks import (
     refusal_reason,
     single,
 )
-from tercet.endpoint import (
-    AccessError,
-    Client,
-    Endpoint,
-    EndpointError,
-    RejectedError,
-    first_of,
-    wait_for,
-)
+from tercet.endpoint import AccessError, Client, Endpoint, EndpointError, RejectedError, wait_for
 from tercet.errors import InputError
 from tercet.rows import Row, check_row, files_of, numbered_rows, parts_of, stem_of, write_rows
 from tercet.split import text_key
@@ -97,16 +88,16 @@ Message = dict[str, str]
 
 
 @dataclass(frozen=True)
-class Article:
-    """A long article and a paragraph of it."""
+class Task:
+    """A long article, a paragraph of it, and what the model is told about that."""
 
-    number: int  # among the articles taken, from 0
+    number: int  # of the article among those taken, from 0
     text: str  # the whole: title, line break, text
-    title: str
-    lang: str  # as the row says; empty where that says none, or two
+    lang: str  # as the row says, or as the paragraph shows; may be empty
     source: str
     paragraph: str
-    key: int  # the same for two articles that differ in white space or case alone
+    prompt: str
+    key: str  # in the journal: another article, title, paragraph or prompt has another
 
 
 @dataclass(frozen=True)
@@ -120,26 +111,11 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Task:
-    """An article and what the model is told about it."""
-
-    article: Article
-    lang: str  # as its row says, or as its paragraph shows; may be empty
-    prompt: str
-
-    @cached_property
-    def key(self) -> str:
-        """What the journal calls it: another article, title, paragraph or prompt has another."""
-        content = f"{self.article.key}\0{self.prompt}".encode("utf-8", "replace")
-        return hashlib.blake2b(content, digest_size=12).hexdigest()
-
-
-@dataclass(frozen=True)
 class Outcome:
     """What the answers so far make of an article: its question, or reason and text of each."""
 
     question: str | None
-    refused: tuple[tuple[str, str], ...]
+    refused: list[tuple[str, str]]
     done: bool  # whether nothing more is to be asked
 
 
@@ -177,25 +153,20 @@ class Synthesis:
         check_prompt(self.prompt, "the prompt")
         for what, (low, high) in {"paragraph": self.paragraph, "question": self.question}.items():
             if not 1 <= low < high:
-                raise InputError(
-                    f"a {what} of {low} to {high} tokens cannot be: give such as 5-150"
-                )
-        if not self.paragraph[1] <= self.reach <= LONGEST_REACH:
-            raise InputError(
-                f"the reach must hold a paragraph and lie in {self.paragraph[1]} to "
-                f"{LONGEST_REACH} tokens, got {self.reach}"
-            )
-        if min(self.tries, self.max_tokens, 1 if self.limit is None else self.limit) < 1:
-            raise InputError(
-                f"tries, max_tokens and limit count from 1, got {self.tries}, {self.max_tokens} "
-                f"and {self.limit}"
-            )
-        if not 0 <= self.temperature <= 2:
-            raise InputError(f"the temperature lies in 0 to 2, got {self.temperature}")
-        if not self.model.strip():
-            raise InputError("the model needs a name, as the endpoint lists it")
+                raise InputError(f"a {what} of {low} to {high} tokens: give a range such as 60-500")
+        numbers = [self.tries, self.max_tokens, 1 if self.limit is None else self.limit]
         if fixed := {"messages", "n", "stream"} & self.body.keys():
             raise InputError(f"{', '.join(sorted(fixed))} cannot be set: one answer is read whole")
+        limits = {
+            f"the reach lies in {self.paragraph[1]} (a paragraph) to {LONGEST_REACH} tokens, got "
+            f"{self.reach}": self.paragraph[1] <= self.reach <= LONGEST_REACH,
+            f"tries, max_tokens and limit count from 1, got {numbers}": min(numbers) >= 1,
+            f"the temperature lies in 0 to 2, got {self.temperature}": 0 <= self.temperature <= 2,
+            "the model needs a name, as the endpoint lists it": bool(self.model.strip()),
+        }
+        for message, fulfilled in limits.items():
+            if not fulfilled:
+                raise InputError(message)
 
     def inputs(self) -> list[Path]:
         """The files on disk."""
@@ -239,45 +210,40 @@ class Synthesis:
         """Where they lie: beside the part, which appears only when whole."""
         return parts_folder(Path(self.target)) / f"{shard.folder}.answers.jsonl"
 
-    def articles(self, left_out: Counter[str]) -> Iterator[Article]:
-        """The articles of the files, in order; counts the texts that it leaves out, by reason.
+    def tasks(self, shard: Shard, left_out: Counter[str] | None = None) -> Iterator[Task]:
+        """What a part is to ask, in the order of the articles.
 
-        A row is {"text"} or {"query", "pos"}, whose positives are the articles; "title", "lang"
-        and "source" are kept. Raises InputError naming file and line.
+        Counts the texts that it leaves out, by reason. A row is {"text"} or {"query", "pos"}, whose
+        positives are the articles; "title", "lang" and "source" are kept. Raises InputError naming
+        file and line.
         """
+        left_out = Counter() if left_out is None else left_out
         seen: set[int] = set()
         splitter = TextSplitter.from_callback(estimate_tokens, self.paragraph)
-        texts = (
-            text
-            for file in self._files()
-            for line, row in numbered_rows(file)
-            for text in _texts(row, file, line)
-        )
         number = 0
-        for title, text, lang, source in texts:
+        for title, text, lang, source in self._texts():
             key = text_key(text)
             if estimate_tokens(text) < self.shortest:
                 left_out["too short"] += 1
-            elif key in seen:
+                continue
+            if key in seen:
                 left_out["seen before"] += 1
-            elif (paragraph := self._pick(text, key, splitter)) is None:
-                seen.add(key)
+                continue
+            seen.add(key)
+            paragraph = self._pick(text, key, splitter)
+            if paragraph is None:
                 left_out["no paragraph of prose"] += 1
-            else:
-                seen.add(key)
-                whole = f"{title}\n{text}" if title else text
-                yield Article(number, whole, title, lang, source, paragraph, key)
-                number += 1
-                if number == self.limit:
-                    return
-
-    def tasks(self, shard: Shard, left_out: Counter[str] | None = None) -> Iterator[Task]:
-        """What a part is to ask, in the order of the articles; counts the texts that are none."""
-        for article in self.articles(Counter() if left_out is None else left_out):
+                continue
             # an article is cheap to read and dear to ask about: neighbours go to different parts
-            if shard.has(article.number * BLOCK):
-                lang = article.lang or language_of(article.paragraph)
-                yield Task(article, lang, fill_prompt(self.prompt, article, lang))
+            if shard.has(number * BLOCK):
+                lang = lang or language_of(paragraph)
+                prompt = fill_prompt(self.prompt, paragraph, title, lang)
+                digest = _hash(f"{key}\0{prompt}", 12).hex()
+                whole = f"{title}\n{text}" if title else text
+                yield Task(number, whole, lang, source, paragraph, prompt, digest)
+            number += 1
+            if number == self.limit:
+                return
 
     def messages(self, task: Task, answers: Sequence[Answer] = ()) -> list[Message]:
         """What the model is to be asked next, given the answers it gave, all of them refused."""
@@ -298,18 +264,32 @@ class Synthesis:
             reason = refusal_reason(
                 question,
                 finish=answer.finish,
-                paragraph=task.article.paragraph,
-                article=task.article.text,
+                paragraph=task.paragraph,
+                article=task.text,
                 lang=task.lang,
                 length=self.question,
             )
             if reason is None:
-                return Outcome(question, tuple(refused), done=True)
+                return Outcome(question, refused, done=True)
             refused.append((reason, question))
-        return Outcome(None, tuple(refused), done=len(refused) == self.tries)
+        return Outcome(None, refused, done=len(refused) == self.tries)
 
     def _files(self) -> list[Path]:
         return [file for source in self.files for file in files_of(Path(source))]
+
+    def _texts(self) -> Iterator[tuple[str, str, str, str]]:
+        """Title, text, language and source of each article."""
+        for file in self._files():
+            for line, row in numbered_rows(file):
+                where = f"{file}:{line}"
+                record, title = check_row(row, where), row.get("title") or ""
+                if not isinstance(title, str):
+                    raise InputError(f"{where}: 'title' must be a string, got {title!r:.40}")
+                source = record.source or stem_of(file)
+                if record.raw:
+                    yield title.strip(), record.query, record.lang, source
+                else:
+                    yield from (("", text, single(record.lang), source) for text in record.pos)
 
     def _pick(self, text: str, key: int, splitter: TextSplitter) -> str | None:
         """A paragraph of prose, every one as likely as another; None where there is none."""
@@ -320,12 +300,7 @@ class Synthesis:
             parts.pop()  # may end in the middle of a sentence
         low, high = self.paragraph
         parts = [part for part in parts if low <= estimate_tokens(part) <= high]
-
-        def draw(place: int) -> bytes:
-            drawn = f"{self.seed}/{key}/{place}".encode()
-            return hashlib.blake2b(drawn, digest_size=8).digest()
-
-        order = sorted(range(len(parts)), key=draw)
+        order = sorted(range(len(parts)), key=lambda place: _hash(f"{self.seed}/{key}/{place}", 8))
         return next((parts[place] for place in order if is_prose(parts[place])), None)
 
     async def _ask_all(self, shard: Shard, journal: "Journal") -> dict[str, EndpointError]:
@@ -337,19 +312,14 @@ class Synthesis:
         async with Client(endpoint, tell=self.tell) as client:
             asker = _Asker(self, client, journal)
             try:
-                async with asyncio.TaskGroup() as group:
-                    for _ in range(endpoint.concurrency):
-                        group.create_task(asker.work(tasks))
-            except BaseExceptionGroup as errors:
-                raise journal.explain(first_of(errors)) from errors
+                await asyncio.gather(*(asker.work(tasks) for _ in range(endpoint.concurrency)))
+            except EndpointError as error:
+                raise journal.explain(error) from error
         failed = [e for e in asker.failures.values() if not isinstance(e, RejectedError)]
         if failed and not self.skip_failed:
-            raise journal.explain(
-                EndpointError(
-                    f"{len(failed):,} of {asker.settled:,} articles got no answer: {failed[-1]}"
-                ),
-                " (or give --skip-failed to leave them out)",
-            )
+            what = f"{len(failed):,} of {asker.settled:,} articles got no answer: {failed[-1]}"
+            advice = " (or give --skip-failed to leave them out)"
+            raise journal.explain(EndpointError(what), advice)
         return asker.failures
 
     def _rows(
@@ -361,65 +331,49 @@ class Synthesis:
     ) -> Iterator[tuple[int, Row]]:
         """The rows of a part, numbered; fills the report."""
         for task in self.tasks(shard, report.left_out):
-            article, answers = task.article, journal.answers.get(task.key, [])
+            answers = journal.answers.get(task.key, [])
             outcome = self.outcome(task, answers)
             fate = "kept" if outcome.question is not None else "dropped"
             if not outcome.done:
                 failure = failures[task.key]
                 fate = "rejected" if isinstance(failure, RejectedError) else "failed"
-                report.example(fate, article.number, str(failure))
+                report.example(fate, task.number, str(failure))
             report.counts.update(["articles", fate])
             for reason, text in outcome.refused:
                 report.refused[reason] += 1
-                report.example(reason, article.number, text)
+                report.example(reason, task.number, text)
             for answer in answers:
                 report.counts["answers"] += 1
                 report.counts["tokens_in"] += answer.tokens_in
                 report.counts["tokens_out"] += answer.tokens_out
             if outcome.question is not None:
-                row = {"query": outcome.question, "pos": [article.text], "neg": []}
-                row |= {"lang": task.lang, "source": article.source}
-                yield article.number, {**row, "paragraph": article.paragraph}
+                row = {"query": outcome.question, "pos": [task.text], "neg": []}
+                row |= {"lang": task.lang, "source": task.source, "paragraph": task.paragraph}
+                yield task.number, row
 
 
 def check_prompt(template: str, where: str) -> None:
     """Raises InputError where a template lacks {paragraph} or has what cannot be filled in."""
-    mark = "\0"
     try:
-        filled = template.format(paragraph=mark, language="", title="")
+        without_paragraph = "\0" not in template.format(paragraph="\0", language="", title="")
     except (ValueError, LookupError, AttributeError, TypeError) as error:
         raise InputError(
             f"{where}: it cannot be filled in ({error}): there are {{paragraph}}, {{language}} and "
             "{title}; write a brace as {{ or }}"
         ) from error
-    if mark not in filled:
+    if without_paragraph:
         raise InputError(f"{where}: {{paragraph}} is missing: without it there is nothing to ask")
 
 
-def fill_prompt(template: str, article: Article, lang: str) -> str:
-    """The prompt on an article's paragraph, in the language with a code, or the paragraph's."""
-    base = lang.partition("-")[0].lower()
+def fill_prompt(template: str, paragraph: str, title: str, lang: str) -> str:
+    """The prompt on a paragraph, in the language with a code, or the paragraph's."""
     unnamed = "the language of the paragraph" + (f" (code {lang})" if lang else "")
-    return template.format(
-        paragraph=article.paragraph,
-        title=article.title or "(none)",
-        language=LANGUAGES.get(base, unnamed),
-    )
+    language = LANGUAGES.get(lang.partition("-")[0].lower(), unnamed)
+    return template.format(paragraph=paragraph, title=title or "(none)", language=language)
 
 
-def _texts(row: Row, file: Path, line: int) -> Iterator[tuple[str, str, str, str]]:
-    """Title, text, language and source of each article in a row."""
-    where = f"{file}:{line}"
-    record = check_row(row, where)
-    title = row.get("title")
-    if title is not None and not isinstance(title, str):
-        raise InputError(f"{where}: 'title' must be a string, got {title!r:.40}")
-    source = record.source or stem_of(file)
-    if record.raw:
-        yield (title or "").strip(), record.query, record.lang, source
-        return
-    for text in record.pos:
-        yield "", text, single(record.lang), source
+def _hash(text: str, size: int) -> bytes:
+    return hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=size).digest()
 
 
 class _Asker:
@@ -453,31 +407,25 @@ class _Asker:
     async def _settle(self, task: Task) -> None:
         job, answers = self._job, list(self._journal.answers.get(task.key, []))
         while not job.outcome(task, answers).done:
+            messages = job.messages(task, answers)
             # with the same seed a bad answer might come back
-            drawn = f"{job.seed}/{task.key}/{len(answers)}".encode()
-            seed = int.from_bytes(hashlib.blake2b(drawn, digest_size=4).digest(), "big") >> 1
-            answer = await self._ask(job.messages(task, answers), seed)
-            self._journal.add(task.key, answer)
-            answers.append(answer)
+            seed = int.from_bytes(_hash(f"{job.seed}/{task.key}/{len(answers)}", 4), "big") >> 1
+            body = {
+                "model": job.model,
+                "messages": messages,
+                "temperature": job.temperature,
+                "max_tokens": job.max_tokens,
+                "seed": seed,
+                **job.body,
+            }
+            body = {name: value for name, value in body.items() if value is not None}
+            size = message_tokens(messages)
+            reply = await self._client.post("chat/completions", body, tokens=size + ANSWER_TOKENS)
+            answers.append(parse_reply(reply, size))
+            self._journal.add(task.key, answers[-1])
             self._answers += 1
             self._failures_in_a_row = 0
             self._show()
-
-    async def _ask(self, messages: list[Message], seed: int) -> Answer:
-        """One answer of an OpenAI-compatible endpoint; raises EndpointError as Client.post does."""
-        job = self._job
-        body = {
-            "model": job.model,
-            "messages": messages,
-            "temperature": job.temperature,
-            "max_tokens": job.max_tokens,
-            "seed": seed,
-            **job.body,
-        }
-        body = {name: value for name, value in body.items() if value is not None}
-        expected = message_tokens(messages)
-        reply = await self._client.post("chat/completions", body, tokens=expected + ANSWER_TOKENS)
-        return parse_reply(reply, expected)
 
     def _show(self) -> None:
         if self._job.show is not None:
@@ -490,28 +438,25 @@ def message_tokens(messages: Sequence[Message]) -> int:
 
 
 def parse_reply(reply: Any, expected: int) -> Answer:
-    """The first choice of a reply; without text it is empty. Raises EndpointError on other JSON."""
-    choices = reply.get("choices") if isinstance(reply, dict) else None
-    if not isinstance(choices, list):
-        raise EndpointError(
-            f"the endpoint's answer has no list of 'choices' (it begins {str(reply)[:80]!r}): is "
-            "it OpenAI-compatible?"
+    """The first choice of a reply; without text it is empty. Raises EndpointError on other JSON.
+
+    expected: tokens of the prompt, where the reply does not say how many it read.
+    """
+    try:
+        choice = (reply["choices"] or [{}])[0]
+        text = (choice.get("message") or {}).get("content") or ""
+        usage, written = reply.get("usage") or {}, estimate_tokens(text)
+        return Answer(
+            text=text,
+            finish=choice.get("finish_reason"),
+            tokens_in=int(usage.get("prompt_tokens") or expected),
+            tokens_out=int(usage.get("completion_tokens") or written),
         )
-
-    def get(tree: Any, name: str, kind: type) -> Any:
-        value = tree.get(name) if isinstance(tree, dict) else None
-        return value if isinstance(value, kind) else None
-
-    choice = choices[0] if choices else None
-    text = get(get(choice, "message", dict), "content", str) or ""
-    usage = get(reply, "usage", dict)
-    tokens_in, tokens_out = (get(usage, f"{name}_tokens", int) for name in ("prompt", "completion"))
-    return Answer(
-        text=text,
-        finish=get(choice, "finish_reason", str),
-        tokens_in=expected if tokens_in is None else tokens_in,
-        tokens_out=estimate_tokens(text) if tokens_out is None else tokens_out,
-    )
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise EndpointError(
+            f"the endpoint's answer is no completion (it begins {str(reply)[:80]!r}): is it "
+            "OpenAI-compatible?"
+        ) from error
 
 
 class Journal:
@@ -530,10 +475,11 @@ class Journal:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._read(settings)
-        except BaseException as error:
+        except BlockingIOError as error:
             self._file.close()
-            if isinstance(error, BlockingIOError):
-                raise InputError(f"{path}: another process writes here: wait for it") from error
+            raise InputError(f"{path}: another process writes here: wait for it") from error
+        except InputError:
+            self._file.close()
             raise
 
     def add(self, key: str, answer: Answer) -> None:
@@ -541,10 +487,10 @@ class Journal:
         self._write({"key": key, **asdict(answer)})
         self.answers.setdefault(key, []).append(answer)
 
-    def explain(self, error: BaseException, advice: str = "") -> BaseException:
+    def explain(self, error: EndpointError, advice: str = "") -> EndpointError:
         """An endpoint's failure, with what is safe and how to go on."""
         count = sum(map(len, self.answers.values()))
-        if not isinstance(error, EndpointError) or not (count or advice):
+        if not count and not advice:
             return error
         return type(error)(
             f"{error}; {count:,} answers are kept in {self.path}: give the same command again to "
@@ -555,7 +501,6 @@ class Journal:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
 
@@ -587,21 +532,17 @@ class Journal:
             self._write({"settings": settings})
             return
         if before != settings:
+            changed = [
+                name
+                for group in ("options", "inputs")
+                for name, value in settings[group].items()
+                if before[group].get(name) != value
+            ]
             raise InputError(
-                f"{self.path} has the answers of a run with other settings "
-                f"({_first_change(before, settings)}): give those of before to go on with it, or "
-                "remove it to start anew"
+                f"{self.path} has the answers of a run with other settings ({', '.join(changed)}): "
+                "give those of before to go on with it, or remove it to start anew"
             )
         self._file.truncate(whole)
-
-
-def _first_change(before: dict[str, Any], now: dict[str, Any]) -> str:
-    """Which setting differs, as in `seed: 0, now 1`."""
-    name = next(name for name in {**before, **now} if before.get(name) != now.get(name))
-    old, new = before.get(name), now.get(name)
-    if isinstance(old, dict) and isinstance(new, dict):
-        return _first_change(old, new)
-    return f"{name}: {old!r:.60}, now {new!r:.60}"
 
 
 @dataclass
@@ -626,7 +567,6 @@ class Report:
         """Adds the report of a part, as `to_json` gives it."""
         self.counts.update({name: part[name] for name in COUNTS})
         self.refused.update(part["refused"])
-        self.languages.update(part["languages"])
         self.left_out = Counter(part["left_out"])  # every part counts those of the whole input
         for reason, pairs in part["examples"].items():
             for number, text in pairs:
@@ -639,7 +579,7 @@ class Report:
             "refused": {name: self.refused[name] for name in REASONS if self.refused[name]},
             "left_out": dict(sorted(self.left_out.items())),
             "languages": _by_count(self.languages),
-            "examples": {name: self.examples[name] for name in sorted(self.examples)},
+            "examples": dict(sorted(self.examples.items())),
         }
 
 
@@ -660,18 +600,6 @@ def _distinct(folders: Sequence[Path], report: Report) -> Iterator[Row]:
         seen.add(key)
         report.languages[row["lang"]] += 1
         yield row
-
-
-@dataclass(frozen=True)
-class Price:
-    """What a model costs for a million tokens, in any currency."""
-
-    tokens_in: float
-    tokens_out: float
-
-    def of(self, tokens_in: int, tokens_out: int) -> float:
-        """The cost of so many tokens."""
-        return (tokens_in * self.tokens_in + tokens_out * self.tokens_out) / 1_000_000
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""The known mistakes of those who serve a model, each with what mends it, in one table a kind.
+"""The known mistakes of those who serve a model, each with what mends it.
 
 Those before the trunk change the tokens or their positions; those behind it change how a head is
 read from what the trunk gives. Knows nothing of models, endpoints or verdicts. Shapes: T tokens,
@@ -9,7 +9,6 @@ import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
-from itertools import combinations
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
@@ -71,8 +70,8 @@ _TEXT_CHANGES: list[tuple[str, str, Callable[[str], str]]] = [
     ("blanks at the ends are stripped", _UNCHANGED, str.strip),
     ("line breaks are replaced by blanks", _UNCHANGED, lambda t: t.replace("\n", " ")),
     ("runs of blanks are made one", _UNCHANGED, lambda t: " ".join(t.split())),
-    ("texts are in Unicode's NFKC", _UNCHANGED, lambda t: unicodedata.normalize("NFKC", t)),
-    ("texts are in Unicode's NFC", _UNCHANGED, lambda t: unicodedata.normalize("NFC", t)),
+    ("texts are in Unicode's NFKC", _UNCHANGED, partial(unicodedata.normalize, "NFKC")),
+    ("texts are in Unicode's NFC", _UNCHANGED, partial(unicodedata.normalize, "NFC")),
     ("UTF-8 is read as Latin-1", _UTF8, lambda t: t.encode().decode("latin-1")),
     ("only ASCII is kept", _UTF8, lambda t: t.encode("ascii", "ignore").decode()),
 ]
@@ -84,18 +83,19 @@ _FRAMES = {  # how many [CLS] and </s>
     (1, 2): "</s> is there twice",
     (2, 2): "[CLS] (<s>) and </s> are there twice",
 }
-FRAME = (
+_FRAME = (
     "put <s> before and </s> behind each text, once: check add_special_tokens, or for GGUF "
     "add_bos_token and add_eos_token"
 )
-PROMPT = (
+_PROMPT = (
     "switch the prompt off: in TEI --default-prompt, in sentence-transformers the prompts of "
     "config_sentence_transformers.json"
 )
-POSITIONS = (
+_POSITIONS = (
     "XLM-RoBERTa counts positions from padding index + 1: convert the model anew, or use a newer "
     "version of the server"
 )
+_TURN = "truncate at the end: in TEI truncation_direction Right"
 
 
 def variants(tokenizer: Tokenizer, longest: int, prefixes: Sequence[str]) -> list[Variant]:
@@ -122,39 +122,45 @@ def variants(tokenizer: Tokenizer, longest: int, prefixes: Sequence[str]) -> lis
         return framed(change(text))
 
     allow = f"allow {longest:,} tokens as the checkpoint does, and check what a client sets"
-    turn = "truncate at the end: in TEI truncation_direction Right"
     cuts = [
-        (n, f"texts are cut to {n:,} tokens", allow, partial(framed, limit=n))
+        (n, Cause(f"texts are cut to {n:,} tokens", allow), partial(framed, limit=n))
         for n in LENGTHS
         if n < longest
     ]
     for n in sorted({min(512, longest), longest}):
         tail = f"the last {n:,} tokens of long texts are kept instead of the first"
-        cuts.append((n, tail, turn, partial(last, n)))
         lost = f"texts are cut to {n:,} tokens, and </s> is lost"
-        cuts.append((n, lost, f"put </s> last; {allow}", partial(without_end, n)))
-    early: list[Variant] = []
-    late: list[Variant] = []
-    for n, says, mend, made in cuts:
-        group = early if n <= LATE else late
-        group.append(Variant(Cause(says, mend), made, everywhere=True))
-    rows = [(says, FRAME, partial(framed, counts=counts)) for counts, says in _FRAMES.items()]
-    rows += [
-        (f"{prefix!r} is put before each text", PROMPT, partial(changed, prefix.__add__))
+        cuts.append((n, Cause(tail, _TURN), partial(last, n)))
+        cuts.append((n, Cause(lost, f"put </s> last; {allow}"), partial(without_end, n)))
+    others = [
+        Variant(Cause(says, _FRAME), partial(framed, counts=counts))
+        for counts, says in _FRAMES.items()
+    ]
+    others += [
+        Variant(
+            Cause(f"{prefix!r} is put before each text", _PROMPT),
+            partial(changed, prefix.__add__),
+        )
         for prefix in dict.fromkeys((*prefixes, *PREFIXES))
         if prefix
     ]
-    rows += [(says, mend, partial(changed, change)) for says, mend, change in _TEXT_CHANGES]
-    positions = [
+    others += [
+        Variant(Cause(says, mend), partial(changed, change)) for says, mend, change in _TEXT_CHANGES
+    ]
+    others += [
         Variant(
-            Cause(f"position ids start at {wrong} instead of {first}", POSITIONS),
+            Cause(f"position ids start at {wrong} instead of {first}", _POSITIONS),
             framed,
             first_position=wrong,
         )
         for wrong in range(first)
     ]
-    others = [Variant(Cause(says, mend), made) for says, mend, made in rows]
-    return [Variant(None, framed, everywhere=True), *early, *others, *positions, *late]
+    return [
+        Variant(None, framed, everywhere=True),
+        *(Variant(cause, tokens, everywhere=True) for n, cause, tokens in cuts if n <= LATE),
+        *others,
+        *(Variant(cause, tokens, everywhere=True) for n, cause, tokens in cuts if n > LATE),
+    ]
 
 
 # --- mistakes behind the trunk: how a head is read ---
@@ -198,156 +204,98 @@ class SparseVector:
 
 Vector: TypeAlias = Floats | SparseVector  # dense (D,); sparse; multi and states (T, M)
 
-RIGHT: dict[Kind, dict[str, str]] = {
-    "dense": {"pool": "cls", "norm": "unit", "size": "whole"},
-    "sparse": {
-        "activation": "relu",
-        "repeated": "max",
-        "special": "zero",
-        "norm": "raw",
-        "size": "whole",
-    },
-    "multi": {"rows": "content+eos", "head": "multi", "norm": "unit", "size": "whole"},
-    "states": {"rows": "all", "head": "states", "norm": "raw", "size": "whole"},
+_MENDS = {
+    "pool": "pool by the first token: in TEI --pooling cls, in sentence-transformers "
+    "1_Pooling/config.json",
+    "norm": "divide dense vectors and multi-vectors by their length (in TEI normalize=true), and "
+    "nothing else",
+    "activation": "set weights below 0 to 0 and change no other: in vLLM check the pooler's "
+    "activation",
+    "repeated": "of a repeated token keep the largest weight",
+    "special": "give <s>, </s>, <pad> and <unk> the weight 0",
+    "rows": "give a multi-vector for each token but [CLS], </s> included, and all states",
+    "head": "apply colbert_linear to the states, then divide each vector by its length",
+    "size": "ask for all dimensions and weights: compare vectors of one size only",
 }
-_MISREADINGS: list[tuple[str, str, str, dict[str, str]]] = [  # kinds, what, how to mend, mistakes
-    (
-        "dense",
-        "pool",
-        "pool by the first token: in TEI --pooling cls, in sentence-transformers "
-        "1_Pooling/config.json",
-        {
-            "mean": "mean pooling instead of [CLS]",
-            "content": "mean pooling without special tokens instead of [CLS]",
-            "last": "the last token's state instead of that of [CLS]",
-            "max": "max pooling instead of [CLS]",
-        },
-    ),
-    (
-        "dense multi",
-        "norm",
-        "divide each vector by its length: in TEI normalize=true; or use cosine",
-        {"raw": "not normalised"},
-    ),
-    (
-        "sparse",
-        "activation",
-        "set weights below 0 to 0 and change no other: in vLLM check the pooler's activation",
-        {
-            "none": "no ReLU: weights below 0 are kept",
-            "log1p": "log(1 + w) of each weight, as SPLADE does",
-            "sigmoid": "sigmoid instead of ReLU",
-        },
-    ),
-    (
-        "sparse",
-        "repeated",
-        "keep the largest",
-        {
-            "sum": "weights of a repeated token are summed",
-            "mean": "weights of a repeated token are averaged",
-            "last": "of a repeated token the last weight is taken",
-        },
-    ),
-    (
-        "sparse",
-        "special",
-        "give <s>, </s>, <pad> and <unk> the weight 0",
-        {"kept": "special tokens keep their weights"},
-    ),
-    (
-        "sparse",
-        "norm",
-        "give weights as they are",
-        {"unit": "weights are scaled to a vector of length 1"},
-    ),
-    ("sparse", "size", "give all weights above 0", {"top": "only the largest weights are kept"}),
-    (
-        "multi",
-        "rows",
-        "give one vector for each token but [CLS], </s> included",
-        {
-            "all": "the vector of [CLS] is kept",
-            "content": "the vector of </s> is dropped",
-            "cls+content": "the vector of [CLS] is kept, that of </s> dropped",
-        },
-    ),
-    (
-        "multi",
-        "head",
-        "apply colbert_linear to the states, then divide each vector by its length",
-        {"states": "the trunk's states, without the multi-vector head"},
-    ),
-    (
-        "states",
-        "rows",
-        "give the states of all tokens",
-        {
-            "content+eos": "the state of [CLS] is missing",
-            "content": "the states of [CLS] and </s> are missing",
-        },
-    ),
-    ("states", "norm", "give the states as they are", {"unit": "the states are normalised"}),
-    ("states", "head", "compare them as multi-vectors", {"multi": "multi-vectors, not states"}),
+_MISREADINGS = [  # of which kinds, what is read otherwise and how, in words
+    ("dense", "pool", "mean", "mean pooling instead of [CLS]"),
+    ("dense", "pool", "content", "mean pooling without special tokens instead of [CLS]"),
+    ("dense", "pool", "last", "the last token's state instead of that of [CLS]"),
+    ("dense", "pool", "max", "max pooling instead of [CLS]"),
+    ("dense multi", "norm", "raw", "not normalised"),
+    ("sparse", "activation", "none", "no ReLU: weights below 0 are kept"),
+    ("sparse", "activation", "log1p", "log(1 + w) of each weight, as SPLADE does"),
+    ("sparse", "activation", "sigmoid", "sigmoid instead of ReLU"),
+    ("sparse", "repeated", "sum", "weights of a repeated token are summed"),
+    ("sparse", "repeated", "mean", "weights of a repeated token are averaged"),
+    ("sparse", "repeated", "last", "of a repeated token the last weight is taken"),
+    ("sparse", "special", "kept", "special tokens keep their weights"),
+    ("sparse", "norm", "unit", "weights are scaled to a vector of length 1"),
+    ("sparse", "size", "cut", "only the largest weights are kept"),
+    ("multi", "rows", "all", "the vector of [CLS] is kept"),
+    ("multi", "rows", "content", "the vector of </s> is dropped"),
+    ("multi", "rows", "cls+content", "the vector of [CLS] is kept, that of </s> dropped"),
+    ("multi", "head", "states", "the trunk's states, without the multi-vector head"),
+    ("states", "rows", "content+eos", "the state of [CLS] is missing"),
+    ("states", "rows", "content", "the states of [CLS] and </s> are missing"),
+    ("states", "norm", "unit", "the states are normalised"),
+    ("dense multi states", "size", "cut", "only the first {size:,} of {whole:,} dimensions"),
     (
         "dense multi states",
         "size",
-        "ask for all dimensions: compare vectors of one size only, and cut both sides alike",
-        {
-            "cut": "only the first {size:,} of {whole:,} dimensions, normalised again",
-            "cut raw": "only the first {size:,} of {whole:,} dimensions, not normalised again",
-        },
+        "cut raw",
+        "only the first {size:,} of {whole:,} dimensions, not normalised again",
     ),
 ]
 
 
-def readings(
-    kind: Kind, size: int = 0, whole: int = 0
-) -> list[tuple[tuple[Cause, ...], dict[str, str]]]:
-    """Ways to read a head: the right one, those with one mistake, those with two.
+@dataclass(frozen=True)
+class Misreading:
+    """A mistake in reading a head: `what` is read in another way, `how`."""
 
-    size: dimensions of the answers, of `whole` that the head has; both 0 for sparse.
-    """
-    changes = [
-        (what, how, Cause(says.format(size=size, whole=whole), mend))
-        for kinds, what, mend, mistakes in _MISREADINGS
-        for how, says in mistakes.items()
+    what: str
+    how: str
+    cause: Cause
+
+
+def misreadings(kind: Kind, size: int = 0, whole: int = 0) -> list[Misreading]:
+    """The mistakes of a kind; size: dimensions of the answers, of `whole` (both 0 for sparse)."""
+    return [
+        Misreading(what, how, Cause(says.format(size=size, whole=whole), _MENDS[what]))
+        for kinds, what, how, says in _MISREADINGS
         if kind in kinds.split() and (what != "size" or kind == "sparse" or 0 < size < whole)
     ]
-    pairs = [list(pair) for pair in combinations(changes, 2) if pair[0][0] != pair[1][0]]
-    chosen = [[], *([change] for change in changes), *pairs]
-    return [
-        (tuple(cause for *_, cause in some), RIGHT[kind] | {what: how for what, how, _ in some})
-        for some in chosen
-    ]
+
+
+_TOKENS = {"all": (0, 0), "content+eos": (1, 0), "content": (1, 1), "cls+content": (0, 1)}
 
 
 def read(
     kind: Kind,
     output: TrunkOutput,
-    how: Mapping[str, str],
     weightless: Sequence[int],
+    mistakes: Sequence[Misreading] = (),
     like: Vector | None = None,
 ) -> Vector | None:
     """A head's answer to one sequence; None where the output has not what it takes.
 
     like: the answer it is compared with, which says to how many dimensions or weights it is cut.
     """
+    how = {mistake.what: mistake.how for mistake in mistakes}
     if kind == "sparse":
         return None if output.logits is None else _sparse(output, how, weightless, like)
     vectors: Floats
     if kind == "dense":
-        vectors = output.pools[POOLS.index(how["pool"])]
+        vectors = output.pools[POOLS.index(how.get("pool", "cls"))]
     else:
-        tokens = output.multi if how["head"] == "multi" else output.states
+        tokens = output.multi if how.get("head", kind) == "multi" else output.states
         if tokens is None:
             return None
-        first = 0 if how["rows"] in ("all", "cls+content") else 1
-        last = len(tokens) - (0 if how["rows"] in ("all", "content+eos") else 1)
-        vectors = tokens[first : max(first, last)]
-    if how["norm"] == "unit":
+        before, behind = _TOKENS[how.get("rows", "all" if kind == "states" else "content+eos")]
+        vectors = tokens[before : max(before, len(tokens) - behind)]
+    if how.get("norm", "raw" if kind == "states" else "unit") == "unit":
         vectors = _unit(vectors)
-    if how["size"] != "whole" and isinstance(like, np.ndarray):
+    if "size" in how and isinstance(like, np.ndarray):
         vectors = vectors[..., : like.shape[-1]]
         vectors = _unit(vectors) if how["size"] == "cut" else vectors
     return vectors
@@ -371,13 +319,13 @@ def _sparse(
 ) -> SparseVector:
     ids, logits = output.ids, output.logits
     assert logits is not None
-    if how["special"] == "zero":
+    if "special" not in how:
         weighs = ~np.isin(ids, weightless)
         ids, logits = ids[weighs], logits[weighs]
-    weights = _ACTIVATIONS[how["activation"]](logits).astype(np.float32)
+    weights = _ACTIVATIONS[how.get("activation", "relu")](logits).astype(np.float32)
     unique, place, counts = np.unique(ids, return_inverse=True, return_counts=True)
     merged = np.zeros(len(unique), dtype=np.float32)
-    if how["repeated"] == "max":
+    if "repeated" not in how:
         merged -= np.inf
         np.maximum.at(merged, place, weights)
     elif how["repeated"] == "last":
@@ -386,10 +334,10 @@ def _sparse(
         np.add.at(merged, place, weights)
         if how["repeated"] == "mean":
             merged /= counts.astype(np.float32)
-    if how["size"] == "top" and isinstance(like, SparseVector) and len(like.ids) < len(unique):
-        largest = np.sort(np.argsort(-merged, kind="stable")[: len(like.ids)])
+    if "size" in how and isinstance(like, SparseVector):
+        largest = np.argsort(-merged, kind="stable")[: len(like.ids)]
         unique, merged = unique[largest], merged[largest]
-    if how["norm"] == "unit":
+    if "norm" in how:
         merged /= np.float32(max(float(np.linalg.norm(merged)), 1e-12))
     return SparseVector.of(unique, merged)
 
@@ -398,8 +346,8 @@ def distance(answer: Vector, expected: Vector) -> float:
     """The length of the difference as a share of the expected vector's: 0 where equal, <= WORST."""
     if isinstance(answer, SparseVector) and isinstance(expected, SparseVector):
         _, answer, expected = aligned(answer, expected)
-    if isinstance(answer, SparseVector) or isinstance(expected, SparseVector):
-        return WORST
+    assert not isinstance(answer, SparseVector)
+    assert not isinstance(expected, SparseVector)
     if answer.shape != expected.shape:
         return WORST
     with np.errstate(over="ignore", invalid="ignore"):  # nonsense may be of any size

@@ -6,7 +6,7 @@ once; the one whose vectors are nearest is the likely cause. Error of a text: th
 difference as a share of the length of what was expected.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,30 +22,32 @@ from tercet.evaluate.causes import (
     WORST,
     Cause,
     Kind,
+    Misreading,
     SparseVector,
     Vector,
     aligned,
     distance,
+    misreadings,
     read,
-    readings,
 )
-from tercet.evaluate.golden import PRECISIONS, About, Golden, Precision
+from tercet.evaluate.golden import PRECISIONS, About, Golden
 from tercet.evaluate.servers import Answers, Api, EmbeddingServer
 
-Level = Precision | None  # None: float32
-Show = Callable[[str, int, int], None]
+LEVELS = ("float32", *PRECISIONS)  # of rounding, from fine to coarse
+Show = Callable[[int, int], None]  # variants tried, of how many
 
 # Of float32 on other hardware, in other orders of summation, with TF32 off: the largest we saw is
 # 1e-5 (docs/figures.md, "The same numbers"). Multi-vectors are often stored in float16, ours too.
 SAME: dict[Kind, float] = {"dense": 1e-4, "sparse": 1e-4, "multi": 1e-3, "states": 1e-3}
 SPREAD = 20.0  # times the median: the largest error that rounding gives; we saw up to 8
-COARSE: tuple[Level, ...] = ("bfloat16", "int8")  # roundings that could hide a small defect
+COARSE = ("bfloat16", "int8")  # roundings that could hide a small defect
 HALF = 0.5  # a cause leaves at most so much of the error; a second cause, of what the first leaves
-THIRD, TENTH = 1 / 3, 0.1  # of the error: what a cause may leave where rounding explains it too
-BEST = 3  # mistakes before and behind the trunk that are tried together
+TENTH = 0.1  # of the error: no wrong guess comes so near where rounding is all that differs
+THIRD = 1 / 3  # of the error: what is left where texts are right when they are sent alone
+BEST = 3  # mistakes that are tried together with each of the others
 RELATED = 0.8  # of the length: vectors of a fine-tuned model are nearer, those of strangers are not
 ALONE, SHORT = 8, 512  # texts that are asked again one by one, and their tokens
-GAP = 4  # times the errors of other texts: from there on a text is one that differs
+GAP = 4  # times the median error: from there on a text is one that differs
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class Explanation:
 
     causes: tuple[Cause, ...]
     share: float  # of the error that is explained, 0 to 1
-    rest: tuple[bool, Level] | None = None  # as `_level` says of what is left
+    rest: str | None = None  # what is left: the rounding of one of LEVELS, or "something else"
 
 
 @dataclass(frozen=True)
@@ -79,8 +81,7 @@ class HeadResult:
     """One head: the verdict and what it rests on."""
 
     kind: Kind
-    same: bool
-    level: Level  # where same: to which rounding, None for float32
+    level: str | None  # of LEVELS: the rounding within which it is the same; None: different
     texts: tuple[TextResult, ...]  # those compared
     rejected: dict[str, str]  # text to reason
     explained: Explanation | None
@@ -88,9 +89,8 @@ class HeadResult:
     @property
     def verdict(self) -> str:
         """The verdict in words."""
-        if not self.same:
-            return "different"
-        return "same" if self.level is None else f"same within {self.level} rounding"
+        words = {None: "different", "float32": "same"}
+        return words.get(self.level, f"same within {self.level} rounding")
 
     @property
     def errors(self) -> list[float]:
@@ -107,17 +107,12 @@ class Diagnosis:
     heads: tuple[HeadResult, ...]
     facts: tuple[Fact, ...] = ()
 
-    def healthy(self, within: Level) -> bool:
-        """Whether every head is the same to this rounding, and nothing else differs."""
-        return (
-            bool(self.heads)
-            and all(head.same and _fineness(head.level) <= _fineness(within) for head in self.heads)
-            and not any(fact.matters for fact in self.facts)
+    def healthy(self, within: str) -> bool:
+        """Whether every head is the same to this rounding of LEVELS, and nothing else differs."""
+        levels = LEVELS[: LEVELS.index(within) + 1]
+        return all(head.level in levels for head in self.heads) and not any(
+            fact.matters for fact in self.facts
         )
-
-
-def _fineness(level: Level) -> int:
-    return [None, *PRECISIONS].index(level)
 
 
 def diagnose_endpoint(
@@ -128,7 +123,7 @@ def diagnose_endpoint(
     api: Api | None = None,
     name: str | None = None,
     batch: int = 8,
-    show: Show = lambda what, done, of: None,
+    show: Show = lambda done, of: None,
 ) -> Diagnosis:
     """Asks a server, compares and explains.
 
@@ -137,8 +132,8 @@ def diagnose_endpoint(
     """
     model = golden.about.model
     guess = Path(model).name if Path(model).exists() else model
-    server = EmbeddingServer.find(endpoint, name or guess, api, batch)
-    return _diagnose(golden, server.answer(golden, kinds), kinds, (), show)
+    server = EmbeddingServer(endpoint, golden, name or guess, api, batch)
+    return _diagnose(golden, server.answer(kinds), kinds, (), show)
 
 
 def diagnose_model(
@@ -146,25 +141,24 @@ def diagnose_model(
     golden: Golden,
     *,
     kinds: Sequence[Kind] = KINDS,
-    show: Show = lambda what, done, of: None,
+    show: Show = lambda done, of: None,
 ) -> Diagnosis:
     """Runs a model of our own encoder, compares and explains."""
     heads = [h for h in HEADS if h in kinds and h in encoder.heads and h in golden.about.kinds]
-    vectors: dict[Kind, list[Vector | None]] = {head: [] for head in heads}
+    vectors: dict[Kind, list[Vector | None]] = {}
     if heads:
         made = encoder.encode(list(golden.texts.values()), heads=heads, role="plain")
-        for row in range(len(golden.texts)):
-            if made.dense is not None:
-                vectors["dense"].append(made.dense[row])
-            if made.sparse is not None:
-                weights = made.sparse[[row]]
-                vectors["sparse"].append(SparseVector.of(weights.indices, weights.data))
-            if made.multi is not None:
-                vectors["multi"].append(made.tokens(row).astype(np.float32))
+        rows = range(len(golden.texts))
+        if made.dense is not None:
+            vectors["dense"] = list(made.dense)
+        if made.sparse is not None:
+            parts = [made.sparse[[row]] for row in rows]
+            vectors["sparse"] = [SparseVector.of(part.indices, part.data) for part in parts]
+        if made.multi is not None:
+            vectors["multi"] = [made.tokens(row).astype(np.float32) for row in rows]
     where = encoder.source or "the model that comes with Tercet"
     source = f"{where} ({str(encoder.dtype).removeprefix('torch.')})"
-    facts = tuple(_facts_of(encoder, golden))
-    return _diagnose(golden, Answers(source, vectors), kinds, facts, show)
+    return _diagnose(golden, Answers(source, vectors), kinds, _facts_of(encoder, golden), show)
 
 
 def _diagnose(
@@ -175,31 +169,21 @@ def _diagnose(
     heads: list[HeadResult] = []
     for kind in golden.about.kinds:
         if kind in answers.vectors:
-            trunk_is_right = any(h.same for h in heads if h.kind in ("dense", "states"))
-            examination = _Examination(golden, kind, answers, show)
-            heads.append(examination.result(trunk_is_right))
+            trunk_is_right = any(h.level and h.kind in ("dense", "states") for h in heads)
+            heads.append(_Examination(golden, kind, answers, show).result(trunk_is_right))
     return Diagnosis(answers.source, golden.about, tuple(heads), facts)
 
 
-def _facts_of(encoder: Encoder, golden: Golden) -> list[Fact]:
+def _facts_of(encoder: Encoder, golden: Golden) -> tuple[Fact, ...]:
     """What differs between a folder and the checkpoint besides vectors."""
     about = golden.about
     if encoder.fingerprint == about.fingerprint:
-        return []
-    out = [Fact("the files of weights, tokenizer or prefixes are not the checkpoint's own", False)]
-    out += [
-        Fact(f"there is no {kind} head, which the checkpoint has")
-        for kind in about.kinds
-        if kind != "states" and kind not in encoder.heads
-    ]
-    out += [
-        Fact(f"{name} has size {encoder.dims[name]:,} instead of {size:,}")
-        for name, size in about.dims.items()
-        if encoder.dims.get(name, size) != size
-    ]
+        return ()
+    absent = [kind for kind in about.kinds if kind != "states" and kind not in encoder.heads]
+    says = [f"there is no {kind} head, which the checkpoint has" for kind in absent]
     limit = min(encoder.max_length, about.max_length)
     if limit < about.max_length:
-        out.append(Fact(f"there are positions for {limit:,} tokens, not {about.max_length:,}"))
+        says.append(f"there are positions for {limit:,} tokens, not {about.max_length:,}")
     tokens = encoder.tokenizer.encode(list(golden.texts.values()), max_length=limit)
     ids = np.split(tokens.ids, tokens.offsets[1:-1])
     other = [
@@ -208,24 +192,26 @@ def _facts_of(encoder: Encoder, golden: Golden) -> list[Fact]:
         if right is not None and len(right.ids) <= limit and not np.array_equal(own, right.ids)
     ]
     if other:
-        out.append(Fact(f"the tokenizer gives other ids for {len(other)} texts: {other[0]!r}, ..."))
+        says.append(f"the tokenizer gives other ids for {len(other)} texts: {other[0]!r}, ...")
     for role, prefix in about.prefixes.items():
         own = getattr(encoder.settings, f"{role}_prefix")
         if own != prefix:
-            out.append(Fact(f"the {role} prefix is {own!r} instead of {prefix!r}"))
-    return out
+            says.append(f"the {role} prefix is {own!r} instead of {prefix!r}")
+    note = "the files of weights, tokenizer or prefixes are not the checkpoint's own"
+    return (Fact(note, False), *map(Fact, says))
 
 
 # --- comparing and explaining ---
 
+Check = tuple[bool, str, str]  # whether a cause applies, what it says and how to mend it
+Guess = tuple[int, tuple[Misreading, ...]]  # a variant before the trunk, mistakes behind it
+
 
 @dataclass(frozen=True)
 class _Fit:
-    """How near a guess comes: a variant before the trunk and a reading behind it."""
+    """How near a guess comes."""
 
-    variant: int
-    reading: int
-    causes: tuple[Cause, ...]
+    guess: Guess
     left: float  # the share of the mean error that it leaves
     errors: dict[int, float]  # by number of text
 
@@ -234,40 +220,31 @@ class _Examination:
     """One head's answers beside the golden vectors."""
 
     def __init__(self, golden: Golden, kind: Kind, answers: Answers, show: Show) -> None:
-        self.golden, self.kind, self.answers = golden, kind, answers
+        self.golden, self.kind, self.answers, self.show = golden, kind, answers, show
         self.vectors = answers.vectors[kind]
         self.rejected = answers.rejected.get(kind, {})
         self.expected = golden.expected(kind)
-        self.errors = self._compare(self.vectors)
+        pairs = enumerate(zip(self.vectors, self.expected, strict=True))
+        self.errors = {
+            row: distance(answer, expected)
+            for row, (answer, expected) in pairs
+            if answer is not None and expected is not None
+        }
         self.limits = golden.limits()[kind]
-        self.show = show
         self.names = list(golden.texts)
-        self.sizes = [0 if o is None else len(o.ids) for o in golden.outputs(0)]  # tokens
-        self.readings = readings(kind, self._size(), golden.about.size(kind))
-
-    def _size(self) -> int:
-        """Dimensions of the answers; 0 for sparse and where none has any."""
+        self.tokens = [0 if o is None else len(o.ids) for o in golden.outputs(0)]
         arrays = [v for v in self.vectors if isinstance(v, np.ndarray) and v.size]
-        return arrays[0].shape[-1] if arrays else 0
-
-    def _compare(self, vectors: Sequence[Vector | None]) -> dict[int, float]:
-        """Errors by number of text, of those that can be compared."""
-        pairs = enumerate(zip(vectors, self.expected, strict=True))
-        return {n: distance(a, b) for n, (a, b) in pairs if a is not None and b is not None}
+        self.size = arrays[0].shape[-1] if arrays else 0  # dimensions; 0 for sparse
 
     def result(self, trunk_is_right: bool) -> HeadResult:
         """The verdict, and what explains it."""
-        same, level = self._level(self.errors)
-        explained = None
-        if not self.errors:
-            why = next(iter(self.rejected.values()), "there is none")
-            explained = _certain(f"no answer to any text: {why}", "check the server's log")
-        elif same and (explained := self._rejected_too_soon()) is None and level in COARSE:
-            best = self._best()
-            explained = best if best is not None and _convinces(best, level) else None
-        elif not same:
-            explained = self._explain(trunk_is_right)
-        same = same and explained is None
+        level = self._level(self.errors)
+        if level is None:
+            explained: Explanation | None = self._explain(trunk_is_right)
+        else:
+            explained = self._first_of(self._refused(), 1.0)
+            if explained is None and level in COARSE and (best := self._best()) is not None:
+                explained = best if best.share >= 1 - TENTH else None
         texts = []
         for row, error in self.errors.items():
             answer, expected = self.vectors[row], self.expected[row]
@@ -275,229 +252,178 @@ class _Examination:
             assert expected is not None
             texts.append(TextResult(self.names[row], error, _details(answer, expected)))
         rejected = {self.names[row]: why for row, why in sorted(self.rejected.items())}
-        return HeadResult(
-            self.kind, same, level if same else None, tuple(texts), rejected, explained
-        )
+        level = level if explained is None else None
+        return HeadResult(self.kind, level, tuple(texts), rejected, explained)
 
-    def _level(self, errors: Mapping[int, float]) -> tuple[bool, Level]:
-        """Whether rounding explains the errors of all texts, and to what.
+    def _level(self, errors: Mapping[int, float]) -> str | None:
+        """The rounding of LEVELS that explains the errors of all texts.
 
         Rounding touches all texts about alike: where half of them are far nearer than the worst, it
         is something else.
         """
-        worst = max(errors.values(), default=0.0)
+        if not errors:
+            return None
+        worst = max(errors.values())
         if worst <= SAME[self.kind]:
-            return bool(errors), None
+            return "float32"
         if worst > SPREAD * float(np.median(list(errors.values()))):
-            return False, None
-        fits = [precision for precision in PRECISIONS if worst <= self.limits[precision]]
-        return bool(fits), fits[0] if fits else None
+            return None
+        return next((level for level in PRECISIONS if worst <= self.limits[level]), None)
 
     def _explain(self, trunk_is_right: bool) -> Explanation:
         """The checks that need no model first, then the table of mistakes, then guesses."""
-        best = self._unusable() or self._shuffled()
-        if best is not None:
-            return best
-        best = self._best()
-        if best is not None and best.rest is not None and best.rest[0]:
-            return best
-        return self._neighbours() or best or self._only_some() or self._another(trunk_is_right)
+        best = self._first_of(self._checks(), 1.0) or self._best()
+        if best is None or best.rest == "something else":
+            best = self._neighbours() or best or self._first_of(self._guesses(trunk_is_right), 0.0)
+        assert best is not None  # the last guess always applies
+        return best
+
+    def _first_of(self, table: Iterable[Check], share: float) -> Explanation | None:
+        causes = (Cause(says, mend) for applies, says, mend in table if applies)
+        cause = next(causes, None)
+        return None if cause is None else Explanation((cause,), share)
+
+    def _checks(self) -> Iterator[Check]:
+        """Answers that are missing, no finite numbers, empty, all alike, or of other texts."""
+        why = next(iter(self.rejected.values()), "there is none")
+        log = "check the server's log"
+        yield not self.errors, f"no answer to any text: {why}", log
+        vectors = [v for v in self.vectors if v is not None]
+        arrays = [v.weights if isinstance(v, SparseVector) else v for v in vectors]
+        bad = sum(not np.isfinite(array).all() for array in arrays)
+        mend = "float16 overflows in some models: serve in bfloat16 or float32"
+        yield bad > 0, f"{bad} of {len(arrays)} answers hold no finite numbers", mend
+        empty = sum(array.size == 0 for array in arrays)
+        too_many = 0 if self.kind == "dense" else len(arrays) / 2  # a text may weigh nothing
+        yield empty > too_many, f"{empty} of {len(arrays)} answers are empty", log
+        alike = all(distance(vector, vectors[0]) < SAME["multi"] for vector in vectors)
+        mend = "check that texts reach the model"
+        yield self.kind == "dense" and alike, "all texts get the same vector", mend
+        limit, expected = self.limits["int8"], [e for e in self.expected if e is not None]
+        wrong = [
+            vector
+            for row, vector in enumerate(self.vectors)
+            if vector is not None and self.errors.get(row, 0.0) > limit
+        ]
+        moved = sum(any(distance(v, e) <= limit for e in expected) for v in wrong)
+        yield (
+            moved > max(1, len(wrong) / 2),
+            "vectors are right but come in another order than the texts",
+            "give answers in the order of the texts, or an index with each",
+        )
+
+    def _guesses(self, trunk_is_right: bool) -> Iterator[Check]:
+        """What can be said where no mistake fits: some texts alone, other sizes, other weights."""
+        kind, about = self.kind, self.golden.about
+        whole, median = about.size(kind), float(np.median(list(self.errors.values())))
+        wrong = [row for row, error in self.errors.items() if error > GAP * max(SAME[kind], median)]
+        least = min((self.tokens[row] for row in wrong), default=0)
+        right = max((n for row, n in enumerate(self.tokens) if row not in wrong), default=0)
+        yield (
+            least > right,
+            f"long texts are cut or changed: from {least:,} tokens; {right:,} are right",
+            f"allow {about.max_length:,} tokens as the checkpoint does",
+        )
+        yield (
+            bool(wrong),
+            f"only some texts differ: {', '.join(repr(self.names[row]) for row in wrong)}",
+            "look at what is special in them: they may be changed on their way to the model",
+        )
+        check = f"check which model and revision is served; {about.model} is compared with"
+        says = f"another model: vectors of {self.size:,} dimensions, not {whole:,}"
+        yield self.size != whole, says, check
+        yield (
+            kind in ("sparse", "multi") and trunk_is_right,
+            f"the {kind} head's own weights are not the checkpoint's: the trunk is right",
+            "load sparse_linear.pt and colbert_linear.pt of the checkpoint: where they are not "
+            "found, some libraries go on with random weights",
+        )
+        says = "weights of a related checkpoint, or coarser quantisation than int8"
+        yield median < RELATED, says, check
+        yield True, "weights of another checkpoint, or a mistake that is not in the list", check
 
     def _best(self) -> Explanation | None:
         """The mistakes that explain best; None where none leaves less than half of the error."""
-        count = len(self.golden.causes)
-        behind = self._fits((0, reading) for reading in range(1, len(self.readings)))
-        if (fit := _chosen(behind)) is not None and self._is_same(fit):
-            return self._explanation(fit)
-        before: list[_Fit] = []
-        for variant in range(1, count):
-            self.show(self.kind, variant, count)
-            before += self._fits([(variant, 0)])
-            if before and before[-1].variant == variant and self._is_same(before[-1]):
-                break  # the rest would only take time
-        fit = _chosen([*behind, *before])
-        if fit is None or not self._is_same(fit):  # the best of either with all of the other
-            top = [f.variant for f in sorted(before, key=lambda f: f.left)[:BEST]]
-            read_as = [f.reading for f in sorted(behind, key=lambda f: f.left)[:BEST]]
-            pairs = {(v, r) for v in top for r in range(1, len(self.readings))}
-            pairs |= {(v, r) for v in range(1, count) for r in read_as}
-            fit = _chosen([*behind, *before, *self._fits(sorted(pairs))])
-        return None if fit is None else self._explanation(fit)
+        changes = misreadings(self.kind, self.size, self.golden.about.size(self.kind))
+        variants = range(1, len(self.golden.causes))
+        alone: list[Guess] = [(0, (change,)) for change in changes]
+        fits = self._fits([*alone, *((variant, ()) for variant in variants)])
+        nearest = sorted(fits, key=lambda fit: fit.left)[:BEST]
+        pairs: list[Guess] = []
+        for variant, mistakes in [fit.guess for fit in nearest]:
+            taken = [mistake.what for mistake in mistakes]
+            pairs += [(variant, (*mistakes, c)) for c in changes if c.what not in taken]
+            pairs += [(other, mistakes) for other in variants if variant == 0]
+        if nearest and not self._is_same(nearest[0].errors):
+            fits += self._fits(pairs)
+        best: _Fit | None = None
+        for fit in sorted(fits, key=lambda fit: (len(self._causes(fit.guess)), fit.left)):
+            if fit.left <= HALF * (1 if best is None else best.left):
+                best = fit
+        if best is None:
+            return None
+        rest = self._level(best.errors) or "something else"
+        return Explanation(self._causes(best.guess), 1 - best.left, rest)
 
-    def _fits(self, guesses: Any) -> list[_Fit]:
-        """Those of the guesses (variant, reading) that can be compared for a text that differs."""
-        fits = []
-        for variant, reading in guesses:
-            causes, how = self.readings[reading]
+    def _fits(self, guesses: Iterable[Guess]) -> list[_Fit]:
+        """How near guesses come, up to the first that leaves nothing."""
+        fits: list[_Fit] = []
+        for variant, mistakes in guesses:
+            self.show(variant, len(self.golden.causes))
             errors: dict[int, float] = {}
             for row, output in enumerate(self.golden.outputs(variant)):
                 answer = self.vectors[row]
                 if output is not None and answer is not None and row in self.errors:
-                    guess = read(self.kind, output, how, self.golden.about.weightless, answer)
+                    weightless = self.golden.about.weightless
+                    guess = read(self.kind, output, weightless, mistakes, answer)
                     if guess is not None:
                         errors[row] = distance(answer, guess)
-            before = [self.errors[row] for row in errors]
-            if max(before, default=0.0) > SAME[self.kind]:
-                cause = self.golden.causes[variant]
-                together = causes if cause is None else (cause, *causes)
-                left = float(np.mean(list(errors.values())) / np.mean(before))
-                fits.append(_Fit(variant, reading, together, left, errors))
+            before = {row: self.errors[row] for row in errors}
+            if errors and not self._is_same(before):
+                left = sum(errors.values()) / sum(before.values())
+                fits.append(_Fit((variant, mistakes), left, errors))
+                if self._is_same(errors):
+                    break
         return fits
 
-    def _is_same(self, fit: _Fit) -> bool:
-        return max(fit.errors.values()) <= SAME[self.kind]
+    def _is_same(self, errors: Mapping[int, float]) -> bool:
+        return max(errors.values()) <= SAME[self.kind]
 
-    def _explanation(self, fit: _Fit) -> Explanation:
-        return Explanation(fit.causes, 1 - fit.left, self._level(fit.errors))
-
-    def _unusable(self) -> Explanation | None:
-        """Answers that are empty, no finite numbers, or all alike."""
-        vectors = [v for v in self.vectors if v is not None]
-        arrays = [v.weights if isinstance(v, SparseVector) else v for v in vectors]
-        bad = sum(not np.isfinite(array).all() for array in arrays)
-        empty = sum(array.size == 0 for array in arrays)
-        of = f"of {len(arrays)} answers"
-        if bad:
-            mend = "float16 overflows in some models: serve in bfloat16 or float32"
-            return _certain(f"{bad} {of} hold no finite numbers", mend)
-        if empty > len(arrays) / 2 or (empty and self.kind == "dense"):  # others may weigh nothing
-            return _certain(f"{empty} {of} are empty", "check the server's log")
-        alike = all(distance(array, arrays[0]) < SAME["multi"] for array in arrays)
-        if self.kind == "dense" and len(arrays) > 2 and alike:
-            return _certain("all texts get the same vector", "check that texts reach the model")
-        return None
-
-    def _shuffled(self) -> Explanation | None:
-        """Answers that are right but of other texts."""
-        limit = self.limits["int8"]
-        wrong = {row: error for row, error in self.errors.items() if error > limit}
-        nearest = []
-        for row in wrong:
-            answer = self.vectors[row]
-            others = [e for e in self.expected if e is not None and answer is not None]
-            nearest.append(min(distance(answer, e) for e in others if answer is not None))
-        moved = sum(error <= limit for error in nearest)
-        if moved < 2 or moved <= HALF * len(wrong):
-            return None
-        cause = Cause(
-            "vectors are right but come in another order than the texts",
-            "give answers in the order of the texts, or an index with each",
-        )
-        return Explanation((cause,), 1 - sum(nearest) / sum(wrong.values()))
+    def _causes(self, guess: Guess) -> tuple[Cause, ...]:
+        cause = self.golden.causes[guess[0]]
+        return (*((cause,) if cause else ()), *(mistake.cause for mistake in guess[1]))
 
     def _neighbours(self) -> Explanation | None:
         """Texts that get other, better answers when they are asked alone."""
-        wrong = [
-            row
-            for row, error in self.errors.items()
-            if error > SAME[self.kind] and self.sizes[row] <= SHORT
-        ]
-        rows = sorted(wrong, key=lambda row: -self.errors[row])[:ALONE]
+        wrong = [row for row in self.errors if self.errors[row] > SAME[self.kind]]
+        short = [row for row in wrong if self.tokens[row] <= SHORT]
+        rows = sorted(short, key=lambda row: -self.errors[row])[:ALONE]
         if self.answers.again is None or not rows:
             return None
-        vectors: list[Vector | None] = [None] * len(self.vectors)
+        after = 0.0
         for row, vector in zip(rows, self.answers.again(self.kind, rows), strict=True):
-            vectors[row] = vector
-        alone = self._compare(vectors)
-        before = float(np.mean([self.errors[row] for row in rows]))
-        after = float(np.mean(list(alone.values()) or [WORST]))
-        if after > THIRD * before:
+            expected = self.expected[row]
+            assert expected is not None
+            after += WORST if vector is None else distance(vector, expected)
+        left = after / sum(self.errors[row] for row in rows)
+        if left > THIRD:
             return None
         cause = Cause(
             "a text's vector depends on the texts that it is sent with: alone it is right",
             "mask padding in attention, pooling and heads; till then send texts one by one",
         )
-        return Explanation((cause,), 1 - after / before)
+        return Explanation((cause,), 1 - left)
 
-    def _rejected_too_soon(self) -> Explanation | None:
+    def _refused(self) -> Iterator[Check]:
         """Texts that are refused though the checkpoint takes them; empty ones may be refused."""
         texts, longest = list(self.golden.texts.values()), self.golden.about.max_length
-        short = [r for r in self.rejected if texts[r].strip() and self.sizes[r] < longest]
-        if not short:
-            return None
-        least = min(self.sizes[row] for row in short)
-        fits = max((self.sizes[r] for r in self.errors if self.sizes[r] < least), default=0)
-        return _certain(
-            f"texts of {least:,} tokens and more are refused, {fits:,} are taken: "
-            f"{self.rejected[short[0]]}",
+        short = [r for r in self.rejected if texts[r].strip() and self.tokens[r] < longest]
+        least = min((self.tokens[row] for row in short), default=0)
+        yield (
+            bool(short),
+            f"texts of {least:,} tokens and more are refused",
             f"allow {longest:,} tokens: in vLLM --max-model-len, in TEI --max-batch-tokens",
         )
-
-    def _only_some(self) -> Explanation | None:
-        """What those texts have in common that differ much more than most do."""
-        order = sorted(self.errors, key=lambda row: self.errors[row])
-        floor = max(SAME[self.kind], self.errors[order[len(order) // 2]])
-        wrong = [row for row in order if self.errors[row] > GAP * floor]
-        if not wrong or self.errors[wrong[0]] <= GAP * self.errors[order[-len(wrong) - 1]]:
-            return None
-        right = max(self.sizes[row] for row in order if row not in wrong)
-        least = min(self.sizes[row] for row in wrong)
-        if right < least:
-            counts = {len(v) for row in wrong if isinstance(v := self.vectors[row], np.ndarray)}
-            cut = self.kind in ("multi", "states") and len(counts) == 1 and min(counts) < least
-            says = f"all of them have {min(counts):,} vectors" if cut else f"from {least:,} tokens"
-            mend = f"allow {self.golden.about.max_length:,} tokens as the checkpoint does"
-            return _guess(f"long texts are cut or changed: {says}; {right:,} are right", mend)
-        names = ", ".join(repr(self.names[row]) for row in sorted(wrong)[:4])
-        mend = "look at what is special in them: they may be changed on their way to the model"
-        return _guess(f"only some texts differ: {names}{', ...' if len(wrong) > 4 else ''}", mend)
-
-    def _another(self, trunk_is_right: bool) -> Explanation:
-        """What can be said where nothing fits: other sizes, other weights."""
-        kind, about = self.kind, self.golden.about
-        mend = f"check which model and revision is served; {about.model} is compared with"
-        size, whole = self._size(), about.size(kind)
-        if size and size != whole:
-            return _guess(f"another model: vectors of {size:,} dimensions, not {whole:,}", mend)
-        if kind in ("sparse", "multi") and trunk_is_right:
-            file = "sparse_linear" if kind == "sparse" else "colbert_linear"
-            return _guess(
-                f"the {kind} head's own weights are not the checkpoint's: the trunk is right",
-                f"load {file}.pt of the checkpoint: where it is not found, some libraries go on "
-                "with random weights",
-            )
-        if float(np.median(list(self.errors.values()))) < RELATED:
-            says = "weights of a related checkpoint, or coarser quantisation than int8"
-            return _guess(says, mend)
-        return _guess("weights of another checkpoint, or a mistake that is not in the list", mend)
-
-
-def _certain(says: str, mend: str) -> Explanation:
-    return Explanation((Cause(says, mend),), 1.0)
-
-
-def _guess(says: str, mend: str) -> Explanation:
-    return Explanation((Cause(says, mend),), 0.0)
-
-
-def _chosen(fits: Sequence[_Fit]) -> _Fit | None:
-    """The fit that leaves least, simpler ones first.
-
-    What is less simple must leave much less: of all errors, or of the largest, as a cut touches few
-    texts, so that their mean error hardly shows it.
-    """
-    best: _Fit | None = None
-    for fit in sorted(fits, key=lambda fit: (len(fit.causes), fit.left)):
-        if fit.left > HALF:
-            continue
-        if best is None or fit.left <= HALF * best.left:
-            best = fit
-            continue
-        both = fit.errors.keys() & best.errors.keys()
-        worst, before = (max((f.errors[row] for row in both), default=0.0) for f in (fit, best))
-        if fit.left < best.left and worst <= HALF * before:
-            best = fit
-    return best
-
-
-def _convinces(explained: Explanation, rounding: Level) -> bool:
-    """Whether a cause explains better than rounding does, which may be all that differs."""
-    left = 1 - explained.share
-    if explained.rest is None or left > THIRD:
-        return False
-    same, level = explained.rest
-    # no wrong guess comes so near as a tenth
-    return left <= TENTH or (same and _fineness(level) < _fineness(rounding))
 
 
 def _details(answer: Vector, expected: Vector) -> dict[str, Any]:
@@ -508,77 +434,74 @@ def _details(answer: Vector, expected: Vector) -> dict[str, Any]:
     """
     if isinstance(answer, SparseVector) and isinstance(expected, SparseVector):
         ids, got, right = aligned(answer, expected)
-        out: dict[str, Any] = {
+        details: dict[str, Any] = {
             "missing": int(np.sum((right != 0) & (got == 0))),
             "extra": int(np.sum((right == 0) & (got != 0))),
         }
         off = np.abs(right - got)
-        if len(ids) and np.isfinite(off).all() and off.any():
+        if np.isfinite(off).all() and off.any():
             worst = int(np.argmax(off))
-            out["token"] = (int(ids[worst]), float(right[worst]), float(got[worst]))
-        return out
-    if isinstance(answer, SparseVector) or isinstance(expected, SparseVector):
-        return {}
-    if answer.ndim == expected.ndim == 2 and len(answer) != len(expected):
+            details["token"] = (int(ids[worst]), float(right[worst]), float(got[worst]))
+        return details
+    assert not isinstance(answer, SparseVector)
+    assert not isinstance(expected, SparseVector)
+    if answer.ndim == 2 and len(answer) != len(expected):
         return {"vectors": (len(expected), len(answer))}
-    if answer.shape != expected.shape or not len(answer):
+    if answer.shape != expected.shape or not len(answer) or not np.isfinite(answer).all():
         return {}
-    with np.errstate(over="ignore", invalid="ignore"):
-        lengths = np.linalg.norm(answer, axis=-1) * np.linalg.norm(expected, axis=-1)
-        cosines = np.sum(answer * expected, axis=-1) / np.maximum(lengths, 1e-12)
-    smallest = float(np.min(cosines))
-    return {"cosine": smallest} if np.isfinite(smallest) else {}
+    lengths = np.linalg.norm(answer, axis=-1) * np.linalg.norm(expected, axis=-1)
+    cosines = np.sum(answer * expected, axis=-1) / np.maximum(lengths, 1e-12)
+    return {"cosine": float(np.min(cosines))}
 
 
 # --- the report ---
 
 
-def report_text(found: Diagnosis) -> str:
+def report_text(diagnosis: Diagnosis) -> str:
     """The report for people."""
-    about = found.about
+    about, heads = diagnosis.about, diagnosis.heads
     lines = [
-        f"{found.target}",
+        f"{diagnosis.target}",
         f"against {about.model} ({about.fingerprint[:8]}), float32, up to {about.max_length:,} "
         "tokens",
         "",
         f"{'head':<8}{'texts':>6}{'median':>10}{'worst':>10}  verdict",
     ]
-    for head in found.heads:
+    for head in heads:
         middle, worst = (f(head.errors) if head.errors else np.nan for f in (np.median, max))
-        lines.append(
-            f"{head.kind:<8}{len(head.texts):>6}{_share(middle):>10}{_share(worst):>10}  "
-            f"{head.verdict}"
-        )
+        counts = f"{len(head.texts):>6}{_number(middle):>10}{_number(worst):>10}"
+        lines.append(f"{head.kind:<8}{counts}  {head.verdict}")
         lines += [f"        {line}" for line in _lines(head, about)]
-    lines += [f"{'' if fact.matters else 'note: '}{fact.says}" for fact in found.facts]
-    absent = [k for k in about.kinds if k != "states" and k not in {h.kind for h in found.heads}]
+    lines += [f"{'' if fact.matters else 'note: '}{fact.says}" for fact in diagnosis.facts]
+    absent = {*about.kinds} - {"states", *(head.kind for head in heads)}
     if absent:
-        lines.append(f"not offered or not asked for: {', '.join(absent)}")
+        lines.append(f"not offered or not asked for: {', '.join(sorted(absent))}")
     return "\n".join(lines)
 
 
 def _lines(head: HeadResult, about: About) -> list[str]:
     """What is told below a head's verdict."""
-    out = []
-    if head.explained is not None:
-        out.append(f"likely cause: {'; and '.join(c.says for c in head.explained.causes)}")
-        if head.explained.share > 0:
-            rest = {None: "", "float32": "", "something else": "; something else differs too"}
-            left = _rest(head.explained)
-            more = rest.get(left, f"; what is left is {left} rounding")
-            out.append(f"  explains {head.explained.share:.1%} of the difference{more}")
-        mends = dict.fromkeys(cause.mend for cause in head.explained.causes)
-        out += [f"  to mend it: {mend}" for mend in mends]
+    lines = []
+    if (explained := head.explained) is not None:
+        lines.append(f"likely cause: {'; and '.join(c.says for c in explained.causes)}")
+        if explained.share > 0:
+            left = (
+                "" if explained.rest in (None, "float32") else f"; what is left: {explained.rest}"
+            )
+            lines.append(f"  explains {explained.share:.1%} of the difference{left}")
+        mends = dict.fromkeys(cause.mend for cause in explained.causes)
+        lines += [f"  to mend it: {mend}" for mend in mends]
     wrong = sorted((t for t in head.texts if t.error > SAME[head.kind]), key=lambda t: -t.error)
-    if not head.same and wrong:
-        named = ", ".join(f"{t.name!r} {_share(t.error)}" for t in wrong[:3])
-        out.append(f"texts that differ: {len(wrong)} of {len(head.texts)}, most of all {named}")
+    if head.level is None and wrong:
+        named = ", ".join(f"{t.name!r} {_number(t.error)}" for t in wrong[:3])
+        lines.append(f"texts that differ: {len(wrong)} of {len(head.texts)}, most of all {named}")
         details = [_tell(name, value, about) for name, value in wrong[0].details.items()]
-        out.append(f"in {wrong[0].name!r}: {'; '.join(details) or 'numbers that are none'}")
+        if details:
+            lines.append(f"in {wrong[0].name!r}: {'; '.join(details)}")
     if head.rejected:
         name, why = next(iter(head.rejected.items()))
-        out.append(f"refused: {len(head.rejected)} texts, the first {name!r}: {why}")
-    return out
+        lines.append(f"refused: {len(head.rejected)} texts, the first {name!r}: {why}")
+    return lines
 
 
 def _tell(name: str, value: Any, about: About) -> str:
@@ -593,44 +516,36 @@ def _tell(name: str, value: Any, about: About) -> str:
     return f"{words[name]} {value:,.4g}"
 
 
-def _rest(explained: Explanation) -> str | None:
-    """What the causes leave, in a word."""
-    if explained.rest is None:
-        return None
-    same, level = explained.rest
-    return (level or "float32") if same else "something else"
-
-
-def _share(value: float) -> str:
-    if np.isnan(value):
+def _number(error: float) -> str:
+    if np.isnan(error):
         return "-"
-    return "0" if value == 0 else f"{value:.1e}" if value < 0.001 else f"{value:.3f}"
+    return f"{error:.1e}" if 0 < error < 0.001 else f"{error:.3f}"
 
 
-def report_json(found: Diagnosis, within: Level) -> dict[str, Any]:
+def report_json(diagnosis: Diagnosis, within: str) -> dict[str, Any]:
     """The report for machines."""
     return {
-        "target": found.target,
-        "model": found.about.model,
-        "fingerprint": found.about.fingerprint,
-        "healthy": found.healthy(within),
-        "heads": [_head_json(head) for head in found.heads],
-        "facts": [asdict(fact) for fact in found.facts],
+        "target": diagnosis.target,
+        "model": diagnosis.about.model,
+        "fingerprint": diagnosis.about.fingerprint,
+        "healthy": diagnosis.healthy(within),
+        "heads": [_head_json(head) for head in diagnosis.heads],
+        "facts": [asdict(fact) for fact in diagnosis.facts],
     }
 
 
 def _head_json(head: HeadResult) -> dict[str, Any]:
-    explained = head.explained
+    explained = head.explained or Explanation((), 0.0)
     return {
         "head": head.kind,
         "verdict": head.verdict,
-        "same": head.same,
-        "rounding": head.level,
+        "same": head.level is not None,
+        "rounding": None if head.level == "float32" else head.level,
         "texts": [{"name": t.name, "error": t.error} | t.details for t in head.texts],
         "refused": head.rejected,
         "median": float(np.median(head.errors)) if head.errors else None,
         "worst": max(head.errors, default=None),
-        "causes": [] if explained is None else [asdict(cause) for cause in explained.causes],
-        "explains": None if explained is None else explained.share,
-        "rest": None if explained is None else _rest(explained),
+        "causes": [asdict(cause) for cause in explained.causes],
+        "explains": None if head.explained is None else explained.share,
+        "rest": explained.rest,
     }

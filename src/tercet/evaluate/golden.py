@@ -7,7 +7,8 @@ endpoints or verdicts. Shapes: T tokens, H hidden, M multi-vector size.
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from tercet.checkpoint import Checkpoint
 from tercet.config import MAX_LENGTH
@@ -22,7 +24,6 @@ from tercet.encoder import run_batches
 from tercet.errors import InputError, StoreError
 from tercet.evaluate.causes import (
     KINDS,
-    RIGHT,
     Cause,
     Floats,
     Kind,
@@ -33,7 +34,7 @@ from tercet.evaluate.causes import (
     read,
     variants,
 )
-from tercet.io import atomic_folder
+from tercet.io import atomic_folder, json_bytes
 from tercet.model import M3Model
 from tercet.tokenizer import TokenBatch
 
@@ -120,6 +121,7 @@ class Trunk:
         self.model = model
         self._known: dict[tuple[tuple[int, ...], int | None, Precision | None], TrunkOutput] = {}
 
+    @torch.inference_mode()
     def run(
         self,
         sequences: Sequence[Sequence[int]],
@@ -130,26 +132,19 @@ class Trunk:
         """One output a sequence, in their order; positions shifted and numbers rounded if asked."""
         keys = [(tuple(ids), first_position, precision) for ids in sequences]
         new = list(dict.fromkeys(key for key in keys if key not in self._known))
-        rounding = None if precision is None else ROUNDING[precision]
         tokens = TokenBatch.of([ids for ids, _, _ in new])
-        with _positions_from(self.model, first_position), _rounded(self.model, rounding):
+        with _positions_from(self.model, first_position), _Rounding(precision):
             for batch in run_batches(self.model, tokens, budget=BUDGET, padding=0.0):
                 texts = torch.split(batch.states, batch.tokens.lengths.tolist())
                 for row, states in zip(batch.rows, texts, strict=True):
-                    self._known[new[row]] = self._output(new[row][0], states, rounding)
+                    self._known[new[row]] = self._output(new[row][0], states)
         return [self._known[key] for key in keys]
 
-    @torch.inference_mode()
-    def _output(
-        self, ids: Sequence[int], states: Tensor, rounding: "Rounding | None"
-    ) -> TrunkOutput:
+    def _output(self, ids: Sequence[int], states: Tensor) -> TrunkOutput:
         """What is kept of one sequence's states (T, H)."""
 
         def linear(head: nn.Linear | None) -> Floats | None:
-            if head is None:
-                return None
-            out = F.linear(states, head.weight, head.bias)
-            return _numpy(out if rounding is None else rounding.outputs(out))
+            return None if head is None else _numpy(F.linear(states, head.weight, head.bias))
 
         content = states[1:-1] if len(states) > 2 else states
         pools = (states[0], states.mean(0), content.mean(0), states[-1], states.amax(0))
@@ -182,23 +177,28 @@ def _positions_from(model: M3Model, first: int | None) -> Iterator[None]:
         table.weight = right
 
 
-@dataclass(frozen=True)
-class Rounding:
-    """How weights, inputs and outputs of layers are rounded: simulated, the same everywhere."""
+class _Rounding(TorchFunctionMode):
+    """Rounds what layers take and give as a model of this precision does that sums in float32."""
 
-    weights: Callable[[Tensor], Tensor]
-    inputs: Callable[[Tensor], Tensor]
-    outputs: Callable[[Tensor], Tensor]
-    layers: tuple[type[nn.Module], ...] = (nn.Linear, nn.LayerNorm)
+    def __init__(self, precision: Precision | None) -> None:
+        super().__init__()
+        self.precision = precision
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if self.precision == "int8" and function is F.linear:
+            x, weight, *bias = args
+            return function(_int8_inputs(x), _int8_weights(weight), *bias)
+        if self.precision in ("float16", "bfloat16") and function in (F.linear, F.layer_norm):
+            dtype = getattr(torch, self.precision)
+            rounded = [x.to(dtype).float() if isinstance(x, Tensor) else x for x in args]
+            return function(*rounded, **kwargs).to(dtype).float()
+        return function(*args, **kwargs)
 
 
-def _cast(dtype: torch.dtype) -> Rounding:
-    """As a model of this dtype has it that sums in float32."""
-
-    def rounded(x: Tensor) -> Tensor:
-        return x.to(dtype).float()
-
-    return Rounding(rounded, rounded, rounded)
+# int8 as ONNX Runtime's dynamic quantisation does it: scales of whole tensors, sums in float32.
 
 
 def _int8_weights(w: Tensor) -> Tensor:
@@ -213,44 +213,6 @@ def _int8_inputs(x: Tensor) -> Tensor:
     scale = (high - low).clamp_min(1e-12) / 255
     zero = (-low / scale).round()
     return ((x / scale + zero).round().clamp(0, 255) - zero) * scale
-
-
-# int8 as ONNX Runtime's dynamic quantisation does it: scales of whole tensors, sums in float32.
-ROUNDING: dict[Precision, Rounding] = {
-    "float16": _cast(torch.float16),
-    "bfloat16": _cast(torch.bfloat16),
-    "int8": Rounding(_int8_weights, _int8_inputs, lambda x: x, (nn.Linear,)),
-}
-
-
-@contextmanager
-def _rounded(model: M3Model, rounding: Rounding | None) -> Iterator[None]:
-    """Layers whose weights are rounded at each call: a copy of all would double the memory."""
-    exact: dict[nn.Module, Any] = {}
-    hooks = []
-
-    def before(layer: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        assert rounding is not None
-        exact[layer] = weight = layer.weight
-        layer.weight = nn.Parameter(rounding.weights(weight), requires_grad=False)  # type: ignore[arg-type]
-        return tuple(map(rounding.inputs, inputs))
-
-    def after(layer: nn.Module, inputs: Any, output: Tensor) -> Tensor:
-        assert rounding is not None
-        layer.weight = exact.pop(layer)
-        return rounding.outputs(output)
-
-    for layer in model.backbone.modules() if rounding is not None else ():
-        if rounding is not None and isinstance(layer, rounding.layers):
-            hooks.append(layer.register_forward_pre_hook(before))
-            hooks.append(layer.register_forward_hook(after))
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-        for layer, weight in exact.items():  # a pass that broke off
-            layer.weight = weight
 
 
 @dataclass(frozen=True)
@@ -288,7 +250,7 @@ class Golden:
     def expected(self, kind: Kind) -> list[Vector | None]:
         """What M3 gives for each text; None where it is not known."""
         return [
-            None if output is None else read(kind, output, RIGHT[kind], self.about.weightless)
+            None if output is None else read(kind, output, self.about.weightless)
             for output in self.outputs(0)
         ]
 
@@ -300,20 +262,19 @@ class Golden:
         """
         if folder.exists():
             raise InputError(f"{folder} exists already: remove it or choose another folder")
-        numbers: dict[int, int] = {}  # of an output by its identity: equal sequences are one object
-        outputs: list[TrunkOutput] = []
+        outputs: dict[int, TrunkOutput] = {}  # by identity: equal sequences are one object
         stored: list[dict[str, Any]] = []
         for variant, cause in enumerate(self.causes):
-            rows: list[int | None] = []
-            for output in self.outputs(variant):
-                if output is not None and id(output) not in numbers:
-                    numbers[id(output)] = len(outputs)
-                    outputs.append(output)
-                rows.append(None if output is None else numbers[id(output)])
-            stored.append({"cause": None if cause is None else asdict(cause), "rows": rows})
+            made = self.outputs(variant)
+            outputs |= {id(output): output for output in made if output is not None}
+            stored.append({"cause": cause and asdict(cause), "rows": list(map(id, made))})
+        numbers = {key: number for number, key in enumerate(outputs)}
+        for facts in stored:
+            facts["rows"] = [numbers.get(key) for key in facts["rows"]]
+        sequences = list(outputs.values())
         plain = sorted({row for row in stored[0]["rows"] if row is not None})
-        tokens_of = [row for row in plain if outputs[row].states is not None]
-        facts = {
+        tokens_of = [row for row in plain if sequences[row].states is not None]
+        content = {
             "format": FORMAT,
             "about": asdict(self.about),
             "limits": self.limits(),
@@ -321,21 +282,19 @@ class Golden:
             "tokens_of": tokens_of,
             "variants": stored,
         }
-        lengths = [len(output.ids) for output in outputs]
         arrays: dict[str, list[Any]] = {
-            "ids": [output.ids for output in outputs],
-            "offsets": [np.cumsum([0, *lengths], dtype=np.int64)],
-            "pools": [output.pools[None] for output in outputs],
-            "logits": [output.logits for output in outputs],
-            "states": [outputs[row].states for row in tokens_of],
-            "multi": [outputs[row].multi for row in tokens_of],
+            "ids": [output.ids for output in sequences],
+            "offsets": [np.cumsum([0, *(len(output.ids) for output in sequences)])],
+            "pools": [output.pools[None] for output in sequences],
+            "logits": [output.logits for output in sequences],
+            "states": [sequences[row].states for row in tokens_of],
+            "multi": [sequences[row].multi for row in tokens_of],
         }
         with atomic_folder(folder) as scratch:
             for name, parts in arrays.items():
                 if all(part is not None for part in parts):  # else the model has no such head
                     np.save(scratch / f"{name}.npy", np.concatenate(parts), allow_pickle=False)
-            text = json.dumps(facts, ensure_ascii=False, indent=1, allow_nan=False)
-            (scratch / FACTS).write_text(text + "\n", encoding="utf-8")
+            (scratch / FACTS).write_bytes(json_bytes(content))
 
     @staticmethod
     def read(folder: Path) -> "Golden":
@@ -348,17 +307,15 @@ class Golden:
                 raise ValueError(f"format {facts['format']}, this Tercet reads {FORMAT}")
             about = facts["about"]
             about["pieces"] = {int(i): piece for i, piece in about["pieces"].items()}
-            about["weightless"] = tuple(about["weightless"])
-            about["kinds"] = tuple(kind for kind in KINDS if kind in about["kinds"])
-            stored = facts["variants"]
             outputs = _read_outputs(folder, facts["tokens_of"])
-            rows = [[None if row is None else outputs[row] for row in v["rows"]] for v in stored]
-            if any(len(row) != len(facts["texts"]) for row in rows):
-                raise ValueError("the variants do not fit the texts")
+            rows = [
+                [None if row is None else outputs[row] for row in variant["rows"]]
+                for variant in facts["variants"]
+            ]
             return Golden(
                 about=About(**about),
                 texts=facts["texts"],
-                causes=[None if v["cause"] is None else Cause(**v["cause"]) for v in stored],
+                causes=[v["cause"] and Cause(**v["cause"]) for v in facts["variants"]],
                 outputs=rows.__getitem__,
                 limits=lambda: facts["limits"],
             )
@@ -371,31 +328,25 @@ class Golden:
 def _read_outputs(folder: Path, tokens_of: list[int]) -> list[TrunkOutput]:
     """The sequences of a folder; raises ValueError where arrays do not fit together."""
     arrays = {path.stem: np.load(path, allow_pickle=False) for path in folder.glob("*.npy")}
-    offsets = arrays.pop("offsets")
-    lengths = np.diff(offsets)
-    ends = np.cumsum(lengths[tokens_of])
-    stored = dict(zip(tokens_of, ends.tolist(), strict=True))  # where the tokens' vectors end
-    total = int(ends[-1]) if len(ends) else 0
-    sizes = {"pools": len(lengths), "states": total, "multi": total}
-    for name, array in arrays.items():
-        if len(array) != sizes.get(name, offsets[-1]):
-            raise ValueError(f"{name}.npy has {len(array)} rows")
+    lengths = np.diff(arrays["offsets"])
 
-    def part(name: str, number: int) -> Any:
-        if name not in arrays or (name in ("states", "multi") and number not in stored):
-            return None
-        end = stored[number] if name in ("states", "multi") else int(offsets[number + 1])
-        return arrays[name][end - int(lengths[number]) : end]
+    def parts(name: str, rows: Sequence[int]) -> dict[int, Any]:
+        """An array's part of each sequence; empty where there is no such head."""
+        if name not in arrays:
+            return {}
+        ends = np.cumsum(lengths[rows])
+        if len(arrays[name]) != ends[-1]:
+            raise ValueError(f"{name}.npy has {len(arrays[name])} rows, not {ends[-1]}")
+        return dict(zip(rows, np.split(arrays[name], ends[:-1]), strict=True))
 
+    every = range(len(lengths))
+    ids, logits = parts("ids", every), parts("logits", every)
+    states, multi = parts("states", tokens_of), parts("multi", tokens_of)
     return [
         TrunkOutput(
-            ids=part("ids", number),
-            pools=arrays["pools"][number],
-            logits=part("logits", number),
-            multi=part("multi", number),
-            states=part("states", number),
+            ids[row], arrays["pools"][row], logits.get(row), multi.get(row), states.get(row)
         )
-        for number in range(len(lengths))
+        for row in every
     ]
 
 
@@ -413,37 +364,33 @@ def run_checkpoint(
     """
     texts = golden_texts() if texts is None else texts
     model, tokenizer, settings = checkpoint.model, checkpoint.tokenizer, checkpoint.settings
-    config, trunk = model.backbone.config, Trunk(model)
-    longest = min(config.max_length, MAX_LENGTH)
+    trunk, longest = Trunk(model), min(model.backbone.config.max_length, MAX_LENGTH)
     own = {"query": settings.query_prefix, "passage": settings.passage_prefix}
-    tried = [
-        (trunk, variant) for variant in variants(tokenizer, longest, [*prefixes, *own.values()])
-    ]
+    tried = [(trunk, v) for v in variants(tokenizer, longest, [*prefixes, *own.values()])]
     for other, suspect in suspects:
         limit = min(suspect.model.backbone.config.max_length, MAX_LENGTH)
-        right = variants(suspect.tokenizer, limit, ())[0]
         cause = Cause(f"these are the vectors of {other}", f"serve {name}")
-        tried.append((Trunk(suspect.model), Variant(cause, right.tokens, everywhere=True)))
+        right = variants(suspect.tokenizer, limit, ())[0]
+        tried.append((Trunk(suspect.model), replace(right, cause=cause)))
     plain = [list(tried[0][1].tokens(text)) for text in texts.values()]
-    kept: list[tuple[Trunk, Variant, list[list[int] | None]]] = []
+    runs: list[tuple[Trunk, Variant, list[list[int] | None]]] = []
     for runner, variant in tried:
         sequences = [
             list(variant.tokens(text)) or None if variant.everywhere or len(ids) <= SHORT else None
             for text, ids in zip(texts.values(), plain, strict=True)
         ]
         changes = any(a is not None and a != b for a, b in zip(sequences, plain, strict=True))
-        shifted = variant.first_position is not None
-        if changes or shifted or variant.cause is None or runner is not trunk:
-            kept.append((runner, variant, sequences))
+        same_tokens = variant.cause is None or variant.first_position is not None
+        if changes or same_tokens or runner is not trunk:
+            runs.append((runner, variant, sequences))
 
     def outputs(number: int) -> list[TrunkOutput | None]:
-        runner, variant, sequences = kept[number]
+        runner, variant, sequences = runs[number]
         given = [ids for ids in sequences if ids is not None]
         made = iter(runner.run(given, first_position=variant.first_position))
         return [None if ids is None else next(made) for ids in sequences]
 
-    ids = sorted({i for row in plain for i in row})
-    dims = {"dense": config.hidden, "vocabulary": config.vocabulary}
+    dims = {"dense": model.backbone.config.hidden, "vocabulary": model.backbone.config.vocabulary}
     if model.multi is not None:
         dims["multi"] = model.multi.out_features
     about = About(
@@ -454,31 +401,24 @@ def run_checkpoint(
         max_length=longest,
         weightless=tuple(int(i) for i in tokenizer.weightless_ids),
         prefixes=own,
-        pieces={i: str(tokenizer.backend.id_to_token(i)) for i in ids},
+        pieces={i: str(tokenizer.backend.id_to_token(i)) for row in plain for i in row},
     )
-    known: Limits = {}
-
-    def limits() -> Limits:
-        if not known:
-            short = [ids for ids in plain if len(ids) <= TOKENS]
-            known.update(_simulate_rounding(trunk, short, about))
-        return known
-
-    causes = [variant.cause for _, variant, _ in kept]
-    return Golden(about, texts, causes, outputs, limits)
+    limits = cache(lambda: _simulate_rounding(trunk, plain, about))
+    return Golden(about, texts, [variant.cause for _, variant, _ in runs], outputs, limits)
 
 
 def _simulate_rounding(trunk: Trunk, sequences: list[list[int]], about: About) -> Limits:
     """The largest errors when everything is rounded, and some slack."""
-    exact = trunk.run(sequences)
+    short = [ids for ids in sequences if len(ids) <= TOKENS]
+    exact = trunk.run(short)
     limits: Limits = {kind: {} for kind in about.kinds}
     for precision in PRECISIONS:
-        rounded = trunk.run(sequences, precision=precision)
+        rounded = trunk.run(short, precision=precision)
         for kind in about.kinds:
             errors = [0.0]
             for pair in zip(rounded, exact, strict=True):
-                a, b = (read(kind, output, RIGHT[kind], about.weightless) for output in pair)
-                if a is not None and b is not None:
-                    errors.append(distance(a, b))
+                answer, expected = (read(kind, output, about.weightless) for output in pair)
+                if answer is not None and expected is not None:
+                    errors.append(distance(answer, expected))
             limits[kind][precision] = SLACK * max(errors)
     return limits

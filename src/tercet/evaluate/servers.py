@@ -1,14 +1,13 @@
-"""Embedding servers: which of the published interfaces one speaks, and its vectors for texts.
+"""Embedding servers: which of three published interfaces one speaks, and its vectors for texts.
 
 OpenAI's /v1/embeddings, text-embeddings-inference (TEI) with /embed, /embed_sparse and /embed_all,
-vLLM's /pooling, and answers in the form of FlagEmbedding's dict. Knows nothing of verdicts.
+and vLLM's /pooling. Knows nothing of verdicts.
 """
 
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -33,11 +32,6 @@ class Answers:
     again: Callable[[Kind, Sequence[int]], list[Vector | None]] | None = None
 
 
-def is_url(target: str) -> bool:
-    """Whether a target is an address rather than a folder or a hub id."""
-    return urlsplit(target).scheme in ("http", "https")
-
-
 @dataclass(frozen=True)
 class Route:
     """One path of a server and the head that it answers with."""
@@ -49,36 +43,7 @@ class Route:
     def __str__(self) -> str:
         return f"/{self.path}" + (f" ({self.task})" if self.task else "")
 
-    def body(self, texts: list[str], name: str) -> dict[str, Any]:
-        """What is sent."""
-        if self.path.startswith("embed") and not self.path.endswith("embeddings"):
-            return {"inputs": texts, "truncate": True}
-        task = {"encoding_format": "float"} if self.task is None else {"task": self.task}
-        return {"model": name, "input": texts, **task}
 
-    def read(self, answer: Any, texts: Sequence[Sequence[int]], special: Sequence[int]) -> Any:
-        """One vector a text, given its token ids; raises ValueError for what cannot be read.
-
-        A list (TEI), {"data"} with "index" (OpenAI, vLLM), or FlagEmbedding's dict of heads.
-        """
-        values = answer
-        if isinstance(answer, dict) and "data" in answer:
-            rows = sorted(answer["data"], key=lambda row: int(row["index"]))
-            values = [row.get("embedding", row.get("data")) for row in rows]
-        elif isinstance(answer, dict):
-            values = answer[FLAG_EMBEDDING[self.kind]]
-        if len(values) != len(texts):
-            raise ValueError(f"{len(values)} answers to {len(texts)} texts in one request")
-        if self.kind == "dense":
-            return [_array(value, 1) for value in values]
-        if self.kind != "sparse":
-            return [_array(value, 2) for value in values]
-        if self.task is None:
-            return [_sparse(value) for value in values]
-        return [_by_token(v, ids, special) for v, ids in zip(values, texts, strict=True)]
-
-
-FLAG_EMBEDDING = {"dense": "dense_vecs", "sparse": "lexical_weights", "multi": "colbert_vecs"}
 ROUTES: dict[Api, list[Route]] = {
     "tei": [
         Route("dense", "embed"),
@@ -95,110 +60,129 @@ ROUTES["vllm"] = [
 _PATHS = re.compile(r"(/v\d+)?(/(embeddings|embed|embed_sparse|embed_all|pooling))?/*$")
 
 
-@dataclass(frozen=True)
 class EmbeddingServer:
-    """An embedding server whose interface is known: see `find`."""
+    """An embedding server and the paths on which it answers with vectors of the texts of `golden`.
 
-    endpoint: Endpoint
-    name: str  # of the model, as the server has it
-    batch: int  # texts of a request
-    routes: tuple[Route, ...] = ()  # one a kind
+    name: of the model, as the server has it; batch: texts of a request. Raises EndpointError where
+    no path of the interface (None: of any) answers with embeddings.
+    """
 
-    @staticmethod
-    def find(endpoint: Endpoint, name: str, api: Api | None, batch: int) -> "EmbeddingServer":
-        """Asks which paths answer; raises EndpointError where none does with embeddings."""
+    def __init__(
+        self, endpoint: Endpoint, golden: Golden, name: str, api: Api | None, batch: int
+    ) -> None:
         tail = _PATHS.search(endpoint.url)
         assert tail is not None  # it matches an empty end
+        root, retries = endpoint.url[: tail.start()], endpoint.retries
+        self.endpoint = replace(endpoint, url=root, retries=min(1, retries))  # while it is tried
+        self.name, self.batch = name, batch
+        self.texts = list(golden.texts.values())
+        self.ids = [[] if made is None else made.ids.tolist() for made in golden.outputs(0)]
+        self.weightless = golden.about.weightless
+        self.routes: dict[Kind, Route] = {}
         version = (tail[1] or "/v1").lstrip("/")
-        server = EmbeddingServer(replace(endpoint, url=endpoint.url[: tail.start()]), name, batch)
-        first = replace(server, endpoint=replace(server.endpoint, retries=min(1, endpoint.retries)))
-        said: dict[str, list[str]] = {}
+        failures: dict[str, list[str]] = {}  # paths by the reason why they do not answer
         for group in (api,) if api else ("tei", "vllm"):
-            routes: list[Route] = []
             for usual in ROUTES[group]:
                 route = replace(usual, path=usual.path.replace("v1/", f"{version}/"))
-                if route.kind in [known.kind for known in routes]:
+                if route.kind in self.routes:
                     continue
                 try:
-                    (answer,) = first.ask(route, ["lighthouse"], [range(99)])
+                    (answer,) = self._request(route, [[0]])
                 except AccessError as error:
                     answer = error
                 if isinstance(answer, EndpointError):
-                    said.setdefault(_reason(answer), []).append(str(route))
+                    failures.setdefault(_reason(answer), []).append(str(route))
                 else:
-                    routes.append(route)
-            if routes:
-                return replace(server, routes=tuple(routes))
-        why = "; ".join(f"{', '.join(paths)}: {reason}" for reason, paths in said.items())
+                    self.routes[route.kind] = route
+            if self.routes:
+                self.endpoint = replace(self.endpoint, retries=retries)
+                return
+        why = "; ".join(f"{', '.join(paths)}: {reason}" for reason, paths in failures.items())
         raise EndpointError(
-            f"{server.endpoint.url} gives no embeddings, check the address, --api and --name: {why}"
+            f"{self.endpoint.url} gives no embeddings, check the address, --api and --name: {why}"
         )
 
-    def answer(self, golden: Golden, kinds: Sequence[Kind]) -> Answers:
+    def answer(self, kinds: Sequence[Kind]) -> Answers:
         """What the server answers; vectors of tokens are asked of texts up to 1,024 tokens."""
-        words = f"{self.endpoint.url} ({', '.join(map(str, self.routes))})"
-        texts = list(golden.texts.values())
-        ids = [[] if output is None else output.ids.tolist() for output in golden.outputs(0)]
-        special = golden.about.weightless
-        vectors: dict[Kind, list[Vector | None]] = {}
-        rejected: dict[Kind, dict[int, str]] = {}
-
-        def fill(kind: Kind, rows: Sequence[int], batch: int) -> list[Vector | RejectedError]:
-            route = next(route for route in self.routes if route.kind == kind)
-            sender = replace(self, batch=batch)
-            return sender.ask(route, [texts[r] for r in rows], [ids[r] for r in rows], special)
-
-        def again(kind: Kind, rows: Sequence[int]) -> list[Vector | None]:
-            return [None if isinstance(v, RejectedError) else v for v in fill(kind, rows, 1)]
-
-        for kind in (route.kind for route in self.routes if route.kind in kinds):
+        paths = ", ".join(map(str, self.routes.values()))
+        answers = Answers(f"{self.endpoint.url} ({paths})", {}, {}, self.again)
+        for kind in (kind for kind in self.routes if kind in kinds):
             by_token = kind in ("multi", "states")
-            rows = [row for row in range(len(texts)) if not by_token or len(ids[row]) <= TOKENS]
-            vectors[kind] = [None] * len(texts)
-            rejected[kind] = {}
-            for row, answer in zip(rows, fill(kind, rows, self.batch), strict=True):
-                if isinstance(answer, RejectedError):
-                    rejected[kind][row] = _reason(answer)
+            rows = [row for row, ids in enumerate(self.ids) if not by_token or len(ids) <= TOKENS]
+            answers.vectors[kind] = [None] * len(self.texts)
+            answers.rejected[kind] = {}
+            for row, vector in zip(rows, self._ask(kind, rows, self.batch), strict=True):
+                if isinstance(vector, RejectedError):
+                    answers.rejected[kind][row] = _reason(vector)
                 else:
-                    vectors[kind][row] = answer
-        return Answers(words, vectors, rejected, again=again)
+                    answers.vectors[kind][row] = vector
+        return answers
 
-    def ask(
-        self,
-        route: Route,
-        texts: Sequence[str],
-        ids: Sequence[Sequence[int]],
-        special: Sequence[int] = (),
-    ) -> list[Any]:
+    def again(self, kind: Kind, rows: Sequence[int]) -> list[Vector | None]:
+        """The vectors of some texts that are sent one by one."""
+        return [None if isinstance(v, RejectedError) else v for v in self._ask(kind, rows, 1)]
+
+    def _ask(self, kind: Kind, rows: Sequence[int], batch: int) -> list[Any]:
         """A vector for each text, or the RejectedError that the server has for it."""
-        groups: list[list[int]] = []
-        for row, text in enumerate(texts):  # neighbours together, long ones alone
-            fits = row > 0 and len(groups[-1]) < self.batch
-            if fits and max(len(texts[row - 1]), len(text)) < LARGE:
-                groups[-1].append(row)
-            else:
-                groups.append([row])
-        out: list[Any] = [None] * len(texts)
-        for _ in range(2):  # where a request is rejected, its texts are sent one by one
-            bodies = [route.body([texts[row] for row in rows], self.name) for rows in groups]
-            answers = ask(self.endpoint, route.path, bodies, rejections=True)
-            alone = []
-            for rows, answer in zip(groups, answers, strict=True):
-                if isinstance(answer, RejectedError):
-                    out[rows[0]] = answer
-                    alone += [[row] for row in rows] if len(rows) > 1 else []
-                    continue
-                try:
-                    vectors = route.read(answer, [ids[row] for row in rows], special)
-                except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-                    raise EndpointError(
-                        f"{self.endpoint.url}{route}: an answer that is no embeddings "
-                        f"({error}): {repr(answer)[:80]}"
-                    ) from error
-                for row, vector in zip(rows, vectors, strict=True):
-                    out[row] = vector
+        short = [row for row in rows if len(self.texts[row]) < LARGE]
+        groups = [short[start : start + batch] for start in range(0, len(short), batch)]
+        groups += [[row] for row in rows if len(self.texts[row]) >= LARGE]
+        vectors: dict[int, Any] = {}
+        while groups:
+            answers = self._request(self.routes[kind], groups)
+            alone: list[list[int]] = []
+            for group, answer in zip(groups, answers, strict=True):
+                if not isinstance(answer, RejectedError):
+                    vectors |= zip(group, answer, strict=True)
+                elif len(group) > 1:
+                    alone += [[row] for row in group]
+                else:
+                    vectors[group[0]] = answer
             groups = alone
-        return out
+        return [vectors[row] for row in rows]
+
+    def _request(self, route: Route, groups: list[list[int]]) -> list[Any]:
+        """For each group of texts the vectors, or the RejectedError that the server has for it."""
+        tei = route in ROUTES["tei"]
+        bodies: list[dict[str, Any]] = []
+        for group in groups:
+            texts = [self.texts[row] for row in group]
+            if tei:
+                bodies.append({"inputs": texts, "truncate": True})
+            else:
+                form = {"task": route.task} if route.task else {"encoding_format": "float"}
+                bodies.append({"model": self.name, "input": texts, **form})
+        answers = ask(self.endpoint, route.path, bodies)
+        for place, (group, answer) in enumerate(zip(groups, answers, strict=True)):
+            if isinstance(answer, RejectedError):
+                continue
+            try:
+                answers[place] = self._read(route, answer, group)
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise EndpointError(
+                    f"{self.endpoint.url}{route}: an answer that is no embeddings ({error}): "
+                    f"{repr(answer)[:80]}"
+                ) from error
+        return answers
+
+    def _read(self, route: Route, answer: Any, group: list[int]) -> list[Vector]:
+        """One vector a text; raises ValueError and the like for what cannot be read."""
+        if route not in ROUTES["tei"]:  # {"data": [{"index", "embedding" or "data"}]}
+            rows = sorted(answer["data"], key=lambda row: int(row["index"]))
+            answer = [row["data" if route.task else "embedding"] for row in rows]
+        if len(answer) != len(group):
+            raise ValueError(f"{len(answer)} answers to {len(group)} texts in one request")
+        if route.kind != "sparse":
+            return [_array(value, 1 if route.kind == "dense" else 2) for value in answer]
+        if route.task is None:  # [{"index", "value"}]
+            return [
+                SparseVector.of([p["index"] for p in pairs], [p["value"] for p in pairs])
+                for pairs in answer
+            ]
+        return [
+            _by_token(value, self.ids[row], self.weightless)
+            for value, row in zip(answer, group, strict=True)
+        ]
 
 
 def _reason(error: EndpointError) -> str:
@@ -214,23 +198,14 @@ def _array(value: Any, dimensions: int) -> Any:
     return array
 
 
-def _sparse(value: Any) -> SparseVector:
-    """[{"index", "value"}] of TEI, {"indices", "values"}, or {id: weight} of FlagEmbedding."""
-    if isinstance(value, list):
-        return SparseVector.of([p["index"] for p in value], _array([p["value"] for p in value], 1))
-    if value.keys() == {"indices", "values"}:
-        return SparseVector.of(value["indices"], _array(value["values"], 1))
-    return SparseVector.of([int(i) for i in value], _array(list(value.values()), 1))
-
-
-def _by_token(value: Any, ids: Sequence[int], special: Sequence[int]) -> SparseVector:
+def _by_token(value: Any, ids: Sequence[int], weightless: Sequence[int]) -> SparseVector:
     """Weights of the tokens in order, with or without the first and the last; the largest stays."""
-    weights = _array(np.reshape(value, -1).tolist(), 1)
+    weights = np.array(value, dtype=np.float32).reshape(-1).tolist()
+    first = 0 if len(weights) == len(ids) else 1
     if len(weights) > len(ids):
         raise ValueError(f"{len(weights)} weights for a text of {len(ids)} tokens")
-    first = 0 if len(weights) == len(ids) else 1
     merged: dict[int, float] = {}
-    for token, weight in zip(ids[first : first + len(weights)], weights.tolist(), strict=True):
-        if token not in special:  # who asks for the weights of tokens is to leave these out
+    for token, weight in zip(ids[first:], weights, strict=False):
+        if token not in weightless:  # who asks for the weights of tokens is to leave these out
             merged[token] = max(weight, merged.get(token, -np.inf))
     return SparseVector.of(list(merged), list(merged.values()))
