@@ -13,14 +13,12 @@ from typing import Any
 import pytest
 
 from tercet.cli import run
-from tercet.cli.synthesize import SynthesisOptions, synthesize
-from tercet.curate.synthesize import Synthesis
-from tercet.endpoint import Endpoint
 from tercet.rows import read_rows
 from tests.chat_server import KEY, MODEL, ChatServer, Reply, writer
 from tests.curate.test_synthesize import article, write
 
 NAMES = [f"{first}{second}" for first in "ABCDEF" for second in "uvwxyz"]
+NOBODY = "http://127.0.0.1:9/v1"
 
 
 def command(folder: Path, url: str, *options: str) -> list[str]:
@@ -38,40 +36,36 @@ def test_a_dry_run_asks_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[st
         assert run(command(tmp_path, server.url, "--dry-run", *priced)) == 0
         text = capsys.readouterr().out
         assert run(command(tmp_path, server.url, "--dry-run", *priced, "--json")) == 0
-        found = json.loads(capsys.readouterr().out)
+        plan = json.loads(capsys.readouterr().out)
     assert "articles: 36 (en 36)" in text
     assert "requests: about 36, at most 108" in text
     assert text.count("Here is a paragraph") == 3
-    assert found["requests"] == 36
-    assert found["cost"] == pytest.approx((found["tokens_in"] + 2 * found["tokens_out"]) / 1e6)
-    assert len(found["prompts"]) == 3
+    assert plan["requests"] == 36
+    assert plan["cost"] == pytest.approx((plan["tokens_in"] + 2 * plan["tokens_out"]) / 1e6)
+    assert len(plan["prompts"]) == 3
     assert not server.requests
     assert [path.name for path in tmp_path.iterdir()] == ["articles.jsonl"]
 
 
-def test_a_run_reports_and_never_shows_the_key(
+def test_the_key_is_never_shown(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("A_KEY", KEY)
+    options = ["--yes", "--key-env", "A_KEY", "--price-in", "1", "--price-out", "2"]
     with ChatServer(key=KEY) as server:
-        options = ["--yes", "--key-env", "A_KEY", "--price-in", "1", "--price-out", "2"]
+        monkeypatch.setenv("A_KEY", "sk-wrong")
+        assert run(command(tmp_path, server.url, *options)) == 1
+        failed = capsys.readouterr()
+        monkeypatch.setenv("A_KEY", KEY)
         assert run(command(tmp_path, server.url, *options)) == 0
-        text = capsys.readouterr()
-    assert "36 questions on 36 articles (en 36)" in text.out
-    assert KEY not in text.out + text.err + (tmp_path / "out.jsonl").read_text()
-    assert len(list(read_rows(tmp_path / "out.jsonl"))) == 36
-
-
-def test_a_wrong_key_is_told_and_never_shown(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("A_KEY", "sk-wrong")
-    with ChatServer(key=KEY) as server:
-        assert run(command(tmp_path, server.url, "--yes", "--key-env", "A_KEY")) == 1
-    text = capsys.readouterr()
-    assert "check the key in A_KEY (401)" in text.err
+        made = capsys.readouterr()
+    assert "check the key in A_KEY (401)" in failed.err
+    assert "36 questions on 36 articles (en 36)" in made.out
+    assert "; cost 0.0" in made.out
     written = [path.read_text() for path in tmp_path.rglob("*") if path.is_file()]
-    assert "sk-wrong" not in "".join([text.out, text.err, *written])
+    shown = "".join([*failed, *made, *written])
+    assert KEY not in shown
+    assert "sk-wrong" not in shown
+    assert len(list(read_rows(tmp_path / "out.jsonl"))) == 36
 
 
 def test_parts_are_joined_to_the_same_file(
@@ -109,6 +103,7 @@ def test_without_yes_it_asks_first(
 
 
 WRONG = {
+    "": "--yes",  # nobody is there to ask
     "--base-url nowhere": "'nowhere' is no address",
     "--base-url http://user:secret@host": "takes no user",
     "--price-in 1": "give --price-in and --price-out",
@@ -127,26 +122,24 @@ WRONG = {
 
 
 @pytest.mark.parametrize("options", WRONG)
-def test_wrong_usage(options: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_usage(
+    options: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
     (tmp_path / "prompt.txt").write_text("Ask something.")
     (tmp_path / "latin.txt").write_bytes("{paragraph} für".encode("latin-1"))
-    given = options.replace("{folder}", str(tmp_path)).split(" ", 1)
-    assert run(command(tmp_path, "http://127.0.0.1:9/v1", *given)) == 2
+    given = options.replace("{folder}", str(tmp_path)).split(None, 1)
+    assert run(command(tmp_path, NOBODY, *given)) == 2
     error = capsys.readouterr().err
     assert WRONG[options] in error
     assert "secret" not in error
 
 
-def test_nobody_to_ask(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
-    assert run(command(tmp_path, "http://127.0.0.1:9/v1")) == 2
-    assert "--yes" in capsys.readouterr().err
-
-
 def test_what_stands_in_the_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = command(tmp_path, "http://127.0.0.1:9/v1", "--yes")
+    arguments = command(tmp_path, NOBODY, "--yes")
     assert run([*arguments, "--min-tokens", "99999"]) == 1
     assert "no article of 99,999 tokens" in capsys.readouterr().err
     assert run([*arguments, "--limit", "1"]) == 1
@@ -163,16 +156,13 @@ def test_a_killed_run_goes_on_and_asks_nothing_twice(tmp_path: Path) -> None:
     def slow(request: dict[str, Any], number: int) -> Reply:
         return dataclasses.replace(writer(request, number), delay=0.03)
 
-    def start(folder: Path, url: str) -> subprocess.Popen[bytes]:
-        arguments = command(folder, url, "--yes", "--concurrency", "2")
-        return subprocess.Popen(
-            [sys.executable, "-m", "tercet", *arguments], stdout=subprocess.DEVNULL
-        )
-
     asked: list[str] = []
     for kill in (True, True, False):
         with ChatServer(slow) as server:
-            process = start(tmp_path, server.url)
+            arguments = command(tmp_path, server.url, "--yes", "--concurrency", "2")
+            process = subprocess.Popen(
+                [sys.executable, "-m", "tercet", *arguments], stdout=subprocess.DEVNULL
+            )
             while kill and process.poll() is None and len(server.requests) < 8:
                 time.sleep(0.002)
             if kill:
@@ -190,19 +180,3 @@ def test_a_killed_run_goes_on_and_asks_nothing_twice(tmp_path: Path) -> None:
     with ChatServer() as server:
         assert run(command(whole, server.url, "--yes")) == 0
     assert (whole / "out.jsonl").read_bytes() == (tmp_path / "out.jsonl").read_bytes()
-
-
-def test_one_default_for_each_option() -> None:
-    values = {option.name: option.default for option in synthesize.params}
-    found = 0
-    for kind, names in (
-        (Synthesis, ("temperature", "max_tokens", "shortest", "reach", "seed", "tries")),
-        (Endpoint, ("concurrency", "timeout", "retries", "backoff")),
-    ):
-        for field in dataclasses.fields(kind):
-            if field.name in names:
-                assert values[field.name] == field.default
-                found += 1
-    assert found == 10
-    for name in ("paragraph", "question"):
-        assert getattr(SynthesisOptions, name) == getattr(Synthesis, name)

@@ -312,7 +312,7 @@ def test_the_command(
     tercet(1, "http://127.0.0.1:9", "--golden", golden, "--retries", "0")
     wrong: dict[str, tuple[object, ...]] = {
         "give a TARGET": (),
-        "unknown head 'all'": ("x", "--heads", "all"),
+        "'all' is no list of heads": ("x", "--heads", "all"),
         "--api is for endpoints": (tiny_checkpoint, "--api", "tei"),
         "--dtype is for folders": ("http://127.0.0.1:9", "--dtype", "float32"),
         "exists already": ("--make", golden),

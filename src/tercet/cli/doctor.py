@@ -15,6 +15,7 @@ from tercet.cli.options import (
     Revision,
     as_usage,
     command,
+    default_of,
     emit,
     parse_list,
 )
@@ -23,15 +24,14 @@ from tercet.config import BUNDLED_NAME
 if TYPE_CHECKING:
     from tercet.evaluate.golden import Golden
 
-KINDS = ("dense", "sparse", "multi", "states")
-
 
 def _kinds(value: str) -> tuple[str, ...]:
     """`dense,sparse` -> ("dense", "sparse")."""
-    names = tuple(dict.fromkeys(parse_list(value)))
-    if not names or (unknown := [name for name in names if name not in KINDS]):
-        what = f"unknown head {unknown[0]!r}" if names else "no head asked for"
-        raise ValueError(f"{what}: choose from {', '.join(KINDS)}")
+    from tercet.evaluate.causes import KINDS
+
+    names = parse_list(value)
+    if not names or not {*names} <= {*KINDS}:
+        raise ValueError(f"{value!r} is no list of heads: choose from {', '.join(KINDS)}")
     return names
 
 
@@ -46,7 +46,9 @@ def doctor(
     api: Literal["openai", "tei", "vllm"] | None = None,
     name: str | None = None,
     key_env: str | None = None,
-    kinds: Annotated[tuple[Any, ...], Opt(flag="--heads", parse=_kinds)] = KINDS,
+    kinds: Annotated[tuple[Any, ...], Opt(flag="--heads", parse=_kinds)] = default_of(
+        "tercet.evaluate.causes", "KINDS"
+    ),
     prefixes: Annotated[tuple[str, ...], Opt(flag="--prefix")] = (),
     suspects: Annotated[tuple[str, ...], Opt(flag="--suspect")] = (),
     within: Literal["float32", "float16", "bfloat16", "int8"] = "int8",
@@ -81,7 +83,7 @@ def doctor(
       api: What an endpoint speaks.  [default: found by asking]
       name NAME: The model's name at the endpoint.  [default: as --model]
       key_env VAR: Environment variable with the endpoint's API key.
-      kinds LIST: Which of dense, sparse, multi, states.  [default: all that there are]
+      kinds LIST: Which are compared, where they are offered.
       prefixes TEXT: A prompt that may be put before texts; may be repeated.
       suspects MODEL: Another checkpoint that may be what is served; may be repeated.
       within: The coarsest rounding that passes.

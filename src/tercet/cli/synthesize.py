@@ -10,13 +10,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 import click
 
 from tercet.cli.meter import Meter
-from tercet.cli.options import Count, Json, Natural, Opt, Range, as_usage, command, emit
+from tercet.cli.options import (
+    Count,
+    Json,
+    Natural,
+    Opt,
+    Range,
+    as_usage,
+    command,
+    default_of,
+    emit,
+)
 from tercet.cli.parts import Cut, carry_out
 from tercet.errors import InputError
 
 if TYPE_CHECKING:
     from tercet.curate.synthesize import Estimate, Synthesis
 
+JOB, ENDPOINT = "tercet.curate.synthesize:Synthesis", "tercet.endpoint:Endpoint"
 _LANGUAGES = 10  # that are named
 _Cost = Callable[[int, int], float | None]  # of tokens read and written
 
@@ -48,12 +59,12 @@ class EndpointOptions:
     """
 
     key_env: str | None = None
-    concurrency: Count = 8
+    concurrency: Count = default_of(ENDPOINT, "concurrency")
     requests_per_minute: Annotated[float | None, Opt(flag="--rpm", min=0, open=True)] = None
     tokens_per_minute: Annotated[float | None, Opt(flag="--tpm", min=0, open=True)] = None
-    timeout: Annotated[float, Opt(min=0, open=True)] = 120.0
-    retries: Natural = 6
-    backoff: Annotated[float, Opt(min=0)] = 1.0
+    timeout: Annotated[float, Opt(min=0, open=True)] = default_of(ENDPOINT, "timeout")
+    retries: Natural = default_of(ENDPOINT, "retries")
+    backoff: Annotated[float, Opt(min=0)] = default_of(ENDPOINT, "backoff")
 
 
 @dataclass(frozen=True)
@@ -76,16 +87,16 @@ class SynthesisOptions:
     """
 
     model: str
-    temperature: Annotated[float, Opt(min=0, max=2)] = 0.7
-    max_tokens: Count = 512
+    temperature: Annotated[float, Opt(min=0, max=2)] = default_of(JOB, "temperature")
+    max_tokens: Count = default_of(JOB, "max_tokens")
     body: Annotated[dict[str, Any] | None, Opt(parse=_object)] = None
-    seed: Natural = 0
-    shortest: Annotated[int, Opt(flag="--min-tokens", min=1)] = 1000
-    reach: Count = 8192
-    paragraph: Range = (60, 500)
-    question: Range = (5, 150)
+    seed: Natural = default_of(JOB, "seed")
+    shortest: Annotated[int, Opt(flag="--min-tokens", min=1)] = default_of(JOB, "shortest")
+    reach: Count = default_of(JOB, "reach")
+    paragraph: Range = default_of(JOB, "paragraph")
+    question: Range = default_of(JOB, "question")
     limit: Count | None = None
-    tries: Count = 3
+    tries: Count = default_of(JOB, "tries")
     skip_failed: bool = False
 
 
