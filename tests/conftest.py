@@ -10,13 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
-from tokenizers import Tokenizer as Backend
+from tokenizers import normalizers
 
 from tercet.checkpoint import Checkpoint, Settings, read_checkpoint, write_checkpoint
 from tercet.config import Weights
 from tercet.model import BackboneConfig, M3Model
-from tercet.tokenizer import Tokenizer
+from tercet.tokenizer import Tokenizer, unigram
 from tests.offline import block
 
 WORDS = """
@@ -44,17 +43,7 @@ def tokenizer() -> Tokenizer:
     pieces += [("▁", -6.0)]
     pieces += [(c, -9.0 - 0.01 * rank) for rank, c in enumerate(dict.fromkeys(CHARACTERS))]
     pieces += [("<mask>", 0.0)]
-    backend = Backend(models.Unigram(pieces, unk_id=3))
-    backend.normalizer = normalizers.Sequence(
-        [normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")]
-    )
-    backend.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()]
-    )
-    backend.decoder = decoders.Metaspace()
-    backend.add_special_tokens([AddedToken(t, normalized=False) for t, _ in pieces[:4]])
-    backend.add_special_tokens([AddedToken("<mask>", lstrip=True, normalized=False)])
-    return Tokenizer(backend)
+    return Tokenizer(unigram(pieces, [normalizers.NFKC()]))
 
 
 @pytest.fixture(scope="session")

@@ -21,8 +21,9 @@ import torch
 from tercet.config import MAX_LENGTH, Head, Role
 from tercet.curate.shards import BLOCK, FREE, Shard
 from tercet.embeddings import Embeddings, EmbeddingsWriter, check_absent
-from tercet.encoder import Encoder, text_shards
+from tercet.encoder import Encoder
 from tercet.errors import InputError
+from tercet.tokenizer import text_shards
 
 SUFFIXES = (".txt", ".jsonl")
 TEXTS = 1024  # of a block

@@ -12,7 +12,7 @@ import json
 import pickle
 import re
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,13 +20,14 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from tokenizers import Tokenizer as Backend
 from torch import Tensor
 
 from tercet.config import MAX_LENGTH, Role, Weights
 from tercet.errors import InputError, ModelError
 from tercet.io import atomic_folder, json_bytes, write_json
 from tercet.model import BackboneConfig, M3Model, from_published, to_published
-from tercet.tokenizer import CLS, EOS, MASK, PAD, UNK, Tokenizer, read_sentencepiece
+from tercet.tokenizer import CLS, EOS, MASK, PAD, UNK, Tokenizer, framing
 
 SETTINGS, FORMAT = "tercet.json", 1
 SPARSE, MULTI = "sparse_linear", "colbert_linear"  # the reference's names of the two head files
@@ -87,34 +88,25 @@ def read_checkpoint(
         )
     settings = _read_settings(folder / SETTINGS)
     files = weight_files(folder)
-    tensors = TensorFiles(files)
-    sparse = read_head(folder, SPARSE, config.hidden, tensors)
-    multi = read_head(folder, MULTI, config.hidden, tensors)
-    if sparse is not None and sparse.tensors["weight"].shape[0] != 1:
-        raise ModelError(
-            f"{sparse.file}: weight is {tuple(sparse.tensors['weight'].shape)}, the sparse head"
-            f" needs (1, {config.hidden})"
-        )
+    trunk = TensorFiles(files, dtype, device)
+    sparse = _read_head(folder, SPARSE, config.hidden, trunk, size=1)
+    multi = _read_head(folder, MULTI, config.hidden, trunk)
     with torch.device("meta"):
         model = M3Model(
             config,
             tokenizer.weightless_ids.tolist(),
             sparse=sparse is not None,
-            multi=None if multi is None else multi.tensors["weight"].shape[0],
+            multi=None if multi is None else len(multi["weight"]),
         )
-    expected = to_published(model.backbone.state_dict(), config.layers)
-    tensors.check({name: tuple(tensor.shape) for name, tensor in expected.items()})
-    state = from_published(tensors.reader(dtype, device), config.layers)
-    model.backbone.load_state_dict(state, assign=True)
-    for head, found in ((model.sparse, sparse), (model.multi, multi)):
-        if head is not None and found is not None:
-            parts = {name: t.to(device, dtype) for name, t in found.tensors.items()}
-            head.load_state_dict(parts, assign=True)
+    trunk.check(to_published(model.backbone.state_dict(), config.layers), "config.json")
+    model.backbone.load_state_dict(from_published(trunk, config.layers), assign=True)
+    others: set[Path] = set()
+    for head, tensors in ((model.sparse, sparse), (model.multi, multi)):
+        if head is not None and tensors is not None:
+            head.load_state_dict(tensors, assign=True)
+            others |= set(tensors.files) - set(files)
     model.to(device)
-    head_files = {found.file for found in (sparse, multi) if found is not None}
-    fingerprint = _fingerprint(
-        config, settings, [*files, *sorted(head_files - set(files)), tokenizer_file]
-    )
+    fingerprint = _fingerprint(config, settings, [*files, *sorted(others), tokenizer_file])
     return Checkpoint(model.eval(), tokenizer, settings, fingerprint, folder)
 
 
@@ -130,42 +122,41 @@ def _read_json(path: Path) -> dict[str, Any]:
     return facts
 
 
+_CONFIG = {  # our sizes: their names, and what they are
+    "vocabulary": ("vocab_size", int),
+    "hidden": ("hidden_size", int),
+    "layers": ("num_hidden_layers", int),
+    "heads": ("num_attention_heads", int),
+    "feed_forward": ("intermediate_size", int),
+    "positions": ("max_position_embeddings", int),
+    "pad_id": ("pad_token_id", int),
+    "norm_eps": ("layer_norm_eps", float),
+    "dropout": ("hidden_dropout_prob", float),
+    "attention_dropout": ("attention_probs_dropout_prob", float),
+}
+_OPTIONAL = ("pad_id", "norm_eps", "dropout", "attention_dropout")
+
+
 def read_config(path: Path, *, model_type: str = "xlm-roberta") -> BackboneConfig:
     """The sizes in a config.json; raises ModelError where it is of another kind of model."""
-    facts = _read_json(path)
-    fixed = {
-        "model_type": model_type,
-        "hidden_act": "gelu",
-        "position_embedding_type": "absolute",
-    }
-    for name, only in fixed.items():
-        got = facts.get(name, None if name == "model_type" else only)
-        if got != only:
-            raise ModelError(f"{path}: {name} is {got!r}; Tercet reads {only!r} only")
-    names = {
-        "vocabulary": "vocab_size",
-        "hidden": "hidden_size",
-        "layers": "num_hidden_layers",
-        "heads": "num_attention_heads",
-        "feed_forward": "intermediate_size",
-        "positions": "max_position_embeddings",
-    }
-    sizes: dict[str, Any] = {ours: facts.get(theirs) for ours, theirs in names.items()}
-    sizes["pad_id"] = facts.get("pad_token_id", 1)
-    for ours, size in sizes.items():
-        if not isinstance(size, int) or isinstance(size, bool):
-            theirs = names.get(ours, "pad_token_id")
-            raise ModelError(f"{path}: {theirs} must be a whole number, got {size!r}")
-    floats = {
-        "norm_eps": "layer_norm_eps",
-        "dropout": "hidden_dropout_prob",
-        "attention_dropout": "attention_probs_dropout_prob",
-    }
-    defaults = BackboneConfig()
-    for ours, theirs in floats.items():
-        sizes[ours] = facts.get(theirs, getattr(defaults, ours))
-        if not isinstance(sizes[ours], int | float):
-            raise ModelError(f"{path}: {theirs} must be a number, got {sizes[ours]!r}")
+    facts = {"hidden_act": "gelu", "position_embedding_type": "absolute"} | _read_json(path)
+    fixed = (
+        ("model_type", model_type),
+        ("hidden_act", "gelu"),
+        ("position_embedding_type", "absolute"),
+    )
+    for name, only in fixed:
+        if facts.get(name) != only:
+            raise ModelError(f"{path}: {name} is {facts.get(name)!r}; Tercet reads {only!r} only")
+    sizes: dict[str, Any] = {}
+    for ours, (theirs, kind) in _CONFIG.items():
+        if theirs not in facts and ours in _OPTIONAL:
+            continue
+        value = facts.get(theirs)
+        if isinstance(value, bool) or not isinstance(value, int if kind is int else int | float):
+            what = "a whole number" if kind is int else "a number"
+            raise ModelError(f"{path}: {theirs} must be {what}, got {value!r}")
+        sizes[ours] = value
     try:
         return BackboneConfig(**sizes)
     except ModelError as error:
@@ -177,11 +168,10 @@ def read_tokenizer(folder: Path) -> tuple[Tokenizer, Path]:
     path = folder / "tokenizer.json"
     if path.exists():
         return Tokenizer.from_file(path), path
-    pieces = folder / "sentencepiece.bpe.model"
-    if not pieces.exists():
+    path = folder / "sentencepiece.bpe.model"
+    if not path.exists():
         raise ModelError(f"{folder} has neither tokenizer.json nor sentencepiece.bpe.model")
-
-    return Tokenizer(read_sentencepiece(pieces)), pieces
+    return Tokenizer.from_file(path), path
 
 
 def _read_settings(path: Path) -> Settings:
@@ -265,42 +255,29 @@ def _write_weights(
     folder: Path, model: M3Model, dtype: torch.dtype, embeddings: torch.dtype
 ) -> None:
     def stored(tensor: Tensor, dtype: torch.dtype = dtype) -> Tensor:
-        return tensor.detach().to("cpu", dtype).contiguous()
+        return tensor.detach().to("cpu", dtype, copy=True).contiguous()
 
     state = to_published(model.backbone.state_dict(), model.backbone.config.layers)
     tensors = {
-        name: stored(tensor, embeddings if _TABLE.search(name) else dtype).clone()
+        name: stored(tensor, embeddings if _TABLE.search(name) else dtype)
         for name, tensor in state.items()
     }
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     for name, head in ((SPARSE, model.sparse), (MULTI, model.multi)):
         if head is not None:
             # torch.save is what the reference reads; it and we load it with weights_only=True
-            parts = {key: stored(tensor).clone() for key, tensor in head.state_dict().items()}
+            parts = {key: stored(tensor) for key, tensor in head.state_dict().items()}
             torch.save(parts, folder / f"{name}.pt")
 
 
 def _write_tokenizer(folder: Path, tokenizer: Tokenizer, max_length: int) -> None:
-    from tokenizers import Tokenizer as Backend
-    from tokenizers.processors import TemplateProcessing
-
     backend = Backend.from_str(tokenizer.backend.to_str())
     if backend.encode("").ids != [tokenizer.cls_id, tokenizer.eos_id]:
-        backend.post_processor = TemplateProcessing(
-            single=[CLS, "$A", EOS],
-            pair=[CLS, "$A", EOS, EOS, "$B", EOS],
-            special_tokens=[(CLS, tokenizer.cls_id), (EOS, tokenizer.eos_id)],
-        )
+        backend.post_processor = framing(tokenizer.cls_id, tokenizer.eos_id)
     backend.save(str(folder / "tokenizer.json"), pretty=False)
-    special = {
-        "bos_token": CLS,
-        "cls_token": CLS,
-        "eos_token": EOS,
-        "sep_token": EOS,
-        "pad_token": PAD,
-        "unk_token": UNK,
-    }
-    if tokenizer.backend.token_to_id(MASK) is not None:
+    special = {"bos_token": CLS, "cls_token": CLS, "eos_token": EOS, "sep_token": EOS}
+    special |= {"pad_token": PAD, "unk_token": UNK}
+    if backend.token_to_id(MASK) is not None:
         special["mask_token"] = MASK
     (folder / "special_tokens_map.json").write_bytes(json_bytes(special))
     facts = {
@@ -322,20 +299,11 @@ def _documents(model: M3Model, settings: Settings) -> dict[str, Any]:
         "config.json": {
             "architectures": ["XLMRobertaModel"],
             "model_type": "xlm-roberta",
-            "vocab_size": config.vocabulary,
-            "hidden_size": config.hidden,
-            "num_hidden_layers": config.layers,
-            "num_attention_heads": config.heads,
-            "intermediate_size": config.feed_forward,
-            "max_position_embeddings": config.positions,
+            **{theirs: getattr(config, ours) for ours, (theirs, _) in _CONFIG.items()},
             "type_vocab_size": 1,
-            "pad_token_id": config.pad_id,
             "bos_token_id": 0,
             "eos_token_id": 2,
             "hidden_act": "gelu",
-            "layer_norm_eps": config.norm_eps,
-            "hidden_dropout_prob": config.dropout,
-            "attention_probs_dropout_prob": config.attention_dropout,
             "position_embedding_type": "absolute",
             "initializer_range": 0.02,
             # what others compute in by default, whatever the stored dtype
@@ -368,22 +336,16 @@ def _documents(model: M3Model, settings: Settings) -> dict[str, Any]:
 
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
-_SMALL_FILES = [
+# First the small files and safetensors; the others only where one of those is lacking.
+_FILES = [
     "config.json",
-    "tercet.json",
+    SETTINGS,
     "tokenizer.json",
-    "sparse_linear.pt",
-    "colbert_linear.pt",
-    "sparse_linear.safetensors",
-    "colbert_linear.safetensors",
-]
-_SAFETENSORS = [
+    *(f"{head}.{kind}" for head in (SPARSE, MULTI) for kind in ("pt", "safetensors")),
     "model.safetensors",
     "model.safetensors.index.json",
     "model-?????-of-?????.safetensors",
 ]
-_PIECES = ["sentencepiece.bpe.model"]
-_BIN = ["pytorch_model.bin"]
 
 
 def fetch(source: str | Path, revision: str | None = None) -> Path:
@@ -400,43 +362,32 @@ def fetch(source: str | Path, revision: str | None = None) -> Path:
         raise ModelError(f"{folder} is a file: give the folder of a checkpoint, or a hub id")
     if not isinstance(source, str) or not _HUB_ID.fullmatch(source):
         raise ModelError(f"{source}: no such folder")
-    found = _download(source, revision, _SMALL_FILES + _SAFETENSORS)
-    if not (found / "tokenizer.json").exists():
-        found = _download(source, revision, _PIECES)
-    if not any(found.glob("model*.safetensors*")):
-        found = _download(source, revision, _BIN)
-    return found
+    folder = _download(source, revision, _FILES)
+    if not (folder / "tokenizer.json").exists():
+        folder = _download(source, revision, ["sentencepiece.bpe.model"])
+    if not any(folder.glob("model*.safetensors*")):
+        folder = _download(source, revision, ["pytorch_model.bin"])
+    return folder
 
 
 def _download(source: str, revision: str | None, patterns: list[str]) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
+    from huggingface_hub import errors, snapshot_download
 
+    sentences: dict[type[Exception], str] = {  # the first that fits
+        errors.GatedRepoError: "the hub asks you to accept its terms and log in (hf auth login)",
+        errors.RepositoryNotFoundError: "no such folder here and no such model on the hub (or it "
+        "is private)",
+        errors.RevisionNotFoundError: f"the hub has no revision {revision!r} of it",
+        errors.LocalEntryNotFoundError: "no such folder here, the hub cannot be reached, and its "
+        "cache has no copy",
+        errors.HFValidationError: "neither a folder nor a hub id",
+    }
     try:
         return Path(snapshot_download(source, revision=revision, allow_patterns=patterns))
-    except GatedRepoError as error:
-        what = "the hub asks you to accept its terms and log in (hf auth login)"
-        cause: Exception = error
-    except RepositoryNotFoundError as error:
-        what, cause = "no such folder here and no such model on the hub (or it is private)", error
-    except RevisionNotFoundError as error:
-        what, cause = f"the hub has no revision {revision!r} of it", error
-    except LocalEntryNotFoundError as error:
-        what = "no such folder here, the hub cannot be reached, and its cache has no copy"
-        cause = error
-    except HFValidationError as error:
-        what, cause = "neither a folder nor a hub id", error
-    except (HfHubHTTPError, OSError) as error:
-        first = str(error).strip().split("\n", 1)[0]
-        what, cause = f"the hub did not deliver it: {first}", error
-    raise ModelError(f"{source}: {what}") from cause
+    except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
+        what = f"the hub did not deliver it: {_first_line(error)}"
+        what = next((told for kind, told in sentences.items() if isinstance(error, kind)), what)
+        raise ModelError(f"{source}: {what}") from error
 
 
 # A memory-mapped file counts as resident once read: it is closed and opened again every so often.
@@ -453,9 +404,9 @@ def weight_files(folder: Path) -> list[Path]:
     index = folder / "model.safetensors.index.json"
     if index.exists():
         try:
-            names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+            names = _read_json(index)["weight_map"].values()
             shards = sorted({folder / str(name) for name in names})
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (KeyError, AttributeError) as error:
             raise ModelError(f"{index}: not an index of shards: {error!r}") from error
         for shard in shards:
             if shard.parent != folder or not shard.exists():
@@ -469,136 +420,121 @@ def weight_files(folder: Path) -> list[Path]:
     )
 
 
-class TensorFiles:
-    """What one or more files hold: shapes, whether floats, and which file, by stored name."""
+class TensorFiles(Mapping[str, Tensor]):
+    """The tensors of one or more files, by their names behind a prefix.
 
-    def __init__(self, files: list[Path]) -> None:
-        self.shapes: dict[str, tuple[int, ...]] = {}
-        self.floats: dict[str, bool] = {}
-        self.owner: dict[str, Path] = {}
-        self.prefix = ""  # what the trunk's names begin with, such as `roberta.` or nothing
-        self._files = files
-        for path in files:
-            self._scan(path)
+    What is asked for is read, converted to dtype on a device, and not kept. The prefix, such as
+    `roberta.` or nothing, is by default that of a trunk's word embeddings.
+    """
 
-    def _scan(self, path: Path) -> None:
-        found: dict[str, tuple[tuple[int, ...], bool]] = {}
-        if path.suffix == ".safetensors":
-            with _opened(path) as file:
-                for name in file.keys():  # noqa: SIM118 - not a dict
-                    part = file.get_slice(name)
-                    kind = str(part.get_dtype())
-                    found[name] = (tuple(part.get_shape()), kind[0] in "FB" and kind != "BOOL")
-        else:
-            for name, tensor in load_torch(path).items():
-                found[name] = (tuple(tensor.shape), tensor.is_floating_point())
-        anchors = [name for name in found if name.endswith(_ANCHOR)]
-        if anchors:
-            self.prefix = min(anchors, key=len)[: -len(_ANCHOR)]
-        for name, (shape, floats) in found.items():
-            self.shapes[name], self.floats[name] = shape, floats
-            self.owner[name] = path
-
-    def check(self, expected: Mapping[str, tuple[int, ...]]) -> None:
-        """Raises ModelError naming file and tensor where one is absent, misshapen or no float."""
-        files = ", ".join(str(path) for path in self._files)
-        for short, shape in expected.items():
-            name = self.prefix + short
-            if name not in self.shapes:
-                raise ModelError(f"{files}: has no tensor {name!r}, which config.json asks for")
-            if self.shapes[name] != shape:
-                raise ModelError(
-                    f"{self.owner[name]}: {name} is {self.shapes[name]}, but config.json says"
-                    f" {shape}"
-                )
-            if not self.floats[name]:
-                raise ModelError(f"{self.owner[name]}: {name} does not hold floating-point numbers")
-
-    def reader(
+    def __init__(
         self,
-        dtype: torch.dtype,
+        files: Sequence[Path],
+        dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
         *,
         prefix: str | None = None,
-    ) -> "TensorReader":
-        """The tensors under a prefix (the trunk's), each converted as it is asked for."""
-        return TensorReader(self, dtype, device, self.prefix if prefix is None else prefix)
-
-
-class TensorReader(Mapping[str, Tensor]):
-    """A lazy state dict: what is asked for is read, converted and not kept."""
-
-    def __init__(
-        self, files: TensorFiles, dtype: torch.dtype, device: torch.device | str, prefix: str
     ) -> None:
-        self._files, self._dtype, self._device, self._prefix = files, dtype, device, prefix
+        self.files, self.dtype, self.device = list(files), dtype, device
+        self._owner: dict[str, Path] = {}  # by stored name
+        self._kinds: dict[str, tuple[tuple[int, ...], bool]] = {}  # shape, whether floats
+        self._loaded: dict[Path, dict[str, Tensor]] = {}  # torch's files, memory-mapped
         self._open: Any = None
         self._path: Path | None = None
         self._read = 0
+        for path in files:
+            if path.suffix == ".safetensors":
+                with _opened(path) as file:
+                    parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+                    kinds = {
+                        name: (tuple(part.get_shape()), part.get_dtype().startswith(("F", "BF")))
+                        for name, part in parts.items()
+                    }
+            else:
+                self._loaded[path] = load_torch(path)
+                kinds = {
+                    name: (tuple(tensor.shape), tensor.is_floating_point())
+                    for name, tensor in self._loaded[path].items()
+                }
+            self._kinds |= kinds
+            self._owner |= dict.fromkeys(kinds, path)
+        if prefix is None:
+            anchors = [name for name in self._owner if name.endswith(_ANCHOR)]
+            prefix = min(anchors, key=len, default=_ANCHOR)[: -len(_ANCHOR)]
+        self._prefix = prefix
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and self._prefix + name in self._files.shapes
+        return f"{self._prefix}{name}" in self._owner
 
     def __iter__(self) -> Iterator[str]:
-        prefix = self._prefix
-        return (name[len(prefix) :] for name in self._files.shapes if name.startswith(prefix))
+        size = len(self._prefix)
+        return (name[size:] for name in self._owner if name.startswith(self._prefix))
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
 
     def __getitem__(self, name: str) -> Tensor:
         stored = self._prefix + name
-        path = self._files.owner[stored]
+        path = self._owner[stored]
+        if path in self._loaded:
+            return self._loaded[path][stored].to(self.device, self.dtype, copy=True)
         if path != self._path or self._read > REOPEN:
             self._open = None  # first drop the old mapping
-            safe = path.suffix == ".safetensors"
-            self._open = _opened(path) if safe else load_torch(path)
-            self._path, self._read = path, 0
-        held: Tensor = (
-            self._open[stored] if isinstance(self._open, dict) else self._open.get_tensor(stored)
-        )
-        self._read += held.nbytes
-        return held.to(self._device, self._dtype, copy=True)
+            self._open, self._path, self._read = _opened(path), path, 0
+        tensor: Tensor = self._open.get_tensor(stored)
+        self._read += tensor.nbytes
+        return tensor.to(self.device, self.dtype, copy=True)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of a stored tensor; raises ModelError where it does not hold floats."""
+        stored = self._prefix + name
+        shape, floats = self._kinds[stored]
+        if not floats:
+            raise ModelError(
+                f"{self._owner[stored]}: {stored} does not hold floating-point numbers"
+            )
+        return shape
+
+    def check(self, expected: Mapping[str, Tensor], source: str) -> None:
+        """Raises ModelError naming file and tensor where one is absent or not of this shape."""
+        for name, tensor in expected.items():
+            if name not in self:
+                files = ", ".join(map(str, self.files))
+                raise ModelError(
+                    f"{files}: has no tensor {self._prefix + name!r}, which {source} asks for"
+                )
+            shape, want = self.shape(name), tuple(tensor.shape)
+            if shape != want:
+                path = self._owner[self._prefix + name]
+                raise ModelError(f"{path}: {name} is {shape}, but {source} says {want}")
 
 
-@dataclass(frozen=True)
-class HeadFile:
-    """A linear head as found: weight (out, H), bias (out,), and the file it came from."""
-
-    tensors: dict[str, Tensor]
-    file: Path
-
-
-def read_head(folder: Path, name: str, hidden: int, trunk: TensorFiles) -> HeadFile | None:
+def _read_head(
+    folder: Path, name: str, hidden: int, trunk: TensorFiles, *, size: int | None = None
+) -> TensorFiles | None:
     """The head `name` from its own file or from the trunk's; None where there is none.
 
     Raises ModelError where it is corrupt, incomplete or not made for `hidden`.
     """
-    path = folder / f"{name}.safetensors"
-    if path.exists():
-        with _opened(path) as file:
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    elif (path := folder / f"{name}.pt").exists():
-        tensors = load_torch(path)
-    elif f"{name}.weight" in trunk.owner:
-        path = trunk.owner[f"{name}.weight"]
-        tensors = dict(trunk.reader(torch.float32, prefix=f"{name}."))
+    own = [folder / f"{name}.safetensors", folder / f"{name}.pt"]
+    file = next((path for path in own if path.exists()), None)
+    if file is not None:
+        head = TensorFiles([file], trunk.dtype, trunk.device, prefix="")
     else:
-        return None
-    if set(tensors) != {"weight", "bias"}:
-        raise ModelError(f"{path}: a head is a weight and a bias, this holds {sorted(tensors)}")
-    weight, bias = tensors["weight"], tensors["bias"]
-    if weight.ndim != 2 or weight.shape[1] != hidden or weight.shape[0] < 1:
+        head = TensorFiles(trunk.files, trunk.dtype, trunk.device, prefix=f"{name}.")
+        if not len(head):
+            return None
+    where = ", ".join(map(str, head.files))
+    if set(head) != {"weight", "bias"}:
+        raise ModelError(f"{where}: a head is a weight and a bias, this holds {sorted(head)}")
+    weight, bias = head.shape("weight"), head.shape("bias")
+    rows = size or weight[0]
+    if weight != (rows, hidden) or bias != (rows,):
         raise ModelError(
-            f"{path}: weight is {tuple(weight.shape)}, but the trunk's states have {hidden} numbers"
+            f"{where}: weight is {weight} and bias is {bias}, but this trunk needs "
+            f"{(rows, hidden)} and {(rows,)}"
         )
-    if tuple(bias.shape) != (weight.shape[0],):
-        raise ModelError(
-            f"{path}: bias is {tuple(bias.shape)}, but weight is {tuple(weight.shape)}"
-        )
-    if not (weight.is_floating_point() and bias.is_floating_point()):
-        raise ModelError(f"{path}: does not hold floating-point numbers")
-    return HeadFile(tensors, path)
+    return head
 
 
 def _opened(path: Path) -> Any:
@@ -618,10 +554,13 @@ def load_torch(path: Path) -> dict[str, Tensor]:
             f"{path}: is corrupt, or holds more than tensors, which Tercet does not load"
         ) from error
     except (OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
-        first = str(error).strip().split("\n", 1)[0]
-        raise ModelError(f"{path}: corrupt or truncated: {first}") from error
+        raise ModelError(f"{path}: corrupt or truncated: {_first_line(error)}") from error
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
     if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
         raise ModelError(f"{path}: holds no state dict (names to tensors)")
     return state
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n", 1)[0]

@@ -33,7 +33,7 @@ from tercet.config import (
 from tercet.embeddings import Embeddings, packed_positions
 from tercet.errors import InputError, ModelError
 from tercet.model import PADDING, Inputs, M3Model, Outputs, mean_vectors
-from tercet.tokenizer import READ, TokenBatch, Tokenizer, check_texts
+from tercet.tokenizer import SHARD_CHARACTERS, TokenBatch, check_texts, text_shards
 
 log = logging.getLogger("tercet")
 
@@ -43,7 +43,6 @@ Vectors = npt.NDArray[np.float32]
 
 BUNDLED = Path(__file__).parent / "models" / "small"
 CPU_BUDGET, GPU_BUDGET = 4096, 1 << 16  # tokens of a batch; measured on CPU
-SHARD_CHARACTERS = 1 << 20  # of text that `stream` holds at once, about
 # Tokens clustered together: the distances of a run take 2 MB, and time grows linearly with a text.
 POOL_RUN = 512
 
@@ -139,25 +138,25 @@ def encode_tokens(
     autocast: torch.dtype | None = None,
     multi_pool: int | None = None,
     sparse_top: int | None = None,
+    half: bool = True,
     fingerprint: str = "",
     progress: Progress | None = None,
 ) -> Embeddings:
     """Embeddings of B tokenised texts, in their order, as `run_batches` gives them.
 
     multi_pool merges a text's vectors to about one for so many, sparse_top keeps so many of its
-    largest weights.
+    largest weights; half=False keeps multi-vectors in float32.
     """
-    collector = RowCollector(model.dims, heads, len(tokens), multi_pool, sparse_top)
-    passes = run_batches(
+    rows = RowCollector(model.dims, heads, len(tokens), multi_pool, sparse_top, half=half)
+    for batch in run_batches(
         model, tokens, heads, budget=budget, padding=padding, autocast=autocast, progress=progress
-    )
-    for one in passes:
-        out, owners = one.outputs, one.owners
-        collector.add_dense(one.rows, out.dense)
-        collector.add_sparse(one.rows, owners, one.tokens.ids, out.weights)
+    ):
+        out, owners = batch.outputs, batch.owners
+        rows.add_dense(batch.rows, out.dense)
+        rows.add_sparse(batch.rows, owners, batch.tokens.ids, out.weights)
         multi = None if out.multi is None else out.multi[out.multi_mask]
-        collector.add_multi(one.rows, np.delete(owners, one.tokens.cls), multi)
-    return collector.embeddings(tokens.lengths, tokens.truncated, fingerprint)
+        rows.add_multi(batch.rows, np.delete(owners, batch.tokens.cls), multi)
+    return rows.embeddings(tokens.lengths, tokens.truncated, fingerprint)
 
 
 class Encoder:
@@ -237,7 +236,8 @@ class Encoder:
         for name, value in (("multi_pool", multi_pool), ("sparse_top", sparse_top)):
             if value is not None and value < 1:
                 raise InputError(f"{name} must be at least 1, got {value}")
-        heads = self.checked_heads(heads)
+        heads = check_heads(tuple(heads))
+        self.model.check(heads)
         return encode_tokens(
             self.model,
             self.tokenize(texts, max_length=max_length, role=role, mcls=mcls),
@@ -266,8 +266,8 @@ class Encoder:
         if shard < 1:
             raise InputError(f"a shard holds at least 1 text, got {shard}")
         limit = min(max_length, self.max_length)
-        for some in text_shards(texts, shard, limit, characters=shard_characters):
-            yield self.encode(some, max_length=max_length, **options)
+        for part in text_shards(texts, shard, limit, characters=shard_characters):
+            yield self.encode(part, max_length=max_length, **options)
 
     def encode_spans(
         self,
@@ -287,36 +287,68 @@ class Encoder:
         the cut at max_length, and then marked as truncated) has the text's [CLS] state, no weight
         and the vector of </s>. Source: Günther et al. 2024, arXiv 2409.04701.
         """
-        heads = self.checked_heads(heads)
+        heads = check_heads(tuple(heads))
+        self.model.check(heads)
         limit = min(max_length, self.max_length)
-        shift = len(self.settings.prefix(role))
-        table = _SpanTable.of(self.tokenizer, self._prefixed(texts, role), spans, limit, shift)
-        collector = RowCollector(self.dims, heads, len(table.texts))
-        passes = run_batches(
+        tokens, text_of, first, last = self._locate(texts, spans, limit, role)
+        truncated = last > limit - 1  # </s> is no token of a span
+        first, last = np.minimum(first, limit - 1), np.minimum(last, limit - 1)
+        row_of = np.empty(len(tokens), dtype=np.int64)  # of a text in the batch, or -1
+        collector = RowCollector(self.dims, heads, len(last))
+        for batch in run_batches(
             self.model,
-            table.tokens,
+            tokens,
             [head for head in heads if head != "dense"],
             budget=token_budget,
             progress=progress,
-        )
-        for one in passes:
-            rows, owners, pooled, counted = table.within(one)
-            out, positions = one.outputs, torch.from_numpy(counted).to(self.device)
+        ):
+            row_of[:] = -1
+            row_of[batch.rows] = np.arange(len(batch.rows))
+            rows = np.flatnonzero(row_of[text_of] >= 0)
+            start, end = (batch.tokens.offsets[row_of[text_of[rows]] + side] for side in (0, 1))
+            counts = (last - first)[rows]
+            empty, starts = counts == 0, start + first[rows]
+            counts = np.maximum(counts, 1)
+            owners = np.repeat(np.arange(len(rows)), counts)
+            pooled = packed_positions(np.where(empty, start, starts), counts)
+            counted = packed_positions(np.where(empty, end - 1, starts), counts)
+            out, positions = batch.outputs, torch.from_numpy(counted).to(self.device)
             if "dense" in heads:
-                collector.add_dense(
-                    rows,
-                    mean_vectors(
-                        one.states,
-                        torch.from_numpy(pooled).to(self.device),
-                        torch.from_numpy(owners).to(self.device),
-                        len(rows),
-                    ),
-                )
+                of, at = (torch.from_numpy(side).to(self.device) for side in (owners, pooled))
+                collector.add_dense(rows, mean_vectors(batch.states, at, of, len(rows)))
             weights = None if out.weights is None else out.weights[positions]
-            collector.add_sparse(rows, owners, one.tokens.ids[counted], weights)
+            collector.add_sparse(rows, owners, batch.tokens.ids[counted], weights)
             collector.add_multi(rows, owners, None if out.multi is None else out.multi[positions])
-        _log_truncated(table.truncated, limit)
-        return collector.embeddings(table.last - table.first, table.truncated, self.fingerprint)
+        _log_truncated(truncated, limit)
+        return collector.embeddings(last - first, truncated, self.fingerprint)
+
+    def _locate(
+        self,
+        texts: Sequence[str],
+        spans: Sequence[Sequence[tuple[int, int]]],
+        max_length: int,
+        role: Role,
+    ) -> tuple[TokenBatch, Rows, Rows, Rows]:
+        """Tokens of B texts; of each span its text, its first token and one past its last, (R,).
+
+        Tokens are counted in the text with its [CLS], and behind a cut as well.
+        """
+        if len(texts) != len(spans):
+            raise InputError(f"{len(texts)} texts, but spans of {len(spans)}")
+        shift = len(self.settings.prefix(role))
+        contents, bounds = [], [np.zeros((0, 3), dtype=np.int64)]
+        for row, (text, inside) in enumerate(zip(self._prefixed(texts, role), spans, strict=True)):
+            ids, offsets = self.tokenizer.with_offsets(text)
+            contents.append(ids)
+            start, end = np.array(inside, dtype=np.int64).reshape(-1, 2).T + shift
+            if ((start < shift) | (end < start)).any():
+                raise InputError(f"text {row}: a span must be 0 <= start <= end, got {inside}")
+            first = np.searchsorted(offsets[:, 1], start, side="right")
+            last = np.searchsorted(offsets[:, 0], end, side="left")
+            last = np.where(start < end, np.maximum(first, last), first)
+            bounds.append(np.stack((np.full(len(first), row), first + 1, last + 1), axis=1))
+        text_of, first, last = np.concatenate(bounds).T
+        return self.tokenizer.frame(contents, max_length=max_length), text_of, first, last
 
     def tokenize(
         self,
@@ -332,12 +364,6 @@ class Encoder:
         _log_truncated(tokens.truncated, limit)
         return tokens
 
-    def checked_heads(self, heads: Sequence[Head]) -> tuple[Head, ...]:
-        """The heads in their fixed order; raises InputError or, where one lacks, ModelError."""
-        ordered = check_heads(tuple(heads))
-        self.model.check(ordered)
-        return ordered
-
     def _prefixed(self, texts: Sequence[str], role: Role) -> Sequence[str]:
         if role not in ROLES:
             raise InputError(f"unknown role {role!r}: choose from {', '.join(ROLES)}")
@@ -346,76 +372,6 @@ class Encoder:
         check_texts(texts)
         prefix = self.settings.prefix(role)
         return [prefix + text for text in texts] if prefix else texts
-
-
-@dataclass(frozen=True)
-class _SpanTable:
-    """Where the tokens of character spans lie in tokenised texts; R spans in all."""
-
-    tokens: TokenBatch
-    texts: Rows  # (R,) text of each span, in order
-    first: Rows  # (R,) its first token, counted in the text with [CLS]
-    last: Rows  # (R,) one past its last token; first == last where it has none
-    truncated: npt.NDArray[np.bool_]  # (R,)
-
-    @staticmethod
-    def of(
-        tokenizer: Tokenizer,
-        texts: Sequence[str],
-        spans: Sequence[Sequence[tuple[int, int]]],
-        max_length: int,
-        shift: int,
-    ) -> "_SpanTable":
-        """shift is the length of the prefix that stands before each text."""
-        if len(texts) != len(spans):
-            raise InputError(f"{len(texts)} texts, but spans of {len(spans)}")
-        contents, bounds = [], [np.zeros((0, 3), dtype=np.int64)]
-        for row, (text, inside) in enumerate(zip(texts, spans, strict=True)):
-            ids, offsets = tokenizer.with_offsets(text)
-            contents.append(ids)
-            start, end = np.array(inside, dtype=np.int64).reshape(-1, 2).T + shift
-            if ((start < shift) | (end < start)).any():
-                raise InputError(f"text {row}: a span must be 0 <= start <= end, got {inside}")
-            first = np.searchsorted(offsets[:, 1], start, side="right")
-            last = np.searchsorted(offsets[:, 0], end, side="left")
-            last = np.where(start < end, np.maximum(first, last), first)
-            bounds.append(np.stack((np.full(len(first), row), first, last), axis=1))
-        text_of, first, last = np.concatenate(bounds).T
-        limit = tokenizer.content_limit(max_length)
-        return _SpanTable(
-            tokens=tokenizer.frame(contents, max_length=max_length),
-            texts=text_of,
-            first=np.minimum(first, limit) + 1,
-            last=np.minimum(last, limit) + 1,
-            truncated=last > limit,
-        )
-
-    def within(self, batch: ModelBatch) -> tuple[Rows, Rows, Rows, Rows]:
-        """The spans of a batch's texts, and of each token in them: span (0 ...), two positions.
-
-        The positions in the batch are those that the dense vector is pooled from and those of
-        weights and vectors. They differ for a span without a token: [CLS] and </s>.
-        """
-        place = np.full(len(self.tokens), -1)
-        place[batch.rows] = np.arange(len(batch.rows))
-        rows = np.flatnonzero(place[self.texts] >= 0)
-        text = place[self.texts[rows]]
-        start, end = batch.tokens.offsets[text], batch.tokens.offsets[text + 1]
-        first, counts = self.first[rows], self.last[rows] - self.first[rows]
-        empty = counts == 0
-        counts = np.where(empty, 1, counts)
-        counted = packed_positions(np.where(empty, end - 1, start + first), counts)
-        pooled = packed_positions(np.where(empty, start, start + first), counts)
-        return rows, np.repeat(np.arange(len(rows)), counts), pooled, counted
-
-
-@dataclass(frozen=True)
-class SparseRows:
-    """Sparse rows as they are collected: counts (B,) of each row, then ids and weights, packed."""
-
-    counts: Ints
-    ids: npt.NDArray[np.int32]
-    weights: Vectors
 
 
 class RowCollector:
@@ -428,13 +384,17 @@ class RowCollector:
         count: int,
         multi_pool: int | None = None,
         sparse_top: int | None = None,
+        *,
+        half: bool = True,
     ) -> None:
         """dims as in `Encoder.dims`; count is the number of rows."""
-        self._dims, self._heads, self._count = dims, heads, count
-        self._pool, self._top = multi_pool or 1, sparse_top
+        self._dims, self._heads = dims, heads
+        self._pool, self._top, self._half = multi_pool or 1, sparse_top, half
         self._dense = np.empty((count if "dense" in heads else 0, dims["dense"]), dtype=np.float32)
-        self._sparse: list[tuple[Rows, SparseRows]] = []
-        self._multi: list[tuple[Rows, npt.NDArray[np.float16]]] = []
+        none, shape = np.zeros(0, dtype=np.int64), (0, dims["vocabulary"])
+        self._sparse_rows = [none]
+        self._sparse = [max_by_id(none, none, none.astype(np.float32), shape)]
+        self._multi: list[tuple[Rows, npt.NDArray[Any]]] = []
         self._counts = np.zeros(count, dtype=np.int64)  # vectors of each row
 
     def add_dense(self, rows: Rows, vectors: Tensor | None) -> None:
@@ -446,8 +406,8 @@ class RowCollector:
         """A batch's (N,) token ids and weights, if any; owners (N,) index `rows`."""
         if weights is not None:
             shape = (len(rows), self._dims["vocabulary"])
-            packed = max_by_id(owners, ids, weights.cpu().numpy(), shape, top=self._top)
-            self._sparse.append((rows, packed))
+            self._sparse_rows.append(rows)
+            self._sparse.append(max_by_id(owners, ids, weights.cpu().numpy(), shape, top=self._top))
 
     def add_multi(self, rows: Rows, owners: Rows, vectors: Tensor | None) -> None:
         """A batch's (N, M) token vectors, if any; owners (N,) index `rows` and do not decrease."""
@@ -458,26 +418,28 @@ class RowCollector:
             texts = np.split(vectors.cpu().numpy(), np.cumsum(counts)[:-1])
             pooled = [pool_tokens(text, self._pool) for text in texts]
             counts = np.array([len(text) for text in pooled])
-            half = np.concatenate(pooled).astype(np.float16)
-        else:
-            half = vectors.half().cpu().numpy()
+            vectors = torch.from_numpy(np.concatenate(pooled))
         self._counts[rows] = counts
-        self._multi.append((rows, half))
+        self._multi.append((rows, (vectors.half() if self._half else vectors).cpu().numpy()))
 
     def embeddings(
         self, lengths: Ints, truncated: npt.NDArray[np.bool_], fingerprint: str
     ) -> Embeddings:
         """All rows, in order; what was collected is used up."""
-        multi = offsets = None
+        sparse = multi = offsets = None
+        if "sparse" in self._heads:
+            order = np.argsort(np.concatenate(self._sparse_rows))
+            sparse = sp.csr_array(sp.vstack(self._sparse, format="csr"))[order]
         if "multi" in self._heads:
             offsets = np.concatenate(([0], np.cumsum(self._counts)))
-            multi = np.empty((int(offsets[-1]), self._dims["multi"]), dtype=np.float16)
+            dtype: Any = np.float16 if self._half else np.float32
+            multi = np.empty((int(offsets[-1]), self._dims["multi"]), dtype=dtype)
             while self._multi:  # each part is let go, so that they are not all held twice
                 rows, vectors = self._multi.pop()
                 multi[packed_positions(offsets[rows], self._counts[rows])] = vectors
         return Embeddings(
             dense=self._dense if "dense" in self._heads else None,
-            sparse=self._sparse_matrix() if "sparse" in self._heads else None,
+            sparse=sparse,
             multi=multi,
             offsets=offsets,
             lengths=lengths.astype(np.int32),
@@ -485,23 +447,11 @@ class RowCollector:
             fingerprint=fingerprint,
         )
 
-    def _sparse_matrix(self) -> sp.csr_array:
-        counts = np.zeros(self._count, dtype=np.int64)
-        for rows, part in self._sparse:
-            counts[rows] = part.counts
-        indptr = np.concatenate(([0], np.cumsum(counts)))
-        ids = np.empty(int(indptr[-1]), dtype=np.int32)
-        weights = np.empty(int(indptr[-1]), dtype=np.float32)
-        for rows, part in self._sparse:
-            positions = packed_positions(indptr[rows], part.counts)
-            ids[positions], weights[positions] = part.ids, part.weights
-        return sp.csr_array((weights, ids, indptr), shape=(self._count, self._dims["vocabulary"]))
-
 
 def max_by_id(
     owners: Ints, ids: Ints, weights: Vectors, shape: tuple[int, int], *, top: int | None = None
-) -> SparseRows:
-    """(N,) weights of tokens -> the largest weight of each id in each text, ids increasing.
+) -> sp.csr_array:
+    """(N,) weights of tokens -> (B, V): the largest weight of each id in each text, ids increasing.
 
     owners (N,) is each token's text; shape is (B, V). Weights of 0 and below are left out. With
     top, only so many of the largest weights of a text stay.
@@ -518,9 +468,8 @@ def max_by_id(
         rank = np.arange(len(rows)) - np.searchsorted(rows, rows)  # the same with rows[ranked]
         stay = np.sort(ranked[rank < top])
         rows, columns, best = rows[stay], columns[stay], best[stay]
-    return SparseRows(
-        np.bincount(rows, minlength=shape[0]), columns.astype(np.int32), best.astype(np.float32)
-    )
+    indptr = np.concatenate(([0], np.cumsum(np.bincount(rows, minlength=shape[0]))))
+    return sp.csr_array((best.astype(np.float32), columns.astype(np.int32), indptr), shape=shape)
 
 
 def pool_tokens(vectors: Vectors, factor: int, *, run: int = POOL_RUN) -> Vectors:
@@ -550,24 +499,6 @@ def pool_tokens(vectors: Vectors, factor: int, *, run: int = POOL_RUN) -> Vector
     norms = np.linalg.norm(pooled, axis=1, keepdims=True)
     out: Vectors = pooled / np.maximum(norms, 1e-12)
     return out
-
-
-def text_shards(
-    texts: Iterable[str], size: int, limit: int, *, characters: int = SHARD_CHARACTERS
-) -> Iterator[list[str]]:
-    """Texts encoded together: at most `size`, or so many characters (of `limit` tokens a text)."""
-    if isinstance(texts, str):
-        raise InputError(f"stream takes texts: give [{texts[:20]!r}]")
-    shard: list[str] = []
-    used = 0
-    for text in texts:
-        shard.append(text)
-        used += min(READ * limit, len(text)) if isinstance(text, str) else 0
-        if len(shard) == size or used >= characters:
-            yield shard
-            shard, used = [], 0
-    if shard:
-        yield shard
 
 
 def _log_truncated(truncated: npt.NDArray[np.bool_], limit: int) -> None:

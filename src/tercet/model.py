@@ -53,19 +53,11 @@ class BackboneConfig:
     attention_dropout: float = 0.1  # of attention probabilities, in training
 
     def __post_init__(self) -> None:
-        for name in (
-            "vocabulary",
-            "hidden",
-            "layers",
-            "heads",
-            "feed_forward",
-            "positions",
-        ):
-            if getattr(self, name) < 1:
-                raise ModelError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("dropout", "attention_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ModelError(f"{name} is a share below 1, got {getattr(self, name)}")
+        for name, value in vars(self).items():
+            if "dropout" in name and not 0 <= value < 1:
+                raise ModelError(f"{name} is a share below 1, got {value}")
+            if isinstance(value, int) and name != "pad_id" and value < 1:
+                raise ModelError(f"{name} must be at least 1, got {value}")
         if self.hidden % self.heads:
             raise ModelError(f"hidden size {self.hidden} is not a multiple of {self.heads} heads")
 
@@ -94,10 +86,9 @@ class Layout:
             raise InputError("a batch needs at least one text of at least one token")
         counts = torch.tensor(self.lengths)
         self.longest = max(self.lengths)
-        self.tokens = int(counts.sum())
         self.padding = padding
-        offsets = torch.zeros(len(counts) + 1, dtype=torch.int64)
-        torch.cumsum(counts, 0, out=offsets[1:])
+        offsets = F.pad(counts.cumsum(0), (1, 0))
+        self.tokens = int(offsets[-1])
         places = torch.arange(self.tokens) - torch.repeat_interleave(offsets[:-1], counts)
         self.positions = places.to(device)  # (N,) from 0
         self.firsts = offsets[:-1].to(device)  # (B,) packed position of each text's first token
@@ -108,16 +99,15 @@ class Layout:
         """Runs of neighbouring texts of similar length; varlen kernels do without."""
         groups, first = [], 0
         while first < len(self.lengths):
-            low = high = total = self.lengths[first]
+            longest = total = self.lengths[first]
             last = first + 1
             while last < len(self.lengths):
-                length = self.lengths[last]
-                tallest = max(high, length)
-                if tallest * (last + 1 - first) > (1 + self.padding) * (total + length):
+                longest = max(longest, self.lengths[last])
+                total += self.lengths[last]
+                if longest * (last + 1 - first) > (1 + self.padding) * total:
                     break
-                low, high, total, last = min(low, length), tallest, total + length, last + 1
-            padded = self.lengths[first:last] if low != high else None
-            groups.append(Group(last - first, high, total, padded, self.offsets.device))
+                last += 1
+            groups.append(Group(self.lengths[first:last], self.offsets.device))
             first = last
         return groups
 
@@ -125,20 +115,12 @@ class Layout:
 class Group:
     """Neighbouring texts of similar length that attend in one call."""
 
-    def __init__(
-        self,
-        texts: int,
-        longest: int,
-        tokens: int,
-        padded: Sequence[int] | None,
-        device: torch.device,
-    ) -> None:
-        """padded holds the texts' lengths where they differ."""
-        self.texts, self.longest, self.tokens = texts, longest, tokens
+    def __init__(self, lengths: Sequence[int], device: torch.device) -> None:
+        self.texts, self.longest, self.tokens = len(lengths), max(lengths), sum(lengths)
         self.slots: Tensor | None = None  # (tokens,) place of each token in (texts * longest)
         self.mask: Tensor | None = None  # (texts, 1, 1, longest) True where a token is
-        if padded is not None:
-            seen = torch.arange(longest) < torch.tensor(padded)[:, None]
+        if self.tokens < self.texts * self.longest:
+            seen = torch.arange(self.longest) < torch.tensor(lengths)[:, None]
             self.slots = seen.flatten().nonzero().squeeze(1).to(device)
             self.mask = seen[:, None, None, :].to(device)
 
@@ -149,10 +131,8 @@ class Group:
             part = padded.index_copy(0, self.slots, part)
         split = part.view(self.texts, self.longest, 3, heads, -1).permute(2, 0, 3, 1, 4)
         on_cpu, half = part.device.type == "cpu", part.dtype == torch.bfloat16
-        out: Tensor
         if on_cpu and dropout:
-            drop: Any = AttentionWithDropout.apply
-            out = drop(split, self.mask, dropout)
+            out: Tensor = AttentionWithDropout.apply(split, self.mask, dropout)  # type: ignore[no-untyped-call]
         elif on_cpu and half and torch.is_grad_enabled() and self.longest <= PLAIN:
             out = attend_plainly(split, self.mask)
         elif on_cpu and half and self.mask is None and not torch.is_grad_enabled():
@@ -174,9 +154,9 @@ def attend_plainly(split: Tensor, mask: Tensor | None) -> Tensor:
     q, k, v = split.reshape(3, texts * heads, tokens, size)
     scores = torch.bmm(q * size**-0.5, k.transpose(1, 2))
     if mask is not None:
-        scores = scores.view(texts, heads, tokens, tokens)
-        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
-        scores = scores.view(texts * heads, tokens, tokens)
+        by_text = scores.view(texts, heads, tokens, tokens)
+        by_text = by_text.masked_fill(~mask, torch.finfo(scores.dtype).min)
+        scores = by_text.view_as(scores)
     return torch.bmm(scores.softmax(-1), v).view(texts, heads, tokens, size)
 
 
@@ -291,15 +271,14 @@ def attention(qkv: Tensor, layout: Layout, heads: int, dropout: float = 0.0) -> 
         except ImportError:
             pass
         else:
-            q, k, v = qkv.view(qkv.shape[0], 3, heads, -1).unbind(1)
-            longest = layout.longest
-            mixed = varlen_attn(q, k, v, layout.offsets, layout.offsets, longest, longest)
-            return mixed.reshape(qkv.shape[0], -1)  # type: ignore[union-attr]
+            q, k, v = qkv.view(len(qkv), 3, heads, -1).unbind(1)
+            ends, longest = layout.offsets, layout.longest
+            mixed = varlen_attn(q, k, v, ends, ends, longest, longest)
+            return mixed.reshape(len(qkv), -1)  # type: ignore[union-attr]
     # split, not slices: the gradient of a split is one concatenation
     parts = torch.split(qkv, [group.tokens for group in layout.groups])
-    outs = [
-        group.attend(part, heads, dropout) for group, part in zip(layout.groups, parts, strict=True)
-    ]
+    pairs = zip(layout.groups, parts, strict=True)
+    outs = [group.attend(part, heads, dropout) for group, part in pairs]
     return outs[0] if len(outs) == 1 else torch.cat(outs)
 
 
@@ -350,14 +329,14 @@ class PackedLinear:
 
     def __call__(self, x: Tensor, after: str = "none") -> Tensor:
         """(N, in) -> (N, out), then nothing or "gelu"."""
-        ops = torch.ops.mkldnn
-        out: Tensor = ops._linear_pointwise(x, self.weight, self.bias, after, [], "none")
+        op = torch.ops.mkldnn._linear_pointwise
+        out: Tensor = op(x, self.weight, self.bias, after, [], "none")
         return out
 
     def added_to(self, other: Tensor, x: Tensor) -> Tensor:
         """other + linear(x), added before rounding."""
-        ops = torch.ops.mkldnn
-        out: Tensor = ops._linear_pointwise.binary(x, other, self.weight, self.bias, "add")
+        op = torch.ops.mkldnn._linear_pointwise.binary
+        out: Tensor = op(x, other, self.weight, self.bias, "add")
         return out
 
 
@@ -429,11 +408,10 @@ class Backbone(nn.Module):
     def embed(self, ids: Tensor, layout: Layout) -> Tensor:
         """Sums of word, position and type embeddings, normalised: (N,) -> (N, H)."""
         positions = self.position_embeddings(self.rows(ids, layout))
-        words = (
-            AddedRows.apply(self.word_embeddings.weight, ids)  # type: ignore[no-untyped-call]
-            if self.adds_rows
-            else self.word_embeddings(ids)
-        )
+        if self.adds_rows:
+            words = AddedRows.apply(self.word_embeddings.weight, ids)  # type: ignore[no-untyped-call]
+        else:
+            words = self.word_embeddings(ids)
         x: Tensor = self.norm(words + positions + self.type_embedding)
         return F.dropout(x, self.config.dropout, self.training)
 
@@ -592,41 +570,45 @@ class M3Model(nn.Module):
         """The asked heads on the trunk's last states, (N, H)."""
         multi_mask = torch.ones_like(inputs.ids, dtype=torch.bool)
         multi_mask[inputs.cls] = False
-        weights = multi = None
+        dense = weights = multi = None
+        if "dense" in heads and len(inputs.cls) == len(inputs.layout.lengths):
+            dense = dense_vectors(states, inputs.layout.firsts)
+        elif "dense" in heads:  # MCLS: the mean of all [CLS] states
+            ends = inputs.layout.offsets[1:].to(torch.int64)
+            owners = torch.searchsorted(ends, inputs.cls, right=True)  # (C,) text of each [CLS]
+            dense = mean_vectors(states, inputs.cls, owners, len(ends))
         if "sparse" in heads and self.sparse is not None:
             weightless = self.get_buffer("weightless")[inputs.ids]
             weights = self.sparse(states).masked_fill(weightless, 0.0)
         if "multi" in heads and self.multi is not None:
             multi = self.multi(states)
-        dense = self.dense(states, inputs) if "dense" in heads else None
         return Outputs(dense, weights, multi, multi_mask)
 
-    @staticmethod
-    def dense(states: Tensor, inputs: Inputs) -> Tensor:
-        """(B, H): the [CLS] state, or the mean of all [CLS] states under MCLS, normalised."""
-        if len(inputs.cls) == len(inputs.layout.lengths):
-            return dense_vectors(states, inputs.layout.firsts)
-        ends = inputs.layout.offsets[1:].to(torch.int64)
-        owners = torch.searchsorted(ends, inputs.cls, right=True)  # (C,) text of each [CLS]
-        return mean_vectors(states, inputs.cls, owners, len(ends))
 
-
-# Our names to the published ones (Hugging Face XLMRobertaModel), layer by layer.
-_LAYER_NAMES = {
-    "out": "attention.output.dense",
-    "norm1": "attention.output.LayerNorm",
-    "up": "intermediate.dense",
-    "down": "output.dense",
-    "norm2": "output.LayerNorm",
-}
+# Our names to the published ones (Hugging Face XLMRobertaModel).
+_TYPE = "embeddings.token_type_embeddings.weight"
 _TOP_NAMES = {
     "word_embeddings.weight": "embeddings.word_embeddings.weight",
     "position_embeddings.weight": "embeddings.position_embeddings.weight",
     "norm.weight": "embeddings.LayerNorm.weight",
     "norm.bias": "embeddings.LayerNorm.bias",
 }
-_TYPE = "embeddings.token_type_embeddings.weight"
-_QKV = ("query", "key", "value")
+_LAYER_NAMES = {  # qkv is three of theirs
+    "qkv": [f"attention.self.{name}" for name in ("query", "key", "value")],
+    "out": ["attention.output.dense"],
+    "norm1": ["attention.output.LayerNorm"],
+    "up": ["intermediate.dense"],
+    "down": ["output.dense"],
+    "norm2": ["output.LayerNorm"],
+}
+
+
+def _layer_names(layers: int) -> Iterator[tuple[str, list[str]]]:
+    for number in range(layers):
+        for kind in ("weight", "bias"):
+            for ours, theirs in _LAYER_NAMES.items():
+                names = [f"encoder.layer.{number}.{name}.{kind}" for name in theirs]
+                yield f"layers.{number}.{ours}.{kind}", names
 
 
 def from_published(tensors: Mapping[str, Tensor], layers: int) -> dict[str, Tensor]:
@@ -639,13 +621,9 @@ def from_published(tensors: Mapping[str, Tensor], layers: int) -> dict[str, Tens
 
     state = {ours: take(theirs) for ours, theirs in _TOP_NAMES.items()}
     state["type_embedding"] = take(_TYPE)[0]
-    for number in range(layers):
-        theirs_at = f"encoder.layer.{number}"
-        for kind in ("weight", "bias"):
-            parts = [take(f"{theirs_at}.attention.self.{name}.{kind}") for name in _QKV]
-            state[f"layers.{number}.qkv.{kind}"] = torch.cat(parts)
-            for ours, theirs in _LAYER_NAMES.items():
-                state[f"layers.{number}.{ours}.{kind}"] = take(f"{theirs_at}.{theirs}.{kind}")
+    for ours, theirs in _layer_names(layers):
+        parts = [take(name) for name in theirs]
+        state[ours] = torch.cat(parts) if len(parts) > 1 else parts[0]
     return state
 
 
@@ -653,14 +631,8 @@ def to_published(state: Mapping[str, Tensor], layers: int) -> dict[str, Tensor]:
     """The inverse of from_published."""
     tensors = {theirs: state[ours] for ours, theirs in _TOP_NAMES.items()}
     tensors[_TYPE] = state["type_embedding"][None]
-    for number in range(layers):
-        theirs_at = f"encoder.layer.{number}"
-        for kind in ("weight", "bias"):
-            fused = state[f"layers.{number}.qkv.{kind}"].chunk(3)
-            for name, part in zip(_QKV, fused, strict=True):
-                tensors[f"{theirs_at}.attention.self.{name}.{kind}"] = part
-            for ours, theirs in _LAYER_NAMES.items():
-                tensors[f"{theirs_at}.{theirs}.{kind}"] = state[f"layers.{number}.{ours}.{kind}"]
+    for ours, theirs in _layer_names(layers):
+        tensors |= zip(theirs, state[ours].chunk(len(theirs)), strict=True)
     return {name: tensor.contiguous() for name, tensor in tensors.items()}
 
 

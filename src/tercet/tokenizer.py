@@ -5,9 +5,10 @@ sentencepiece.bpe.model (without the sentencepiece library). Knows nothing of mo
 """
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +23,7 @@ CLS, PAD, EOS, UNK, MASK = "<s>", "<pad>", "</s>", "<unk>", "<mask>"
 
 READ = 8  # characters per token that are read at first of a text that may be cut
 MARGIN = 64  # tokens by which what was read must go on behind a cut
-BLOCK = 1 << 20  # characters tokenised at once
+SHARD_CHARACTERS = 1 << 20  # of the texts that are tokenised or encoded together, about
 
 
 @dataclass(frozen=True)
@@ -61,12 +62,12 @@ class TokenBatch:
     @staticmethod
     def join(parts: "Sequence[TokenBatch]") -> "TokenBatch":
         """The texts of several batches, in order."""
-        shifts = np.cumsum([0, *(int(part.offsets[-1]) for part in parts)])
-        shifted = list(zip(parts, shifts.tolist(), strict=False))
+        shifts = np.cumsum([0, *(len(part.ids) for part in parts[:-1])])
+        pairs = list(zip(parts, shifts, strict=True))
         return TokenBatch(
             ids=np.concatenate([part.ids for part in parts]),
-            offsets=np.concatenate([[0], *(part.offsets[1:] + shift for part, shift in shifted)]),
-            cls=np.concatenate([part.cls + shift for part, shift in shifted]),
+            offsets=np.concatenate([[0], *(part.offsets[1:] + shift for part, shift in pairs)]),
+            cls=np.concatenate([part.cls + shift for part, shift in pairs]),
             truncated=np.concatenate([part.truncated for part in parts]),
         )
 
@@ -174,11 +175,14 @@ class Tokenizer:
     ) -> TokenBatch:
         """Tokenises B texts; raises InputError on a text that is no string or a bad length."""
         limit = self.content_limit(max_length, mcls) + 1  # one more shows that there was more
-        blocks = [
-            self.frame(self.contents(block, limit=limit), max_length=max_length, mcls=mcls)
-            for block in _blocks(texts, READ * limit)
+        if not texts:
+            return TokenBatch.of([])
+        # in shards: a token being made takes far more memory than one that is stored
+        shards = [
+            self.frame(self.contents(shard, limit=limit), max_length=max_length, mcls=mcls)
+            for shard in text_shards(texts, len(texts), limit)
         ]
-        return blocks[0] if len(blocks) == 1 else TokenBatch.join(blocks)
+        return shards[0] if len(shards) == 1 else TokenBatch.join(shards)
 
     def frame(
         self,
@@ -219,16 +223,22 @@ def check_texts(texts: Sequence[str]) -> None:
             raise InputError(f"text {row} is a {type(text).__name__}, not a string")
 
 
-def _blocks(texts: Sequence[str], longest: int) -> Iterator[Sequence[str]]:
-    """The texts in blocks of bounded size: a token being made takes far more than a kept one."""
-    first = size = 0
-    for row, text in enumerate(texts):
-        size += min(longest, len(text)) if isinstance(text, str) else 0
-        if size > BLOCK:
-            yield texts[first : row + 1]
-            first, size = row + 1, 0
-    if first < len(texts) or not texts:
-        yield texts[first:]
+def text_shards(
+    texts: Iterable[str], size: int, limit: int, *, characters: int = SHARD_CHARACTERS
+) -> Iterator[list[str]]:
+    """Texts encoded together: at most `size`, or so many characters (of `limit` tokens a text)."""
+    if isinstance(texts, str):
+        raise InputError(f"stream takes texts: give [{texts[:20]!r}]")
+    shard: list[str] = []
+    used = 0
+    for text in texts:
+        shard.append(text)
+        used += min(READ * limit, len(text)) if isinstance(text, str) else 0
+        if len(shard) == size or used >= characters:
+            yield shard
+            shard, used = [], 0
+    if shard:
+        yield shard
 
 
 def sanitise(text: str) -> str:
@@ -251,20 +261,14 @@ def read_sentencepiece(path: Path) -> Backend:
     """The tokenizer that tokenizer.json of the same model describes; raises ModelError."""
     try:
         subwords, charsmap = _parse(path.read_bytes())
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be read: {error}") from error
-    except (ValueError, IndexError, struct.error) as error:
-        raise ModelError(f"{path}: not a whole SentencePiece model: {error}") from error
-    if [text for text, _ in subwords[:3]] != _SPM_SPECIALS:
-        raise ModelError(
-            f"{path}: its subwords do not begin with {', '.join(_SPM_SPECIALS)}: not of the"
-            " XLM-RoBERTa family"
-        )
-    vocab = [(text, 0.0) for text in _SPECIALS] + subwords[3:] + [(MASK, 0.0)]
-    try:
+        if [text for text, _ in subwords[:3]] != _SPM_SPECIALS:
+            raise ValueError(f"its subwords do not begin with {', '.join(_SPM_SPECIALS)}")
+        vocab = [(text, 0.0) for text in _SPECIALS] + subwords[3:] + [(MASK, 0.0)]
         return unigram(vocab, [normalizers.Precompiled(charsmap)] if charsmap else [])
     except Exception as error:  # tokenizers raises bare Exception
-        raise ModelError(f"{path}: not a usable SentencePiece model: {error}") from error
+        raise ModelError(
+            f"{path}: not a whole SentencePiece model of the XLM-RoBERTa family: {error}"
+        ) from error
 
 
 def unigram(
@@ -280,14 +284,19 @@ def unigram(
         [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()]
     )
     backend.decoder = decoders.Metaspace()
-    backend.post_processor = TemplateProcessing(
-        single=[CLS, "$A", EOS],
-        pair=[CLS, "$A", EOS, EOS, "$B", EOS],
-        special_tokens=[(CLS, 0), (EOS, 2)],
-    )
+    backend.post_processor = framing(_SPECIALS.index(CLS), _SPECIALS.index(EOS))
     backend.add_special_tokens([AddedToken(text, normalized=False) for text in _SPECIALS])
     backend.add_special_tokens([AddedToken(MASK, lstrip=True, normalized=False)])
     return backend
+
+
+def framing(cls_id: int, eos_id: int) -> TemplateProcessing:
+    """[CLS] text </s>, for those who tokenise with tokenizer.json itself."""
+    return TemplateProcessing(
+        single=[CLS, "$A", EOS],
+        pair=[CLS, "$A", EOS, EOS, "$B", EOS],
+        special_tokens=[(CLS, cls_id), (EOS, eos_id)],
+    )
 
 
 def _parse(data: bytes) -> tuple[list[tuple[str, float]], bytes]:
@@ -297,46 +306,37 @@ def _parse(data: bytes) -> tuple[list[tuple[str, float]], bytes]:
     for field, value in _fields(data):
         if field not in (_PIECES, _TRAINER, _NORMALISER):
             continue
-        inner = dict(_fields(_as_bytes(value)))
+        inner = dict(_fields(value))
         if field == _PIECES:
-            text = _as_bytes(inner.get(_TEXT, b"")).decode("utf-8")
-            (score,) = struct.unpack("<f", _as_bytes(inner.get(_SCORE, bytes(4))))
+            (score,) = struct.unpack("<f", inner.get(_SCORE, bytes(4)))
             # seven digits name a float32; tokenizer.json has such decimals
-            subwords.append((text, float(f"{score:.6g}")))
+            subwords.append((inner.get(_TEXT, b"").decode("utf-8"), float(f"{score:.6g}")))
         elif field == _TRAINER and inner.get(_MODEL_TYPE, _UNIGRAM) != _UNIGRAM:
-            kind = inner[_MODEL_TYPE]
-            raise ValueError(f"model type {kind!r}, only Unigram ({_UNIGRAM}) is read")
+            raise ValueError(f"model type {inner[_MODEL_TYPE]!r}, only Unigram ({_UNIGRAM})")
         elif field == _NORMALISER:
-            charsmap = _as_bytes(inner.get(_CHARSMAP, b""))
+            charsmap = inner.get(_CHARSMAP, b"")
     return subwords, charsmap
 
 
-def _as_bytes(value: int | bytes) -> bytes:
-    if isinstance(value, int):
-        raise ValueError("a number where a message was expected")
-    return value
-
-
-def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
+def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
     """The fields of one protobuf message: (number, integer or bytes)."""
     position = 0
     while position < len(data):
         key, position = _varint(data, position)
         number, wire = key >> 3, key & 7
-        if wire == 0:
+        if wire in (0, 2):
             value, position = _varint(data, position)
-            yield number, value
-            continue
-        if wire == 2:
-            size, position = _varint(data, position)
+            if wire == 0:
+                yield number, value
+                continue
         elif wire in (1, 5):
-            size = 8 if wire == 1 else 4
+            value = 8 if wire == 1 else 4
         else:
             raise ValueError(f"wire type {wire} at byte {position}")
-        if position + size > len(data):
+        if position + value > len(data):
             raise ValueError(f"cut short at byte {len(data)}")
-        yield number, data[position : position + size]
-        position += size
+        yield number, data[position : position + value]
+        position += value
 
 
 def _varint(data: bytes, position: int) -> tuple[int, int]:

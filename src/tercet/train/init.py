@@ -235,7 +235,7 @@ def read_source(source: str | Path, *, revision: str | None = None) -> Source:
     if _fact(folder, ".", "model_type") == "bert":
         config = read_config(folder / "config.json", model_type="bert")
         tokenizer, _ = read_tokenizer(folder)
-        reader = TensorFiles(weight_files(folder)).reader(torch.float32)
+        reader = TensorFiles(weight_files(folder))
         return Source(_from_bert(config, reader, tokenizer), tokenizer, Settings(), pooling)
     checkpoint = read_checkpoint(folder)
     model, tokenizer = checkpoint.model, checkpoint.tokenizer

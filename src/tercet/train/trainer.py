@@ -215,7 +215,7 @@ def make_retromae(ready: Prepared) -> RetroMAE:
         special_ids=checkpoint.tokenizer.weightless_ids.tolist(),
         seed=config.seed,
     )
-    stored = TensorFiles(weight_files(checkpoint.folder)).reader(torch.float32, prefix="lm_head.")
+    stored = TensorFiles(weight_files(checkpoint.folder), prefix="lm_head.")
     retro.head.load_published(stored)
     return retro.to(ready.world.device)
 

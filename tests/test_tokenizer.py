@@ -1,5 +1,8 @@
-"""Tokens: framing, MCLS, cuts that are reported and never change what stands before them."""
+"""Tokens: framing, MCLS, cuts that are reported, tokenizers read from SentencePiece models."""
 
+import io
+import json
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -7,10 +10,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tercet.checkpoint import read_tokenizer
 from tercet.errors import InputError, ModelError
-from tercet.tokenizer import TokenBatch, Tokenizer
+from tercet.tokenizer import TokenBatch, Tokenizer, read_sentencepiece
 
-TEXTS = ["the river", "", "la ciudad de agua " * 9, "水山河", "<s> </s> <mask> <pad>"]
+TEXTS = [
+    "the river",
+    "",
+    "la ciudad de agua " * 9,
+    "水山河光史語 世界",
+    "<s> literal </s> <mask> <pad> <unk>",
+    "  two   spaces \t and\ttabs\n",
+    "Straße, ÀÉÎ; café! ☃ unknown \U0001f600",
+]
 
 
 def rows(batch: TokenBatch) -> list[list[int]]:
@@ -19,13 +31,13 @@ def rows(batch: TokenBatch) -> list[list[int]]:
 
 def test_frames_are_what_the_post_processor_makes(tokenizer: Tokenizer) -> None:
     batch = tokenizer.encode(TEXTS)
-    for row, text in zip(rows(batch), TEXTS, strict=True):
-        content = tokenizer.backend.encode(text, add_special_tokens=False).ids
-        assert row == [tokenizer.cls_id, *content, tokenizer.eos_id]
+    assert rows(batch) == [tokenizer.backend.encode(text).ids for text in TEXTS]
     assert batch.cls.tolist() == batch.offsets[:-1].tolist()
     assert batch.lengths.sum() == len(batch.ids)
     assert not batch.truncated.any()
     assert len(batch) == len(TEXTS)
+    names = {str(tokenizer.backend.id_to_token(int(n))) for n in tokenizer.weightless_ids}
+    assert names == {"</s>", "<pad>", "<s>", "<unk>"}
 
 
 @given(
@@ -76,7 +88,7 @@ def test_join_and_take(tokenizer: Tokenizer) -> None:
     joined = TokenBatch.join(halves)
     for name in ("ids", "offsets", "cls", "truncated"):
         np.testing.assert_array_equal(getattr(joined, name), getattr(batch, name))
-    order = np.array([3, 0, 4, 2, 1])
+    order = np.array([3, 0, 6, 4, 2, 1, 5])
     taken = batch.take(order)
     assert rows(taken) == [rows(batch)[n] for n in order]
     assert (taken.ids[taken.cls] == tokenizer.cls_id).all()
@@ -109,11 +121,6 @@ def test_texts_that_are_none(tokenizer: Tokenizer, texts: list[str], words: str)
         tokenizer.encode(texts)
 
 
-def test_weightless_ids(tokenizer: Tokenizer) -> None:
-    names = [str(tokenizer.backend.id_to_token(int(n))) for n in tokenizer.weightless_ids]
-    assert sorted(names) == ["</s>", "<pad>", "<s>", "<unk>"]
-
-
 def test_a_file_that_is_no_tokenizer_is_named(tmp_path: Path) -> None:
     path = tmp_path / "tokenizer.json"
     with pytest.raises(ModelError, match="not a tokenizer"):
@@ -124,3 +131,91 @@ def test_a_file_that_is_no_tokenizer_is_named(tmp_path: Path) -> None:
     path.write_text("{")
     with pytest.raises(ModelError, match=r"tokenizer\.json: not a tokenizer"):
         Tokenizer.from_file(path)
+
+
+# SentencePiece models
+
+
+def varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 127:
+        out.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*out, value])
+
+
+def field(number: int, value: bytes) -> bytes:
+    return varint(number << 3 | 2) + varint(len(value)) + value
+
+
+def spm(pieces: list[tuple[str, float]], model_type: int = 1) -> bytes:
+    """A SentencePiece model file, written from the published field numbers."""
+    out = b""
+    for text, score in pieces:
+        inner = field(1, text.encode()) + varint(2 << 3 | 5) + struct.pack("<f", score)
+        out += field(1, inner + varint(3 << 3) + varint(1))
+    trainer = varint(3 << 3) + varint(model_type) + field(1, b"ignored")
+    return out + field(2, trainer) + field(3, field(1, b"identity"))
+
+
+@pytest.fixture(scope="module")
+def pieces(tokenizer: Tokenizer) -> list[tuple[str, float]]:
+    vocab = json.loads(tokenizer.backend.to_str())["model"]["vocab"]
+    subwords = [(text, score) for text, score in vocab[4:-1]]
+    return [("<unk>", 0.0), ("<s>", 0.0), ("</s>", 0.0), *subwords]
+
+
+def test_ids_are_those_of_the_tokenizer(
+    tmp_path: Path, pieces: list[tuple[str, float]], tokenizer: Tokenizer
+) -> None:
+    path = tmp_path / "sentencepiece.bpe.model"
+    path.write_bytes(spm(pieces))
+    read = Tokenizer(read_sentencepiece(path))
+    assert read.vocabulary == tokenizer.vocabulary
+    assert (read.cls_id, read.pad_id, read.eos_id, read.unk_id) == (0, 1, 2, 3)
+    assert read.backend.token_to_id("<mask>") == read.vocabulary - 1
+    assert rows(read.encode(TEXTS)) == rows(tokenizer.encode(TEXTS))
+    assert read.backend.encode("the").ids == tokenizer.backend.encode("the").ids
+    assert read.backend.decode(read.contents(TEXTS[:1])[0]) == TEXTS[0]
+    of_folder, file = read_tokenizer(tmp_path)
+    assert (of_folder.vocabulary, file) == (read.vocabulary, path)
+
+
+def test_ids_are_those_of_sentencepiece_itself(tmp_path: Path) -> None:
+    sentencepiece = pytest.importorskip("sentencepiece")
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter([text for text in TEXTS if text] * 20),
+        model_writer=model,
+        vocab_size=90,
+        model_type="unigram",
+        character_coverage=1.0,
+        hard_vocab_limit=False,
+        num_threads=1,
+        minloglevel=2,
+    )
+    path = tmp_path / "sentencepiece.bpe.model"
+    path.write_bytes(model.getvalue())
+    ours = read_sentencepiece(path)
+    theirs = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
+    for text in [*TEXTS[:4], "the café and the river"]:
+        got = ours.encode(text, add_special_tokens=False).ids
+        assert got == [n + 1 for n in theirs.encode(text)]  # the offset that fairseq introduced
+    assert max(len(theirs.encode(text)) for text in TEXTS) > 5
+
+
+def test_files_that_are_no_such_model(tmp_path: Path, pieces: list[tuple[str, float]]) -> None:
+    path = tmp_path / "sentencepiece.bpe.model"
+    with pytest.raises(ModelError, match="No such file"):
+        read_sentencepiece(path)
+    whole = spm(pieces)
+    for data, words in (
+        (whole[:-3], "cut short"),
+        (b"\xff" * 40, "longer than 64 bits"),
+        (b"{}", "wire type"),
+        (spm(pieces[3:]), "do not begin with <unk>"),
+        (spm(pieces, model_type=2), "model type 2"),
+    ):
+        path.write_bytes(data)
+        with pytest.raises(ModelError, match=rf"bpe\.model: .*{words}"):
+            read_sentencepiece(path)
