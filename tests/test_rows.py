@@ -107,7 +107,7 @@ def test_missing_files_and_folders_are_named(tmp_path: Path) -> None:
 
 def test_a_damaged_datasets_folder_is_named(tmp_path: Path) -> None:
     path = write_as("splits", tmp_path, ROWS)
-    (path / "dataset_dict.json").write_text('{"splits": ["test"]}')
+    (path / "train").rename(path / "dev")
     with pytest.raises(InputError, match="no split 'train'"):
         list(read_rows(path))
     path = write_as("dataset", tmp_path, ROWS, name="b")
@@ -255,7 +255,7 @@ def test_rows_and_lines_give_their_texts_with_the_language_of_their_side(tmp_pat
         ("a.jsonl", b'{"query": 3}\n', r"a\.jsonl:1: 'query' holds a number"),
         ("a.jsonl", b'{"query": "x", "pos": [[]]}\n', r"a\.jsonl:1: 'pos' holds a list"),
         ("a.jsonl", b'{"text": "x", "lang": ["de"]}\n', r"a\.jsonl:1: 'lang' must be a string"),
-        ("a.txt", b"one\n\xff\xfe\n", r"a\.txt:2: not readable"),
+        ("a.txt", b"one\n\xff\xfe\n", r"a\.txt:2: byte 0xff is not UTF-8"),
         ("a.txt.gz", b"no gzip", r"a\.txt\.gz:1: not readable"),
     ],
 )

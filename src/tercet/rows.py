@@ -50,44 +50,36 @@ def numbered_rows(path: Path, *, skip: Callable[[InputError], None] | None = Non
     A line that is no JSON object raises InputError naming file and line or, given `skip`, is handed
     to it and passed over. A file that cannot be read, or ends too soon, raises in any case.
     """
-    if path.is_dir():
-        yield from _dataset_rows(path)
-    elif path.suffix == ".parquet":
-        yield from _parquet_rows(path)
-    else:
-        yield from _json_rows(path, skip)
+    if path.is_dir() or path.suffix == ".parquet":
+        yield from enumerate(_table_rows(path), 1)
+        return
+    for number, raw in _lines(path, "JSON lines"):
+        try:
+            line = raw.decode()
+            row = json.loads(line) if line.strip() else None
+            if not isinstance(row, dict | None):
+                raise ValueError(f"expected a JSON object, got {line[:40]!r}")
+        except (ValueError, RecursionError) as error:
+            problem = InputError(f"{path}:{number}: {_reason(error)}")
+            if skip is None:
+                raise problem from error
+            skip(problem)
+        else:
+            if row is not None:
+                yield number, row
 
 
-def _json_rows(path: Path, skip: Callable[[InputError], None] | None) -> NumberedRows:
+def _lines(path: Path, what: str) -> Iterator[tuple[int, bytes]]:
+    """The lines of a file, maybe packed, counted from 1."""
     number = 0
     try:
         with open_packed(path) as lines:
             for number, raw in enumerate(lines, 1):
-                try:
-                    row = _parse(raw.removeprefix(_BOM) if number == 1 else raw)
-                except (ValueError, RecursionError) as error:
-                    problem = InputError(f"{path}:{number}: {_reason(error)}")
-                    if skip is None:
-                        raise problem from error
-                    skip(problem)
-                else:
-                    if row is not None:
-                        yield number, row
+                yield number, raw.removeprefix(_BOM) if number == 1 else raw
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
     except (EOFError, OSError, zlib.error, lzma.LZMAError) as error:
-        raise InputError(f"{path}:{number + 1}: not readable as JSON lines: {error}") from error
-
-
-def _parse(raw: bytes) -> Row | None:
-    """The object in a line, None for a blank one; raises ValueError or RecursionError."""
-    line = raw.decode()
-    if not line.strip():
-        return None
-    row = json.loads(line)
-    if not isinstance(row, dict):
-        raise ValueError(f"expected a JSON object, got {line[:40]!r}")
-    return row
+        raise InputError(f"{path}:{number + 1}: not readable as {what}: {error}") from error
 
 
 def _reason(error: Exception) -> str:
@@ -98,42 +90,30 @@ def _reason(error: Exception) -> str:
     return f"not readable as JSON lines: {error}"
 
 
-def _parquet_rows(path: Path) -> NumberedRows:
-    pa = _pyarrow("reading Parquet")
-    from pyarrow import parquet
-
+def _table_rows(source: Path) -> Iterator[Row]:
+    """Rows of a Parquet file or a saved dataset; a field without a value is left out."""
     try:
-        with parquet.ParquetFile(path) as file:
-            yield from _table_rows(file.iter_batches(batch_size=_BLOCK))
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file") from error
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not a whole Parquet file: {error}") from error
-
-
-def _dataset_rows(folder: Path) -> NumberedRows:
-    """Rows of a folder that `save_to_disk` wrote, counted from 1 over all its files."""
-    pa = _pyarrow("reading a datasets folder")
-    number = 0
-    for path in _dataset_files(folder):
+        import pyarrow as pa
+        from pyarrow import ipc, parquet
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            f"reading {source} needs pyarrow: pip install 'tercet[parquet]'"
+        ) from error
+    for path in parts_of(source):
         try:
-            with pa.OSFile(str(path)) as file, pa.ipc.open_stream(file) as batches:
-                for number, row in _table_rows(batches, after=number):  # noqa: B020
-                    yield number, row
+            with pa.OSFile(str(path)) as file:
+                if source.is_dir():
+                    batches = ipc.open_stream(file)
+                else:
+                    batches = parquet.ParquetFile(file).iter_batches(batch_size=_BLOCK)
+                for batch in batches:
+                    for start in range(0, batch.num_rows, _BLOCK):
+                        for row in batch.slice(start, _BLOCK).to_pylist():
+                            yield {name: value for name, value in row.items() if value is not None}
         except FileNotFoundError as error:
-            raise InputError(f"{path}: no such file, but {_STATE} names it") from error
+            raise InputError(f"{path}: no such file") from error
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-            raise InputError(f"{path}: not a whole Arrow stream: {error}") from error
-
-
-def _table_rows(batches: Any, *, after: int = 0) -> NumberedRows:
-    """Rows of Arrow batches as dictionaries; a field without a value is left out."""
-    number = after
-    for batch in batches:
-        for start in range(0, batch.num_rows, _BLOCK):
-            for row in batch.slice(start, _BLOCK).to_pylist():
-                number += 1
-                yield number, {name: value for name, value in row.items() if value is not None}
+            raise InputError(f"{path}: not a whole file of rows: {error}") from error
 
 
 def is_dataset(folder: Path) -> bool:
@@ -143,37 +123,18 @@ def is_dataset(folder: Path) -> bool:
 
 def _dataset_files(folder: Path) -> list[Path]:
     """The Arrow files of a saved dataset, in order; of several splits those of "train"."""
-    if (folder / _SPLITS).is_file():
-        splits = _read_json(folder / _SPLITS).get("splits")
-        if not isinstance(splits, list) or _SPLIT not in splits:
-            raise InputError(f"{folder}: no split {_SPLIT!r} here: give the folder of one split")
-        folder = folder / _SPLIT
-    state = folder / _STATE
-    if not state.is_file():
-        raise InputError(f"{folder}: no {_STATE} here: not a folder that datasets saved")
+    part = folder / _SPLIT if (folder / _SPLITS).is_file() else folder
+    path = part / _STATE
     try:
-        return [folder / entry["filename"] for entry in _read_json(state)["_data_files"]]
-    except (KeyError, TypeError) as error:
-        raise InputError(f"{state}: names no '_data_files': save the dataset again") from error
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as JSON: {error}") from error
-    if not isinstance(facts, dict):
-        raise InputError(f"{path}: holds no JSON object")
-    return facts
-
-
-def _pyarrow(what: str) -> Any:
-    try:
-        import pyarrow as pa
-        import pyarrow.ipc
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(f"{what} needs pyarrow: pip install 'tercet[parquet]'") from error
-    return pa
+        state = json.loads(path.read_text(encoding="utf-8"))
+        return [part / entry["filename"] for entry in state["_data_files"]]
+    except FileNotFoundError as error:
+        where = folder if part == folder else f"{folder} has no split {_SPLIT!r}"
+        raise InputError(
+            f"{where}: no {_STATE} here: give a folder that datasets saved, of one split"
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: names no '_data_files': save the dataset again") from error
 
 
 def open_packed(path: Path) -> io.BufferedIOBase:
@@ -204,28 +165,33 @@ class _Unpacked(io.RawIOBase):
         # the largest window: files packed with `zstd --long` are read too
         self._unpacker = zstandard.ZstdDecompressor(max_window_size=1 << 31)
         self._file = path.open("rb")
-        self._frame: Any = None  # that is being read
-        self._packed = b""
+        self._chunks = self._unpack()
         self._ready = memoryview(b"")
+
+    def _unpack(self) -> Iterator[bytes]:
+        frame: Any = None
+        packed = b""
+        while packed := packed or self._file.read(_CHUNK):
+            frame = frame or self._unpacker.decompressobj()
+            try:
+                yield frame.decompress(packed)
+            except self._error as error:
+                raise OSError(str(error)) from error
+            packed = b""
+            if frame.eof:
+                packed, frame = frame.unused_data, None
+        if frame is not None:
+            raise EOFError("the file ends in the middle of a frame")
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
         while not self._ready:
-            self._packed = self._packed or self._file.read(_CHUNK)
-            if not self._packed:
-                if self._frame is not None:
-                    raise EOFError("the file ends in the middle of a frame")
+            chunk = next(self._chunks, None)
+            if chunk is None:
                 return 0
-            self._frame = self._frame or self._unpacker.decompressobj()
-            try:
-                self._ready = memoryview(self._frame.decompress(self._packed))
-            except self._error as error:
-                raise OSError(str(error)) from error
-            self._packed = b""
-            if self._frame.eof:
-                self._packed, self._frame = self._frame.unused_data, None
+            self._ready = memoryview(chunk)
         size = min(len(buffer), len(self._ready))
         buffer[:size], self._ready = self._ready[:size], self._ready[size:]
         return size
@@ -273,8 +239,8 @@ def check_row(row: Row, where: str) -> Record:
         raise InputError(f'{where}: \'query\' is missing: a row needs "query" and "pos"')
     if not query.strip():
         raise InputError(f"{where}: '{'text' if raw else 'query'}' is empty")
-    pos = () if raw else _strings(row, "pos", where)
-    neg = () if raw else _strings(row, "neg", where)
+    pos = () if raw else _texts(row, "pos", where)
+    neg = () if raw else _texts(row, "neg", where)
     if not raw and not pos:
         raise InputError(f"{where}: 'pos' is {'missing' if row.get('pos') is None else 'empty'}")
     group = row.get("group")
@@ -302,34 +268,42 @@ def _string(row: Row, name: str, where: str) -> str | None:
     return value
 
 
-def _strings(row: Row, name: str, where: str) -> tuple[str, ...]:
-    value = row.get(name)
-    if value is None:
-        return ()
-    if not isinstance(value, list):
-        raise InputError(f"{where}: '{name}' must be a list of strings, not {_kind(value)}")
-    for number, text in enumerate(value, 1):
-        if not isinstance(text, str):
-            raise InputError(f"{where}: entry {number} of '{name}' is {_kind(text)}, not a string")
-        if not text.strip():
-            raise InputError(f"{where}: entry {number} of '{name}' is empty: leave it out")
-    return tuple(value)
+def _list(
+    row: Row, name: str, where: str, what: str, wrong: Callable[[Any], str | None]
+) -> list[Any] | None:
+    """A field that is a list, each entry of which `wrong` finds nothing wrong with."""
+    values = row.get(name)
+    if values is None:
+        return None
+    if not isinstance(values, list):
+        raise InputError(f"{where}: '{name}' must be a list of {what}, not {_kind(values)}")
+    for number, value in enumerate(values, 1):
+        if (reason := wrong(value)) is not None:
+            raise InputError(f"{where}: entry {number} of '{name}' is {reason}")
+    return values
+
+
+def _texts(row: Row, name: str, where: str) -> tuple[str, ...]:
+    def wrong(value: Any) -> str | None:
+        if not isinstance(value, str):
+            return f"{_kind(value)}, not a string"
+        return None if value.strip() else "empty: leave it out"
+
+    return tuple(_list(row, name, where, "strings", wrong) or ())
 
 
 def _scores(row: Row, of: str, count: int, where: str) -> tuple[float, ...] | None:
-    name, value = f"{of}_scores", row.get(f"{of}_scores")
-    if value is None:
+    def wrong(value: Any) -> str | None:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return f"{_kind(value)}, not a number"
+        return None if -LARGEST <= value <= LARGEST else f"not finite: {value!r:.40}"  # nor is NaN
+
+    scores = _list(row, f"{of}_scores", where, "numbers", wrong)
+    if scores is None:
         return None
-    if not isinstance(value, list):
-        raise InputError(f"{where}: '{name}' must be a list of numbers, not {_kind(value)}")
-    if len(value) != count:
-        raise InputError(f"{where}: '{name}' has {len(value)} entries, '{of}' has {count}")
-    for number, score in enumerate(value, 1):
-        if isinstance(score, bool) or not isinstance(score, int | float):
-            raise InputError(f"{where}: entry {number} of '{name}' is {_kind(score)}, not a number")
-        if not -LARGEST <= score <= LARGEST:  # nor is NaN
-            raise InputError(f"{where}: entry {number} of '{name}' is not finite: {score!r:.40}")
-    return tuple(float(score) for score in value)
+    if len(scores) != count:
+        raise InputError(f"{where}: '{of}_scores' has {len(scores)} entries, '{of}' has {count}")
+    return tuple(map(float, scores))
 
 
 def _kind(value: Any) -> str:
@@ -425,7 +399,13 @@ def tagged_texts(files: Iterable[Path]) -> Iterator[tuple[str, str]]:
     """
     for path in files:
         if path.name.endswith(LINES):
-            yield from (("", text) for text in _lines(path))
+            for number, raw in _lines(path, "lines of text"):
+                try:
+                    text = raw.decode().strip()
+                except UnicodeDecodeError as error:
+                    raise InputError(f"{path}:{number}: {_reason(error)}") from error
+                if text:
+                    yield "", text
             continue
         for number, row in numbered_rows(path):
             yield from ((tag, text) for _, tag, text in tagged_fields(row, f"{path}:{number}"))
@@ -451,16 +431,3 @@ def tagged_fields(row: Row, where: str) -> Iterator[tuple[str, str, str]]:
             f"{where}: a row needs a text in one of {', '.join((*SINGLE, *LISTED))};"
             f" this has {', '.join(row) or 'nothing'}"
         )
-
-
-def _lines(path: Path) -> Iterator[str]:
-    number = 0
-    try:
-        with open_packed(path) as lines:
-            for raw in lines:
-                text = raw.decode().strip()
-                number += 1
-                if text:
-                    yield text
-    except (UnicodeDecodeError, EOFError, OSError, zlib.error, lzma.LZMAError) as error:
-        raise InputError(f"{path}:{number + 1}: not readable as lines of text: {error}") from error

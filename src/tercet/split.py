@@ -11,7 +11,9 @@ import hashlib
 import struct
 from array import array
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -167,18 +169,42 @@ def group_rows(keys: Keys, offsets: Keys, given: tuple[Keys, Keys] = (_NONE, _NO
     del edges
     unset = np.iinfo(np.int64).max
     smallest = np.full(nodes, unset, dtype=np.int64)
-    np.minimum.at(smallest, part[count : count + len(unique)][~heading], unique[~heading])
+    key_part = part[count : count + len(unique)]
+    np.minimum.at(smallest, key_part[~heading], unique[~heading])
     rows = smallest[part[:count]]
     bare = rows[bringing] == unset
     own_ids = dict(zip(bringing[bare].tolist(), brought[bare].tolist(), strict=True))
     for number in np.flatnonzero(rows == unset).tolist():  # nothing but headings
+        content = keys[offsets[number] : offsets[number + 1]].astype(">i8").tobytes()
         if number in own_ids:
-            rows[number] = _hash63(b"group" + own_ids[number].to_bytes(8, "big", signed=True))
-        else:
-            own = keys[offsets[number] : offsets[number + 1]]
-            rows[number] = _hash63(own.astype(">i8").tobytes())
-    key_groups = np.where(heading, -1, smallest[part[count : count + len(unique)]])
-    return Groups(rows, unique, key_groups.astype(np.int64))
+            content = b"group" + own_ids[number].to_bytes(8, "big", signed=True)
+        rows[number] = _hash63(content)
+    return Groups(rows, unique, np.where(heading, -1, smallest[key_part]).astype(np.int64))
+
+
+class RowKeys:
+    """The text keys of rows as they are read, and the group ids that some of them bring."""
+
+    def __init__(self) -> None:
+        self._keys, self._offsets = array("q"), array("q", [0])
+        self._given = array("q"), array("q")  # rows that bring an id, and the ids
+
+    def __len__(self) -> int:
+        return len(self._offsets) - 1
+
+    def add(self, keys: Iterable[int], group: int | None = None) -> None:
+        """One more row: the key of its query, those of its positives."""
+        if group is not None:
+            self._given[0].append(len(self))
+            self._given[1].append(group)
+        self._keys.extend(keys)
+        self._offsets.append(len(self._keys))
+
+    def groups(self) -> Groups:
+        """The groups of all rows, see `group_rows`."""
+        arrays = (self._keys, self._offsets, *self._given)
+        keys, offsets, rows, ids = (np.array(numbers, np.int64) for numbers in arrays)
+        return group_rows(keys, offsets, (rows, ids))
 
 
 def _headings(row: Index, place: Index, rows: int, keys: int) -> npt.NDArray[np.bool_]:
@@ -236,24 +262,20 @@ def split(source: Path, target: Path, *, share: float = SHARE) -> SplitReport:
     for path, stem in files.items():
         if named[stem] > 1:
             raise InputError(f"{path}: another file here is named {stem!r} too: rename one of them")
-    keys, offsets, counts = array("q"), array("q", [0]), []
+    keys, ends = RowKeys(), [0]
     for path in files:
-        before = len(offsets)
         for number, row in numbered_rows(path):
             record = check_row(row, f"{path}:{number}")
-            keys.extend(map(text_key, (record.query, *record.pos)))
-            offsets.append(len(keys))
-        counts.append(len(offsets) - before)
-    groups = group_rows(np.array(keys, dtype=np.int64), np.array(offsets, dtype=np.int64)).rows
+            keys.add(map(text_key, (record.query, *record.pos)))
+        ends.append(len(keys))
+    groups = keys.groups().rows
     different, which = np.unique(groups, return_inverse=True)
     held = np.array([is_held_out(group, share) for group in different.tolist()], np.bool_)[which]
     report = SplitReport(train={}, dev={}, groups=len(different))
-    first = 0
-    for (path, stem), count in zip(files.items(), counts, strict=True):
-        own = slice(first, first + count)
-        first += count
+    for (path, stem), (first, last) in zip(files.items(), pairwise(ends), strict=True):
+        own = groups[first:last].tolist()
         for name, side, totals in (("dev", held, report.dev), ("train", ~held, report.train)):
-            chosen = zip(read_rows(path), groups[own].tolist(), side[own].tolist(), strict=True)
+            chosen = zip(read_rows(path), own, side[first:last].tolist(), strict=True)
             rows = ({**row, "group": group} for row, group, mine in chosen if mine)
             totals[stem] = write_rows(target / name / f"{stem}.jsonl.gz", rows)
     return report

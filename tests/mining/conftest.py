@@ -124,6 +124,7 @@ def training_run(tmp_path: Path) -> Path:
     sources = [{"files": [str(tmp_path / name)]} for name in ("a.jsonl.gz", "b.jsonl.gz")]
     config = {
         "stage": "unified",
+        "steps": 9,
         "seed": 3,
         "data": {"sources": sources, "query_tokens": 64, "passage_tokens": 128},
         "negatives": {"every": 2, "by": "other", "number": 4, "last": 30, "limit": 1.0},

@@ -8,7 +8,6 @@ import pytest
 from click.testing import CliRunner, Result
 
 from tercet.cli.train import mine
-from tercet.errors import InputError
 from tercet.rows import read_rows, write_rows
 from tests.mining.conftest import ask, training_rows
 
@@ -57,14 +56,11 @@ def test_a_run_is_followed(training_run: Path, tiny_checkpoint: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "give FILES and --to, or --follow"),
         (["rows.jsonl"], "give FILES and --to"),
         (["rows.jsonl", "--follow", "run"], "leave FILES and --to out"),
         (["rows.jsonl", "--to", "x.jsonl", "--ranks", "2:9"], "is not a range"),
         (["rows.jsonl", "--to", "x.jsonl", "--limit", "high"], "neither a number nor none"),
         (["rows.jsonl", "--to", "x.jsonl", "--limit", "95"], "share of the positive's score"),
-        (["rows.jsonl", "--to", "x.jsonl", "--limit", "bm=0.5"], "unknown source 'bm'"),
-        (["rows.jsonl", "--to", "x.jsonl", "--by", "tfidf"], "unknown source 'tfidf'"),
         (["rows.jsonl", "--to", "x.jsonl", "--scores"], "--reranker or --scorer: give one"),
         (
             ["rows.jsonl", "--to", "x.jsonl", "--scorer", "a:b", "--reranker", "c"],
@@ -76,17 +72,3 @@ def test_wrong_usage_is_told(arguments: list[str], words: str) -> None:
     found = call(*arguments)
     assert found.exit_code == 2
     assert words in " ".join(found.output.split())
-
-
-@pytest.mark.parametrize(
-    ("name", "words"),
-    [
-        ("nocolon", "module:function"),
-        ("tercet_no_such:thing", "is not there"),
-        ("math:tau", "not a function"),
-    ],
-)
-def test_a_scorer_that_is_not_there_is_told(rows: Path, name: str, words: str) -> None:
-    found = call(rows, "--to", rows.with_name("out.jsonl"), "--scorer", name)
-    assert isinstance(found.exception, InputError)
-    assert words in str(found.exception)

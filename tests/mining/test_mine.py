@@ -179,15 +179,17 @@ def some_rows(count: int = 60, seed: int = 0) -> list[dict[str, Any]]:
     ]
 
 
-def test_the_seed_decides_the_draw_and_nothing_else_does(run: Mine) -> None:
-    rows = some_rows()
+def test_the_seed_decides_the_draw_and_nothing_else_does(run: Mine, tmp_path: Path) -> None:
+    rows = [*some_rows(30), {"text": "raw, lone \ud800"}, *some_rows(30, seed=1)]
     settings: dict[str, Any] = {"first": 1, "last": 40, "number": 5, "by": ("dense", "bm25")}
     first, report = run(rows, **settings)
-    again, _ = run(rows, **settings)
-    other, _ = run(rows, seed=1, **settings)
-    assert first == again
-    assert first != other
     assert report.kept > 200
+    assert run(rows, seed=1, **settings)[0] != first
+    write_rows(tmp_path / "rows" / "a.jsonl.gz", rows[:20])
+    write_rows(tmp_path / "rows" / "b.jsonl.gz", rows[20:])
+    files = [tmp_path / "rows" / "a.jsonl.gz", str(tmp_path / "rows" / "b.jsonl.gz")]
+    for same in (rows, [tmp_path / "rows"], files):
+        assert run(same, **settings)[0] == first
 
 
 def test_the_union_keeps_what_every_source_finds(run: Mine) -> None:
@@ -238,44 +240,6 @@ def test_a_corpus_replaces_the_rows_texts(run: Mine, tmp_path: Path) -> None:
         run(rows, corpus=[folder])
 
 
-def test_files_give_what_rows_give(run: Mine, tmp_path: Path) -> None:
-    rows = [*some_rows(30), {"text": "raw"}, *some_rows(30, seed=1)]
-    write_rows(tmp_path / "rows" / "a.jsonl.gz", rows[:20])
-    write_rows(tmp_path / "rows" / "b.jsonl.gz", rows[20:])
-    settings: dict[str, Any] = {"first": 1, "last": 30, "number": 5}
-    from_rows, _ = run(rows, **settings)
-    assert run([tmp_path / "rows"], **settings)[0] == from_rows
-    files = [tmp_path / "rows" / "a.jsonl.gz", str(tmp_path / "rows" / "b.jsonl.gz")]
-    assert run(files, **settings)[0] == from_rows
-
-
-def test_plain_json_lines_by_suffix(encoder: WordEncoder, tmp_path: Path) -> None:
-    rows: list[dict[str, Any]] = [*some_rows(20), {"text": "lone \ud800 surrogate"}]
-    config = MineConfig(first=1, last=20, number=2)
-    mine(rows, encoder, to=tmp_path / "out.jsonl", config=config)
-    lines = (tmp_path / "out.jsonl").read_text().splitlines()
-    assert json.loads(lines[-1]) == rows[-1]
-    with pytest.raises(InputError, match=r"\.jsonl or \.jsonl\.gz"):
-        mine(rows, encoder, to=tmp_path / "out.parquet", config=config)
-
-
-@pytest.mark.parametrize(
-    ("scorer", "words"),
-    [
-        (lambda pairs: [1.0], "one number for each pair"),
-        (lambda pairs: [[1.0, 2.0]] * len(pairs), "one number for each pair"),
-        (lambda pairs: [float("nan")] * len(pairs), "nan .* finite"),
-        (lambda pairs: ["high"] * len(pairs), "something else than numbers"),
-    ],
-)
-def test_a_scorer_that_goes_wrong_is_named_and_nothing_is_written(
-    run: Mine, tmp_path: Path, scorer: Any, words: str
-) -> None:
-    with pytest.raises(InputError, match=words):
-        run(planted_rows(), scorer=scorer, first=1, last=6, number=2)
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_what_cannot_be_mined_is_told(run: Mine, tmp_path: Path) -> None:
     rows = planted_rows()
     with pytest.raises(InputError, match="nothing to mine"):
@@ -291,6 +255,12 @@ def test_what_cannot_be_mined_is_told(run: Mine, tmp_path: Path) -> None:
         run(str(tmp_path / "bad.jsonl"))
     with pytest.raises(InputError, match="give one"):
         run(rows, scores=True, last=6, number=2)
+    with pytest.raises(InputError, match=r"\.jsonl or \.jsonl\.gz"):
+        mine(rows, WordEncoder(), to=tmp_path / "out.parquet")
+    (tmp_path / "bad.jsonl").unlink()
+    with pytest.raises(InputError, match="one number for each pair"):
+        run(rows, scorer=lambda pairs: [1.0], first=1, last=6, number=2)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -301,9 +271,7 @@ def test_what_cannot_be_mined_is_told(run: Mine, tmp_path: Path) -> None:
         ({"by": ()}, "no source"),
         ({"by": ("dens",)}, "unknown source 'dens'"),
         ({"by": ("dense", "dense")}, "twice"),
-        ({"first": 0}, "ranks run from 1"),
         ({"first": 9, "last": 8}, "ranks run from 1"),
-        ({"number": 200}, "between 1 and 199"),
         ({"number": 399, "by": ("dense", "bm25")}, "between 1 and 398"),
         ({"near": 0}, "near is"),
         ({"margin": float("nan")}, "margin is"),
@@ -317,13 +285,13 @@ def test_bad_settings_are_refused_by_name(settings: dict[str, Any], words: str) 
 
 
 def test_a_head_that_the_model_lacks_is_told(tmp_path: Path) -> None:
-    config = MineConfig(by=("sparse",), first=1, last=6, number=1)
-    to = tmp_path / "out.jsonl"
-    with pytest.raises(InputError, match=r"no sparse head: take candidates from dense, bm25"):
-        mine(planted_rows(), WordEncoder(("dense",)), to=to, config=config)
-    config = MineConfig(by=("all",), first=1, last=6, number=1)
-    with pytest.raises(InputError, match="but one head"):
-        mine(planted_rows(), WordEncoder(("dense",)), to=to, config=config)
+    for by, words in (
+        ("sparse", "no sparse head: take candidates from dense, bm25"),
+        ("all", "but one head"),
+    ):
+        config = MineConfig(by=(by,), first=1, last=6, number=1)  # type: ignore[arg-type]
+        with pytest.raises(InputError, match=words):
+            mine(planted_rows(), WordEncoder(("dense",)), to=tmp_path / "a.jsonl", config=config)
 
 
 def test_bm25_without_its_library_names_the_extra(

@@ -3,7 +3,6 @@
 import json
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,54 +10,12 @@ import torch
 
 from tercet.encoder import Encoder
 from tercet.errors import InputError, ModelError, TercetError
-from tercet.mining import Refresher, follow
-from tercet.train.config import NegativesConfig
+from tercet.mining import Answers, follow
 from tests.mining.conftest import WordEncoder, ask, training_rows
 
-SETTINGS = NegativesConfig(number=4, first=2, last=30, heads=("dense", "sparse"), limit=1.0)
 
-
-@pytest.fixture
-def refresher() -> Iterator[Refresher]:
-    made = Refresher(training_rows(), SETTINGS, seed=3)
-    yield made
-    made.close()
-
-
-def test_every_row_in_order_gets_a_list(refresher: Refresher) -> None:
-    found = refresher(WordEncoder(), 100)
-    rows = training_rows()
-    assert len(found) == len(rows)
-    assert found[5] == []
-    texts = {text for row in rows for text in row.get("pos", [])}
-    for row, negatives in zip(rows, found, strict=True):
-        assert set(negatives) <= texts - set(row.get("pos", []))
-    assert refresher.report is not None
-    assert refresher.report.kept == sum(map(len, found)) > 100
-
-
-def test_seed_and_step_decide(refresher: Refresher) -> None:
-    found = refresher(WordEncoder(), 100)
-    assert refresher(WordEncoder(), 100) == found
-    assert refresher(WordEncoder(), 200) != found
-    other = Refresher(training_rows(), SETTINGS, seed=4)
-    assert other(WordEncoder(), 100) != found
-    other.close()
-
-
-def test_few_rows_give_what_they_have(tmp_path: Path) -> None:
-    few = Refresher(training_rows(3)[:4], NegativesConfig(heads=("dense",)), work=tmp_path)
-    assert list(tmp_path.iterdir())
-    found = few(WordEncoder(), 1)
-    assert max(map(len, found)) == 2
-    few.close()
-    assert not list(tmp_path.iterdir())
-    with pytest.raises(InputError, match=r"negatives\.first is 9, but the rows have"):
-        Refresher(training_rows(3)[:4], NegativesConfig(first=9), work=tmp_path)
-    assert not list(tmp_path.iterdir())
-
-
-def wait(answer: Path) -> list[list[str]]:
+def negatives(answer: Path) -> list[list[str]]:
+    """What an answer holds, waited for."""
     end = time.monotonic() + 30
     while not answer.exists():
         assert time.monotonic() < end, "no answer"
@@ -66,6 +23,59 @@ def wait(answer: Path) -> list[list[str]]:
     rows = [json.loads(line) for line in answer.read_text().splitlines()]
     assert [row["row"] for row in rows] == list(range(len(rows)))
     return [row["neg"] for row in rows]
+
+
+def answered(run: Path, *steps: int, work: Path | None = None) -> list[list[list[str]]]:
+    """What this process answers, with the word encoder."""
+    answers = Answers(run, lambda folder: WordEncoder(), work=work)
+    out = []
+    for step in steps:
+        request = run / "refresh" / f"step-{step:06d}"
+        request.mkdir(parents=True, exist_ok=True)
+        report = answers(request)
+        out.append(negatives(request / "negatives.jsonl"))
+        assert report.kept == sum(map(len, out[-1]))
+    assert work is None or list(work.iterdir())
+    answers.close()
+    return out
+
+
+def edit(run: Path, **changes: object) -> None:
+    """Other settings of the run."""
+    facts = json.loads((run / "config.json").read_text()) | changes
+    (run / "config.json").write_text(json.dumps(facts))
+
+
+def test_every_row_gets_a_list_that_seed_and_step_decide(
+    training_run: Path, tmp_path: Path
+) -> None:
+    work = tmp_path / "work"
+    work.mkdir()
+    first, second = answered(training_run, 100, 200, work=work)
+    assert not list(work.iterdir())
+    rows = training_rows()
+    assert len(first) == len(rows)
+    assert first[5] == []  # raw text has none
+    texts = {text for row in rows for text in row.get("pos", [])}
+    for row, own in zip(rows, first, strict=True):
+        assert set(own) <= texts - set(row.get("pos", []))
+    assert sum(map(len, first)) > 100
+    assert answered(training_run, 100) == [first]
+    assert second != first
+    edit(training_run, seed=4)
+    assert answered(training_run, 100) != [first]
+
+
+def test_few_rows_give_what_they_have(training_run: Path, tmp_path: Path) -> None:
+    (tmp_path / "few.jsonl").write_text(
+        "".join(json.dumps(row) + "\n" for row in training_rows(3)[:4])
+    )
+    edit(training_run, data={"sources": [{"files": [str(tmp_path / "few.jsonl")]}]}, negatives={})
+    (found,) = answered(training_run, 1)
+    assert max(map(len, found)) == 2
+    edit(training_run, negatives={"first": 9})
+    with pytest.raises(InputError, match=r"negatives\.first is 9, but the rows have"):
+        answered(training_run, 2)
 
 
 def load(folder: Path) -> Encoder:
@@ -87,37 +97,27 @@ def test_a_follower_answers_as_this_process_would(
     thread = threading.Thread(target=other)
     thread.start()
     try:
-        first = wait(ask(training_run, 2, tiny_checkpoint))
-        second = wait(ask(training_run, 4, tiny_checkpoint))
+        first = ask(training_run, 2, tiny_checkpoint)
+        found = negatives(first)
+        second = negatives(ask(training_run, 4, tiny_checkpoint))
+        last = ask(training_run, 6, tiny_checkpoint)  # asked before the end, so answered
     finally:
         (training_run / "DONE").touch()
         thread.join(30)
     assert not thread.is_alive()
-    assert ended == [2]
-    assert steps == [2, 4]
-    here = Refresher(
-        training_rows(),
-        NegativesConfig(number=4, last=30, limit=1.0),
-        seed=3,
-        query_tokens=64,
-        passage_tokens=128,
-    )
-    encoder = load(tiny_checkpoint)
-    assert [here(encoder, 2), here(encoder, 4)] == [first, second]
-    here.close()
-    assert first != second
-    assert sum(map(bool, first)) > 5
-    left = sorted(path.name for path in (training_run / "refresh" / "step-000002").iterdir())
-    assert left == ["READY", "model", "negatives.jsonl"]
-
-
-def test_what_is_asked_before_the_end_is_answered(
-    training_run: Path, tiny_checkpoint: Path
-) -> None:
-    answer = ask(training_run, 2, tiny_checkpoint)
-    (training_run / "DONE").touch()
-    assert follow(training_run, load, poll=0.01) == 1
-    assert len(wait(answer)) == len(training_rows())
+    assert (ended, steps) == ([3], [2, 4, 6])
+    assert found != second != negatives(last)
+    assert sum(map(bool, found)) > 5
+    assert sorted(path.name for path in first.parent.iterdir()) == [
+        "READY",
+        "model",
+        "negatives.jsonl",
+    ]
+    first.unlink()
+    answers = Answers(training_run, load)
+    answers(first.parent)
+    answers.close()
+    assert negatives(first) == found
     assert follow(training_run, load, poll=0.01) == 0
 
 
@@ -142,11 +142,10 @@ def test_a_follower_that_cannot_says_so_and_the_trainer_can_read_it(
 @pytest.mark.parametrize(
     ("config", "words"),
     [
-        (None, "cannot be read as JSON"),
-        ("{", "cannot be read as JSON"),
-        ("{}", "not the config of a training run"),
-        ('{"data": {"sources": []}}', "names no file"),
-        ('{"data": {"sources": [{"files": ["gone.jsonl"]}]}}', "no file gone.jsonl"),
+        (None, "not the config of a training run"),
+        ("{", "not the config of a training run"),
+        ("[]", "expected a table"),
+        ('{"steps": 3, "data": {"sources": [{"files": ["gone.jsonl"]}]}}', "no file gone.jsonl"),
     ],
 )
 def test_a_run_that_is_none_is_told(

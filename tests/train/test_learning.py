@@ -22,9 +22,11 @@ from torch import Tensor
 from tercet.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from tercet.config import HEADS
 from tercet.model import Inputs, M3Model
+from tercet.split import text_key
 from tercet.train.batches import Collator
 from tercet.train.config import from_tree
 from tercet.train.dataset import Examples
+from tercet.train.teacher import TeachConfig, TeacherVectors, teach
 from tercet.train.trainer import train
 from tests.conftest import WORDS
 
@@ -96,7 +98,9 @@ def unit(vectors: Tensor, size: int) -> Tensor:
     return F.normalize(vectors[..., :size], dim=-1)
 
 
-def plain_loss(start: Checkpoint, rows: list[Run], loss: Run, *, distil: bool) -> Tensor:
+def plain_loss(
+    start: Checkpoint, rows: list[Run], loss: Run, *, distil: bool, teacher: Run | None = None
+) -> Tensor:
     """The unified loss of one batch of these rows, pair by pair."""
     prefix = start.settings.query_prefix
     queries = [encode(start, prefix + row["query"]) for row in rows]
@@ -118,6 +122,20 @@ def plain_loss(start: Checkpoint, rows: list[Run], loss: Run, *, distil: bool) -
         scores["multi"].append(
             matrix(lambda q, p, n=size: (unit(q[2], n) @ unit(p[2], n).T).amax(1).mean())
         )
+    mask, taught = torch.ones(len(queries), len(passages), dtype=torch.bool), torch.zeros(())
+    if teacher:
+        goals = teacher_scores(teacher, [row["query"] for row in rows], texts)
+        own = goals[0].gather(1, positives[:, None])
+        mask = (goals[0] <= own - teacher["margin"]).scatter(1, positives[:, None], True)
+        assert 0 < int((~mask).sum()) < mask.numel() / 2
+        softened = (goals[0] / teacher["temperature"]).masked_fill(~mask, -1e9).softmax(1)
+        for head, share in zip(HEADS, (1.0, 0.1, 1.0), strict=True):
+            logs = (scores[head][0] / loss["temperature"]).masked_fill(~mask, -1e9).log_softmax(1)
+            taught = taught - share / 2.1 * (softened * logs).sum(1).mean()
+        cosines = [v[0] @ g for v, g in zip([*queries, *passages], goals[1], strict=True)]
+        taught = teacher["scores"] * taught + teacher["dense"] * (1 - torch.stack(cosines).mean())
+    for head in HEADS:
+        scores[head] = [each.masked_fill(~mask, -1e9) for each in scores[head]]
     tau = loss["temperature"]
     inter = sum(w * scores[head][0] for head, w in zip(HEADS, (1.0, 0.3, 1.0), strict=True))
     assert isinstance(inter, Tensor)
@@ -140,7 +158,17 @@ def plain_loss(start: Checkpoint, rows: list[Run], loss: Run, *, distil: bool) -
                 sums[token] = sums.get(token, torch.zeros(())) + weight
         penalty = torch.stack([(each / len(side)) ** 2 for each in sums.values()]).sum()
         total = total + loss.get("flops", 0.0) * penalty
-    return total
+    return total + taught
+
+
+def teacher_scores(
+    teacher: Run, queries: list[str], passages: list[str]
+) -> tuple[Tensor, list[Tensor]]:
+    """The teacher's scores of all pairs, and its vectors of all texts."""
+    stored = TeacherVectors.load(Path(teacher["path"]))
+    keys = np.array([text_key(text) for text in [*queries, *passages]])
+    vectors = torch.from_numpy(stored.dense[stored.rows(keys)].astype(np.float32))
+    return vectors[: len(queries)] @ vectors[len(queries) :].T, list(vectors)
 
 
 def plain_training(tree: Run, rows: list[Run]) -> dict[str, Tensor]:
@@ -153,7 +181,8 @@ def plain_training(tree: Run, rows: list[Run]) -> dict[str, Tensor]:
     for step in range(STEPS):
         model.zero_grad()
         distil = tree["loss"]["distillation"] and step >= tree["loss"].get("distil_from", 0)
-        plain_loss(start, rows, tree["loss"], distil=distil).backward()
+        taught = tree.get("teacher")
+        plain_loss(start, rows, tree["loss"], distil=distil, teacher=taught).backward()
         grads = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
         norm = math.sqrt(sum(float(grad.square().sum()) for grad in grads.values()))
         shrunk = min(1.0, how["clip"] / norm) if how["clip"] else 1.0
@@ -201,6 +230,7 @@ VARIANTS: dict[str, Run] = {
     "few terms": {"loss": {"flops": 0.5}},
     "hard negatives": {"data": {"negatives": 2}},
     "micro-batches": {"batch": {"sub_batch_tokens": 20}, "data": {"negatives": 2}},
+    "taught": {"teacher": {"dense": 0.7, "scores": 0.4, "temperature": 0.2, "margin": 0.0}},
     "two batches a step": {"batch": {"accumulate": 2}},
 }
 
@@ -212,7 +242,17 @@ def test_a_run_is_the_plain_training(tmp_path: Path, tiny_checkpoint: Path, vari
     rows = write_rows(tmp_path / "rows.jsonl", 8, negatives)
     tree = run_tree(tmp_path, tiny_checkpoint, [tmp_path / "rows.jsonl"])
     for name, value in changed.items():
-        tree[name] = {**tree[name], **value} if isinstance(value, dict) else value
+        tree[name] = {**tree.get(name, {}), **value} if isinstance(value, dict) else value
+    if variant == "taught":
+        other = read_checkpoint(tiny_checkpoint)
+        draw = torch.Generator().manual_seed(1)
+        with torch.no_grad():
+            for parameter in other.model.parameters():
+                parameter.add_(torch.randn(parameter.shape, generator=draw), alpha=0.1)
+        write_checkpoint(tmp_path / "other", other.model, other.tokenizer)
+        files = [tmp_path / "rows.jsonl"]
+        teach(files, tmp_path / "other", tmp_path / "taught", TeachConfig(directions=0))
+        tree["teacher"] = {"path": str(tmp_path / "taught"), **changed["teacher"]}
     trained = read_checkpoint(train(from_tree(tree), log=lambda line: None)).model
     start = read_checkpoint(tiny_checkpoint).model.state_dict()
     expected = plain_training(tree, rows)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from tercet.errors import InputError
 from tercet.rows import Record, Row, check_row, numbered_rows
-from tercet.split import DistinctTexts, group_rows, text_key
+from tercet.split import DistinctTexts, RowKeys, text_key
 from tercet.tokenizer import Tokenizer
 
 KEPT = 20  # defects of a file that are told one by one
@@ -105,7 +105,7 @@ class _FileReader:
         self, path: Path, tokenizer: Tokenizer, limit: int, block: int, seen: DistinctTexts
     ) -> None:
         self.path, self.tokenizer, self.limit, self.block = path, tokenizer, limit, block
-        self.rows = self.tokens = self.scored = self.refused = 0
+        self.tokens = self.scored = self.refused = 0
         self.defects: list[str] = []
         self.languages: Counter[str] = Counter()
         names = ("without_negatives", "positive_in_negatives", "duplicates", "oversized", "empty")
@@ -117,8 +117,7 @@ class _FileReader:
         self._waiting: list[str] = []  # texts to be tokenised
         self._characters = 0
         self._roles = {name: array("q") for name in ("query", "pos", "neg", "text")}
-        self._joined, self._ends = array("q"), array("q", [0])  # numbers of query and positives
-        self._given: dict[int, int] = {}  # rows that bring a group id, and the ids
+        self._rows = RowKeys()
 
     def read(self, negatives_required: bool, show: Callable[[int, int], None] | None) -> None:
         """Reads every row."""
@@ -133,12 +132,12 @@ class _FileReader:
                 if not self._take(record, line) and negatives_required:
                     problem = "no 'neg' of its own, and nothing else to compare with: add negatives"
                     self._refuse(InputError(f"{self.path}:{line}: {problem}"))
-                if show is not None and self.rows % 1000 == 0:
-                    show(self.rows, self.tokens)
+                if show is not None and len(self._rows) % 1000 == 0:
+                    show(len(self._rows), self.tokens)
         except InputError as error:  # the file itself: the rows before are reported
             self._refuse(error)
         self._tokenise()
-        if not self.rows and not self.refused:
+        if not len(self._rows) and not self.refused:
             self._refuse(InputError(f"{self.path}: no rows"))
 
     def _refuse(self, error: InputError) -> None:
@@ -148,26 +147,20 @@ class _FileReader:
 
     def _take(self, record: Record, line: int) -> bool:
         """Counts a row; whether it has negatives."""
-        if record.group is not None:
-            self._given[self.rows] = record.group
-        self.rows += 1
         self.languages[record.lang] += 1
         self.scored += record.pos_scores is not None or record.neg_scores is not None
-        query, *pos = (self._number(text) for text in (record.query, *record.pos))
-        neg = [self._number(text) for text in record.neg]
-        self._roles["text" if record.raw else "query"].append(query)
-        self._roles["pos"].extend(pos)
-        self._roles["neg"].extend(neg)
-        self._joined.extend((query, *pos))
-        self._ends.append(len(self._joined))
-        answers = {self._keys[number] for number in pos}
-        others = [number for number in neg if self._keys[number] not in answers]
+        query, *answers = (
+            self._key("text" if record.raw else "query", record.query),
+            *(self._key("pos", text) for text in record.pos),
+        )
+        self._rows.add((query, *answers), record.group)
+        others = [key for text in record.neg if (key := self._key("neg", text)) not in answers]
         longest = max(len(text) for text in (record.query, *record.pos, *record.neg))
         whole = repr((record.prompt, record.query, record.pos, record.neg))
         known = len(self._seen)
         repeated = self._seen.add(whole.encode("utf-8", "surrogatepass")) < known
         for name, found in (
-            ("positive_in_negatives", len(others) < len(neg)),
+            ("positive_in_negatives", len(others) < len(record.neg)),
             ("without_negatives", not others),
             ("oversized", longest > OVERSIZED),
             ("duplicates", repeated),
@@ -175,15 +168,17 @@ class _FileReader:
             self.found[name].add(line, found)
         return bool(others)
 
-    def _number(self, text: str) -> int:
+    def _key(self, role: str, text: str) -> int:
+        """Counts a text of a role; its text_key."""
         number = self._texts.add(text.encode("utf-8", "surrogatepass"))
+        self._roles[role].append(number)
         if number == len(self._keys):
             self._keys.append(text_key(text))
             self._waiting.append(text)
             self._characters += len(text)
             if len(self._waiting) >= self.block or self._characters >= CHARACTERS:
                 self._tokenise()
-        return number
+        return self._keys[number]
 
     def _tokenise(self) -> None:
         lengths = [len(ids) + SPECIAL for ids in self.tokenizer.contents(self._waiting)]
@@ -194,19 +189,15 @@ class _FileReader:
 
     def report(self) -> FileReport:
         """All of it."""
-        lengths, keys, joined, ends = (
-            np.array(numbers, dtype=np.int64)
-            for numbers in (self._lengths, self._keys, self._joined, self._ends)
-        )
-        given = np.array([*self._given], np.int64), np.array([*self._given.values()], np.int64)
-        _, sizes = np.unique(group_rows(keys[joined], ends, given).rows, return_counts=True)
+        lengths = np.array(self._lengths, dtype=np.int64)
+        _, sizes = np.unique(self._rows.groups().rows, return_counts=True)
         return FileReport(
             file=str(self.path),
-            rows=self.rows,
-            texts=len(keys),
+            rows=len(self._rows),
+            texts=len(self._keys),
             lengths={
-                name: self._summary(lengths[np.array(numbers, dtype=np.int64)])
-                for name, numbers in self._roles.items()
+                role: self._summary(lengths[np.array(numbers, dtype=np.int64)])
+                for role, numbers in self._roles.items()
                 if numbers
             },
             languages=dict(self.languages.most_common()),
@@ -227,5 +218,5 @@ class _FileReader:
 def _has_empty(row: Row) -> bool:
     """Whether a text of a row is nothing but white space."""
     fields = [row.get(name) for name in ("query", "text", "pos", "neg")]
-    texts = [text for some in fields for text in (some if isinstance(some, list) else [some])]
+    texts = [text for part in fields for text in (part if isinstance(part, list) else [part])]
     return any(isinstance(text, str) and not text.strip() for text in texts)

@@ -14,19 +14,10 @@ from tercet.config import MAX_LENGTH, Weights
 from tercet.errors import InputError
 
 if TYPE_CHECKING:
-    from tercet.mining.miner import Answers, Refresher, follow, mine
+    from tercet.mining.miner import Answers, follow, mine
     from tercet.mining.selection import MineReport
 
-__all__ = [
-    "SOURCES",
-    "Answers",
-    "MineConfig",
-    "MineReport",
-    "Refresher",
-    "Source",
-    "follow",
-    "mine",
-]
+__all__ = ["SOURCES", "Answers", "MineConfig", "MineReport", "Source", "follow", "mine"]
 
 # What ranks candidates: a head, "all" (the weighted sum of the heads), or BM25.
 Source = Literal["dense", "sparse", "multi", "all", "bm25"]
@@ -58,35 +49,44 @@ class MineConfig:
 
     def __post_init__(self) -> None:
         unknown = [name for name in (*self.by, *self.limits) if name not in SOURCES]
-        if unknown or not self.by:
-            what = f"unknown source {unknown[0]!r}" if unknown else "no source of candidates"
-            raise InputError(f"{what}: choose from {', '.join(SOURCES)}")
-        if len(set(self.by)) < len(self.by):
-            raise InputError(f"a source is named twice: {', '.join(self.by)}")
-        if not 1 <= self.first <= self.last:
-            raise InputError(
-                f"ranks run from 1 up, the first not behind the last: got {self.first}-{self.last}"
-            )
         most = (self.last - self.first + 1) * len(self.by)
-        if not 1 <= self.number <= most:
-            raise InputError(
+        choices = ", ".join(SOURCES)
+        limits = [("limit", self.limit), *self.limits.items()]
+        wrong = [name for name, value in limits if value is not None and not 0 < value <= 1]
+        for refused, why in (
+            (unknown, f"unknown source {', '.join(map(repr, unknown))}: choose from {choices}"),
+            (not self.by, f"no source of candidates: choose from {choices}"),
+            (len(set(self.by)) < len(self.by), f"a source is named twice: {', '.join(self.by)}"),
+            (
+                not 1 <= self.first <= self.last,
+                f"ranks run from 1 up, the first not behind the last: got {self.first}-{self.last}",
+            ),
+            (
+                not 1 <= self.number <= most,
                 f"{self.number} negatives cannot come from the ranks {self.first}-{self.last} of "
-                f"{', '.join(self.by)}: take between 1 and {most}, or more ranks"
-            )
-        for name, limit in (("limit", self.limit), *self.limits.items()):
-            if limit is not None and not 0 < limit <= 1:
-                raise InputError(
-                    f"{name}: the limit is a share of the positive's score above 0 and at most 1, "
-                    f"such as 0.95, or none: got {limit}"
-                )
-        if not 0 < self.near <= 1:
-            raise InputError(f"near is a similarity above 0 and at most 1, got {self.near}")
-        if self.margin is not None and not math.isfinite(self.margin):
-            raise InputError(f"margin is a number on the scorer's scale or none: {self.margin}")
-        if self.seed < 0:
-            raise InputError(f"seed must be at least 0, got {self.seed}")
-        if min(self.query_tokens, self.passage_tokens) < 3:
-            raise InputError("query_tokens and passage_tokens count [CLS] and </s>: at least 3")
+                f"{', '.join(self.by)}: take between 1 and {most}, or more ranks",
+            ),
+            (
+                wrong,
+                f"{', '.join(wrong)}: the limit is a share of the positive's score above 0 and at "
+                "most 1, such as 0.95, or none",
+            ),
+            (
+                not 0 < self.near <= 1,
+                f"near is a similarity above 0 and at most 1, got {self.near}",
+            ),
+            (
+                self.margin is not None and not math.isfinite(self.margin),
+                f"margin is a number on the scorer's scale or none: {self.margin}",
+            ),
+            (self.seed < 0, f"seed must be at least 0, got {self.seed}"),
+            (
+                min(self.query_tokens, self.passage_tokens) < 3,
+                "query_tokens and passage_tokens count [CLS] and </s>: at least 3",
+            ),
+        ):
+            if refused:
+                raise InputError(why)
 
     def limit_of(self, source: Source) -> float:
         """The share of the positive's score that a candidate of this source may have."""

@@ -20,11 +20,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from tercet.config import MAX_LENGTH, Progress
+from tercet.config import Progress
 from tercet.errors import InputError
 from tercet.mining import MineConfig
 from tercet.mining.pool import Pool, Rows, each_row, read_corpus
@@ -39,8 +38,7 @@ from tercet.train.config import (
     MODEL,
     READY,
     REFRESH,
-    NegativesConfig,
-    build,
+    from_tree,
 )
 
 BLOCK = 8192  # queries ranked at once
@@ -151,104 +149,89 @@ def _merged(
 # While a model trains
 
 
-class Refresher:
-    """New negatives for the same rows with a model's state now: `refresher(encoder, step)`.
+class Answers:
+    """Answers the requests of one run: `answers(run / "refresh" / "step-000123")`.
 
-    rows: the training files in their order, or the rows. The rows are read once, to a temporary
-    folder (under `work`) that lasts as long as this. Candidates are the rows' own texts; a corpus
-    with fewer texts than ranks gives all it has. The report of the last call is in `report`.
+    The run's rows are read at the first one, to a temporary folder (under `work`) that lasts as
+    long as this. Candidates are the rows' own texts; fewer of them than ranks give all they are.
     """
 
     def __init__(
-        self,
-        rows: Rows,
-        settings: NegativesConfig,
-        *,
-        seed: int = 0,
-        query_tokens: int = 512,
-        passage_tokens: int = MAX_LENGTH,
-        work: str | Path | None = None,
+        self, run: Path, load: Callable[[Path], Encodes], *, work: str | Path | None = None
     ) -> None:
-        """Raises InputError for a bad row or setting, naming file and line."""
-        self.report: MineReport | None = None
-        self._seed = seed
-        with contextlib.ExitStack() as stack:
-            scratch = tempfile.TemporaryDirectory(prefix=".tercet-refresh-", dir=work)
-            self._folder = Path(stack.enter_context(scratch))
-            self._pool = stack.enter_context(contextlib.closing(Pool.read(rows, self._folder)))
-            texts = self._pool.candidates
-            if texts < settings.first:
-                raise InputError(
-                    f"negatives.first is {settings.first}, but the rows have {texts} texts: set a "
-                    f"smaller one"
+        """load: the encoder of a model's folder, its model in eval mode."""
+        self._run, self._load, self._work = run, load, work
+        self._open = contextlib.ExitStack()
+        self._pool: Pool | None = None
+
+    def __call__(self, request: Path, progress: Progress | None = None) -> MineReport:
+        """Writes negatives.jsonl; where it cannot, the reason to FAILED, and raises it.
+
+        The same weights, rows, seed and step give the same negatives.
+        """
+        try:
+            start = time.monotonic()
+            if self._pool is None:
+                self._read()
+            assert self._pool is not None
+            seed = np.random.SeedSequence((self._seed, step_of(request))).generate_state(1)[0]
+            config = replace(self._config, seed=int(seed))
+            negatives: list[list[str]] = [[] for _ in range(self._pool.rows)]  # raw text has none
+            with tempfile.TemporaryDirectory(dir=self._folder) as scratch:
+                encoder = self._load(request / MODEL)
+                report, chosen = search(
+                    self._pool, encoder, config, Path(scratch), progress=progress
                 )
-            last = min(settings.last, texts)
+                for row, new in zip(self._pool.row.tolist(), chosen, strict=True):
+                    negatives[row] = [self._pool.texts[place] for place in new.places]
+            rows = ({"row": row, "neg": texts} for row, texts in enumerate(negatives))
+            write_rows(request / ANSWER, rows)
+        except Exception as error:  # whatever it is: the trainer must not wait for ever
+            (request / FAILED).write_text(f"{error or type(error).__name__}\n", encoding="utf-8")
+            raise
+        (request / FAILED).unlink(missing_ok=True)
+        report.seconds = time.monotonic() - start
+        return report
+
+    def _read(self) -> None:
+        """Rows and settings that the config.json of the run names."""
+        path = self._run / CONFIG
+        try:
+            run = from_tree(json.loads(path.read_text(encoding="utf-8")), where=str(path))
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path}: not the config of a training run: {error}") from error
+        files = [name for source in run.data.sources for name in source.files]
+        for name in files:
+            if not Path(name).exists():
+                raise InputError(
+                    f"{path}: no file {name}: start `tercet mine --follow` in the folder where the "
+                    f"training was started"
+                )
+        with contextlib.ExitStack() as stack:
+            scratch = tempfile.TemporaryDirectory(prefix=".tercet-refresh-", dir=self._work)
+            self._folder = Path(stack.enter_context(scratch))
+            pool = stack.enter_context(contextlib.closing(Pool.read(files, self._folder)))
+            settings = run.negatives
+            if pool.candidates < settings.first:
+                raise InputError(
+                    f"negatives.first is {settings.first}, but the rows have {pool.candidates} "
+                    "texts: set a smaller one"
+                )
+            last = min(settings.last, pool.candidates)
             self._config = MineConfig(
                 by=settings.heads,
                 first=settings.first,
                 last=last,
                 number=min(settings.number, (last - settings.first + 1) * len(settings.heads)),
                 limit=settings.limit,
-                query_tokens=query_tokens,
-                passage_tokens=passage_tokens,
+                query_tokens=run.data.query_tokens,
+                passage_tokens=run.data.passage_tokens,
             )
-            self._open = stack.pop_all()
-
-    def __call__(
-        self, encoder: Encodes, step: int, progress: Progress | None = None
-    ) -> list[list[str]]:
-        """Negatives of every row in order, [] where there are none (raw text has none).
-
-        The encoder's model must be in eval mode. The same weights, rows, seed and step give the
-        same negatives.
-        """
-        start = time.monotonic()
-        seed = int(np.random.SeedSequence((self._seed, step)).generate_state(1)[0])
-        config, pool = replace(self._config, seed=seed), self._pool
-        out: list[list[str]] = [[] for _ in range(pool.rows)]
-        with tempfile.TemporaryDirectory(dir=self._folder) as folder:
-            report, found = search(pool, encoder, config, Path(folder), progress=progress)
-            for row, chosen in zip(pool.row.tolist(), found, strict=True):
-                out[row] = [pool.texts[place] for place in chosen.places]
-        report.seconds = time.monotonic() - start
-        self.report = report
-        return out
+            self._seed, self._pool, self._open = run.seed, pool, stack.pop_all()
 
     def close(self) -> None:
-        """Removes the temporary folder."""
+        """Lets go of the rows, and removes the temporary folder."""
         self._open.close()
-
-
-class Answers:
-    """Answers the requests of one run: `answers(run / "refresh" / "step-000123")`.
-
-    The rows are read at the first one, and kept.
-    """
-
-    def __init__(
-        self, run: Path, load: Callable[[Path], Encodes], *, work: str | Path | None = None
-    ) -> None:
-        """load: the encoder of a model's folder."""
-        self._run, self._load, self._work = run, load, work
-        self._refresher: Refresher | None = None
-
-    def __call__(self, request: Path, progress: Progress | None = None) -> MineReport | None:
-        """Writes negatives.jsonl; where it cannot, the reason to FAILED, and raises it."""
-        try:
-            if self._refresher is None:
-                self._refresher = _refresher(self._run / CONFIG, self._work)
-            found = self._refresher(self._load(request / MODEL), step_of(request), progress)
-            write_rows(request / ANSWER, ({"row": n, "neg": neg} for n, neg in enumerate(found)))
-        except Exception as error:  # whatever it is: the trainer must not wait for ever
-            (request / FAILED).write_text(f"{error or type(error).__name__}\n", encoding="utf-8")
-            raise
-        (request / FAILED).unlink(missing_ok=True)
-        return self._refresher.report
-
-    def close(self) -> None:
-        """Lets go of the rows."""
-        if self._refresher is not None:
-            self._refresher.close()
 
 
 def follow(
@@ -277,7 +260,7 @@ def follow(
             for request in requests(folder):
                 mined = answers(request, progress)
                 answered += 1
-                if report is not None and mined is not None:
+                if report is not None:
                     report(step_of(request), mined)
             if done:
                 return answered
@@ -285,44 +268,11 @@ def follow(
 
 
 def step_of(request: Path) -> int:
-    """The step that a request's folder is named after; -1 where it has no such name."""
-    number = request.name.rpartition("-")[2]
-    return int(number) if number.isdigit() else -1
+    """The step that a request's folder is named after."""
+    return int(request.name.removeprefix("step-"))
 
 
 def requests(run: Path) -> list[Path]:
     """The folders of a run that wait for negatives, the earliest step first."""
-    waiting = [
-        path
-        for path in (run / REFRESH).glob("step-*")
-        if step_of(path) >= 0 and (path / READY).exists() and not (path / ANSWER).exists()
-    ]
-    return sorted(waiting, key=step_of)
-
-
-def _refresher(path: Path, work: str | Path | None) -> Refresher:
-    """For the rows and settings that the config.json of a run names."""
-    try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as JSON: {error}") from error
-    try:
-        data: dict[str, Any] = tree["data"]
-        files = [str(name) for source in data["sources"] for name in source["files"]]
-        settings = build(NegativesConfig, tree.get("negatives", {}), f"{path}: negatives")
-        options = {name: data[name] for name in ("query_tokens", "passage_tokens") if name in data}
-        seed = int(tree.get("seed", 0))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(
-            f"{path}: not the config of a training run: data.sources with their files is missing "
-            f"or malformed ({error})"
-        ) from error
-    if not files:
-        raise InputError(f"{path}: data.sources names no file")
-    for name in files:
-        if not Path(name).exists():
-            raise InputError(
-                f"{path}: no file {name}: start `tercet mine --follow` in the folder where the "
-                f"training was started"
-            )
-    return Refresher(files, settings, seed=seed, work=work, **options)
+    ready = (path.parent for path in (run / REFRESH).glob(f"step-[0-9]*/{READY}"))
+    return sorted((path for path in ready if not (path / ANSWER).exists()), key=step_of)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from tercet.errors import InputError
 from tercet.rows import Row, check_row, files_of, numbered_rows
-from tercet.split import DistinctTexts, group_rows, text_key
+from tercet.split import DistinctTexts, RowKeys, text_key
 
 Rows = Sequence[str | Path] | Sequence[Row]  # files or folders of them; or the rows themselves
 Places = npt.NDArray[np.int64]
@@ -34,7 +34,6 @@ class TextStore:
         self._file = path.open("w+b")
         self._ends = array("q", [0])
         self._distinct = DistinctTexts() if unique else None
-        self._flushed = True
         self.keys = array("q")  # text_key of each
         self.sizes = array("q")  # number of its shingles; 0 where unique=False
 
@@ -47,16 +46,13 @@ class TextStore:
         self.sizes.append(0 if self._distinct is None else len(shingles(text)))
         self._file.write(raw)
         self._ends.append(self._ends[-1] + len(raw))
-        self._flushed = False
         return len(self) - 1
 
     def __len__(self) -> int:
         return len(self._ends) - 1
 
     def __getitem__(self, place: int) -> str:
-        if not self._flushed:
-            self._file.flush()
-            self._flushed = True
+        self._file.flush()
         start, end = self._ends[place], self._ends[place + 1]
         return os.pread(self._file.fileno(), end - start, start).decode("utf-8", "surrogatepass")
 
@@ -82,36 +78,19 @@ def shingles(text: str) -> Shingles:
     return np.unique(mixed)
 
 
-def jaccard(left: Shingles, right: Shingles) -> float:
-    """Shared shingles by all shingles of two texts: 1 for the same text, 0 for nothing in common.
-
-    Of 600 characters, one word changed leaves about 0.97; a whole sentence of six about 0.7.
-    """
-    shared = len(np.intersect1d(left, right, assume_unique=True))
-    return shared / (len(left) + len(right) - shared)
-
-
 class Ragged:
-    """Lists of numbers, one after the other: list n is values[offsets[n] : offsets[n + 1]]."""
+    """Lists of numbers, one after the other."""
 
     def __init__(self) -> None:
         self._values, self._offsets = array("q"), array("q", [0])
 
     def append(self, numbers: Iterable[int]) -> None:
+        """One more list."""
         self._values.extend(numbers)
         self._offsets.append(len(self._values))
 
-    @property
-    def values(self) -> Places:
-        return np.array(self._values, dtype=np.int64)
-
-    @property
-    def offsets(self) -> Places:
-        return np.array(self._offsets, dtype=np.int64)
-
-    def __getitem__(self, number: int) -> Places:
-        start, end = self._offsets[number], self._offsets[number + 1]
-        return np.array(self._values[start:end], dtype=np.int64)
+    def __getitem__(self, row: int) -> Places:
+        return np.array(self._values[self._offsets[row] : self._offsets[row + 1]], np.int64)
 
 
 @dataclass(frozen=True)
@@ -165,8 +144,7 @@ class Pool:
                 texts.add(text)
         corpus_size = len(texts)
         read, prompts = 0, dict[int, str]()
-        numbers, positives, negatives, keys = array("q"), Ragged(), Ragged(), Ragged()
-        given: dict[int, int] = {}  # rows with a group id, and the ids
+        numbers, positives, negatives, keys = array("q"), Ragged(), Ragged(), RowKeys()
         for where, row in each_row(rows):
             record = check_row(row, where)
             read += 1
@@ -175,8 +153,6 @@ class Pool:
             query = queries.add(record.query)
             if record.prompt is not None:
                 prompts[query] = record.prompt
-            if record.group is not None:
-                given[query] = record.group
             places = [texts.add(text) for text in record.pos]
             if corpus is None:
                 for text in record.neg:
@@ -184,13 +160,12 @@ class Pool:
             numbers.append(read - 1)
             positives.append(places)
             negatives.append(map(text_key, record.neg))
-            keys.append([queries.keys[query], *(texts.keys[place] for place in places)])
+            keys.add([queries.keys[query], *(texts.keys[p] for p in places)], record.group)
         if not len(numbers):
             raise InputError(
                 f"none of the {read} rows has a query with positives: there is nothing to mine for"
             )
-        bringing, brought = np.array(list(given), np.int64), np.array([*given.values()], np.int64)
-        groups = group_rows(keys.values, keys.offsets, (bringing, brought))
+        groups = keys.groups()
         text_keys = np.array(texts.keys, dtype=np.int64)
         return Pool(
             texts=texts,
@@ -228,19 +203,14 @@ def read_corpus(sources: Sequence[str | Path]) -> Iterator[str]:
     A title, a line break and the text are one text (M3 paper). Raises InputError naming file and
     line.
     """
-    for source in map(Path, sources):
-        path = source if source.is_file() else _beir_corpus(source)
+    for path in map(Path, sources):
+        if not path.is_file():
+            named = [file for file in files_of(path) if file.name.partition(".")[0] == "corpus"]
+            if not named:
+                raise InputError(f"{path}: no corpus.jsonl or corpus.jsonl.gz: not a BEIR folder")
+            path = named[0]
         for line, row in numbered_rows(path):
             title, text = row.get("title") or "", row.get("text")
             if not isinstance(text, str) or not isinstance(title, str):
                 raise InputError(f"{path}:{line}: a text of the corpus needs a string in 'text'")
             yield f"{title}\n{text}" if title else text
-
-
-def _beir_corpus(folder: Path) -> Path:
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such file or folder")
-    for path in files_of(folder):
-        if path.name.partition(".")[0] == "corpus":
-            return path
-    raise InputError(f"{folder}: no corpus.jsonl or corpus.jsonl.gz here: not a BEIR folder")

@@ -13,25 +13,25 @@
 What does not fit in memory lies in a folder, memory-mapped. Knows nothing of training.
 """
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from tercet import bm25
 from tercet.checkpoint import Settings
 from tercet.config import HEADS, Head, Role, Weights
+from tercet.curate.near_duplicates import jaccard
 from tercet.embeddings import Embeddings, EmbeddingsWriter
 from tercet.errors import InputError, ModelError
 from tercet.hybrid import Ranked, Ranker, SparseRanker, rankers, union
 from tercet.mining import MineConfig, Source
-from tercet.mining.pool import Places, Pool, Shingles, jaccard, shingles
+from tercet.mining.pool import Places, Pool, shingles
 from tercet.scorers import PAIRS, Scorer, scores_of
 from tercet.scores import Scores, weighted_sum
 
@@ -238,6 +238,15 @@ class Chosen:
     positive_scores: list[float] = field(default_factory=list)
 
 
+class OneRanking(NamedTuple):
+    """A row's ranking by one source, and the lowest score above 0 of its positives."""
+
+    places: Places
+    scores: Scores
+    positive: np.float32  # infinity where none scores above 0
+    limit: float  # share of that score
+
+
 class Selector:
     """Chooses negatives for blocks of rows; what it did is in the report."""
 
@@ -246,32 +255,40 @@ class Selector:
     ) -> None:
         self.pool, self.candidates, self.config = pool, candidates, config
         self.scorer = scorer
+        self._shingles = lru_cache(maxsize=256)(lambda place: shingles(pool.texts[place]))
         kept_by: dict[str, int] = dict.fromkeys(config.by, 0)
         self.report = MineReport(pool.rows, len(pool), pool.candidates, kept_by=kept_by)
 
     def choose(self, rows: Places) -> list[Chosen]:
         """The negatives of these rows, in their order."""
-        ranked = self.candidates.find(rows)
-        lowest = {source: self._lowest(source, rows) for source in ranked}
-        out = []
-        for number, row in enumerate(rows.tolist()):
-            own = {
-                source: _Own(
-                    ranked[source].places[number],
-                    ranked[source].scores[number],
-                    lowest[source][number],
-                    self.config.limit_of(source),
-                )
-                for source in ranked
-            }
-            out.append(self._ordered(row, own))
+        by_source = []
+        for source, ranked in self.candidates.find(rows).items():
+            lowest, limit = self._lowest(source, rows), self.config.limit_of(source)
+            by_source.append((source, ranked, lowest, limit))
+        out = [
+            self._ordered(
+                row,
+                {
+                    source: OneRanking(
+                        ranked.places[number], ranked.scores[number], lowest[number], limit
+                    )
+                    for source, ranked, lowest, limit in by_source
+                },
+            )
+            for number, row in enumerate(rows.tolist())
+        ]
+        report, number = self.report, self.config.number
         if self.scorer is None:
             for chosen in out:
-                chosen.places = list(islice(chosen.left, self.config.number))
+                chosen.places = list(islice(chosen.left, number))
         else:
             self._judge(out, self.scorer)
         for chosen in out:
-            self._count(chosen)
+            report.kept += len(chosen.places)
+            report.fewer += len(chosen.places) < number
+            report.none += not chosen.places
+            for bit, name in enumerate(self.config.by):
+                report.kept_by[name] += sum(chosen.finders[p] >> bit & 1 for p in chosen.places)
         return out
 
     def _lowest(self, source: Source, rows: Places) -> Scores:
@@ -283,95 +300,97 @@ class Selector:
         np.minimum.at(lowest, owners, np.where(scores > 0, scores, np.inf))
         return lowest
 
-    def _ordered(self, row: int, ranked: dict[Source, "_Own"]) -> Chosen:
+    def _ordered(self, row: int, ranked: Mapping[Source, OneRanking]) -> Chosen:
         """Steps 2 to 5 of one row."""
         pool, config = self.pool, self.config
+        asked = slice(config.first - 1, config.last)
         parts, blind = [], 0
         for bit, own in enumerate(ranked.values()):
-            found = own.places[config.first - 1 : config.last]
-            found = found[found >= 0]
-            ranks = np.arange(config.first, config.first + len(found))
-            high = own.above(own.scores[config.first - 1 :][: len(found)])
-            parts.append((found, ranks, np.full(len(found), 1 << bit), high))
-            blind |= own.blind << bit
-        every, ranks, bits, high = (np.concatenate(part) for part in zip(*parts, strict=True))
+            found = own.places[asked] >= 0
+            ranks = np.flatnonzero(found)
+            above = own.scores[asked] > own.limit * own.positive
+            parts.append(
+                (own.places[asked][found], ranks, np.full(len(ranks), 1 << bit), above[found])
+            )
+            blind |= bool(np.isinf(own.positive) and np.isfinite(own.limit)) << bit
+        every, ranks, bits, above = (np.concatenate(part) for part in zip(*parts, strict=True))
         places, inverse = np.unique(every, return_inverse=True)
-        best = np.full(len(places), config.last + 1)
+        best = np.full(len(places), config.last)
         np.minimum.at(best, inverse, ranks)
         finders = np.zeros(len(places), dtype=np.int64)
         np.bitwise_or.at(finders, inverse, bits)
-        above = np.zeros(len(places), dtype=np.bool_)
-        np.logical_or.at(above, inverse, high)
 
         positives, keys = pool.positives[row], pool.keys[places]
         reasons = {
-            "positive": _among(places, positives),
-            "duplicate": _among(keys, np.append(pool.keys[positives], pool.row_keys[row])),
+            "positive": np.isin(places, positives),
+            "duplicate": np.isin(keys, [*pool.keys[positives], pool.row_keys[row]]),
             "group": pool.groups[places] == pool.row_groups[row],
-            "listed": _among(keys, pool.negatives[row]) & config.keep,
-            "limit": above,
+            "listed": np.isin(keys, pool.negatives[row]) & config.keep,
+            "limit": np.bincount(inverse, above, len(places)) > 0,
             "blind": (finders & ~blind) == 0,
         }
         self.report.found += len(places)
         left = np.ones(len(places), dtype=np.bool_)
         for reason, out in reasons.items():
-            out = out & left
-            if out.any():
-                gone = places[out]
+            gone = places[out & left]
+            left &= ~out
+            if len(gone):
                 facts = _limit_facts(ranked, int(gone[0])) if reason == "limit" else {}
                 self._drop(reason, row, int(gone[0]), facts, count=len(gone))
-                left &= ~out
-        places, best, finders = places[left], best[left], finders[left]
+        finders_of = dict(zip(places.tolist(), finders.tolist(), strict=True))
+        places, best = places[left], best[left]
         if config.hardest:
             order = np.lexsort((places, best))
         else:
             seed = (config.seed, int(pool.row[row]))
             order = np.random.default_rng(seed).permutation(len(places))
-        bits_of = dict(zip(places.tolist(), finders.tolist(), strict=True))
-        return Chosen(row, self._passing(row, places[order].tolist()), bits_of)
+        return Chosen(row, self._passing(row, places[order].tolist()), finders_of)
 
     def _passing(self, row: int, places: list[int]) -> Iterator[int]:
         """Step 6 without the scorer: the places that are no near-duplicates and no repeats."""
-        pool, near = self.pool, self.config.near
-        positives = pool.positives[row].tolist()
-        known: dict[int, Shingles] = {}
+        positives = self.pool.positives[row].tolist()
         seen: set[int] = set()
         for place in places:
-            key = int(pool.keys[place])
+            key = int(self.pool.keys[place])
             if key in seen:
                 self._drop("repeat", row, place)
-                continue
-            mine: Shingles | None = None
-            size = int(pool.sizes[place])
-            for positive in positives:
-                other = int(pool.sizes[positive])
-                # the similarity is at most the ratio of the sizes, which costs nothing
-                if min(size, other) < near * max(size, other):
-                    continue
-                if positive not in known:
-                    known[positive] = shingles(pool.texts[positive])
-                mine = shingles(pool.texts[place]) if mine is None else mine
-                if jaccard(mine, known[positive]) >= near:
-                    self._drop("near", row, place)
-                    break
+            elif any(self._alike(place, positive) for positive in positives):
+                self._drop("near", row, place)
             else:
                 seen.add(key)
                 yield place
 
+    def _alike(self, place: int, positive: int) -> bool:
+        """Whether two texts are near-duplicates."""
+        left, right = int(self.pool.sizes[place]), int(self.pool.sizes[positive])
+        # the similarity is at most the ratio of the sizes, which costs nothing
+        if min(left, right) < self.config.near * max(left, right):
+            return False
+        return jaccard(self._shingles(place), self._shingles(positive)) >= self.config.near
+
     def _judge(self, rows: list[Chosen], scorer: Scorer) -> None:
         """Step 6 with the scorer: in rounds, so that no more is scored than is needed."""
         number, margin = self.config.number, self.config.margin
-        owners = [(own, place) for own in rows for place in self.pool.positives[own.row].tolist()]
-        for own, _, score in self._scored(owners, scorer):
+
+        def scored(pairs: list[tuple[Chosen, int]]) -> Iterator[tuple[Chosen, int, float]]:
+            pool = self.pool
+            for first in range(0, len(pairs), PAIRS):
+                part = pairs[first : first + PAIRS]
+                texts = [(pool.queries[own.row], pool.texts[place]) for own, place in part]
+                for (own, place), score in zip(part, scores_of(scorer, texts), strict=True):
+                    yield own, place, score
+
+        positives = [(own, p) for own in rows for p in self.pool.positives[own.row].tolist()]
+        for own, _, score in scored(positives):
             own.positive_scores.append(score)
         waiting = rows
         while waiting:
-            wanted = [
+            tried = [
                 (own, place)
                 for own in waiting
                 for place in islice(own.left, number - len(own.places))
             ]
-            for own, place, score in self._scored(wanted, scorer):
+            for own, place, score in scored(tried):
                 lowest = min(own.positive_scores)
                 if margin is not None and score > lowest - margin:
                     facts = {"score": score, "positive_score": lowest}
@@ -379,25 +398,8 @@ class Selector:
                 else:
                     own.places.append(place)
                     own.scores.append(score)
-            going = {own.row for own, _ in wanted}  # the others have nothing left
+            going = {own.row for own, _ in tried}  # the others have nothing left
             waiting = [own for own in waiting if own.row in going and len(own.places) < number]
-
-    def _scored(
-        self, wanted: list[tuple[Chosen, int]], scorer: Scorer
-    ) -> Iterator[tuple[Chosen, int, float]]:
-        for first in range(0, len(wanted), PAIRS):
-            part = wanted[first : first + PAIRS]
-            pairs = [(self.pool.queries[own.row], self.pool.texts[place]) for own, place in part]
-            for (own, place), score in zip(part, scores_of(scorer, pairs), strict=True):
-                yield own, place, score
-
-    def _count(self, chosen: Chosen) -> None:
-        report, places = self.report, chosen.places
-        report.kept += len(places)
-        report.fewer += len(places) < self.config.number
-        report.none += not places
-        for bit, source in enumerate(self.config.by):
-            report.kept_by[source] += sum(chosen.finders[place] >> bit & 1 for place in places)
 
     def _drop(
         self,
@@ -413,56 +415,27 @@ class Selector:
         examples = self.report.examples.setdefault(reason, [])
         if len(examples) < EXAMPLES:
             pool = self.pool
-            examples.append(
-                {
-                    "row": int(pool.row[row]),
-                    "query": _short(pool.queries[row]),
-                    "positive": _short(pool.texts[int(pool.positives[row][0])]),
-                    "text": _short(pool.texts[place]),
-                    **(facts or {}),
-                }
-            )
-
-
-@dataclass(frozen=True)
-class _Own:
-    """One row's ranking by one source, the lowest score of its positives, and the limit."""
-
-    places: Places
-    scores: Scores
-    positive: np.float32  # infinity where none scores above 0
-    limit: float
-
-    @property
-    def blind(self) -> bool:
-        """Whether there should be a limit, and no positive sets it."""
-        return math.isinf(self.positive) and not math.isinf(self.limit)
-
-    def above(self, scores: Scores) -> npt.NDArray[np.bool_]:
-        """Which scores are above the limit."""
-        if self.blind:
-            return np.zeros(len(scores), dtype=np.bool_)
-        return scores > self.limit * self.positive
-
-
-def _limit_facts(ranked: Mapping[Source, _Own], place: int) -> dict[str, Any]:
-    """Which source puts a text above the limit, its score and the positive's."""
-    facts = {}
-    for source, own in ranked.items():
-        scores = own.scores[own.places == place]
-        if len(scores) and np.isfinite(own.positive) and own.above(scores).any():
-            facts = {
-                "source": source,
-                "score": round(float(scores[0]), 4),
-                "positive_score": round(float(own.positive), 4),
+            texts = {
+                "query": pool.queries[row],
+                "positive": pool.texts[int(pool.positives[row][0])],
+                "text": pool.texts[place],
             }
+            short = {name: _short(text) for name, text in texts.items()}
+            examples.append({"row": int(pool.row[row]), **short, **(facts or {})})
+
+
+def _limit_facts(ranked: Mapping[Source, OneRanking], place: int) -> dict[str, Any]:
+    """Which source puts a text above the limit, its score and the positive's."""
+    facts: dict[str, Any] = {}
+    for source, own in ranked.items():
+        for score in own.scores[own.places == place].tolist():
+            if score > own.limit * own.positive:
+                facts = {
+                    "source": source,
+                    "score": round(score, 4),
+                    "positive_score": round(float(own.positive), 4),
+                }
     return facts
-
-
-def _among(values: Places, few: Places) -> npt.NDArray[np.bool_]:
-    """Which of the values are among a few; quicker for those than np.isin."""
-    members: npt.NDArray[np.bool_] = (values[:, None] == few).any(axis=1)
-    return members
 
 
 def _short(text: str) -> str:
