@@ -12,7 +12,6 @@ import torch
 
 from tercet.config import Head, Weights
 from tercet.hybrid import (
-    CPU_BLOCKS,
     Blocks,
     DenseRanker,
     MultiRanker,
@@ -22,10 +21,9 @@ from tercet.hybrid import (
     best_weights,
     highest,
     rankers,
-    rerank,
     union,
 )
-from tercet.scores import Scores, dense_scores, lexical_scores, maxsim_scores
+from tercet.scores import Scores, dense_scores, lexical_scores, maxsim_scores, weighted_sum
 from tests.index.conftest import make_embeddings
 
 QUERIES, PASSAGES, CANDIDATES = 23, 157, 140  # the last passages are no candidates
@@ -87,21 +85,15 @@ def test_blocks_never_change_a_ranking(make: Rank) -> None:
         np.testing.assert_array_equal(found.scores, whole.scores)
 
 
-def test_blocks_are_those_of_the_device() -> None:
-    ranker: Any = dense()[0]
-    assert ranker._blocks == CPU_BLOCKS
-    elsewhere = replace(ranker, device=torch.device("meta"))._blocks
-    assert elsewhere.queries * elsewhere.passages > 8 * CPU_BLOCKS.queries * CPU_BLOCKS.passages
-
-
-def test_a_union_reranked_is_the_weighted_sum_of_all_heads() -> None:
+def test_a_union_is_ranked_by_the_weighted_sum_of_all_heads() -> None:
     queries, passages = make_embeddings(QUERIES, 1), make_embeddings(PASSAGES, 2)
     by, some = rankers(queries, passages), np.array([3, 9, 4])
     firsts = [by[head].top(some, 8) for head in ("dense", "sparse")]
     rows, places = union(firsts)
     expected = {(row, place) for f in firsts for row in range(3) for place in f.places[row]}
     assert list(zip(rows.tolist(), places.tolist(), strict=True)) == sorted(expected)
-    found = rerank(by, Weights(1.0, 0.5, 0.25), some, (rows, places), 5)
+    scores = {head: ranker.score(some[rows], places) for head, ranker in by.items()}
+    found = Ranked.of(rows, places, weighted_sum(scores, Weights(1.0, 0.5, 0.25)), 3, 5)
     parts = [f(queries, passages)[some] for f in (dense_scores, lexical_scores, maxsim_scores)]
     total = parts[0] + 0.5 * parts[1] + 0.25 * parts[2]
     for row in range(3):

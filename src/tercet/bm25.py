@@ -1,28 +1,26 @@
-"""BM25 of a corpus, over words or over the subwords of a model's own tokenizer.
+"""BM25 of a corpus by Lucene's formula, over words or over the subwords of a model's tokenizer.
 
-Lucene's formula through bm25s; needs the extra `tercet[bm25]`. Texts are read once and kept as
-int32 terms while the index is made. Knows nothing of rows, runs or ranking: it makes matrices,
-whose product is the score.
+It makes matrices, whose product is the score; knows nothing of rows, runs or ranking.
 """
 
+import re
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from itertools import groupby, islice, pairwise
+from itertools import groupby, islice
 from pathlib import Path
-from typing import Any, Protocol
 from unicodedata import category
 
 import numpy as np
-import numpy.typing as npt
 import scipy.sparse as sp
 
-from tercet.errors import InputError, MissingExtraError
+from tercet.errors import InputError
+from tercet.tokenizer import Tokenizer
 
 K1, B = 0.9, 0.4  # Anserini's, for passages; the M3 paper's BM25 runs have them too
 SPECIAL = 2  # of a model's tokens: [CLS] and </s> are no terms
-TERM_BYTES = 24  # of a term of the corpus, while bm25s makes its index
+TERM_BYTES = 24  # of a term of the corpus, while its index is made
 
 # Scripts without spaces between words, and Hangul: kana, Han, Han compatibility, Hangul, Thai.
 PAIR_RANGES = (
@@ -31,53 +29,26 @@ PAIR_RANGES = (
 )  # fmt: skip
 
 
-class Tokenizes(Protocol):
-    """What BM25 needs of a tokenizer; `tercet.tokenizer.Tokenizer` is one."""
-
-    @property
-    def vocabulary(self) -> int:
-        """The number of ids."""
-
-    def contents(self, texts: Sequence[str], *, limit: int | None = None) -> list[list[int]]:
-        """Ids of each text without special tokens, at most `limit`."""
-
-    def with_offsets(self, text: str) -> tuple[list[int], npt.NDArray[np.int64]]:
-        """Ids of a text and the characters [start, end) of each, (T, 2)."""
-
-
-class Terms(Protocol):
-    """A way to cut texts into terms, which are numbers below `size`."""
-
-    @property
-    def size(self) -> int:
-        """The number of terms, so far."""
-
-    def of_passages(self, texts: Sequence[str], limit: int | None) -> tuple[list[list[int]], int]:
-        """The terms of each text, of its first `limit` tokens, and how many texts had more."""
-
-    def of_queries(self, texts: Sequence[str], limit: int | None) -> list[list[int]]:
-        """The terms of each text that are known."""
-
-
 @dataclass(frozen=True)
 class Subwords:
-    """The tokens of a model's tokenizer, so that every script has terms."""
+    """The tokens of a model's tokenizer as terms, so that every script has some."""
 
-    tokenizer: Tokenizes
+    tokenizer: Tokenizer
     fold: bool = False  # without case; the M3 paper's BM25 has the model's tokens as they are
 
     @property
     def size(self) -> int:
         return self.tokenizer.vocabulary
 
-    def of_passages(self, texts: Sequence[str], limit: int | None) -> tuple[list[list[int]], int]:
-        ids = self.of_queries(texts, None if limit is None else limit + 1)
-        longer = 0 if limit is None else sum(len(few) > limit for few in ids)
-        return [few[:limit] for few in ids] if longer else ids, longer
-
-    def of_queries(self, texts: Sequence[str], limit: int | None) -> list[list[int]]:
+    def of(
+        self, texts: Sequence[str], limit: int | None, *, new: bool
+    ) -> tuple[list[list[int]], int]:
+        """The terms of each text's first `limit` tokens, and how many texts had more."""
         folded = [text.casefold() for text in texts] if self.fold else texts
-        return self.tokenizer.contents(folded, limit=limit)
+        ids = self.tokenizer.contents(folded, limit=None if limit is None else limit + 1)
+        if limit is None:
+            return ids, 0
+        return [text[:limit] for text in ids], sum(len(text) > limit for text in ids)
 
 
 @dataclass(frozen=True)
@@ -87,39 +58,38 @@ class Words:
     The tokenizer says where the first so many tokens of a text end; it is needed for limits alone.
     """
 
-    tokenizer: Tokenizes | None = None
+    tokenizer: Tokenizer | None = None
     numbers: dict[str, int] = field(default_factory=dict)
 
     @property
     def size(self) -> int:
         return len(self.numbers)
 
-    def of_passages(self, texts: Sequence[str], limit: int | None) -> tuple[list[list[int]], int]:
-        short = self._first(texts, limit)
-        new = self.numbers.setdefault
-        ids = [[new(word, len(self.numbers)) for word in words(text)] for text in short]
-        return ids, sum(len(a) != len(b) for a, b in zip(short, texts, strict=True))
+    def of(
+        self, texts: Sequence[str], limit: int | None, *, new: bool
+    ) -> tuple[list[list[int]], int]:
+        """As of `Subwords`; words that no text had before are left out unless `new`."""
+        numbers, longer = self.numbers, 0
+        if limit is not None:
+            assert self.tokenizer is not None
+            sizes = [len(ids) for ids in self.tokenizer.contents(texts, limit=limit + 1)]
+            longer = sum(size > limit for size in sizes)
+            texts = [
+                text if size <= limit else first_tokens(self.tokenizer, text, limit)
+                for text, size in zip(texts, sizes, strict=True)
+            ]
+        if new:
+            ids = [[numbers.setdefault(w, len(numbers)) for w in words(text)] for text in texts]
+        else:
+            ids = [[numbers[w] for w in words(text) if w in numbers] for text in texts]
+        return ids, longer
 
-    def of_queries(self, texts: Sequence[str], limit: int | None) -> list[list[int]]:
-        numbers = self.numbers
-        return [
-            [numbers[word] for word in words(text) if word in numbers]
-            for text in self._first(texts, limit)
-        ]
 
-    def _first(self, texts: Sequence[str], limit: int | None) -> Sequence[str]:
-        if limit is None:
-            return texts
-        assert self.tokenizer is not None
-        sizes = map(len, self.tokenizer.contents(texts, limit=limit + 1))
-        return [
-            text if size <= limit else first_tokens(self.tokenizer, text, limit)
-            for text, size in zip(texts, sizes, strict=True)
-        ]
+Terms = Subwords | Words
 
 
 def first_tokens(
-    tokenizer: Tokenizes, text: str, limit: int, *, read: int = 8, margin: int = 64
+    tokenizer: Tokenizer, text: str, limit: int, *, read: int = 8, margin: int = 64
 ) -> str:
     """The text of the first `limit` tokens of a text that has more, and nothing of the next one.
 
@@ -175,13 +145,7 @@ class TermIndex:
 
         The product with the transposed weights is the score of every pair.
         """
-        limit = None if max_tokens is None else max_tokens - SPECIAL
-        ids = [few for block in _blocks(texts) for few in self.terms.of_queries(block, limit)]
-        ends = np.cumsum([0, *map(len, ids)])
-        flat = np.fromiter((term for few in ids for term in few), np.int64, count=int(ends[-1]))
-        shape = (len(ids), self.weights.shape[1])
-        counts = sp.csr_array((np.ones(len(flat), dtype=np.float32), flat, ends), shape=shape)
-        counts.sum_duplicates()
+        counts, _ = _counts(texts, self.terms, max_tokens, new=False)
         if once:
             counts.data[:] = 1
         return counts
@@ -190,25 +154,37 @@ class TermIndex:
 def index(texts: Iterable[str], terms: Terms, *, max_tokens: int | None = None) -> TermIndex:
     """Makes the index of a corpus; of each text the first max_tokens are read, special ones too.
 
-    Raises MissingExtraError without bm25s.
+    A term's weight is log(1 + (P - df + 0.5) / (df + 0.5)) * tf / (tf + K1 * (1 - B + B * l / L)),
+    l being the passage's length and L the mean length (Kamphuis et al., ECIR 2020).
     """
-    bm25s = library()
-    corpus, longer = _Corpus(), 0
+    counts, longer = _counts(texts, terms, max_tokens, new=True)
+    frequency = np.bincount(counts.indices, minlength=terms.size)
+    idf = np.log1p((counts.shape[0] - frequency + 0.5) / (frequency + 0.5)).astype(np.float32)
+    lengths = np.asarray(counts.sum(axis=1, dtype=np.float64))
+    norms = K1 * (1 - B + B * lengths / (lengths.mean() or 1.0))
+    share = counts.data / (counts.data + np.repeat(norms, np.diff(counts.indptr)))
+    counts.data = (idf[counts.indices] * share).astype(np.float32)
+    return TermIndex(counts, terms, longer)
+
+
+def _counts(
+    texts: Iterable[str], terms: Terms, max_tokens: int | None, *, new: bool, block: int = 4096
+) -> tuple[sp.csr_array, int]:
+    """How often each term is in each text, (N, V) float32, and how many texts were cut."""
     limit = None if max_tokens is None else max_tokens - SPECIAL
-    for block in _blocks(texts):
-        ids, more = terms.of_passages(block, limit)
-        longer += more
-        for few in ids:
-            corpus.add(few)
-    shape = (len(corpus), terms.size)
-    if not corpus.values:
-        zeros: Any = sp.csr_array(shape, dtype=np.float32)
-        return TermIndex(zeros, terms, longer)
-    made: Any = bm25s.BM25(k1=K1, b=B, method="lucene", csc_backend="scipy")
-    corpus.vocab = {term: term for term in range(terms.size)}
-    made.index(corpus, create_empty_token=False, show_progress=False)
-    parts = tuple(made.scores[name] for name in ("data", "indices", "indptr"))
-    return TermIndex(sp.csr_array(sp.csc_array(parts, shape=shape)), terms, longer)
+    flat, ends, longer = array("i"), array("q", [0]), 0
+    stream = iter(texts)
+    while part := list(islice(stream, block)):
+        ids, cut = terms.of(part, limit, new=new)
+        longer += cut
+        for text in ids:
+            flat.extend(text)
+            ends.append(len(flat))
+    ones = np.ones(len(flat), dtype=np.float32)
+    shape = (len(ends) - 1, terms.size)
+    counts = sp.csr_array((ones, np.array(flat, np.int32), np.array(ends)), shape=shape)
+    counts.sum_duplicates()
+    return counts, longer
 
 
 def check_memory(terms: int, what: str) -> None:
@@ -223,46 +199,6 @@ def check_memory(terms: int, what: str) -> None:
 
 def _free_memory() -> int | None:
     """Bytes that processes can still have; None where the system does not say (Linux does)."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line[:13] == "MemAvailable:")
-    except (OSError, StopIteration):
-        return None
-
-
-def library() -> Any:
-    """The library that counts; raises MissingExtraError where it is not installed."""
-    try:
-        import bm25s
-    except ImportError as error:
-        raise MissingExtraError("BM25 needs bm25s: pip install 'tercet[bm25]'") from error
-    return bm25s
-
-
-class _Corpus:
-    """A tokenised corpus as bm25s takes it (`ids`, `vocab`), 4 bytes a term; it is read thrice."""
-
-    def __init__(self) -> None:
-        self.values, self.ends = array("i"), array("q", [0])
-        self.vocab: dict[int, int] = {}
-
-    @property
-    def ids(self) -> "_Corpus":
-        return self
-
-    def add(self, ids: list[int]) -> None:
-        self.values.extend(ids)
-        self.ends.append(len(self.values))
-
-    def __len__(self) -> int:
-        return len(self.ends) - 1
-
-    def __iter__(self) -> Iterator[list[int]]:
-        for start, end in pairwise(self.ends):
-            yield self.values[start:end].tolist()
-
-
-def _blocks(texts: Iterable[str], size: int = 4096) -> Iterator[list[str]]:
-    stream = iter(texts)
-    while block := list(islice(stream, size)):
-        yield block
+    facts = Path("/proc/meminfo")
+    match = re.search(r"MemAvailable:\s+(\d+)", facts.read_text() if facts.exists() else "")
+    return int(match[1]) * 1024 if match else None

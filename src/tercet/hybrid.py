@@ -1,15 +1,15 @@
-"""Exact ranking of a corpus, and hybrid search over it: candidates, union, rescore, rank.
+"""Exact ranking of a corpus, and hybrid search over it: candidates, union, scores of pairs, ranks.
 
-`Ranker.top` gives the candidates of one kind of score, `union` those of several, `rerank` ranks
-them by the weighted sum of all heads. Takes matrices of representations; knows nothing of texts,
-models or files. Shapes: Q queries, P passages, K ranks, D dense size, V vocabulary. No result
-depends on the sizes of blocks: what they could change by rounding is computed again pair by pair,
-and equal scores go by place.
+`Ranker.top` gives the candidates of one kind of score, `union` those of several, `Ranker.score`
+what a weighted sum adds up, `Ranked.of` the ranks by it. Takes matrices of representations; knows
+nothing of texts, models or files. Shapes: Q queries, P passages, K ranks, D dense size, V
+vocabulary. No result depends on the sizes of blocks: what they could change by rounding is computed
+again pair by pair, and equal scores go by place.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import pairwise, product
 from typing import Protocol
 
 import numpy as np
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from tercet.config import HEADS, Head, Weights
 from tercet.embeddings import Embeddings
-from tercet.scores import Places, Scores, maxsim_packed, maxsim_pairs, weighted_sum
+from tercet.scores import Places, Scores, maxsim_packed, maxsim_pairs
 
 SLACK = 16  # ranks looked at behind the last, so that rounding moves nothing over the edge
 
@@ -57,13 +57,13 @@ class Ranked:
         order = np.lexsort((places, -scores, rows))
         rows, places, scores = rows[order], places[order], scores[order]
         rank = np.arange(len(rows)) - np.searchsorted(rows, np.arange(queries))[rows]
-        kept = rank < count
+        best = rank < count
         out = Ranked(
             np.full((queries, count), -1, dtype=np.int64),
             np.full((queries, count), -np.inf, dtype=np.float32),
         )
-        out.places[rows[kept], rank[kept]] = places[kept]
-        out.scores[rows[kept], rank[kept]] = scores[kept]
+        out.places[rows[best], rank[best]] = places[best]
+        out.scores[rows[best], rank[best]] = scores[best]
         return out
 
     @staticmethod
@@ -129,19 +129,6 @@ def union(several: Iterable[Ranked]) -> tuple[Places, Places]:
     return np.divmod(np.unique(rows * width + places), width)
 
 
-def rerank(
-    by: Mapping[Head, Ranker],
-    weights: Weights,
-    queries: Places,
-    candidates: tuple[Places, Places],
-    count: int,
-) -> Ranked:
-    """Candidates (rows of `queries`, places) ranked by the weighted sum of all heads' scores."""
-    rows, places = candidates
-    parts = {head: by[head].score(queries[rows], places) for head in HEADS if head in by}
-    return Ranked.of(rows, places, weighted_sum(parts, weights), len(queries), count)
-
-
 def best_weights(
     value: Callable[[Weights], float],
     grids: Mapping[Head, Sequence[float]],
@@ -188,20 +175,20 @@ class DenseRanker:
     def top(self, queries: Places, count: int) -> Ranked:
         blocks = self._blocks
         size = min(count + SLACK, self.candidates)
-        asked = torch.from_numpy(self.queries[queries]).to(self.device)
+        vectors = torch.from_numpy(self.queries[queries]).to(self.device)
         best = np.full((len(queries), size), -np.inf, dtype=np.float32)
         places = np.full((len(queries), size), -1, dtype=np.int64)
         first, last = 0, min(blocks.first, self.candidates)
         while first < last:
             block = torch.from_numpy(np.array(self.passages[first:last])).to(self.device).T
             for start in range(0, len(queries), blocks.queries):
-                some = slice(start, start + blocks.queries)
-                new, at = _entering(asked[some] @ block, best[some], size)
-                scores = np.concatenate((best[some], new), axis=1)
-                at = np.concatenate((places[some], at + first), axis=1)
-                kept = np.argpartition(-scores, size - 1, axis=1)[:, :size]
-                best[some] = np.take_along_axis(scores, kept, axis=1)
-                places[some] = np.take_along_axis(at, kept, axis=1)
+                part = slice(start, start + blocks.queries)
+                new, columns = _entering(vectors[part] @ block, best[part], size)
+                scores = np.concatenate((best[part], new), axis=1)
+                columns = np.concatenate((places[part], columns + first), axis=1)
+                order = np.argpartition(-scores, size - 1, axis=1)[:, :size]
+                best[part] = np.take_along_axis(scores, order, axis=1)
+                places[part] = np.take_along_axis(columns, order, axis=1)
             first, last = last, min(last + blocks.passages, self.candidates)
         scores = self.score(np.repeat(queries, size), places.ravel()).reshape(places.shape)
         order = np.lexsort((places, -scores))[:, :count]
@@ -212,9 +199,9 @@ class DenseRanker:
     def score(self, queries: Places, places: Places) -> Scores:
         out = np.empty(len(places), dtype=np.float32)
         for first in range(0, len(places), self._blocks.pairs):
-            some = slice(first, first + self._blocks.pairs)
-            left, right = self.queries[queries[some]], self.passages[places[some]]
-            np.einsum("nd,nd->n", left, right, out=out[some])
+            part = slice(first, first + self._blocks.pairs)
+            left, right = self.queries[queries[part]], self.passages[places[part]]
+            np.einsum("nd,nd->n", left, right, out=out[part])
         return out
 
 
@@ -225,19 +212,19 @@ def _entering(scores: Tensor, best: Scores, size: int) -> tuple[Scores, Places]:
     """
     floor = best.min(axis=1, keepdims=True)
     if scores.device.type != "cpu" or (floor == -np.inf).any():
-        new, at = scores.topk(min(size, scores.shape[1]), dim=1)
-        return new.cpu().numpy(), at.cpu().numpy()
+        highest_scores, columns = scores.topk(min(size, scores.shape[1]), dim=1)
+        return highest_scores.cpu().numpy(), columns.cpu().numpy()
     # Few are above the floor, and NumPy finds them many times faster than a top-k does.
-    found = scores.numpy()
-    flat = np.flatnonzero(found > floor)
-    rows, columns = np.divmod(flat, found.shape[1])
-    counts = np.bincount(rows, minlength=len(found))
-    rank = np.arange(len(flat)) - (np.cumsum(counts) - counts)[rows]
-    padded = np.full((len(found), int(counts.max())), -np.inf, dtype=np.float32)
-    at_columns = np.zeros(padded.shape, dtype=np.int64)
-    padded[rows, rank] = found.ravel()[flat]
-    at_columns[rows, rank] = columns
-    return padded, at_columns
+    flat = scores.numpy()
+    above = np.flatnonzero(flat > floor)
+    rows, columns_above = np.divmod(above, flat.shape[1])
+    counts = np.bincount(rows, minlength=len(flat))
+    rank = np.arange(len(above)) - (np.cumsum(counts) - counts)[rows]
+    new = np.full((len(flat), int(counts.max())), -np.inf, dtype=np.float32)
+    places = np.zeros(new.shape, dtype=np.int64)
+    new[rows, rank] = flat.ravel()[above]
+    places[rows, rank] = columns_above
+    return new, places
 
 
 @dataclass(frozen=True)
@@ -253,39 +240,29 @@ class SparseRanker:
     blocks: Blocks = CPU_BLOCKS
 
     def top(self, queries: Places, count: int) -> Ranked:
-        asked = self.queries[queries]
-        nothing = np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32)
-        parts: list[tuple[Places, Places, Scores]] = [nothing]
+        vectors = self.queries[queries]
+        empty = np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32)
+        parts: list[tuple[Places, Places, Scores]] = [empty]
         for first in range(0, self.candidates, self.blocks.sparse_passages):
             last = min(first + self.blocks.sparse_passages, self.candidates)
             block = sp.csr_array(self.passages[first:last].T)  # (V, P)
             for start in range(0, len(queries), self.blocks.queries):
-                product = sp.csr_array(asked[start : start + self.blocks.queries] @ block)
-                parts += _above_zero(product, start, first, count)
-        rows, places, scores = (np.concatenate(part) for part in zip(*parts, strict=True))
-        return Ranked.of(rows, places, scores, len(queries), count)
+                scores = sp.csr_array(vectors[start : start + self.blocks.queries] @ block)
+                for row, (begin, end) in enumerate(pairwise(scores.indptr), start):
+                    best = begin + highest(scores.data[begin:end], count)
+                    best = best[scores.data[best] > 0]
+                    places = scores.indices[best].astype(np.int64) + first
+                    parts.append((np.full(len(best), row), places, scores.data[best]))
+        rows, places, totals = (np.concatenate(part) for part in zip(*parts, strict=True))
+        return Ranked.of(rows, places, totals, len(queries), count)
 
     def score(self, queries: Places, places: Places) -> Scores:
         out = np.empty(len(places), dtype=np.float32)
         for first in range(0, len(places), self.blocks.pairs):
-            some = slice(first, first + self.blocks.pairs)
-            shared = self.queries[queries[some]].multiply(self.passages[places[some]])
-            out[some] = np.asarray(sp.csr_array(shared).sum(axis=1)).ravel()
+            part = slice(first, first + self.blocks.pairs)
+            shared = self.queries[queries[part]].multiply(self.passages[places[part]])
+            out[part] = np.asarray(sp.csr_array(shared).sum(axis=1)).ravel()
         return out
-
-
-def _above_zero(
-    product: sp.csr_array, row: int, place: int, count: int
-) -> list[tuple[Places, Places, Scores]]:
-    """The best entries above 0 of each row: rows from `row` on, columns from `place` on."""
-    out = []
-    for number in range(product.shape[0]):
-        start, end = product.indptr[number : number + 2]
-        kept = highest(product.data[start:end], count)
-        kept = start + kept[product.data[start:end][kept] > 0]
-        rows = np.full(len(kept), row + number, dtype=np.int64)
-        out.append((rows, product.indices[kept].astype(np.int64) + place, product.data[kept]))
-    return out
 
 
 @dataclass(frozen=True)
@@ -297,13 +274,13 @@ class MultiRanker:
     candidates: int
 
     def top(self, queries: Places, count: int) -> Ranked:
-        passages, offsets = self.passages.multi, self.passages.offsets
-        assert passages is not None
+        multi, offsets = self.passages.multi, self.passages.offsets
+        assert multi is not None
         assert offsets is not None
-        ends = offsets[: self.candidates + 1]
         parts = []
         for row, query in enumerate(queries.tolist()):
-            scores = maxsim_packed(self.queries.tokens(query), passages, ends)
+            ends = offsets[: self.candidates + 1]
+            scores = maxsim_packed(self.queries.tokens(query), multi, ends)
             places = highest(scores, count)
             parts.append((np.full(len(places), row), places, scores[places]))
         rows, places, scores = (np.concatenate(part) for part in zip(*parts, strict=True))

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from tercet.config import HEADS, Head, Weights
-from tercet.embeddings import Embeddings
+from tercet.embeddings import Embeddings, packed_positions
 from tercet.errors import InputError
 
 Scores = npt.NDArray[np.float32]
@@ -60,22 +60,17 @@ def maxsim_scores(queries: Embeddings, passages: Embeddings) -> Scores:
 
     Raises InputError where a side has no multi-vectors or a text no vector.
     """
-    counts, offsets, multi = [], [], []
-    for side in (queries, passages):
-        if side.multi is None or side.offsets is None:
-            raise InputError("MaxSim needs multi-vectors on both sides")
-        counts.append(_counts(side.offsets))
-        offsets.append(side.offsets)
-        multi.append(side.multi)
-    asked = torch.from_numpy(np.array(multi[0])).float()
-    owners = torch.repeat_interleave(torch.arange(len(queries)), torch.from_numpy(counts[0]))
+    query_multi, _, query_counts = _packed(queries)
+    multi, offsets, counts = _packed(passages)
+    vectors = torch.from_numpy(np.array(query_multi)).float()
+    owners = torch.repeat_interleave(torch.arange(len(queries)), torch.from_numpy(query_counts))
     out = np.empty((len(queries), len(passages)), dtype=np.float32)
-    for first, last in _runs(offsets[1], 1 << 16):  # copied, since they may be memory-mapped
-        start, stop = int(offsets[1][first]), int(offsets[1][last])
-        block = torch.from_numpy(np.array(multi[1][start:stop]))
-        starts = offsets[1][first:last] - start
-        found = maxsim(asked, owners, len(queries), block, starts, counts[1][first:last])
-        out[:, first:last] = found.numpy()
+    for first, last in _runs(offsets, 1 << 16):  # copied, since they may be memory-mapped
+        start, stop = int(offsets[first]), int(offsets[last])
+        block = torch.from_numpy(np.array(multi[start:stop]))
+        starts = offsets[first:last] - start
+        part = maxsim(vectors, owners, len(queries), block, starts, counts[first:last])
+        out[:, first:last] = part.numpy()
     return out
 
 
@@ -115,27 +110,25 @@ def maxsim_pairs(
 
     Passage by passage, since a query has far fewer vectors to bring together.
     """
-    if queries.multi is None or queries.offsets is None:
-        raise InputError("MaxSim needs multi-vectors on both sides")
-    starts, counts = queries.offsets[:-1], np.diff(queries.offsets)
+    multi, offsets, counts = _packed(queries)
     out = np.empty(len(places), dtype=np.float32)
     if not len(places):
         return out
-    at_once = max(1, blocks.similarities // blocks.tokens)
+    size = max(1, blocks.similarities // blocks.tokens)  # vectors of queries at once
     order = np.lexsort((rows, places))
     for same in np.split(order, np.flatnonzero(np.diff(places[order])) + 1):
         passage = torch.from_numpy(np.array(passages.tokens(int(places[same[0]])))).float()
         ends = np.cumsum(counts[rows[same]])
-        for few in np.split(same, np.flatnonzero(np.diff(ends // at_once)) + 1):
-            asked = rows[few]
-            bounds = np.concatenate(([0], np.cumsum(counts[asked])))
-            at = np.arange(bounds[-1]) + np.repeat(starts[asked] - bounds[:-1], counts[asked])
-            tokens = torch.from_numpy(queries.multi[at]).float()
-            best = torch.full((len(tokens),), -torch.inf)
+        for pairs in np.split(same, np.flatnonzero(np.diff(ends // size)) + 1):
+            lengths = counts[rows[pairs]]
+            tokens = multi[packed_positions(offsets[rows[pairs]], lengths)]
+            vectors = torch.from_numpy(tokens).float()
+            best = torch.full((len(vectors),), -torch.inf)
             for first in range(0, len(passage), blocks.tokens):
                 part = passage[first : first + blocks.tokens]
-                torch.maximum(best, (tokens @ part.T).amax(1), out=best)
-            out[few] = np.add.reduceat(best.numpy(), bounds[:-1]) / counts[asked]
+                torch.maximum(best, (vectors @ part.T).amax(1), out=best)
+            starts = np.cumsum(lengths) - lengths
+            out[pairs] = np.add.reduceat(best.numpy(), starts) / lengths
     return out
 
 
@@ -145,6 +138,13 @@ def weighted_sum(parts: dict[Head, Scores], weights: Weights) -> Scores:
     if not terms:
         raise InputError("no scores to add up")
     return np.asarray(sum(terms), dtype=np.float32)
+
+
+def _packed(side: Embeddings) -> tuple[npt.NDArray[np.float16], Places, Places]:
+    """Multi-vectors, and where those of each text begin and how many there are."""
+    if side.multi is None or side.offsets is None:
+        raise InputError("MaxSim needs multi-vectors on both sides")
+    return side.multi, side.offsets, _counts(side.offsets)
 
 
 def _counts(offsets: Places) -> Places:
@@ -185,17 +185,17 @@ def lexical(
     different ids of the queries, and the passages' tokens whose id is in it.
     """
     seen = query_weights > 0
-    unique, places = torch.unique(query_ids[seen], return_inverse=True)
+    unique, columns = torch.unique(query_ids[seen], return_inverse=True)
     if not len(unique):  # zero, and still part of the graph
         return (query_weights.sum() * passage_weights.sum()).expand(queries, passages)
     table = query_weights.new_zeros(len(unique) * queries)
-    at = places * queries + query_owners[seen]
-    table = table.scatter_reduce(0, at, query_weights[seen], "amax").view(len(unique), queries)
+    cells = columns * queries + query_owners[seen]
+    table = table.scatter_reduce(0, cells, query_weights[seen], "amax").view(len(unique), queries)
 
-    place = torch.searchsorted(unique, passage_ids).clamp_(max=len(unique) - 1)
-    shared = (unique[place] == passage_ids) & (passage_weights > 0)
-    term = passage_owners[shared] * len(unique) + place[shared]  # of one passage and id
-    terms, inverse = torch.unique(term, return_inverse=True)
+    columns = torch.searchsorted(unique, passage_ids).clamp_(max=len(unique) - 1)
+    shared = (unique[columns] == passage_ids) & (passage_weights > 0)
+    pairs = passage_owners[shared] * len(unique) + columns[shared]  # of a passage and an id
+    terms, inverse = torch.unique(pairs, return_inverse=True)
     weights = passage_weights.new_zeros(len(terms))
     weights = weights.scatter_reduce(0, inverse, passage_weights[shared], "amax")
     bounds = torch.arange(passages, device=terms.device) * len(unique)
@@ -249,8 +249,8 @@ class _MaxSim(torch.autograd.Function):
             (len(queries), len(counts)) if learns else 0, dtype=torch.int16, device=queries.device
         )  # counted from the start of a passage: 8,192 tokens at most
         sizes = torch.from_numpy(counts).to(queries.device)
-        for some, places in _passage_blocks(starts, counts, blocks.tokens):
-            at = torch.from_numpy(places).to(queries.device)  # (n, T)
+        for some, positions in _passage_blocks(starts, counts, blocks.tokens):
+            at = torch.from_numpy(positions).to(queries.device)  # (n, T)
             numbers = torch.from_numpy(some).to(queries.device)
             block = passages[at.flatten()].float()
             step = max(1, blocks.similarities // max(1, at.numel()))

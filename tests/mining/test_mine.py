@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tercet.errors import InputError, MissingExtraError
+from tercet.errors import InputError
 from tercet.mining import MineConfig, mine
 from tercet.mining.selection import REASONS
 from tercet.rows import write_rows
@@ -292,14 +292,6 @@ def test_a_head_that_the_model_lacks_is_told(tmp_path: Path) -> None:
         config = MineConfig(by=(by,), first=1, last=6, number=1)  # type: ignore[arg-type]
         with pytest.raises(InputError, match=words):
             mine(planted_rows(), WordEncoder(("dense",)), to=tmp_path / "a.jsonl", config=config)
-
-
-def test_bm25_without_its_library_names_the_extra(
-    run: Mine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "bm25s", None)
-    with pytest.raises(MissingExtraError, match=r"tercet\[bm25\]"):
-        run(planted_rows(), by=("bm25",), first=1, last=6, number=1)
 
 
 def test_vectors_that_are_not_finite_are_told(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from tercet.evaluate.significance import SIGNIFICANT, compare
 from tercet.evaluate.systems import BASELINES, OWN
 
 FORMAT = 1
-LIBRARIES = ("tercet", "torch", "numpy", "bm25s", "ir_measures")
+LIBRARIES = ("tercet", "torch", "numpy", "ir_measures")
 EXAMPLES = 5  # queries won, and as many lost, that a report shows of a suite
 
 Report = Mapping[str, Any]

@@ -521,8 +521,6 @@ def _check(
         raise InputError(f"a run cannot be named {taken[0]!r}, as a system of ours is: rename it")
     if plan.against is not None and plan.against not in systems:
         raise InputError(f"no column {plan.against!r}: choose from {', '.join(systems)}")
-    if config.bm25:
-        bm25.library()
     for task in (*tasks, *dev):
         if isinstance(task, Bitext):
             if evaluator.encoder is None or not whole:
