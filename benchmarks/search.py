@@ -30,9 +30,9 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
-from tercet.config import PAPER_WEIGHTS, Weights
+from tercet.config import HEADS, PAPER_WEIGHTS, Weights
 from tercet.embeddings import Embeddings
-from tercet.index import DEFAULT_CANDIDATES, Index, create_index
+from tercet.index import DEFAULT_CANDIDATES, Index, IndexSpec, create_index
 
 K = 10
 SHARD = 5000  # chunks encoded, or made, and added at once
@@ -296,13 +296,14 @@ def synthetic(options: argparse.Namespace) -> Source:
 
 def build(source: Source, options: argparse.Namespace, path: Path) -> tuple[Index, dict[str, Any]]:
     """Fills an index; reports the time of each step and the bytes of a chunk."""
-    index = create_index(
-        path,
-        options.backend,
-        dims=source.dims,
-        dtype=options.dtype,
+    spec = IndexSpec(
         fingerprint=source.fingerprint,
+        backend=options.backend,
+        heads=HEADS,
+        dtype=options.dtype,
+        **source.dims,
     )
+    index = create_index(path, spec)
     tokens = terms = 0
     clock = {"add": 0.0, "flush": 0.0, "optimize": 0.0}
     for part in source.shards():

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 import numpy as np
@@ -132,14 +132,15 @@ def test_help_is_quick() -> None:
 
 def test_choices_and_defaults_are_those_of_the_library(cli: Cli) -> None:
     from tercet.documents.chunks import Chunking
-    from tercet.index import base
+    from tercet.index import DEFAULT_CANDIDATES
+    from tercet.index.store import Backend, Dtype
 
     shown = " ".join(cli("index", "--help").out.split())
-    assert f"--dtype [{'|'.join(base.DTYPES)}]" in shown
-    assert f"--backend [{'|'.join(base.BACKENDS)}]" in shown
+    assert f"--dtype [{'|'.join(get_args(Dtype))}]" in shown
+    assert f"--backend [{'|'.join(get_args(Backend))}]" in shown
     assert f"[default: {Chunking().chunk}]" in shown
     assert f"[default: {Chunking().overlap}," in shown
-    assert f"[default: {base.DEFAULT_CANDIDATES}]" in " ".join(cli("search", "--help").out.split())
+    assert f"[default: {DEFAULT_CANDIDATES}]" in " ".join(cli("search", "--help").out.split())
 
 
 # wrong usage

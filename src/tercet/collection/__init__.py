@@ -10,10 +10,9 @@ nothing of formats, tokens or engines.
 
 import shutil
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, fields, replace
-from functools import cache
 from itertools import chain
 from pathlib import Path
 from typing import Any, Self
@@ -29,8 +28,8 @@ from tercet.collection.sync import (
     sync_files,
 )
 from tercet.config import MODES, Head, Mode, Weights, check_heads
-from tercet.documents.chunks import Chunker, Chunking
-from tercet.documents.readers import clean, prepare
+from tercet.documents.chunks import Chunking
+from tercet.documents.readers import clean
 from tercet.errors import InputError, StoreError
 from tercet.index import create_index, open_index
 from tercet.index.base import DEFAULT_CANDIDATES, Filter, Index
@@ -60,48 +59,20 @@ class CollectionSettings:
     def chunking(self) -> Chunking:
         return Chunking(self.chunk, self.overlap, self.late_chunking)
 
-    @staticmethod
-    def new(encoder: Encodes, options: Mapping[str, Any]) -> "CollectionSettings":
-        """The settings of a collection that is made now; raises InputError for bad options."""
-        chunking = Chunking(min(Chunking().chunk, encoder.max_length))
-        defaults: dict[str, Any] = {
-            "backend": "edge",
-            "heads": encoder.heads,
-            "dtype": "float16",
-            "chunk": chunking.chunk,
-            "overlap": min(chunking.overlap, options.get("chunk", chunking.chunk) // 8),
-            "late_chunking": chunking.late,
-        }
-        settings = CollectionSettings(
-            encoder.source, encoder.fingerprint, **{**defaults, **options}
-        )
-        if settings.chunking.chunk > encoder.max_length:
+    def spec(self, encoder: Encodes) -> IndexSpec:
+        """Of an index of these; raises InputError where the model has no such vectors."""
+        if lacking := [head for head in self.heads if head not in encoder.heads]:
             raise InputError(
-                f"chunk is {settings.chunk} tokens, the model {_named(encoder.source)} reads "
-                f"{encoder.max_length}: give at most that"
+                f"the model {_named(encoder.source)} has no {lacking[0]} head: store "
+                f"{', '.join(encoder.heads)}"
             )
-        return settings
-
-    @staticmethod
-    def from_json(facts: Any, path: Path) -> "CollectionSettings":
-        """Reads what `asdict` gave; raises StoreError where it cannot be that."""
-        names = {field.name for field in fields(CollectionSettings)}
-        if not isinstance(facts, dict) or set(facts) != names:
-            raise StoreError(f"{path}: its settings are of no known form: index the documents anew")
-        return CollectionSettings(**{**facts, "heads": check_heads(tuple(facts["heads"]))})
-
-    def changed(
-        self, path: Path, options: Mapping[str, Any], *, rebuild: bool
-    ) -> "CollectionSettings":
-        """These with the changes that making the index again allows; InputError for others."""
-        changed = {name: value for name, value in options.items() if value != getattr(self, name)}
-        for name, value in changed.items():
-            if not (rebuild and name in REMADE):
-                raise InputError(
-                    f"{path} was made with {name} = {getattr(self, name)!r}, not {value!r}: leave "
-                    f"the option out, or make another collection"
-                )
-        return replace(self, **changed)
+        return IndexSpec(
+            fingerprint=encoder.fingerprint,
+            backend=self.backend,
+            heads=self.heads,
+            dtype=self.dtype,
+            **encoder.dims,
+        )
 
 
 @dataclass(frozen=True)
@@ -183,14 +154,19 @@ class Collection:
             new = not (path / DOCUMENTS).exists()  # for certain, now that it is ours
             if new:
                 encoder = encoder or _load(None)
-                made = CollectionSettings.new(encoder, options)
-                _index_options(made, encoder)
-                DocumentStore.create(path / DOCUMENTS, {"settings": asdict(made)})
+                facts = {"settings": asdict(_new_settings(encoder, options))}
+                DocumentStore.create(path / DOCUMENTS, facts)
             store = DocumentStore(path / DOCUMENTS)
             undo.callback(store.close)
-            recorded = CollectionSettings.from_json(store.fact("settings"), store.path)
-            settings = recorded.changed(path, options, rebuild=rebuild)
-            collection = cls(path, lock, store, settings, encoder)
+            settings = _recorded_settings(store)
+            for name, value in options.items():
+                recorded = getattr(settings, name)
+                if value != recorded and not (rebuild and name in REMADE):
+                    raise InputError(
+                        f"{path} was made with {name} = {recorded!r}, not {value!r}: leave the "
+                        f"option out, or make another collection"
+                    )
+            collection = cls(path, lock, store, replace(settings, **options), encoder)
             undo.pop_all()
             undo.callback(collection.close)
             if rebuild and not new:
@@ -247,7 +223,7 @@ class Collection:
         empty = self._store.counts() == (0, 0) and not self._store.moving()
         if empty and not (folder / "index.json").exists():
             shutil.rmtree(folder, ignore_errors=True)
-            self._index = create_index(folder, **_index_options(self.settings, self.encoder))
+            self._index = create_index(folder, self.settings.spec(self.encoder))
             return
         try:
             self._index = open_index(folder, fingerprint=self.settings.fingerprint)
@@ -257,15 +233,11 @@ class Collection:
             ) from error
 
     def _sync(self, report: OnChange = None, progress: OnProgress = None) -> Sync:
-        def chunker() -> Chunker:
-            encoder = self.encoder
-            return Chunker(encoder.tokenizer.backend, self.settings.chunking, encoder.max_length)
-
         return Sync(
             self._store,
             self.index,
             lambda: self.encoder,
-            cache(chunker),
+            self.settings.chunking,
             batch=self.batch,
             report=report,
             progress=progress,
@@ -299,17 +271,13 @@ class Collection:
             if first is None:
                 return sync.result
             kind = Document if isinstance(first, Document) else (str, Path)
-            documents = (_checked(item, kind) for item in chain((first,), given))
+            checked = (_checked(item, kind) for item in chain((first,), given))
             if kind is Document:
-                for document in documents:
-                    usable = prepare(document)
-                    if isinstance(usable, Document):
-                        sync.put(usable)
-                    else:
-                        sync.skip(usable)
+                for document in checked:
+                    sync.take(document)
                 sync.commit()
             else:
-                sync_files(sync, list(documents))
+                sync_files(sync, list(checked))
             result = sync.result
             if result.added or result.updated or result.removed:
                 self.index.optimize()
@@ -344,7 +312,7 @@ class Collection:
                 fingerprint=encoder.fingerprint,
                 index=folder.name,
             )
-            index = create_index(folder, **_index_options(settings, encoder))
+            index = create_index(folder, settings.spec(encoder))
             old, self._index = self._index, index
             try:
                 sync = self._sync(progress=progress)
@@ -352,10 +320,9 @@ class Collection:
                 keys = sorted(store.keys(DONE) + store.keys(PENDING))
                 for first in range(0, len(keys), self.batch.documents):
                     sync.write_rows(keys[first : first + self.batch.documents])
-                    index.flush()
                 index.optimize()
                 with store.transaction():
-                    store.set_facts({"settings": asdict(settings)})
+                    store.set_fact("settings", asdict(settings))
                     store.promote(store.keys(PENDING))
             except BaseException:
                 index.close()
@@ -399,12 +366,12 @@ class Collection:
             waiting = list(range(len(queries)))
             fetch = k if chunks else FETCH * k
             while waiting:  # for more rows until there are k documents or no more rows
-                found = self.index.search(vectors[waiting], k=fetch, **options)
+                ranked = self.index.search(vectors[waiting], k=fetch, **options)
                 short = []
-                for place, rows in zip(waiting, found, strict=True):
-                    out[place] = self._hits(rows, k, chunks)
-                    if len(out[place]) < k and len(rows) == fetch < len(self.index):
-                        short.append(place)
+                for number, rows in zip(waiting, ranked, strict=True):
+                    out[number] = self._hits(rows, k, chunks)
+                    if len(out[number]) < k and len(rows) == fetch < len(self.index):
+                        short.append(number)
                 waiting, fetch = short, MORE * fetch
             return out
 
@@ -413,13 +380,13 @@ class Collection:
         stored = self._store.chunks(row.id for row in rows)
         out: dict[int | str, Hit] = {}
         for row in rows:
-            chunk = stored.get(row.id)
-            if chunk is None:
+            if row.id not in stored:
                 continue  # on its way in or out
-            key = row.id if chunks else chunk.document.id
+            span, document = stored[row.id]
+            key = row.id if chunks else document.id
             if key not in out:
-                facts = {**vars(row), **vars(chunk.document)}
-                out[key] = Hit(**facts, span=chunk.span)
+                facts = {**vars(row), **vars(document)}
+                out[key] = Hit(**facts, span=span)
             if len(out) == k:
                 break
         return list(out.values())
@@ -427,13 +394,13 @@ class Collection:
     @property
     def weights(self) -> Weights:
         """Of the hybrid sum: those that were kept here, else the model's."""
-        kept = self._store.fact("weights")
-        return Weights(*kept) if kept else self.encoder.weights
+        recorded = self._store.fact("weights")
+        return Weights(*recorded) if recorded else self.encoder.weights
 
     def keep_weights(self, weights: Weights) -> None:
         """Searches with these weights from now on, where none are given."""
         with self._turn, self._store.transaction() as store:
-            store.set_facts({"weights": weights.as_tuple()})
+            store.set_fact("weights", weights.as_tuple())
 
     def __len__(self) -> int:
         """The number of documents."""
@@ -489,23 +456,36 @@ def _how_to_rebuild(path: Path) -> str:
     )
 
 
-def _index_options(settings: CollectionSettings, encoder: Encodes) -> dict[str, Any]:
-    """What `create_index` takes; raises InputError where there can be no such index."""
-    lacking = [head for head in settings.heads if head not in encoder.heads]
-    if lacking:
-        raise InputError(
-            f"the model {_named(encoder.source)} has no {lacking[0]} head: store "
-            f"{', '.join(encoder.heads)}"
-        )
-    options: dict[str, Any] = {
-        "backend": settings.backend,
-        "heads": settings.heads,
-        "dims": encoder.dims,
-        "dtype": settings.dtype,
-        "fingerprint": encoder.fingerprint,
+def _new_settings(encoder: Encodes, options: dict[str, Any]) -> CollectionSettings:
+    """The settings of a collection that is made now; raises InputError for bad options."""
+    usual = Chunking()
+    chunk = options.get("chunk", min(usual.chunk, encoder.max_length))
+    defaults: dict[str, Any] = {
+        "backend": "edge",
+        "heads": encoder.heads,
+        "dtype": "float16",
+        "chunk": chunk,
+        "overlap": min(usual.overlap, chunk // 8),
+        "late_chunking": usual.late,
     }
-    IndexSpec.of(**options)
-    return options
+    settings = CollectionSettings(encoder.source, encoder.fingerprint, **{**defaults, **options})
+    if settings.chunking.chunk > encoder.max_length:
+        raise InputError(
+            f"chunk is {settings.chunk} tokens, the model {_named(encoder.source)} reads "
+            f"{encoder.max_length}: give at most that"
+        )
+    settings.spec(encoder)
+    return settings
+
+
+def _recorded_settings(store: DocumentStore) -> CollectionSettings:
+    facts = store.fact("settings")
+    names = {field.name for field in fields(CollectionSettings)}
+    if not isinstance(facts, dict) or set(facts) != names:
+        raise StoreError(
+            f"{store.path}: its settings are of no known form: index the documents anew"
+        )
+    return CollectionSettings(**{**facts, "heads": check_heads(tuple(facts["heads"]))})
 
 
 def _check_free(path: Path, create: bool) -> None:

@@ -30,7 +30,6 @@ _STATES = {
     DONE: "state = 1",
     LEAVING: "state != 1 AND state = 2",
 }
-_MANY = 500  # SQLite's limit on "?" in a statement was 999 for long
 _AGAIN = "restore it, or index the documents again"
 
 _SCHEMA = """
@@ -91,15 +90,6 @@ class Incoming:
     file: int | None
 
 
-@dataclass(frozen=True)
-class Chunk:
-    """A row of the index: a span of a document, whose text is that of the chunk alone."""
-
-    row: int
-    span: Span
-    document: Document
-
-
 class DocumentStore:
     """The SQLite file of a collection; any thread may call it, one at a time."""
 
@@ -110,14 +100,12 @@ class DocumentStore:
         self.path = path
         self._db = _connect(path)
         try:
-            with _in_words(path):
-                self._db.execute("PRAGMA journal_mode = WAL")
-                self._db.execute("PRAGMA synchronous = FULL")
-                self._db.execute("PRAGMA temp_store = FILE")
-                self._db.execute(
-                    "CREATE TEMP TABLE seen (file INTEGER, id TEXT, PRIMARY KEY (file, id)) "
-                    "WITHOUT ROWID"
-                )
+            for setting in ("journal_mode = WAL", "synchronous = FULL", "temp_store = FILE"):
+                self._rows(f"PRAGMA {setting}")
+            self._rows(
+                "CREATE TEMP TABLE seen (file INTEGER, id TEXT, PRIMARY KEY (file, id)) "
+                "WITHOUT ROWID"
+            )
             if not self._rows("SELECT name FROM sqlite_master WHERE name = 'facts'"):
                 raise StoreError(f"{path}: emptied or cut short: {_AGAIN}")
             if (written := self.fact("format")) != FORMAT:
@@ -160,32 +148,23 @@ class DocumentStore:
                     self._db.execute("ROLLBACK")
                 raise
 
-    def _rows(self, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+    def _rows(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
         with _in_words(self.path):
             return self._db.execute(statement, values).fetchall()
 
-    def _value(self, statement: str, values: Sequence[Any] = ()) -> Any:
-        rows = self._rows(statement, values)
-        return rows[0][0] if rows else None
-
-    def _rows_among(self, statement: str, numbers: Iterable[int]) -> Iterator[tuple[Any, ...]]:
-        """What a statement that ends in "IN" gives for some numbers."""
-        values = [int(number) for number in numbers]
-        for first in range(0, len(values), _MANY):
-            part = values[first : first + _MANY]
-            yield from self._rows(f"{statement} ({','.join('?' * len(part))})", part)
+    def _column(self, statement: str, *values: Any) -> list[Any]:
+        return [value for (value,) in self._rows(statement, *values)]
 
     # Facts
 
     def fact(self, name: str) -> Any:
         """A recorded fact of the collection, None where there is none."""
-        value = self._value("SELECT value FROM facts WHERE name = ?", (name,))
-        return None if value is None else self._json(value)
+        values = self._column("SELECT value FROM facts WHERE name = ?", name)
+        return self._json(values[0]) if values else None
 
-    def set_facts(self, facts: Mapping[str, Any]) -> None:
-        """Records facts; within a transaction."""
-        rows = [(name, json.dumps(value)) for name, value in facts.items()]
-        self._db.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", rows)
+    def set_fact(self, name: str, value: Any) -> None:
+        """Records a fact; within a transaction."""
+        self._rows("INSERT OR REPLACE INTO facts VALUES (?, ?)", name, json.dumps(value))
 
     def _json(self, text: str) -> Any:
         try:
@@ -197,7 +176,7 @@ class DocumentStore:
 
     def file(self, by: Literal["number", "path", "label"], value: int | str) -> FileRecord | None:
         """The record of a file by its number, absolute path or label."""
-        rows = self._rows(f"SELECT * FROM files WHERE {by} = ?", (value,))
+        rows = self._rows(f"SELECT * FROM files WHERE {by} = ?", value)
         return FileRecord(*rows[0]) if rows else None
 
     def files(self) -> list[FileRecord]:
@@ -206,25 +185,25 @@ class DocumentStore:
 
     def next_file(self) -> int:
         """A number that no file has."""
-        return int(self._value("SELECT coalesce(max(number), 0) + 1 FROM files"))
+        return int(self._column("SELECT coalesce(max(number), 0) + 1 FROM files")[0])
 
     def put_file(self, record: FileRecord) -> None:
         """Records or replaces a file; within a transaction."""
-        self._db.execute(
+        self._rows(
             "INSERT INTO files VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (number) DO UPDATE SET "
             "path = excluded.path, label = excluded.label, size = excluded.size, "
             "mtime_ns = excluded.mtime_ns, hash = excluded.hash",
-            astuple(record),
+            *astuple(record),
         )
 
     def forget_file(self, number: int) -> None:
         """Removes the record of a file; within a transaction."""
-        self._db.execute("DELETE FROM files WHERE number = ?", (number,))
+        self._rows("DELETE FROM files WHERE number = ?", number)
 
     def documents_of_file(self, number: int) -> int:
         """How many done documents came from a file."""
         statement = "SELECT count(*) FROM documents WHERE file = ? AND state = 1"
-        return int(self._value(statement, (number,)))
+        return int(self._column(statement, number)[0])
 
     def mark_seen(self, file: int, id: str) -> bool:
         """Notes that an id occurs in a file; False where it was noted before. Not durable."""
@@ -234,34 +213,32 @@ class DocumentStore:
 
     def clear_seen(self, file: int) -> None:
         """Forgets which ids were noted of a file."""
-        self._rows("DELETE FROM seen WHERE file = ?", (file,))
+        self._rows("DELETE FROM seen WHERE file = ?", file)
 
     def unseen(self, file: int) -> list[str]:
         """The ids of done documents of a file that were not noted by `mark_seen`."""
-        rows = self._rows(
+        return self._column(
             "SELECT id FROM documents WHERE file = ? AND state = 1 AND id NOT IN "
             "(SELECT id FROM seen WHERE file = ?)",
-            (file, file),
+            *(file, file),
         )
-        return [id for (id,) in rows]
 
     # Documents; all that changes them stands within a transaction
 
     def known(self, id: str) -> Known | None:
         """The done document of that id."""
         rows = self._rows(
-            "SELECT key, hash, file, source FROM documents WHERE id = ? AND state = 1", (id,)
+            "SELECT key, hash, file, source FROM documents WHERE id = ? AND state = 1", id
         )
         return Known(*rows[0]) if rows else None
 
     def keys(self, state: int) -> list[int]:
         """The keys of all documents in a state, in the order they came."""
-        rows = self._rows(f"SELECT key FROM documents WHERE {_STATES[state]} ORDER BY key")
-        return [key for (key,) in rows]
+        return self._column(f"SELECT key FROM documents WHERE {_STATES[state]} ORDER BY key")
 
     def put_pending(self, incoming: Iterable[Incoming]) -> list[int]:
         """Records documents as pending, with their chunks; their keys."""
-        keys = []
+        keys: list[int] = []
         for item in incoming:
             d = item.document
             metadata = json.dumps(dict(d.metadata), ensure_ascii=False)
@@ -279,19 +256,17 @@ class DocumentStore:
 
     def move(self, key: int, file: int | None, source: str) -> None:
         """Records that an unchanged document now stands elsewhere."""
-        self._db.execute(
-            "UPDATE documents SET file = ?, source = ? WHERE key = ?", (file, source, key)
-        )
+        self._rows("UPDATE documents SET file = ?, source = ? WHERE key = ?", file, source, key)
 
     def promote(self, keys: Iterable[int]) -> None:
         """Pending documents become done, older ones of their ids leaving."""
         for key in keys:
-            self._db.execute(
+            self._rows(
                 "UPDATE documents SET state = 2 WHERE state = 1 AND id = "
                 "(SELECT id FROM documents WHERE key = ?)",
-                (key,),
+                key,
             )
-            self._db.execute("UPDATE documents SET state = 1 WHERE key = ?", (key,))
+            self._rows("UPDATE documents SET state = 1 WHERE key = ?", key)
 
     def demote(self, keys: Iterable[int]) -> None:
         """Done documents become pending again."""
@@ -311,49 +286,56 @@ class DocumentStore:
 
     def document(self, key: int) -> tuple[Document, list[int], list[Span]]:
         """A document whole, with the row numbers and spans of its chunks."""
-        rows = self._rows(
-            "SELECT id, text, title, source, language, metadata FROM documents WHERE key = ?",
-            (key,),
+        (fields,) = self._rows(
+            "SELECT id, text, title, source, language, metadata FROM documents WHERE key = ?", key
         )
         chunks = self._rows(
-            "SELECT row, start, stop FROM chunks WHERE document = ? ORDER BY row", (key,)
+            "SELECT row, start, stop FROM chunks WHERE document = ? ORDER BY row", key
         )
         spans = [Span(start, stop) for _, start, stop in chunks]
-        return self._document(rows[0]), [row for row, _, _ in chunks], spans
+        return self._document(fields), [row for row, _, _ in chunks], spans
 
-    def chunks(self, rows: Iterable[int]) -> dict[int, Chunk]:
-        """The chunks of done documents by row number; rows of other documents are left out."""
-        statement = (
+    def chunks(self, rows: Iterable[int]) -> dict[int, tuple[Span, Document]]:
+        """The chunks of done documents by row number, each as a document of its text alone.
+
+        Rows of other documents are left out.
+        """
+        found = self._rows(
             "SELECT row, start, stop, id, substr(text, start + 1, stop - start), title, source, "
             "language, metadata FROM chunks JOIN documents ON document = key "
-            "WHERE state = 1 AND row IN"
+            "WHERE state = 1 AND row IN (SELECT value FROM json_each(?))",
+            json.dumps([int(row) for row in rows]),
         )
         return {
-            row: Chunk(row, Span(start, stop), self._document(fields))
-            for row, start, stop, *fields in self._rows_among(statement, rows)
+            row: (Span(start, stop), self._document(fields)) for row, start, stop, *fields in found
         }
 
     def rows(self, state: int) -> Rows:
         """The row numbers of the chunks of all documents in a state, ascending."""
-        rows = self._rows(
+        rows = self._column(
             "SELECT row FROM chunks JOIN documents ON document = key "
             f"WHERE {_STATES[state]} ORDER BY row"
         )
-        return np.array([row for (row,) in rows], dtype=np.uint64)
+        return np.array(rows, dtype=np.uint64)
 
     def owners(self, rows: Rows) -> list[int]:
         """The keys of the documents that rows belong to."""
-        found = self._rows_among("SELECT document FROM chunks WHERE row IN", rows.tolist())
-        return sorted({key for (key,) in found})
+        statement = (
+            "SELECT DISTINCT document FROM chunks WHERE row IN (SELECT value FROM json_each(?)) "
+            "ORDER BY document"
+        )
+        return self._column(statement, json.dumps(rows.tolist()))
 
     def moving(self) -> bool:
         """Whether there are documents on their way in or out."""
-        return bool(self._value("SELECT EXISTS (SELECT 1 FROM documents WHERE state != 1)"))
+        return bool(self._rows("SELECT 1 FROM documents WHERE state != 1 LIMIT 1"))
 
     def counts(self) -> tuple[int, int]:
         """(done documents, chunks of all documents)"""
-        done = self._value("SELECT count(*) FROM documents WHERE state = 1")
-        return int(done), int(self._value("SELECT count(*) FROM chunks"))
+        ((done, chunks),) = self._rows(
+            "SELECT (SELECT count(*) FROM documents WHERE state = 1), (SELECT count(*) FROM chunks)"
+        )
+        return done, chunks
 
     def _document(self, fields: Sequence[Any]) -> Document:
         id, text, title, source, language, metadata = fields
@@ -378,9 +360,7 @@ def _in_words(path: Path) -> Iterator[None]:
             what = "the disk is full: nothing that was recorded is lost; make room and run again"
         elif damaged or "decode to UTF-8" in str(error):  # which has no code
             what = f"the file is damaged ({error}): {_AGAIN}"
-        elif code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
-            what = f"the file cannot be opened for writing ({error})"
-        elif code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        elif isinstance(error, sqlite3.OperationalError) and code != sqlite3.SQLITE_ERROR:
             what = f"the file cannot be read or written now ({error})"
         else:
             raise  # a defect of ours, not of the file

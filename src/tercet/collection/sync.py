@@ -19,6 +19,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -33,7 +34,7 @@ from tercet.collection.store import (
     Incoming,
 )
 from tercet.config import Head, Progress, Role, Weights
-from tercet.documents.chunks import Chunker
+from tercet.documents.chunks import Chunker, Chunking
 from tercet.documents.readers import (
     Problem,
     SourceFile,
@@ -142,9 +143,8 @@ class _Waiting:
     documents: dict[str, Incoming] = field(default_factory=dict)
     updates: set[str] = field(default_factory=set)  # which of the documents replace one
     bytes: int = 0  # of their texts
-    unread: dict[int, FileRecord] = field(default_factory=dict)  # of which they are the beginning
-    ended: list[FileRecord] = field(default_factory=list)  # read to their end
-    touched: list[FileRecord] = field(default_factory=list)  # whose record alone changed
+    files: dict[int, FileRecord] = field(default_factory=dict)  # as they are recorded then
+    ended: list[int] = field(default_factory=list)  # files that were read to their end
     moved: list[tuple[int, int | None, str]] = field(default_factory=list)  # key, file, source
 
 
@@ -156,67 +156,101 @@ class Sync:
         store: DocumentStore,
         index: Index,
         encoder: Callable[[], Encodes],
-        chunker: Callable[[], Chunker],
+        chunking: Chunking,
         *,
         batch: BatchSize,
         report: OnChange = None,
         progress: OnProgress = None,
     ) -> None:
-        """Encoder and chunker are asked for only where something is new."""
+        """The encoder is asked for only where something is new."""
         self.store, self.index, self.batch, self.result = store, index, batch, AddReport()
-        self._encoder, self._chunker = encoder, chunker
+        self._encoder, self._chunking = encoder, chunking
         self._report, self._progress = report, progress
-        self.total: int | None = None
+        self.total: int | None = None  # of what progress counts
+        self.bytes = 0  # of the texts that were taken
         self._done = self._documents = self._tokens = 0
         self._waiting = _Waiting()
         self._next_file = store.next_file()
 
-    def put(self, document: Document, file: FileRecord | None = None) -> None:
-        """Takes a prepared document, new or not; what changed is done after the next `commit`."""
-        if document.id in self._waiting.documents:
+    @cached_property
+    def _chunker(self) -> Chunker:
+        encoder = self._encoder()
+        return Chunker(encoder.tokenizer.backend, self._chunking, encoder.max_length)
+
+    # What is new
+
+    def take(self, item: Document | Problem, file: FileRecord | None = None) -> bool:
+        """Takes a document as it was given or read, new or not; whether it may count as read.
+
+        What changed is done after the next `commit`; what cannot be used is skipped by name.
+        """
+        item = prepare(item) if isinstance(item, Document) else item
+        if isinstance(item, Document) and file is not None:
+            item = self._clash(item, file) or item
+        if isinstance(item, Problem):
+            self.skip(item)
+            return not item.failed
+        if item.id in self._waiting.documents:
             self.commit()  # given twice: the later one replaces the earlier one
         waiting = self._waiting
-        if file is not None:
-            waiting.unread[file.number] = file
         number = None if file is None else file.number
-        known = self.store.known(document.id)
-        digest = _content_hash(document)
-        size = len(document.text.encode())
+        if file is not None:
+            waiting.files[file.number] = file
+        known = self.store.known(item.id)
+        digest, size = _content_hash(item), len(item.text.encode())
+        self.bytes += size
         if known is not None and known.hash == digest:
             self.result.unchanged += 1
             self.advance(size, documents=1)
-            if (known.file, known.source) != (number, document.source):
-                waiting.moved.append((known.key, number, document.source))
-            return
+            if (known.file, known.source) != (number, item.source):
+                waiting.moved.append((known.key, number, item.source))
+            return True
         if known is not None:
-            waiting.updates.add(document.id)
-        spans = self._chunker().spans(document.text, document.title)
-        waiting.documents[document.id] = Incoming(document, spans, digest, number)
+            waiting.updates.add(item.id)
+        spans = self._chunker.spans(item.text, item.title)
+        waiting.documents[item.id] = Incoming(item, spans, digest, number)
         waiting.bytes += size
         if waiting.bytes >= self.batch.bytes or len(waiting.documents) >= self.batch.documents:
             self.commit()
+        return True
 
-    def owner(self, id: str) -> int | None:
+    def _clash(self, document: Document, file: FileRecord) -> Problem | None:
+        """Why a document cannot have the id that its file gives it; None where it can."""
+        if not self.store.mark_seen(file.number, document.id):
+            owner = "was used before in this file"
+        else:
+            number = self._owner(document.id)
+            if number not in (None, file.number):
+                self.commit()  # a file read to its end just now may have given the id up
+                number = self._owner(document.id)
+            other = None if number in (None, file.number) else self.store.file("number", number)
+            if other is None or _is_gone(other.path):
+                return None
+            owner = f"belongs to {other.path}"
+        return Problem(document.source, f"its id {document.id!r} {owner}; ids must be unique")
+
+    def _owner(self, id: str) -> int | None:
         """The number of the file that a document, done or on its way, came from."""
-        if id in self._waiting.documents:
-            return self._waiting.documents[id].file
-        known = self.store.known(id)
-        return None if known is None else known.file
+        document = self._waiting.documents.get(id) or self.store.known(id)
+        return None if document is None else document.file
 
     def end_file(self, file: FileRecord) -> None:
         """A file was read to its end without a problem: its documents that it lacks now leave."""
-        self._waiting.ended.append(file)
+        self._waiting.files[file.number] = file
+        self._waiting.ended.append(file.number)
         if len(self._waiting.ended) >= self.batch.documents:
             self.commit()
 
     def touch_file(self, file: FileRecord) -> None:
         """A file's record changed, its documents did not."""
-        self._waiting.touched.append(file)
+        self._waiting.files[file.number] = file
 
     def new_file(self) -> int:
         """A number for a file that has none."""
         self._next_file += 1
         return self._next_file - 1
+
+    # What is told
 
     def skip(self, problem: Problem) -> None:
         """Counts and reports what gives no document."""
@@ -239,49 +273,47 @@ class Sync:
         if self._report is not None:
             self._report(Change(kind, id, reason))
 
+    # The four steps
+
     def commit(self) -> None:
-        """Makes durable and reports all that was put and ended so far."""
-        waiting = self._waiting
-        if not (waiting.documents or waiting.ended or waiting.moved or waiting.touched):
+        """Makes durable and reports all that was taken and ended so far."""
+        waiting, self._waiting = self._waiting, _Waiting()
+        if not (waiting.documents or waiting.files or waiting.moved):
             return
         incoming = list(waiting.documents.values())
         keys: list[int] = []
         truncated: list[str] = []
         if incoming:
             with self.store.transaction():  # 1
-                for file in waiting.unread.values():
-                    self.store.put_file(file)
+                for file in waiting.files.values():
+                    self.store.put_file(replace(file, hash=None))
                 keys = self.store.put_pending(incoming)
+            chunks = sum(len(item.spans) for item in incoming)
             try:
-                truncated = self.write_rows(keys, limit=waiting.bytes)  # 2
-                self.index.flush()
+                truncated = self.write_rows(keys, share=waiting.bytes / chunks)  # 2
             except StoreError:  # a full disk: `recover` goes on from here when there is room
                 raise
             except BaseException:
                 self._withdraw(keys)
                 raise
+            self.result.chunks += chunks
         left: list[str] = []
         with self.store.transaction():  # 3
             self.store.promote(keys)
-            for file in [*waiting.unread.values(), *waiting.ended, *waiting.touched]:
+            for file in waiting.files.values():
                 self.store.put_file(file)
             for key, number, source in waiting.moved:
                 self.store.move(key, number, source)
-            for file in waiting.ended:
-                left += self.store.leave(self.store.unseen(file.number))
-        for file in waiting.ended:
-            self.store.clear_seen(file.number)
-        for item in incoming:
-            id = item.document.id
-            self.result.chunks += len(item.spans)
+            for number in waiting.ended:
+                left += self.store.leave(self.store.unseen(number))
+        for id in waiting.documents:
             new = id not in waiting.updates
             self.result.added += new
             self.result.updated += not new
             self._tell("added" if new else "updated", id)
+        self.result.truncated += len(truncated)
         for id in truncated:
-            self.result.truncated += 1
             self._tell("truncated", id, "longer than the model reads: its end is not indexed")
-        self._waiting = _Waiting()
         self.advance(waiting.bytes, documents=len(incoming))
         self._let_go(left)
 
@@ -307,6 +339,7 @@ class Sync:
         left: list[str] = []
         with self.store.transaction():
             for file in files:
+                self.store.clear_seen(file.number)
                 left += self.store.leave(self.store.unseen(file.number))
                 self.store.forget_file(file.number)
         self._let_go(left)
@@ -315,9 +348,9 @@ class Sync:
         for id in left:
             self.result.removed += 1
             self._tell("removed", id)
-        self.clean_up()
+        self._clean_up()
 
-    def clean_up(self) -> None:
+    def _clean_up(self) -> None:
         """Takes the rows of leaving documents out of the index, then their records."""
         keys = self.store.keys(LEAVING)  # 4
         if keys:
@@ -332,63 +365,64 @@ class Sync:
         Pending documents become done, leaving ones go, rows of no document go out of the index,
         documents whose rows are not in the index are encoded again.
         """
-        self.clean_up()
+        self._clean_up()
         present = self.index.ids()
         pending, done = self.store.rows(PENDING), self.store.rows(DONE)
-        phantoms = np.setdiff1d(present, np.concatenate((pending, done)))
-        if len(phantoms):
-            self.index.delete(phantoms)
+        self.index.delete(np.setdiff1d(present, np.concatenate((pending, done))))
         with self.store.transaction():
             self.store.demote(self.store.owners(np.setdiff1d(done, present)))
         keys = self.store.keys(PENDING)
         missing = np.setdiff1d(self.store.rows(PENDING), present)
         self.write_rows(self.store.owners(missing))
-        self.index.flush()
         with self.store.transaction():
             self.store.promote(keys)
-        self.clean_up()
+        self._clean_up()
 
-    def write_rows(self, keys: Sequence[int], *, limit: int | None = None) -> list[str]:
-        """Encodes recorded documents of `limit` bytes; gives the ids of truncated ones."""
+    def write_rows(self, keys: Sequence[int], *, share: float | None = None) -> list[str]:
+        """Encodes recorded documents and flushes their rows; gives the ids of truncated ones.
+
+        Progress has `share` bytes for a row until the caller counts them; without, it counts rows.
+        """
         truncated: dict[str, None] = {}
+        before = 0.0  # bytes of rows that the caller will count
         for batch in self._row_batches(keys):
-            # Chunks overlap and repeat the title, so they have more bytes than their documents.
-            shown = 0 if limit is None else min(limit, batch.before)
-            room = len(batch.rows) if limit is None else min(limit - shown, batch.size)
+            size = len(batch.rows) * (1.0 if share is None else share)
             encoded = 0
 
-            def show(tokens: int, of: int, shown: int = shown, room: int = room) -> None:
+            def show(tokens: int, of: int, before: float = before, size: float = size) -> None:
                 nonlocal encoded
                 encoded = tokens
-                self._show(shown + room * tokens // max(1, of), tokens)
+                self._show(int(before + size * tokens / max(1, of)), tokens)
 
             options: dict[str, Any] = {"heads": self.index.spec.heads, "progress": show}
-            if self._chunker().chunking.late:
+            if self._chunking.late:
                 vectors = self._encoder().encode_spans(batch.texts, batch.spans, **options)
             else:
                 vectors = self._encoder().encode(batch.texts, **options)
             self._tokens += encoded
             self.index.add(batch.rows, vectors, batch.payloads)
-            if limit is None:
+            if share is None:
                 self.advance(len(batch.rows))
+            else:
+                before += size
             if vectors.truncated is not None:
                 places = np.flatnonzero(vectors.truncated)
                 truncated.update(dict.fromkeys(batch.ids[place] for place in places))
+        self.index.flush()
         return list(truncated)
 
     def _row_batches(self, keys: Sequence[int]) -> Iterator["_RowBatch"]:
         """The rows of documents in runs of bounded size, whatever the size of a document."""
         batch = _RowBatch()
         for key in keys:
-            chunker = self._chunker()
             document, rows, spans = self.store.document(key)
             payload: Payload = document.metadata
             if document.language is not None:
                 payload = {"language": document.language, **payload}
-            heading = chunker.heading(document.title)
+            heading = self._chunker.heading(document.title)
             runs = [[span] for span in spans]
-            if chunker.chunking.late:
-                runs = chunker.passes(document.text, document.title, spans)
+            if self._chunking.late:
+                runs = self._chunker.passes(document.text, document.title, spans)
             first = 0
             for run in runs:
                 start = run[0].start
@@ -403,7 +437,7 @@ class Sync:
                 first += len(run)
                 if batch.size >= self.batch.bytes or len(batch.rows) >= self.batch.documents:
                     yield batch
-                    batch = _RowBatch(before=batch.before + batch.size)
+                    batch = _RowBatch()
         if batch.rows:
             yield batch
 
@@ -412,7 +446,6 @@ class Sync:
 class _RowBatch:
     """Texts that are encoded together, and the rows that they become."""
 
-    before: int = 0  # bytes of the batches before it
     size: int = 0  # bytes of the texts
     texts: list[str] = field(default_factory=list)
     spans: list[list[tuple[int, int]]] = field(default_factory=list)  # per text, for late chunking
@@ -438,22 +471,17 @@ def sync_files(sync: Sync, paths: Sequence[str | Path]) -> None:
     What cannot be read is skipped by name and loses nothing: its documents stay as they were.
     """
     items = list(find_files(paths))
-    files = [item for item in items if isinstance(item, SourceFile)]
-    sync.total = sum(file.size for file in files)
+    sync.total = sum(item.size for item in items if isinstance(item, SourceFile))
     for item in items:
         if isinstance(item, SourceFile):
             _sync_file(sync, item)
         else:
             sync.skip(item)
     sync.commit()
-    seen = {label_of(file.path) for file in files}
     roots = [label_of(os.path.abspath(path)) for path in paths if os.path.isdir(path)]
     folders = tuple(root.rstrip("/") + "/" for root in roots)
-    gone = []
-    for record in sync.store.files():
-        if record.path not in seen and record.path.startswith(folders) and _is_gone(record.path):
-            sync.store.clear_seen(record.number)
-            gone.append(record)
+    records = [record for record in sync.store.files() if record.path.startswith(folders)]
+    gone = [record for record in records if _is_gone(record.path)]
     if gone:
         sync.remove_files(gone)
 
@@ -479,21 +507,12 @@ def _sync_file(sync: Sync, file: SourceFile) -> None:
         return
     unread = replace(changed, hash=None)
     sync.store.clear_seen(record.number)
-    whole, size = True, 0
+    whole, before = True, sync.bytes
     for item in read_file(file.path, record.label):
-        usable = prepare(item) if isinstance(item, Document) else item
-        if isinstance(usable, Document):
-            clash = _clash(sync, usable, unread)
-            if clash is None:
-                size += len(usable.text.encode())
-                sync.put(usable, unread)
-                continue
-            usable = clash
-        whole = whole and not usable.failed
-        sync.skip(usable)
+        whole = sync.take(item, unread) and whole
     if whole:
         sync.end_file(replace(changed, hash=digest))
-    sync.advance(max(0, file.size - size))
+    sync.advance(max(0, file.size - (sync.bytes - before)))
 
 
 def _record(sync: Sync, file: SourceFile) -> FileRecord:
@@ -513,25 +532,6 @@ def _unchanged(sync: Sync, record: FileRecord) -> None:
     documents = sync.store.documents_of_file(record.number)
     sync.result.unchanged += documents
     sync.advance(record.size, documents=documents)
-
-
-def _clash(sync: Sync, document: Document, file: FileRecord) -> Problem | None:
-    """Why a document cannot have the id that its file gives it; None where it can."""
-    if not sync.store.mark_seen(file.number, document.id):
-        reason = f"its id {document.id!r} was used before in this file; ids must be unique"
-        return Problem(document.source, reason)
-    owner = sync.owner(document.id)
-    if owner not in (None, file.number):
-        sync.commit()  # a file read to its end just now may have given the id up
-        owner = sync.owner(document.id)
-    if owner is None or owner == file.number:
-        return None
-    other = sync.store.file("number", owner)
-    if other is None or _is_gone(other.path):
-        return None
-    return Problem(
-        document.source, f"its id {document.id!r} belongs to {other.path}; ids must be unique"
-    )
 
 
 def _is_gone(path: str) -> bool:

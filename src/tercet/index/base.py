@@ -7,10 +7,13 @@ backend sees them: an engine that is given a bad batch may keep half of it. Know
 tokens, documents or models.
 """
 
+import math
+import operator
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -20,26 +23,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from tercet.config import HEADS, MODES, PAPER_WEIGHTS, Head, Mode, Weights
+from tercet.config import MODES, PAPER_WEIGHTS, Head, Mode, Weights
 from tercet.embeddings import Embeddings
 from tercet.errors import InputError, StoreError
 from tercet.hybrid import highest
-from tercet.index.store import (
-    BACKENDS,
-    DTYPES,
-    Backend,
-    Batch,
-    Dtype,
-    Floats,
-    IndexSpec,
-    Positions,
-    RowStore,
-    Serials,
-)
+from tercet.index.store import Floats, Ids, IndexSpec, Positions, RowStore, Serials
 from tercet.records import IndexHit, Payload, Scalar
 from tercet.scores import maxsim_packed, weighted_sum
-
-__all__ = ["BACKENDS", "DEFAULT_CANDIDATES", "DTYPES", "Backend", "Dtype", "Filter", "Index"]
 
 # Rows per first-stage leg. Of the ten best by the whole sum over 120,000 chunks, 98%
 # were found with 200, 95% with 100, 99% with 300 (benchmarks/search.py; the time grows in step).
@@ -49,7 +39,15 @@ ROWS_AT_ONCE = 4096  # of dense and sparse: a few MB
 TOKENS_AT_ONCE = 1 << 12  # of multi: a float32 copy of them stays in a core's cache
 ROWS_PER_TASK = 64  # fewer are not worth a second thread
 
-Ids = Sequence[int] | npt.NDArray[np.integer[Any]]
+INTEGERS = range(-(1 << 63), 1 << 63)  # that a payload can hold
+
+LEGS: dict[Mode, tuple[Head, ...]] = {
+    "dense": ("dense",),
+    "sparse": ("sparse",),
+    "multi": ("dense",),
+    "hybrid": ("dense", "sparse"),
+}
+
 Filter = Mapping[str, Scalar | Sequence[Scalar]]
 Choices = dict[str, list[Scalar]]
 Parts = dict[Head, Floats]
@@ -90,11 +88,9 @@ class Index:
     def _removed(self, serials: Serials) -> None:
         """Called with rows that do not count any more."""
 
-    def _before_commit(self) -> None:
-        """Called before what changed is made to count."""
-
-    def _after_commit(self) -> None:
-        """Called when it is durable."""
+    def _commit(self) -> None:
+        """Makes what changed durable and countable."""
+        self._store.commit()
 
     def _release(self) -> None:
         """Called once, before the folder is let go."""
@@ -102,7 +98,10 @@ class Index:
     # What callers see.
 
     def add(
-        self, ids: Ids, embeddings: Embeddings, payloads: Sequence[Payload] | None = None
+        self,
+        ids: Iterable[int],
+        embeddings: Embeddings,
+        payloads: Sequence[Payload] | None = None,
     ) -> None:
         """Stores one row per id, replacing a row of that id; all of the batch or nothing of it.
 
@@ -110,18 +109,29 @@ class Index:
         model. Raises InputError where an id, a vector or a payload cannot be stored, StoreError
         where the embeddings are another model's or the disk is full.
         """
-        batch = _check_batch(self.spec, ids, embeddings, payloads)
-        with self._turn:
-            self._check_open()
-            if len(batch.ids):
+        checked = _check_ids(ids)
+        payloads = [{}] * len(checked) if payloads is None else payloads
+        different = len(np.unique(checked))
+        if {different, len(embeddings), len(payloads)} != {len(checked)}:
+            raise InputError(
+                f"{len(embeddings)} embeddings and {len(payloads)} payloads for {len(checked)} "
+                f"ids, {different} of them different: give one of each"
+            )
+        if lacking := [head for head in self.spec.heads if head not in embeddings.heads]:
+            raise InputError(f"the index stores {lacking[0]}, which these embeddings lack")
+        rows = _check_vectors(self.spec, embeddings)
+        plain = [{key: _plain(key, value) for key, value in row.items()} for row in payloads]
+        with self._open():
+            if len(checked):
                 self._changing()
-                self._removed(self._store.append(batch, self._added))
+                self._removed(self._store.append(checked, rows, plain, self._added))
 
-    def delete(self, ids: Ids) -> int:
+    def delete(self, ids: Iterable[int]) -> int:
         """Removes rows and returns how many there were; ids that are not there are no error."""
         checked = _check_ids(ids)
-        with self._turn:
-            self._check_open()
+        with self._open():
+            if not len(checked):
+                return 0
             self._changing()
             serials = self._store.remove(checked)
             self._removed(serials)
@@ -147,29 +157,39 @@ class Index:
         must equal; every key must match; bool, number and string never equal each other.
         Raises InputError for a mode whose head is not stored or not in the queries.
         """
-        used = _check_search(self.spec, queries, k, mode, candidates)
+        if mode not in MODES:
+            raise InputError(f"unknown mode {mode!r}: choose from {', '.join(MODES)}")
+        if k < 1 or (candidates is not None and candidates < 1):
+            raise InputError(f"k is {k} and candidates {candidates}: both must be at least 1")
         choices = _check_filter(filter)
-        legs: tuple[Head, ...] = tuple(head for head in used.heads if head != "multi")
-        scored: tuple[Head, ...] = tuple(used.heads)
-        if mode != "hybrid":
-            legs = ("dense",) if mode == "multi" else (mode,)
-            scored = ("dense", "multi") if mode == "multi" else (mode,)
-        with self._turn:
-            self._check_open()
+        used = _check_vectors(self.spec, queries)
+        legs = tuple(head for head in LEGS[mode] if head in used.heads)
+        scored = used.heads if mode == "hybrid" else tuple(dict.fromkeys((*legs, mode)))
+        for head in (*LEGS[mode], mode) if mode != "hybrid" else ():
+            if head not in self.spec.heads:
+                raise InputError(
+                    f"mode {mode} needs {head}, which this index does not store: choose another "
+                    f"mode, or rebuild it with {head}"
+                )
+            if head not in used.heads:
+                raise InputError(f"mode {mode} needs {head}, which the queries lack")
+        if not legs:
+            raise InputError("a hybrid search needs dense or sparse queries")
+        with self._open():
             if candidates is None:
-                found = [np.flatnonzero(self._store.matching(choices))] * len(used)
+                positions = [np.flatnonzero(self._store.matching(choices))] * len(used)
             else:
-                found = self._candidates(used, legs, max(k, candidates), choices)
+                positions = self._candidates(used, legs, max(k, candidates), choices)
             return [
-                self._hits(part_of(used, row, scored), positions, mode, weights, k)
-                for row, positions in enumerate(found)
+                self._hits(part_of(used, number, scored), rows, mode, weights, k)
+                for number, rows in enumerate(positions)
             ]
 
     def _hits(
         self, query: Embeddings, positions: Positions, mode: Mode, weights: Weights, k: int
     ) -> list[IndexHit]:
         """The k best of some rows, scored again by every part."""
-        parts = score_rows(self._store, query, positions) if len(positions) else {}
+        parts = score_rows(self._store, query, positions)
         if not parts or (mode != "hybrid" and mode not in parts):
             return []  # no row to score, or an empty sparse query
         total = weighted_sum(parts, weights) if mode == "hybrid" else parts[mode]
@@ -188,36 +208,30 @@ class Index:
         ]
 
     def __len__(self) -> int:
-        with self._turn:
-            self._check_open()
+        with self._open():
             return int(self._store.live.sum())
 
-    def ids(self) -> npt.NDArray[np.uint64]:
+    def ids(self) -> Ids:
         """The ids of all rows, ascending."""
-        with self._turn:
-            self._check_open()
+        with self._open():
             return np.sort(self._store.ids[self._store.live])
 
     def flush(self) -> None:
         """Makes all that was added and deleted durable (fsync) before it returns."""
-        with self._turn:
-            self._check_open()
+        with self._open():
             if self._changed:
-                self._before_commit()
-                self._store.commit()
-                self._after_commit()
+                self._commit()
                 self._changed = False
 
     def optimize(self) -> None:
         """Builds what makes search fast and drops what was deleted; flushes first and last."""
-        with self._turn:
+        with self._open():
             self.flush()
             self._store.compact()
 
     def sizes(self) -> dict[str, int]:
         """Bytes on disk by head, and "other" (ids, payloads, logs)."""
-        with self._turn:
-            self._check_open()
+        with self._open():
             return self._store.sizes()
 
     def close(self) -> None:
@@ -232,9 +246,13 @@ class Index:
                 self._release()
                 self._store.close()
 
-    def _check_open(self) -> None:
-        if self._closed:
-            raise StoreError(f"{self.path}: this index was closed; open it again")
+    @contextmanager
+    def _open(self) -> Iterator[None]:
+        """One caller at a time; raises StoreError after `close`."""
+        with self._turn:
+            if self._closed:
+                raise StoreError(f"{self.path}: this index was closed; open it again")
+            yield
 
     def __enter__(self) -> Self:
         return self
@@ -243,9 +261,28 @@ class Index:
         self.close()
 
 
-def part_of(queries: Embeddings, row: int, heads: Sequence[Head]) -> Embeddings:
+class ExactIndex(Index):
+    """Every leg scores every row, 1 ms per 10,000: the oracle, and right for small corpora."""
+
+    def _candidates(
+        self, queries: Embeddings, legs: Sequence[Head], count: int, choices: Choices
+    ) -> list[Positions]:
+        rows = np.flatnonzero(self._store.matching(choices))
+        out = []
+        for query in range(len(queries)):
+            union = [np.empty(0, dtype=np.int64)]
+            parts = score_rows(self._store, part_of(queries, query, legs), rows)
+            for head, scores in parts.items():
+                best = highest(scores, count)  # of equals the first ones
+                best = best[np.argsort(-scores[best], kind="stable")][:count]
+                union.append(rows[best[scores[best] > 0] if head == "sparse" else best])
+            out.append(np.unique(np.concatenate(union)))
+        return out
+
+
+def part_of(queries: Embeddings, number: int, heads: Sequence[Head]) -> Embeddings:
     """One query with some of its heads."""
-    query = queries[row : row + 1]
+    query = queries[number : number + 1]
     multi = "multi" in heads
     return replace(
         query,
@@ -261,56 +298,36 @@ def part_of(queries: Embeddings, row: int, heads: Sequence[Head]) -> Embeddings:
 
 def score_rows(store: RowStore, query: Embeddings, positions: Positions) -> Parts:
     """Raw scores of one query (B = 1) with rows, (n,) a part; only the parts both sides have."""
-    heads = [head for head in HEADS if head in query.heads]
-    if query.sparse is not None and query.sparse.nnz == 0:
-        heads.remove("sparse")
+    if not len(positions):
+        return {}
+    score: dict[Head, Callable[[Positions], Floats]] = {}
+    if query.dense is not None:
+        vector = torch.from_numpy(np.array(query.dense[0], dtype=np.float32))
+        score["dense"] = lambda rows: torch.mv(torch.from_numpy(store.dense(rows)), vector).numpy()
+    if query.sparse is not None and query.sparse.nnz:
+        weights = query.sparse[[0]].toarray()[0].astype(np.float32)  # (V,)
+        score["sparse"] = lambda rows: store.sparse(rows) @ weights
+    if query.multi is not None:
+        vectors = query.tokens(0)
+        score["multi"] = lambda rows: maxsim_packed(vectors, *store.tokens(rows))
     workers = _workers()
     pieces = max(1, min(workers.count, len(positions) // ROWS_PER_TASK))
-    tasks = [
-        lambda rows=rows, head=head: _SCORE[head](store, query, rows)
-        for head in heads
-        for rows in np.array_split(positions, pieces)
-    ]
-    done = workers.run(tasks)
+    blocks = np.array_split(positions, max(pieces, -(-len(positions) // ROWS_AT_ONCE)))
+    tasks: list[tuple[Head, Positions]] = []
+    for head in score:
+        tasks += [(head, rows) for rows in blocks if head != "multi"]
+    if "multi" in score:
+        tokens = np.cumsum(store.token_counts(positions)) // TOKENS_AT_ONCE
+        blocks = np.split(positions, np.flatnonzero(np.diff(tokens)) + 1)
+        tasks += [("multi", rows) for rows in blocks]
+    scores = workers.run(lambda task: score[task[0]](task[1]), tasks)
     parts: Parts = {}
-    for place, head in enumerate(heads):
-        part = np.concatenate(done[place * pieces : (place + 1) * pieces])
-        if not bool(np.isfinite(part).all()):
+    for head in score:
+        part = [part for part, (of, _) in zip(scores, tasks, strict=True) if of == head]
+        parts[head] = np.concatenate(part)
+        if not bool(np.isfinite(parts[head]).all()):
             raise StoreError(f"{store.path}: the {head} vectors are damaged: rebuild the index")
-        parts[head] = part
     return parts
-
-
-def _dense(store: RowStore, query: Embeddings, positions: Positions) -> Floats:
-    assert query.dense is not None
-    vector = torch.from_numpy(np.array(query.dense[0], dtype=np.float32))
-    scores = [
-        torch.mv(torch.from_numpy(store.dense(rows)), vector).numpy() for rows in _split(positions)
-    ]
-    return np.concatenate([np.empty(0, np.float32), *scores])
-
-
-def _sparse(store: RowStore, query: Embeddings, positions: Positions) -> Floats:
-    assert query.sparse is not None
-    weights = query.sparse[[0]].toarray()[0].astype(np.float32)  # (V,)
-    scores = [store.sparse(rows) @ weights for rows in _split(positions)]
-    return np.concatenate([np.empty(0, np.float32), *scores])
-
-
-def _multi(store: RowStore, query: Embeddings, positions: Positions) -> Floats:
-    vectors = query.tokens(0)
-    block = np.cumsum(store.token_counts(positions)) // TOKENS_AT_ONCE
-    blocks = np.split(positions, np.flatnonzero(np.diff(block)) + 1)
-    scores = [maxsim_packed(vectors, *store.tokens(rows)) for rows in blocks if len(rows)]
-    return np.concatenate([np.empty(0, np.float32), *scores])
-
-
-_SCORE = {"dense": _dense, "sparse": _sparse, "multi": _multi}
-
-
-def _split(positions: Positions) -> list[Positions]:
-    starts = range(0, len(positions), ROWS_AT_ONCE)
-    return [positions[first : first + ROWS_AT_ONCE] for first in starts]
 
 
 class _Workers:
@@ -336,10 +353,10 @@ class _Workers:
         list(self._pool.map(lambda _: settle(), range(self.count)))
         torch.set_num_threads(self.count)
 
-    def run(self, tasks: Sequence[Callable[[], Floats]]) -> list[Floats]:
-        if self.count == 1:
-            return [task() for task in tasks]
-        return list(self._pool.map(lambda task: task(), tasks))
+    def run(
+        self, work: Callable[[tuple[Head, Positions]], Floats], tasks: list[tuple[Head, Positions]]
+    ) -> list[Floats]:
+        return list(map(work, tasks) if self.count == 1 else self._pool.map(work, tasks))
 
 
 @cache
@@ -354,48 +371,18 @@ if hasattr(os, "register_at_fork"):  # a child has none of its parent's threads
 # Checks
 
 
-def _check_ids(ids: Ids) -> npt.NDArray[np.uint64]:
-    """Ids as a u64 array; raises InputError naming the first that is no integer of [0, 2**64)."""
-    if isinstance(ids, np.ndarray) and ids.dtype.kind == "u" and ids.ndim == 1:
-        return ids.astype(np.uint64)
-    for place, value in enumerate(ids):
-        integer = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-        if not integer or not 0 <= int(value) < 1 << 64:
-            raise InputError(f"id {value!r} at place {place}: ids are integers of 0 to 2**64 - 1")
-    return np.array([int(value) for value in ids], dtype=np.uint64)
+def _check_ids(ids: Iterable[int]) -> Ids:
+    try:
+        return np.array([operator.index(id) for id in ids], dtype=np.uint64)
+    except (TypeError, OverflowError) as error:
+        raise InputError(f"ids are integers of 0 to 2**64 - 1: {error}") from error
 
 
-def _check_batch(
-    spec: IndexSpec, ids: Ids, embeddings: Embeddings, payloads: Sequence[Payload] | None
-) -> Batch:
-    """Checks a whole batch before any of it is stored; raises what `Index.add` promises."""
-    checked = _check_ids(ids)
-    values, counts = np.unique(checked, return_counts=True)
-    if len(values) != len(checked):
-        raise InputError(f"id {values[counts.argmax()]} stands twice in one batch")
-    payloads = [{}] * len(checked) if payloads is None else payloads
-    for name, given in (("embeddings", embeddings), ("payloads", payloads)):
-        if len(given) != len(checked):
-            raise InputError(f"{len(given)} {name} for {len(checked)} ids")
-    missing = [head for head in spec.heads if head not in embeddings.heads]
-    if missing:
-        raise InputError(f"the index stores {missing[0]}, which these embeddings lack")
-    stored = _check_vectors(spec, embeddings, "row")
-    plain = []
-    for owner, payload in zip(checked.tolist(), payloads, strict=True):
-        for key in payload:
-            if not isinstance(key, str) or not key or not _is_text(key):
-                raise InputError(f"id {owner}: payload key {key!r} is no text")
-        plain.append({k: _plain(v, f"id {owner}: payload {k!r}") for k, v in payload.items()})
-    return Batch(checked, stored, plain)
-
-
-def _check_vectors(spec: IndexSpec, embeddings: Embeddings, what: str) -> Embeddings:
+def _check_vectors(spec: IndexSpec, embeddings: Embeddings) -> Embeddings:
     """The stored heads of embeddings, sparse rows sorted and without zeros.
 
     Raises StoreError for another model's vectors, InputError for wrong sizes, values that are not
-    finite (or not in float16's range), negative or repeated sparse entries, and texts without a
-    token vector.
+    finite (or not in float16's range), negative weights, and texts without a token vector.
     """
     if embeddings.fingerprint != spec.fingerprint:
         raise StoreError(
@@ -403,33 +390,24 @@ def _check_vectors(spec: IndexSpec, embeddings: Embeddings, what: str) -> Embedd
             f"{embeddings.fingerprint!r}: use that model, or rebuild the index with this one"
         )
     dense = embeddings.dense if spec.dense else None
+    sparse = embeddings.sparse if spec.vocabulary else None
     multi = embeddings.multi if spec.multi else None
     offsets = embeddings.offsets if spec.multi else None
-    for head, matrix, width in (("dense", dense, spec.dense), ("multi", multi, spec.multi)):
-        if matrix is None:
-            continue
-        if matrix.ndim != 2 or matrix.shape[1] != width:
-            raise InputError(f"{head} vectors of shape {matrix.shape}: the index stores {width}")
-        if not _fits_float16(matrix):
+    sizes = (("dense", dense, spec.dense), ("multi", multi, spec.multi))
+    for head, matrix, size in (*sizes, ("sparse", sparse, spec.vocabulary)):
+        if matrix is not None and matrix.shape[1] != size:
+            raise InputError(f"{head} of size {matrix.shape[1]}: the index stores {size}")
+    for head, matrix, _ in sizes:
+        if matrix is not None and not _fits_float16(matrix):
             raise InputError(f"a {head} vector holds a value that is not finite in float16")
-    if offsets is not None and len(offsets) > 1 and int(np.diff(offsets).min()) < 1:
-        raise InputError(f"{what} {int(np.diff(offsets).argmin())} has no token vector")
-    sparse = embeddings.sparse if spec.vocabulary else None
+    if offsets is not None and (np.diff(offsets) < 1).any():
+        raise InputError(f"text {int(np.diff(offsets).argmin())} has no token vector")
     if sparse is not None:
-        if sparse.shape[1] != spec.vocabulary:
-            raise InputError(
-                f"sparse rows over {sparse.shape[1]} tokens: the index stores {spec.vocabulary}"
-            )
         if not bool(np.isfinite(sparse.data).all()) or bool((sparse.data < 0).any()):
             raise InputError("a sparse row holds a weight that is negative or not finite")
         sparse = sparse.copy()
+        sparse.sum_duplicates()
         sparse.eliminate_zeros()
-        sparse.sort_indices()
-        ends = sparse.indptr[1:-1]
-        repeated = np.diff(sparse.indices) == 0
-        repeated[ends[(ends > 0) & (ends < len(sparse.indices))] - 1] = False  # row borders
-        if bool(repeated.any()):
-            raise InputError("a sparse row names one token twice: add its weights up first")
     return Embeddings(
         dense=dense, sparse=sparse, multi=multi, offsets=offsets, fingerprint=spec.fingerprint
     )
@@ -441,56 +419,25 @@ def _fits_float16(matrix: npt.NDArray[Any]) -> bool:
     return bool(np.abs(matrix).max(initial=0.0) < 65520.0)  # what rounds to at most 65504; no NaN
 
 
-def _plain(value: object, what: str) -> Scalar:
-    """A value in the form filters compare: a float that is whole becomes an int."""
+def _plain(key: str, value: object) -> Scalar:
+    """A payload value in the form that filters compare: a float that is whole becomes an int."""
     if isinstance(value, np.generic):
         value = value.item()
-    if isinstance(value, bool) or (isinstance(value, str) and _is_text(value)):
-        return value
-    if isinstance(value, float) and value.is_integer() and abs(value) < 1 << 63:
+    if isinstance(value, float) and value.is_integer() and int(value) in INTEGERS:
         value = int(value)
-    if isinstance(value, int) and -(1 << 63) <= value < 1 << 63:
+    if isinstance(value, bool | str) or (isinstance(value, int) and value in INTEGERS):
         return value
-    if isinstance(value, float) and np.isfinite(value):
+    if isinstance(value, float) and math.isfinite(value):
         return value
-    raise InputError(f"{what}: {value!r} is no text, finite number of 64 bits, or bool")
-
-
-def _is_text(value: str) -> bool:
-    return not any("\ud800" <= char <= "\udfff" for char in value)  # lone surrogates have no bytes
+    raise InputError(f"{key!r} is {value!r}: no text, finite number of 64 bits, or bool")
 
 
 def _check_filter(filter: Filter | None) -> Choices:
     """A filter with every key's choices as a list; raises InputError for an empty choice."""
     choices: Choices = {}
     for key, given in (filter or {}).items():
-        several = isinstance(given, Sequence) and not isinstance(given, str)
-        values: list[Any] = list(given) if several else [given]  # type: ignore[arg-type]
+        values = [given] if isinstance(given, str) or not isinstance(given, Sequence) else given
         if not values:
             raise InputError(f"the filter on {key!r} names no value")
-        choices[key] = [_plain(value, f"the filter on {key!r}") for value in values]
+        choices[key] = [_plain(key, value) for value in values]
     return choices
-
-
-def _check_search(
-    spec: IndexSpec, queries: Embeddings, k: int, mode: Mode, candidates: int | None
-) -> Embeddings:
-    """The queries' parts that this search uses; raises InputError for what cannot be searched."""
-    if mode not in MODES:
-        raise InputError(f"unknown mode {mode!r}: choose from {', '.join(MODES)}")
-    for name, value in (("k", k), ("candidates", candidates)):
-        if value is not None and (not isinstance(value, int) or value < 1):
-            raise InputError(f"{name} must be a whole number >= 1, got {value!r}")
-    needed: tuple[str, ...] = {"hybrid": (), "multi": ("dense", "multi")}.get(mode, (mode,))
-    for head in needed:
-        if head not in spec.heads:
-            raise InputError(
-                f"mode {mode} needs {head}, which this index does not store "
-                f"(it has {', '.join(spec.heads)}): choose another mode, or rebuild it with {head}"
-            )
-        if head not in queries.heads:
-            raise InputError(f"mode {mode} needs {head}, which the queries lack")
-    used = _check_vectors(spec, queries, "query")
-    if mode == "hybrid" and used.dense is None and used.sparse is None:
-        raise InputError("a hybrid search needs dense or sparse queries")
-    return used

@@ -13,6 +13,7 @@ searches (milliseconds) and while it optimises (minutes for 200,000 rows).
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -62,41 +63,25 @@ class QdrantEdgeIndex(Index):
         self._made = path / "engine-made"  # exists when the folder is a whole engine
         self._mark = path / "engine-behind"  # exists while rows and engine may differ on disk
         self._shard: Any = None
-        try:
-            self._open()
-        except BaseException:
-            self._closed = True
-            self._release()
-            self._store.close()
-            raise
-
-    def _open(self) -> None:
-        self._check_room()
-        if self._folder.exists() and self._made.exists():
-            self._shard = self._run(lambda: edge.EdgeShard.load(str(self._folder)))
-        else:
-            self._make()
-        if self._mark.exists() or self._count() != len(self):
-            self._repair()
+        with ExitStack() as undo:
+            undo.callback(self._store.close)
+            undo.callback(self._release)
+            self._check_room()
+            if self._folder.exists() and self._made.exists():
+                self._shard = self._run(lambda: edge.EdgeShard.load(str(self._folder)))
+            else:
+                self._make()
+            if self._mark.exists() or self._count() != len(self):
+                self._repair()
+            undo.pop_all()
 
     def _make(self) -> None:
         """Makes an empty engine where there is none, or only half of one."""
-        if self._folder.exists():
-            shutil.rmtree(self._folder)
-        self._folder.mkdir()
-        config = self._config()
-        self._shard = self._run(lambda: edge.EdgeShard.create(str(self._folder), config))
-        keyword = edge.PayloadSchemaType.Keyword
-        self._update(edge.UpdateOperation.create_field_index("tags", keyword))
-        self._run(self._shard.flush)
-        _touch(self._made)
-
-    def _config(self) -> Any:
         spec, options = self.spec, self._options
         dense = edge.EdgeVectorParams(
             spec.dense or 1, edge.Distance.Dot, datatype=edge.VectorStorageDatatype.Float16
         )
-        return edge.EdgeConfig(
+        config = edge.EdgeConfig(
             vectors={"dense": dense} if spec.dense else None,
             sparse_vectors={"sparse": edge.EdgeSparseVectorParams()} if spec.vocabulary else None,
             hnsw_config=edge.HnswIndexConfig(
@@ -106,27 +91,34 @@ class QdrantEdgeIndex(Index):
             ),
             optimizers=edge.EdgeOptimizersConfig(indexing_threshold=options.full_scan_kb),
         )
+        if self._folder.exists():
+            shutil.rmtree(self._folder)
+        self._folder.mkdir()
+        self._shard = self._run(lambda: edge.EdgeShard.create(str(self._folder), config))
+        keyword = edge.PayloadSchemaType.Keyword
+        self._update(edge.UpdateOperation.create_field_index("tags", keyword))
+        self._run(self._shard.flush)
+        _touch(self._made)
 
     def _repair(self) -> None:
         """Makes the engine hold the living rows and nothing else, then makes that durable."""
         self._changing()
-        held = self._serials()
-        living = np.flatnonzero(self._store.live)
-        serials = self._store.serials[living]
-        self._removed(np.setdiff1d(held, serials))
-        self._added(living[~np.isin(serials, held)])
-        self.flush()
-
-    def _serials(self) -> Serials:
-        held: list[int] = []
-        more: dict[str, Any] = {"limit": 10_000, "with_payload": False, "with_vector": False}
+        serials: list[int] = []
+        offset: Any = None
         while True:
-            request = edge.ScrollRequest(**more)
-            points, offset = self._run(partial(self._shard.scroll, request))
-            held.extend(point.id for point in points)
+            page = edge.ScrollRequest(
+                limit=10_000, offset=offset, with_payload=False, with_vector=False
+            )
+            points, offset = self._run(partial(self._shard.scroll, page))
+            serials.extend(point.id for point in points)
             if offset is None:
-                return np.array(held, dtype=np.uint64)
-            more["offset"] = offset
+                break
+        engine = np.array(serials, dtype=np.uint64)
+        living = np.flatnonzero(self._store.live)
+        rows = self._store.serials[living]
+        self._removed(np.setdiff1d(engine, rows))
+        self._added(living[~np.isin(rows, engine)])
+        self.flush()
 
     def _count(self) -> int:
         return int(self._run(lambda: self._shard.count(edge.CountRequest(exact=True))))
@@ -140,36 +132,32 @@ class QdrantEdgeIndex(Index):
 
     def _added(self, positions: Positions) -> None:
         for first in range(0, len(positions), self._options.points):
-            rows = positions[first : first + self._options.points]
-            points = list(self._points(rows))
+            points = list(self._points(positions[first : first + self._options.points]))
             self._update(edge.UpdateOperation.upsert_points(points))
 
     def _points(self, rows: Positions) -> Iterator[Any]:
-        serials = self._store.serials[rows].tolist()
         dense = self._store.dense(rows) if self.spec.dense else None
         sparse = self._store.sparse(rows) if self.spec.vocabulary else None
-        for place, serial in enumerate(serials):
+        for number, serial in enumerate(self._store.serials[rows].tolist()):
             vectors: dict[str, Any] = {}
             if dense is not None:
-                vectors["dense"] = dense[place]
-            if sparse is not None and sparse.indptr[place + 1] > sparse.indptr[place]:
-                vectors["sparse"] = _sparse(sparse, place)  # never an empty one
-            payload = self._store.payload(int(rows[place]))
+                vectors["dense"] = dense[number]
+            if sparse is not None and (terms := _sparse(sparse, number)) is not None:
+                vectors["sparse"] = terms
+            payload = self._store.payload(int(rows[number]))
             yield edge.Point(serial, vectors, {"tags": [_tag(*item) for item in payload.items()]})
 
     def _removed(self, serials: Serials) -> None:
         if len(serials):
             self._update(edge.UpdateOperation.delete_points(serials.tolist()))
 
-    def _before_commit(self) -> None:
+    def _commit(self) -> None:
         self._run(self._shard.flush)
-
-    def _after_commit(self) -> None:
-        if self._mark.exists():
-            self._mark.unlink()
+        super()._commit()
+        self._mark.unlink(missing_ok=True)
 
     def optimize(self) -> None:
-        with self._turn:
+        with self._open():
             super().optimize()
             if self._count() != len(self):
                 self._repair()  # after a batch that the engine refused half-way
@@ -184,58 +172,53 @@ class QdrantEdgeIndex(Index):
     def _candidates(
         self, queries: Embeddings, legs: Sequence[Head], count: int, choices: Choices
     ) -> list[Positions]:
-        where = _filter(choices) if choices else None
+        # Every key must equal one of its choices.
+        must: list[Any] = [
+            edge.FieldCondition("tags", match=edge.MatchAny([_tag(key, value) for value in values]))
+            for key, values in choices.items()
+        ]
+        request = partial(
+            edge.QueryRequest,
+            limit=count,
+            filter=edge.Filter(must=must) if must else None,
+            with_payload=False,
+            with_vector=False,
+        )
+        params = edge.SearchParams(hnsw_ef=self._options.ef * count)
         requests, owners = [], []
         for row in range(len(queries)):
-            for leg in legs:
-                request = self._request(leg, queries, row, count, where)
-                if request is not None:
-                    requests.append(request)
+            if "dense" in legs and queries.dense is not None:
+                nearest = edge.Query.Nearest(queries.dense[row].tolist(), using="dense")
+                requests.append(request(query=nearest, params=params))
+                owners.append(row)
+            if "sparse" in legs and queries.sparse is not None:
+                terms = _sparse(queries.sparse, row)
+                if terms is not None:
+                    requests.append(request(query=edge.Query.Nearest(terms, using="sparse")))
                     owners.append(row)
-        found: list[list[int]] = [[] for _ in range(len(queries))]
+        serials: list[list[int]] = [[] for _ in range(len(queries))]
         if requests:
             batch = edge.QueryBatchRequest(requests)
             answers = self._run(lambda: self._shard.query_batch(batch))
             for row, points in zip(owners, answers, strict=True):
-                found[row].extend(point.id for point in points)
-        unions = (np.unique(np.array(serials, dtype=np.uint64)) for serials in found)
-        return [self._store.positions(serials) for serials in unions]
-
-    def _request(self, leg: Head, queries: Embeddings, row: int, limit: int, where: Any) -> Any:
-        """The engine's request for one leg of one query; None where the leg is empty."""
-        if leg == "dense":
-            assert queries.dense is not None
-            query = edge.Query.Nearest(queries.dense[row].tolist(), using="dense")
-            params = edge.SearchParams(hnsw_ef=self._options.ef * limit)
-        else:
-            assert queries.sparse is not None
-            if queries.sparse.indptr[row + 1] == queries.sparse.indptr[row]:
-                return None
-            query = edge.Query.Nearest(_sparse(queries.sparse, row), using="sparse")
-            params = None
-        return edge.QueryRequest(
-            limit=limit,
-            query=query,
-            filter=where,
-            params=params,
-            with_payload=False,
-            with_vector=False,
-        )
+                serials[row].extend(point.id for point in points)
+        unions = (np.unique(np.array(union, dtype=np.uint64)) for union in serials)
+        return [self._store.positions(union) for union in unions]
 
     def sizes(self) -> dict[str, int]:
-        with self._turn:
-            sizes = super().sizes()
-            for head, size in self._engine_sizes().items():
-                sizes[head] += size
-            return sizes
+        sizes = super().sizes()
+        for head, size in self._engine_sizes().items():
+            sizes[head] += size
+        return sizes
 
     def _engine_sizes(self) -> dict[str, int]:
         sizes = dict.fromkeys((*self.spec.heads, "other"), 0)
         for file in self._folder.rglob("*"):
             if file.is_file():
-                parts = "/".join(file.relative_to(self._folder).parts)
-                head = next((h for h in self.spec.heads if f"-{h}/" in parts), "other")
-                sizes[head] += _allocated(file)
+                path = file.relative_to(self._folder).as_posix()
+                head = next((head for head in self.spec.heads if f"-{head}/" in path), "other")
+                facts = file.stat()  # in blocks, since the engine makes large sparse files
+                sizes[head] += getattr(facts, "st_blocks", -(-facts.st_size // 512)) * 512
         return sizes
 
     def _check_room(self, more: int = 0) -> None:
@@ -264,19 +247,13 @@ class QdrantEdgeIndex(Index):
 
 
 def _sparse(rows: sp.csr_array, row: int) -> Any:
+    """A row as the engine takes it; None where it is empty, which the engine does not take."""
     start, stop = rows.indptr[row : row + 2]
+    if start == stop:
+        return None
     terms: Any = rows.indices[start:stop].astype(np.uint32)  # the stubs know lists alone
     weights: Any = rows.data[start:stop].astype(np.float32)
     return edge.SparseVector(terms, weights)
-
-
-def _filter(choices: Choices) -> Any:
-    """The engine's form of a checked filter: every key must equal one of its choices."""
-    must: list[Any] = [
-        edge.FieldCondition("tags", match=edge.MatchAny([_tag(key, value) for value in values]))
-        for key, values in choices.items()
-    ]
-    return edge.Filter(must=must)
 
 
 def _tag(key: str, value: Scalar) -> str:
@@ -286,12 +263,6 @@ def _tag(key: str, value: Scalar) -> str:
     as nesting, and wants an index per key.
     """
     return json.dumps([key, value])
-
-
-def _allocated(file: Path) -> int:
-    """Bytes on disk: the engine makes large sparse files."""
-    facts = file.stat()
-    return getattr(facts, "st_blocks", -(-facts.st_size // 512)) * 512
 
 
 def _touch(path: Path) -> None:

@@ -19,9 +19,10 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -31,91 +32,63 @@ import scipy.sparse as sp
 import torch
 
 from tercet.config import HEADS, Head, check_heads
-from tercet.embeddings import Embeddings
+from tercet.embeddings import Embeddings, packed_positions
 from tercet.errors import InputError, StoreError
 from tercet.io import GrowingArray, fsync, write_json
 from tercet.records import Scalar
 
 FORMAT = 1
 COMPACT_ABOVE = 0.1  # share of dead rows from which `compact` copies the others
+REBUILD = "rebuild the index"
 
 Backend = Literal["edge", "exact"]
-BACKENDS: tuple[Backend, ...] = get_args(Backend)
-
 Dtype = Literal["float16", "int8"]
-DTYPES: tuple[Dtype, ...] = get_args(Dtype)
 
+Ids = npt.NDArray[np.uint64]
 Floats = npt.NDArray[np.float32]
 Positions = npt.NDArray[np.int64]  # of rows in the files of this generation
 Serials = npt.NDArray[np.uint64]
+Arrays = dict[str, npt.NDArray[Any]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class IndexSpec:
     """What is fixed when an index is created, and kept in its index.json."""
 
-    backend: Backend
-    heads: tuple[Head, ...]  # what is stored; multi-vectors only rescore, so they need dense
-    dense: int | None  # D, where dense is stored
-    vocabulary: int | None  # V, where sparse is stored
-    multi: int | None  # M, where multi is stored
-    dtype: Dtype  # of dense and multi; sparse weights are float32
     fingerprint: str  # of the model whose vectors these are
+    backend: Backend = "edge"
+    heads: tuple[Head, ...] = HEADS  # what is stored; multi-vectors only rescore: they need dense
+    dtype: Dtype = "float16"  # of dense and multi; sparse weights are float32
+    dense: int | None = None  # D; None where the head is not stored
+    vocabulary: int | None = None  # V, of sparse
+    multi: int | None = None  # M
 
     def __post_init__(self) -> None:
-        if self.backend not in BACKENDS:
-            raise InputError(f"unknown backend {self.backend!r}: choose from {', '.join(BACKENDS)}")
-        if self.dtype not in DTYPES:
-            raise InputError(f"unknown dtype {self.dtype!r}: choose from {', '.join(DTYPES)}")
+        for name, choices in (("backend", Backend), ("dtype", Dtype)):
+            if getattr(self, name) not in get_args(choices):
+                names = ", ".join(get_args(choices))
+                raise InputError(f"unknown {name} {getattr(self, name)!r}: choose from {names}")
         object.__setattr__(self, "heads", check_heads(tuple(self.heads)))
         if "multi" in self.heads and "dense" not in self.heads:
             raise InputError("multi-vectors rescore dense's candidates: store dense beside them")
         for head, name in zip(HEADS, ("dense", "vocabulary", "multi"), strict=True):
-            size = getattr(self, name)
             if head not in self.heads:
                 object.__setattr__(self, name, None)
-            elif not isinstance(size, int) or isinstance(size, bool) or size < 1:
-                raise InputError(f"storing {head} needs its size: give dims[{name!r}] >= 1")
-
-    @staticmethod
-    def of(
-        backend: Backend,
-        heads: Sequence[str],
-        dims: Mapping[str, int],
-        dtype: Dtype,
-        fingerprint: str,
-    ) -> "IndexSpec":
-        """From the sizes of what a model gives; those of heads that are not stored do not count."""
-        dense, vocabulary, multi = (dims.get(name) for name in ("dense", "vocabulary", "multi"))
-        return IndexSpec(
-            backend, check_heads(tuple(heads)), dense, vocabulary, multi, dtype, fingerprint
-        )
+            elif not getattr(self, name):
+                raise InputError(f"storing {head} needs its size: give {name} >= 1")
 
     def save(self, folder: Path) -> None:
         """Writes index.json."""
-        facts = {"format": FORMAT, **asdict(self), "heads": list(self.heads)}
-        write_json(folder / "index.json", facts)
+        write_json(folder / "index.json", {"format": FORMAT, **asdict(self)})
 
     @staticmethod
     def load(folder: Path) -> "IndexSpec":
         """Reads index.json; raises StoreError where it is missing or damaged."""
-        path = folder / "index.json"
-        facts = _read_json(path)
-        if facts.pop("format", None) != FORMAT:
-            raise StoreError(f"{path}: not an index of format {FORMAT}: rebuild the index")
+        facts = _read_json(folder / "index.json")
         try:
             return IndexSpec(**facts)
         except (TypeError, InputError) as error:
-            raise StoreError(f"{path} is damaged ({error}): rebuild the index") from error
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Rows that passed every check: ready to be stored as they are."""
-
-    ids: npt.NDArray[np.uint64]
-    embeddings: Embeddings  # only the heads of the index; sparse sorted, without zeros
-    payloads: list[dict[str, Scalar]]
+            raise StoreError(f"{folder / 'index.json'} is damaged ({error}): {REBUILD}") from error
 
 
 @dataclass(frozen=True)
@@ -150,8 +123,6 @@ def _columns(spec: IndexSpec) -> dict[str, _Column]:
     vectors = "i1" if spec.dtype == "int8" else "<f2"
     if spec.dense:
         columns["dense.bin"] = _Column(vectors, spec.dense, head="dense")
-        if spec.dtype == "int8":
-            columns["dense_scales.bin"] = _Column("<f2", head="dense")
     if spec.vocabulary:
         columns["term_ends.bin"] = _Column("<i8", head="sparse")
         columns["terms.bin"] = _Column("<i4", ends="term_ends.bin", head="sparse")
@@ -159,8 +130,10 @@ def _columns(spec: IndexSpec) -> dict[str, _Column]:
     if spec.multi:
         columns["multi_ends.bin"] = _Column("<i8", head="multi")
         columns["multi.bin"] = _Column(vectors, spec.multi, ends="multi_ends.bin", head="multi")
-        if spec.dtype == "int8":
-            columns["multi_scales.bin"] = _Column("<f2", ends="multi_ends.bin", head="multi")
+    if spec.dtype == "int8":
+        for name in ("dense", "multi"):
+            if of := columns.get(f"{name}.bin"):
+                columns[f"{name}_scales.bin"] = _Column("<f2", ends=of.ends, head=of.head)
     return columns
 
 
@@ -169,21 +142,19 @@ class RowStore:
 
     def __init__(self, path: Path, spec: IndexSpec) -> None:
         """Opens a store that `create` made; raises StoreError where it is damaged or in use."""
-        self.path = path
-        self.spec = spec
+        self.path, self.spec = path, spec
         self._columns = _columns(spec)
-        self._lock = Lock(path)
         self._files: dict[str, GrowingArray] = {}
-        try:
+        self._lock = Lock(path)
+        with ExitStack() as undo:
+            undo.callback(self.close)
             self._open()
-        except BaseException:
-            self.close()
-            raise
+            undo.pop_all()
 
     @staticmethod
     def create(path: Path, spec: IndexSpec) -> None:
         """Writes an empty store into an empty folder."""
-        folder = path / _generation_name(1)
+        folder = _generation(path, 1)
         folder.mkdir()
         for name in _columns(spec):
             (folder / name).touch()
@@ -193,23 +164,21 @@ class RowStore:
         path = self.path / "manifest.json"
         manifest = _read_json(path)
         try:
-            if manifest["format"] != FORMAT:
-                raise StoreError(f"{path}: unknown format {manifest['format']}: rebuild the index")
-            self._generation = int(manifest["generation"])
+            self._number = int(manifest["generation"])
             self.next_serial = int(manifest["next_serial"])
             sizes = {name: int(manifest["bytes"][name]) for name in self._columns}
         except (KeyError, TypeError, ValueError) as error:
-            raise StoreError(f"{path} is damaged ({error!r}): rebuild the index") from error
-        folder = self.path / _generation_name(self._generation)
+            raise StoreError(f"{path} is damaged ({error!r}): {REBUILD}") from error
+        folder = _generation(self.path, self._number)
         for name, column in self._columns.items():
             size = (folder / name).stat().st_size if (folder / name).is_file() else -1
             if size < sizes[name] or sizes[name] % column.bytes:
                 what = f"cut short ({size} of {sizes[name]} bytes)" if size >= 0 else "missing"
-                raise StoreError(f"{folder / name} is {what}: rebuild the index")
+                raise StoreError(f"{folder / name} is {what}: {REBUILD}")
             self._files[name] = column.open(folder / name)
             if size > sizes[name]:  # left by a process that died before it committed
                 self._files[name].cut(sizes[name] // column.bytes)
-        self._check(folder)
+        self._check()
         for other in self.path.glob("rows-*"):
             if other != folder:  # left by a process that died while it compacted
                 shutil.rmtree(other)
@@ -217,24 +186,25 @@ class RowStore:
 
     def _reset(self) -> None:
         self.live: npt.NDArray[np.bool_] = ~np.isin(self.serials, self._view("dead.bin"))
-        self._places: dict[int, int] | None = None  # id -> position, made when first needed
+        self.__dict__.pop("_places", None)
         self._codes: dict[str, tuple[list[int], dict[str, int]]] = {}
 
-    def _check(self, folder: Path) -> None:
+    def _check(self) -> None:
         """Whether the files fit together; cheap, and it keeps later reads within their borders."""
-        rows = len(self._files["serials.bin"])
         for name, column in self._columns.items():
-            file = self._files[name]
-            expected = rows
+            file, expected = self._files[name], len(self._files["serials.bin"])
             if column.ends:
-                borders = self._files[column.ends]
-                expected = int(borders.view()[-1]) if len(borders) else 0
+                borders = self._view(column.ends)
+                expected = int(borders[-1]) if len(borders) else 0
             wrong = not column.log and len(file) != expected
             if name.endswith("_ends.bin") or name == "serials.bin":
                 steps = np.diff(file.view().astype(np.int64), prepend=np.int64(-1))
-                wrong = wrong or bool((steps < (1 if name == "serials.bin" else 0)).any())
+                wrong = wrong or bool((steps < (name == "serials.bin")).any())
             if wrong:
-                raise StoreError(f"{folder / name} is damaged: rebuild the index")
+                raise self._damaged(name)
+
+    def _damaged(self, name: str) -> StoreError:
+        return StoreError(f"{self._files[name].path} is damaged: {REBUILD}")
 
     # Reading: positions are rows of the files, dead ones included.
 
@@ -247,7 +217,7 @@ class RowStore:
         return self._view("serials.bin")
 
     @property
-    def ids(self) -> npt.NDArray[np.uint64]:
+    def ids(self) -> Ids:
         """(N,), a dead row's id possibly among them again."""
         return self._view("ids.bin")
 
@@ -268,25 +238,25 @@ class RowStore:
 
     def sparse(self, positions: Positions) -> sp.csr_array:
         """(n, V)"""
-        stops, counts = self._ends("term_ends.bin", positions)
-        borders = np.concatenate(([0], np.cumsum(counts)))
-        picked = np.arange(borders[-1]) + np.repeat(stops - borders[1:], counts)
+        starts, counts = self._spans("term_ends.bin", positions)
+        picked = packed_positions(starts, counts)
         terms = self._view("terms.bin")[picked]
         size = self.spec.vocabulary or 0
         if len(terms) and not 0 <= int(terms.min()) <= int(terms.max()) < size:
-            raise StoreError(f"{self._files['terms.bin'].path} is damaged: rebuild the index")
+            raise self._damaged("terms.bin")
+        borders = np.concatenate(([0], np.cumsum(counts)))
         parts = (self._view("term_weights.bin")[picked], terms, borders)
         return sp.csr_array(parts, shape=(len(positions), size))
 
     def token_counts(self, positions: Positions) -> Positions:
         """(n,)"""
-        return self._ends("multi_ends.bin", positions)[1]
+        return self._spans("multi_ends.bin", positions)[1]
 
     def tokens(self, positions: Positions) -> tuple[npt.NDArray[Any], Positions]:
         """(sum T, M) float16 or float32 of some rows, and their (n + 1) offsets."""
-        stops, counts = self._ends("multi_ends.bin", positions)
+        starts, counts = self._spans("multi_ends.bin", positions)
         offsets = np.concatenate(([0], np.cumsum(counts)))
-        spans = [slice(stop - count, stop) for stop, count in zip(stops, counts, strict=True)]
+        spans = [slice(first, first + size) for first, size in zip(starts, counts, strict=True)]
         vectors = self._view("multi.bin")
         # One copy of a long run per row: far cheaper than picking its vectors one by one.
         gathered = np.concatenate([vectors[span] for span in spans])
@@ -295,23 +265,20 @@ class RowStore:
         scales = self._view("multi_scales.bin")
         return dequantize(gathered, np.concatenate([scales[span] for span in spans])), offsets
 
-    def _ends(self, name: str, positions: Positions) -> tuple[Positions, Positions]:
-        """Where the items of some rows end, and how many they have."""
+    def _spans(self, name: str, positions: Positions) -> tuple[Positions, Positions]:
+        """Where the items of some rows begin, and how many they have."""
         ends = self._view(name)
-        stops = ends[positions]
-        return stops, stops - np.where(positions > 0, ends[positions - 1], 0)
+        starts = np.where(positions > 0, ends[positions - 1], 0)
+        return starts, ends[positions] - starts
 
     def payload(self, position: int) -> dict[str, Scalar]:
         """What `matching` looks at, of one row."""
-        stops, counts = self._ends("payload_ends.bin", np.array([position]))
-        start, stop = int(stops[0] - counts[0]), int(stops[0])
+        starts, counts = self._spans("payload_ends.bin", np.array([position]))
+        line = self._view("payloads.jsonl")[starts[0] : starts[0] + counts[0]]
         try:
-            payload = json.loads(self._view("payloads.jsonl")[start:stop].tobytes())
-        except ValueError:
-            payload = None
-        if not isinstance(payload, dict):
-            path = self._files["payloads.jsonl"].path
-            raise StoreError(f"{path} is damaged at byte {start}: rebuild the index")
+            payload: dict[str, Scalar] = json.loads(line.tobytes())
+        except ValueError as error:
+            raise self._damaged("payloads.jsonl") from error
         return payload
 
     def matching(self, choices: dict[str, list[Scalar]]) -> npt.NDArray[np.bool_]:
@@ -330,70 +297,76 @@ class RowStore:
 
     # Writing.
 
-    def append(self, batch: Batch, then: Callable[[Positions], None]) -> Serials:
-        """Adds rows; gives the serials of the rows that they replaced.
+    def append(
+        self,
+        ids: Ids,
+        embeddings: Embeddings,
+        payloads: list[dict[str, Scalar]],
+        then: Callable[[Positions], None],
+    ) -> Serials:
+        """Adds checked rows; gives the serials of the rows that they replaced.
 
         `then` is called with the new rows' positions when they can be read but do not count
         yet. All of the batch is added or nothing: raises what `then` raises, and StoreError
         where the disk is full.
         """
-        first, count = len(self.live), len(batch.ids)
-        places = self._where()
-        old = np.array([places[i] for i in batch.ids.tolist() if i in places], dtype=np.int64)
+        first, count = len(self.live), len(ids)
+        old = self._positions_of(ids)
         dead = self.serials[old]
-        parts = self._encode(batch)
+        parts = self._encode(ids, embeddings, payloads)
         self.next_serial += count  # even if this fails: `then` may have used them
         with self._writing({**parts, "dead.bin": dead}):
             then(np.arange(first, first + count, dtype=np.int64))
         self.live = np.concatenate((self.live, np.ones(count, dtype=np.bool_)))
         self.live[old] = False
-        places.update(zip(batch.ids.tolist(), range(first, first + count), strict=True))
+        self._places.update(zip(ids.tolist(), range(first, first + count), strict=True))
         return dead
 
-    def remove(self, ids: npt.NDArray[np.uint64]) -> Serials:
+    def remove(self, ids: Ids) -> Serials:
         """Marks rows dead; gives their serials."""
-        places = self._where()
-        there = [i for i in dict.fromkeys(ids.tolist()) if i in places]
-        old = np.array([places[i] for i in there], dtype=np.int64)
+        old = self._positions_of(np.unique(ids))
         dead = self.serials[old]
         with self._writing({"dead.bin": dead}):
-            pass
-        self.live[old] = False
-        for i in there:
-            del places[i]
+            self.live[old] = False
+        for id in self.ids[old].tolist():
+            del self._places[id]
         return dead
 
-    def _where(self) -> dict[int, int]:
-        if self._places is None:
-            living = np.flatnonzero(self.live)
-            self._places = dict(zip(self.ids[living].tolist(), living.tolist(), strict=True))
-        return self._places
+    @cached_property
+    def _places(self) -> dict[int, int]:
+        """Living id -> position; made when rows first come or go."""
+        living = np.flatnonzero(self.live)
+        return dict(zip(self.ids[living].tolist(), living.tolist(), strict=True))
 
-    def _encode(self, batch: Batch) -> dict[str, npt.NDArray[Any]]:
-        lines = [json.dumps(payload).encode() + b"\n" for payload in batch.payloads]
-        parts: dict[str, npt.NDArray[Any]] = {
-            "serials.bin": self.next_serial + np.arange(len(batch.ids), dtype=np.uint64),
-            "ids.bin": batch.ids,
+    def _positions_of(self, ids: Ids) -> Positions:
+        places = self._places
+        return np.array([places[id] for id in ids.tolist() if id in places], dtype=np.int64)
+
+    def _encode(self, ids: Ids, rows: Embeddings, payloads: list[dict[str, Scalar]]) -> Arrays:
+        lines = [json.dumps(payload).encode() + b"\n" for payload in payloads]
+        parts: Arrays = {
+            "serials.bin": self.next_serial + np.arange(len(ids), dtype=np.uint64),
+            "ids.bin": ids,
             "payloads.jsonl": np.frombuffer(b"".join(lines), dtype=np.uint8),
         }
-        rows = batch.embeddings
-        for head, matrix in (("dense", rows.dense), ("multi", rows.multi)):
+        lengths = {"payloads.jsonl": np.array([len(line) for line in lines], dtype=np.int64)}
+        for name, matrix in (("dense", rows.dense), ("multi", rows.multi)):
             if matrix is not None and self.spec.dtype == "int8":
-                parts[f"{head}.bin"], parts[f"{head}_scales.bin"] = quantize(matrix)
+                parts[f"{name}.bin"], parts[f"{name}_scales.bin"] = quantize(matrix)
             elif matrix is not None:
-                parts[f"{head}.bin"] = matrix.astype(np.float16)
-        counts = {"payload_ends.bin": ("payloads.jsonl", np.array([len(line) for line in lines]))}
+                parts[f"{name}.bin"] = matrix.astype(np.float16)
         if rows.offsets is not None:
-            counts["multi_ends.bin"] = ("multi.bin", np.diff(rows.offsets))
+            lengths["multi.bin"] = np.diff(rows.offsets)
         if rows.sparse is not None:
             parts["terms.bin"], parts["term_weights.bin"] = rows.sparse.indices, rows.sparse.data
-            counts["term_ends.bin"] = ("terms.bin", np.diff(rows.sparse.indptr))
-        for name, (items, lengths) in counts.items():
-            parts[name] = len(self._files[items]) + np.cumsum(lengths, dtype=np.int64)
+            lengths["terms.bin"] = np.diff(rows.sparse.indptr)
+        for name, counts in lengths.items():
+            ends = len(self._files[name]) + np.cumsum(counts, dtype=np.int64)
+            parts[self._columns[name].ends] = ends
         return parts
 
     @contextmanager
-    def _writing(self, parts: dict[str, npt.NDArray[Any]]) -> Iterator[None]:
+    def _writing(self, parts: Arrays) -> Iterator[None]:
         """Appends to files; where that or the block fails, they are as before."""
         before = {name: len(self._files[name]) for name in parts}
         try:
@@ -416,41 +389,37 @@ class RowStore:
     def commit(self) -> None:
         """Makes everything written so far durable and countable."""
         with self._in_words("what was flushed before is whole"):
-            self._save(self._generation, self._files)
+            self._save(self._number, self._files)
 
-    def _save(self, generation: int, files: dict[str, GrowingArray]) -> None:
+    def _save(self, number: int, files: dict[str, GrowingArray]) -> None:
         for file in files.values():
             file.sync()
         sizes = {name: len(file) * self._columns[name].bytes for name, file in files.items()}
-        _write_manifest(self.path, generation, self.next_serial, sizes)
+        _write_manifest(self.path, number, self.next_serial, sizes)
 
-    def compact(self) -> bool:
-        """Copies the living rows to new files where many are dead; says whether it did."""
+    def compact(self) -> None:
+        """Copies the living rows to new files where many are dead."""
         if len(self.live) - int(self.live.sum()) <= COMPACT_ABOVE * len(self.live):
-            return False
-        generation = self._generation + 1
-        folder = self.path / _generation_name(generation)
+            return
+        old, number = self._files, self._number + 1
+        folder = _generation(self.path, number)
         shutil.rmtree(folder, ignore_errors=True)  # left by a compaction that found the disk full
         folder.mkdir()
         files = {name: column.open(folder / name) for name, column in self._columns.items()}
-        try:
+        with ExitStack() as closing:
+            for file in files.values():
+                closing.callback(file.close)
             with self._in_words("the index is whole, but not compacted"):
                 for first, last in _stretches(self.live):
                     self._copy(first, last, files)
                 fsync(folder)
-                self._save(generation, files)
-        except BaseException:
-            for file in files.values():
-                file.close()
-            raise
-        old, self._files = self._files, files
-        shrunk = self.path / _generation_name(self._generation)
-        self._generation = generation
+                self._save(number, files)
+            closing.pop_all()
+        self._files, self._number = files, number
         for file in old.values():
             file.close()
-        shutil.rmtree(shrunk)
+        shutil.rmtree(_generation(self.path, number - 1))
         self._reset()
-        return True
 
     def _copy(self, first: int, last: int, files: dict[str, GrowingArray]) -> None:
         for name, column in self._columns.items():
@@ -505,26 +474,26 @@ def dequantize(codes: npt.NDArray[np.int8], scales: npt.NDArray[np.float16]) -> 
     return values.numpy()
 
 
-def _generation_name(generation: int) -> str:
-    return f"rows-{generation:06d}"
+def _generation(path: Path, number: int) -> Path:
+    return path / f"rows-{number:06d}"
 
 
-def _write_manifest(path: Path, generation: int, next_serial: int, sizes: dict[str, int]) -> None:
-    facts = {"format": FORMAT, "generation": generation, "next_serial": next_serial}
-    write_json(path / "manifest.json", {**facts, "bytes": sizes})
+def _write_manifest(path: Path, number: int, next_serial: int, sizes: dict[str, int]) -> None:
+    facts = {"format": FORMAT, "generation": number, "next_serial": next_serial, "bytes": sizes}
+    write_json(path / "manifest.json", facts)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    """A JSON object; raises StoreError naming the file where it is missing or damaged."""
+    """A JSON object without its format; raises StoreError where it is missing or damaged."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        facts = dict(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError as error:
         raise StoreError(f"{path} is missing: {path.parent} is no whole index") from error
-    except (OSError, ValueError) as error:  # UnicodeDecodeError is a ValueError too
-        raise StoreError(f"{path} is damaged ({error}): rebuild the index") from error
-    if not isinstance(value, dict):
-        raise StoreError(f"{path} is damaged: rebuild the index")
-    return value
+    except (OSError, ValueError, TypeError) as error:  # UnicodeDecodeError is a ValueError too
+        raise StoreError(f"{path} is damaged ({error}): {REBUILD}") from error
+    if (form := facts.pop("format", None)) != FORMAT:
+        raise StoreError(f"{path} has format {form}, this Tercet reads {FORMAT}: {REBUILD}")
+    return facts
 
 
 class Lock:

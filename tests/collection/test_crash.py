@@ -1,6 +1,5 @@
-"""Deaths at every step, by copies of the folder as it stands on disk at that moment."""
+"""Deaths at every step, by copies of the folder as it stands on disk then; full disks; damage."""
 
-import errno
 import json
 import os
 import random
@@ -261,17 +260,6 @@ def test_a_full_disk_under_the_index_loses_nothing(
         collection.add([Document("last", "text")], report=told)
         told.there |= {"d4", "d5"}  # recorded as pending, so finished when there was room
     assert check(memory, told, encoder, set()) == {*(f"d{n}" for n in range(6)), "last"}
-
-
-def test_a_folder_that_cannot_be_written_is_named(
-    memory: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(*_: Any, **__: Any) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(Path, "mkdir", full)
-    with pytest.raises(StoreError, match="No space left"):
-        Collection.open(memory / "c", HashedEncoder())
 
 
 def test_the_engine_is_not_let_near_a_full_disk(
