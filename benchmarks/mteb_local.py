@@ -76,7 +76,7 @@ def main() -> None:
         ours = {}
         for name, rerank in (("all", size), ("paper", None)):
             config = EvaluateConfig(bm25=False, max_length=args.max_length, rerank=rerank)
-            found, _ = Evaluator(encoder, config, VectorCache(args.cache, encoder)).retrieval(task)
+            found, _ = Evaluator(VectorCache(args.cache, encoder), config).retrieval(task)
             ours[name] = {c: 100 * m["nDCG@10"].mean for c, m in found.values.items()}
         for mode in args.modes.split(","):
             model = mteb_model(encoder, mode, max_length=args.max_length)

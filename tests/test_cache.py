@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from tercet.cache import KINDS, entries, remove, touch
 from tercet.cli import tercet as command
 from tercet.encoder import Encoder
-from tercet.evaluate.vectors import Digest, EncodeOptions, VectorCache
+from tercet.evaluate.vectors import EncodeOptions, VectorCache, digest_of
 from tercet.train.config import DataConfig, SourceConfig
 from tercet.train.dataset import Examples
 
@@ -78,7 +78,7 @@ def test_training_and_evaluation_keep_what_is_listed(tiny_checkpoint: Path, tmp_
         Examples.load(sources, encoder.tokenizer, DataConfig(), cache=tmp_path)
         vectors = VectorCache(tmp_path / "evaluate", encoder)
         texts = ["the river"]
-        vectors.encode(texts, Digest(texts), EncodeOptions(("dense",)), lambda more: None)
+        vectors.encode(texts, digest_of(texts), EncodeOptions(("dense",)), lambda more: None)
 
     use()
     assert sorted(entry.kind for entry in entries(tmp_path)) == ["rows", "vectors"]

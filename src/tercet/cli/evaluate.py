@@ -28,17 +28,22 @@ if TYPE_CHECKING:
     from tercet.evaluate.results import TaskResult
 
 
-def _lengths(value: str, least: int = 3) -> tuple[int, ...]:
+def _lengths(value: str) -> tuple[int, ...]:
     """`128,512` -> (128, 512)."""
     parts = [part.strip() for part in value.split(",")]
-    if not all(part.isdecimal() and int(part) >= least for part in parts):
+    if not all(part.isdecimal() and int(part) >= 3 for part in parts):
         raise ValueError(f"{value!r} is not one or more numbers of tokens, as in 512,8192")
     return tuple(int(part) for part in parts)
 
 
 def _chunks(value: str) -> tuple[int, ...]:
     """`0,320` -> (0, 320)."""
-    return _lengths(value, least=0)
+    from tercet.evaluate.vectors import chunking_of
+
+    parts = [part.strip() for part in value.split(",")]
+    if not all(part.isdecimal() for part in parts):
+        raise ValueError(f"{value!r} is not one or more numbers of tokens, as in 0,320")
+    return tuple(chunking_of(int(part)).chunk for part in parts)
 
 
 def _runs(values: tuple[str, ...]) -> dict[str, Path]:
@@ -143,26 +148,20 @@ def evaluate(
             raise click.UsageError(f"--no-model leaves {idle[0]} without a meaning: leave it out")
         if no_bm25 and not outside:
             raise click.UsageError("--no-model and --no-bm25 leave nothing: give a --run")
-    if measures == ():
-        raise click.UsageError("--measures names none")
     if store is not None and not tune:
         raise click.UsageError("--store-weights keeps what --tune-weights finds: give both")
     if weights is not None and tune:
         raise click.UsageError("give --weights or --tune-weights, not both")
-    from tercet.encoder import Encoder
-    from tercet.evaluate.results import text
-    from tercet.evaluate.runner import EvaluateConfig, EvaluatePlan
-    from tercet.evaluate.runner import evaluate as run
-    from tercet.evaluate.tuning import is_index, keep_weights
-    from tercet.evaluate.vectors import chunking_of
-
-    with as_usage("'--chunk'"):
-        for chunk in chunks:
-            chunking_of(chunk)
     if lengths and chunks and 0 not in chunks:
         raise click.UsageError(
             "--max-length is of whole passages: leave it out, or give --chunk 0,N"
         )
+    from tercet.collection import DOCUMENTS
+    from tercet.encoder import Encoder
+    from tercet.evaluate.results import text
+    from tercet.evaluate.runner import EvaluateConfig, EvaluatePlan
+    from tercet.evaluate.runner import evaluate as run
+
     with as_usage("'--measures'"):
         config = EvaluateConfig(
             bm25=not no_bm25,
@@ -187,7 +186,9 @@ def evaluate(
         to=to,
         cache=cache,
     )
-    if store is not None and not ((store / "config.json").exists() or is_index(store)):
+    if store is not None and not any(
+        (store / name).exists() for name in ("config.json", DOCUMENTS)
+    ):
         raise click.UsageError(f"--store-weights: {store} is neither a model's folder nor an index")
     encoder = None if no_model else Encoder.load(model, revision=revision, device=device)
     shower = _Shower()
@@ -196,14 +197,26 @@ def evaluate(
     finally:
         shower.close()
     if store is not None:
-        kept = keep_weights(store, Weights(*made["settings"]["tuned"]["weights"]))
-        click.echo(f"{kept}: weights kept", err=True)
+        changed = _keep_weights(store, Weights(*made["settings"]["tuned"]["weights"]))
+        click.echo(f"{changed}: weights kept", err=True)
     if as_json:
         emit(made)
         return
     click.echo(text(made))
     if to is not None:
         click.echo(f"{to}: report.json, report.html, runs and qrels")
+
+
+def _keep_weights(folder: Path, weights: Weights) -> Path:
+    """Keeps weights in an index or in a checkpoint's tercet.json; returns what was changed."""
+    from tercet.checkpoint import set_weights
+    from tercet.collection import DOCUMENTS, Collection
+
+    if not (folder / DOCUMENTS).exists():
+        return set_weights(folder, weights)
+    with Collection.open(folder, create=False) as collection:
+        collection.keep_weights(weights)
+    return folder
 
 
 class _Shower:

@@ -4,7 +4,6 @@ Reads published files from a local copy or the hub, and own files. Knows nothing
 what is measured.
 """
 
-import gzip
 import io
 import json
 import re
@@ -18,19 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from tercet.errors import InputError, MissingExtraError
+from tercet.errors import InputError
 from tercet.evaluate.measures import plain
 from tercet.evaluate.tasks import PAPER, PAPER_LONG, Bitext, Corpus, Task, Texts
-from tercet.evaluate.trec import read_qrels
-from tercet.rows import (
-    SUFFIXES,
-    Record,
-    Row,
-    check_row,
-    files_of,
-    numbered_rows,
-    stem_of,
-)
+from tercet.evaluate.trec import numbered_lines, read_qrels
+from tercet.rows import SUFFIXES, Record, Row, check_row, files_of, numbered_rows, stem_of
 
 Numbered = Iterator[tuple[str, str, str]]  # file and line, id, text
 Qrels = dict[str, dict[str, int]]
@@ -68,23 +59,17 @@ class Suite:
     path: str = ""  # of OWN
     split: str | None = None  # None: the one that is reported
 
-    @property
-    def published(self) -> bool:
-        return self.kind in LANGUAGES
-
     @staticmethod
     def parse(text: str) -> "Suite":
         """`mldr:de,fr@dev` -> mldr, ("de", "fr"), dev; raises InputError on what is no suite.
 
         A path that has an @ and exists is taken as it is.
         """
-        kind, colon, rest = text.strip().partition(":")
-        split = None
-        if not (kind in OWN and rest and Path(rest).exists()):
-            head = rest if colon else kind
-            if match := re.fullmatch(r"(.*)@([A-Za-z][\w-]*)", head):
-                head, split = match.groups()
-            kind, rest = (kind, head) if colon else (head, "")
+        head, split = text.strip(), None
+        match = re.fullmatch(r"(.*)@([A-Za-z][\w-]*)", head)
+        if match and not Path(head.partition(":")[2] or head).exists():
+            head, split = match.groups()
+        kind, colon, rest = head.partition(":")
         if kind in OWN:
             if not rest:
                 raise InputError(f"{kind} needs a path, as in {kind}:FOLDER")
@@ -96,13 +81,12 @@ class Suite:
         languages = tuple(filter(None, (part.strip() for part in rest.split(","))))
         if colon and not languages:
             raise InputError(f"{text!r}: name languages behind the colon, as in {kind}:de,fr")
-        refuse_unknown(kind, "language", languages, LANGUAGES[kind])
-        refuse_unknown(kind, "split", [split] if split else [], SPLITS[kind])
+        _refuse_unknown(kind, "language", languages, LANGUAGES[kind])
+        _refuse_unknown(kind, "split", [split] if split else [], SPLITS[kind])
         return Suite(kind, languages=tuple(dict.fromkeys(languages)), split=split)
 
 
-def refuse_unknown(name: str, what: str, given: Sequence[str], known: Sequence[str]) -> None:
-    """Raises InputError for the first that is not known."""
+def _refuse_unknown(name: str, what: str, given: Sequence[str], known: Sequence[str]) -> None:
     for value in given:
         if value not in known:
             raise InputError(f"{name} has no {what} {value!r}: it has {', '.join(known)}")
@@ -113,40 +97,32 @@ def load(
 ) -> list[Task | Bitext]:
     """The tasks of a suite by its name, see FORMS; raises InputError.
 
-    local: a folder with a copy of the published files, instead of the hub. languages: tasks of
-    others are left out; behind the name of a suite they mean the same.
+    local: a folder with a copy of the published files, instead of the hub. languages: tasks, and
+    queries, of others are left out.
     """
     suite = Suite.parse(text)
-    if not suite.published:
-        tasks: list[Task | Bitext] = []
-        if suite.kind == "beir":
-            tasks += load_beir(Path(suite.path), suite.split or "test")
-        elif suite.kind == "bitext":
-            tasks += load_bitext(suite.path)
-        else:
-            tasks.append(load_pairs(Path(suite.path)))
-        return _of_languages(text, tasks, languages) if languages else tasks
-    chosen = suite.languages or LANGUAGES[suite.kind]
-    refuse_unknown(text, "language", languages, chosen)
-    chosen = tuple(name for name in chosen if not languages or name in languages)
-    split = suite.split or SPLITS[suite.kind][0]
-    if suite.kind == "miracl":
-        return [load_miracl(language, split, local) for language in chosen]
-    if suite.kind == "mldr":
-        return [load_mldr(language, split, local) for language in chosen]
-    if suite.kind == "mkqa":
-        return [*load_mkqa(chosen, local)]
-    return [load_narrativeqa(split, local)]
-
-
-def _of_languages(
-    text: str, tasks: list[Task | Bitext], languages: Sequence[str]
-) -> list[Task | Bitext]:
-    """The tasks of these languages; of one in several languages, their queries alone."""
+    tasks: list[Task | Bitext]
+    if suite.kind in LANGUAGES:
+        chosen = suite.languages or LANGUAGES[suite.kind]
+        _refuse_unknown(text, "language", languages, chosen)
+        chosen = tuple(name for name in chosen if not languages or name in languages)
+        if suite.kind == "mkqa":
+            return [*load_mkqa(chosen, local)]
+        loaders = {"miracl": load_miracl, "mldr": load_mldr, "narrativeqa": load_narrativeqa}
+        split = suite.split or SPLITS[suite.kind][0]
+        return [loaders[suite.kind](language, split, local) for language in chosen]
+    if suite.kind == "beir":
+        tasks = [*load_beir(Path(suite.path), suite.split or "test")]
+    elif suite.kind == "bitext":
+        tasks = [*load_bitext(Path(suite.path))]
+    else:
+        tasks = [load_pairs(Path(suite.path))]
+    if not languages:
+        return tasks
     present = {task.language for task in tasks if isinstance(task, Bitext) or not task.languages}
     for task in tasks:
         present.update(task.languages.values() if isinstance(task, Task) else ())
-    refuse_unknown(text, "language", languages, sorted(present))
+    _refuse_unknown(text, "language", languages, sorted(present))
     parts = (task.of_languages(languages) for task in tasks)
     return [task for task in parts if task is not None]
 
@@ -159,58 +135,42 @@ def passage_text(title: str, text: str) -> str:
     return f"{title}\n{text}" if title else text
 
 
-def string(row: Row, name: str, where: str, *, default: str | None = None) -> str:
-    """A field of a row that is a string; raises InputError. A null one is absent."""
-    value = row.get(name)
-    if value is None:
-        if default is not None:
-            return default
-        raise InputError(f"{where}: a row needs {name!r}, this one has {', '.join(row) or 'none'}")
+def _string(row: Row, name: str, where: str, default: str | None = None) -> str:
+    value = default if row.get(name) is None else row[name]
     if not isinstance(value, str):
-        raise InputError(f"{where}: {name!r} must be a string, not {value!r:.40}")
+        raise InputError(f"{where}: {name!r} must be a string, this row has {value!r:.40}")
     return value
 
 
-def identifier(row: Row, name: str, where: str) -> str:
-    """An id, which some files write as a number."""
+def _identifier(row: Row, name: str, where: str) -> str:
     value = row.get(name)
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    name_of_text = string(row, name, where)
-    if not name_of_text.strip():
+    key = str(value) if type(value) is int else _string(row, name, where)
+    if not key.strip():
         raise InputError(f"{where}: {name!r} is empty")
-    return name_of_text
+    return key
 
 
-def rows_in(files: Iterable[Path]) -> Iterator[tuple[str, Row]]:
-    """Each row, and the file and line it stands in."""
+def _rows_in(files: Iterable[Path]) -> Iterator[tuple[str, Row]]:
     for path in files:
         for line, row in numbered_rows(path):
             yield f"{path}:{line}", row
 
 
-def corpus_of(
-    name: str,
-    files: Sequence[Path],
-    fields: tuple[str, str | None, str],
-    *,
-    change: Callable[[str], str] = str,
+def _corpus(
+    name: str, files: Sequence[Path], key: str, *, change: Callable[[str], str] = str
 ) -> Corpus:
-    """A corpus in files of rows; fields are those of id, title (None: there is none) and text."""
-    key, title, text = fields
-
-    def head(row: Row, where: str) -> str:
-        return "" if title is None else string(row, title, where, default="")
+    """A corpus in files of rows {key, "title"?, "text"}."""
 
     def rows() -> Numbered:
-        for where, row in rows_in(files):
-            passage = passage_text(head(row, where), string(row, text, where))
-            yield where, identifier(row, key, where), change(passage)
+        for where, row in _rows_in(files):
+            passage = passage_text(_string(row, "title", where, ""), _string(row, "text", where))
+            yield where, _identifier(row, key, where), change(passage)
 
     def titles() -> Iterator[int]:
-        return (len(change(head(row, where))) for where, row in rows_in(files))
+        for where, row in _rows_in(files):
+            yield len(change(_string(row, "title", where, "")))
 
-    return Corpus(name, lambda: once_each(rows, name), None if title is None else titles)
+    return Corpus(name, lambda: once_each(rows, name), titles)
 
 
 def once_each(rows: Callable[[], Numbered], name: str) -> Texts:
@@ -224,32 +184,32 @@ def once_each(rows: Callable[[], Numbered], name: str) -> Texts:
         yield key, text
     if not hashes:
         raise InputError(f"{name}: no passage")
-    ordered = np.sort(np.frombuffer(hashes, np.int64))
-    doubtful = set(ordered[1:][ordered[1:] == ordered[:-1]].tolist())
-    first: dict[str, str] = {}
-    for where, key, _ in rows() if doubtful else ():
-        if hash(key) in doubtful and (other := first.setdefault(key, where)) != where:
-            raise InputError(f"{where}: the id {key!r} has a passage already, in {other}")
+    if len(np.unique(np.frombuffer(hashes, np.int64))) < len(hashes):
+        first: dict[str, str] = {}
+        for where, key, _ in rows():
+            if key in first:
+                raise InputError(f"{where}: the id {key!r} has a passage already, in {first[key]}")
+            first[key] = where
 
 
-def judged_queries(queries: Iterable[tuple[str, str, str]], judged: set[str]) -> dict[str, str]:
-    """Of (where, id, text), the judged ones; raises InputError naming what is wrong with one.
-
-    A judged query that is empty, comes twice or does not come at all is wrong.
-    """
+def _judged_queries(
+    queries: Iterable[tuple[str, str, str]], judged: Iterable[str]
+) -> dict[str, str]:
+    """Of (where, id, text), the judged ones, each of which must come once and not be empty."""
+    absent = set(judged)
     out: dict[str, str] = {}
     where = "no file"
     for where, key, text in queries:
-        if key not in judged:
-            continue
         if key in out:
             raise InputError(f"{where}: query {key!r} is here a second time")
-        if not text.strip():
-            raise InputError(f"{where}: query {key!r} is empty")
-        out[key] = text
-    if absent := sorted(judged - out.keys()):
+        if key in absent:
+            if not text.strip():
+                raise InputError(f"{where}: query {key!r} is empty")
+            out[key] = text
+            absent.remove(key)
+    if absent:
         raise InputError(
-            f"{where}: {len(absent)} queries are judged but not here, the first {absent[0]!r}"
+            f"{where}: {len(absent)} queries are judged but not here, the first {min(absent)!r}"
         )
     return out
 
@@ -265,51 +225,44 @@ def _language_of(languages: Mapping[str, str], queries: Mapping[str, str]) -> di
 # Published files
 
 
-@dataclass(frozen=True)
-class Fetched:
-    """The folder of a dataset's files; `source` says which: dataset@commit, or the local folder."""
+def _matching(folder: Path, pattern: str) -> list[Path]:
+    """The files of the first alternative of `a.jsonl|b/*.parquet` that has any.
 
-    folder: Path
-    source: str
-
-    def matching(self, *patterns: str) -> list[Path]:
-        """The files of the first pattern that has any, docs-2 before docs-10."""
-        for pattern in patterns:
-            if files := [path for path in self.folder.glob(pattern) if path.is_file()]:
-                return sorted(files, key=_numbers_first)
-        raise InputError(f"{self.folder}: no file {' or '.join(patterns)}")
+    docs-2 stands before docs-10.
+    """
+    for alternative in pattern.split("|"):
+        if files := [path for path in folder.glob(alternative) if path.is_file()]:
+            return sorted(files, key=_numbers_as_such)
+    return []
 
 
-def fetch(repo: str, local: Path | None, *patterns: str) -> Fetched:
-    """A dataset's folder, with a file that fits each pattern ("a.jsonl|b/*.parquet": either).
+def _numbers_as_such(path: Path) -> list[Any]:
+    parts = re.split(r"(\d+)", path.name)
+    return [int(part) if place % 2 else part for place, part in enumerate(parts)]
+
+
+def _fetch(repo: str, local: Path | None, *patterns: str) -> tuple[Path, str]:
+    """A dataset's folder with files for each pattern, and what to call it: itself, or repo@commit.
 
     A copy lies in `local` itself or in a folder there named as the dataset is; without, files come
     from the hub. Raises InputError naming the files that are missing, and how to get them.
     """
-    sets = [alternatives.split("|") for alternatives in patterns]
+    names = [pattern.replace("|", " or ") for pattern in patterns]
     advice = (
-        f"fetch {', '.join(' or '.join(names) for names in sets)} of "
-        f"huggingface.co/datasets/{repo} elsewhere and give their folder with --local DIR"
+        f"fetch {', '.join(names)} of huggingface.co/datasets/{repo} elsewhere and give their "
+        "folder with --local DIR"
     )
     if local is None:
-        folder = _download(repo, [name for names in sets for name in names], advice)
-        candidates, source = [folder], f"{repo}@{folder.name}"
-    elif local.is_dir():
-        candidates, source = [local, local / repo.rsplit("/", maxsplit=1)[-1]], ""
+        folders = [_download(repo, "|".join(patterns).split("|"), advice)]
     else:
-        raise InputError(f"{local}: no such folder")
-    missing: list[list[str]] = []
-    for folder in candidates:
-        absent = [" or ".join(names) for names in sets if not any(map(_has(folder), names))]
-        if not absent:
-            return Fetched(folder, source or str(folder))
-        missing.append(absent)
-    fewest = min(missing, key=lambda names: len(names))
-    raise InputError(f"{candidates[0]}: no {', no '.join(fewest)}; {advice}")
-
-
-def _has(folder: Path) -> Callable[[str], bool]:
-    return lambda pattern: any(path.is_file() for path in folder.glob(pattern))
+        folders = [local, local / repo.rsplit("/", maxsplit=1)[-1]]
+    absent = [[p for p in patterns if not _matching(folder, p)] for folder in folders]
+    best = min(range(len(folders)), key=lambda number: len(absent[number]))
+    if absent[best]:
+        files = ", no ".join(absent[best]).replace("|", " or ")
+        raise InputError(f"{folders[best]}: no {files}; {advice}")
+    folder = folders[best]
+    return folder, f"{repo}@{folder.name}" if local is None else str(folder)
 
 
 def _download(repo: str, patterns: list[str], advice: str) -> Path:
@@ -318,19 +271,16 @@ def _download(repo: str, patterns: list[str], advice: str) -> Path:
     try:
         return Path(snapshot_download(repo, repo_type="dataset", allow_patterns=patterns))
     except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, OSError) as error:
-        cause = f"the hub did not deliver it: {str(error).strip().splitlines()[0]}"
-        if isinstance(error, errors.GatedRepoError):
-            cause = "the hub asks you to accept its terms and log in (hf auth login)"
-        elif isinstance(error, errors.RepositoryNotFoundError):
-            cause = "the hub has no such dataset, or it is private"
-        elif isinstance(error, errors.LocalEntryNotFoundError):
-            cause = "the hub cannot be reached, and its cache has no copy"
-        raise InputError(f"dataset {repo}: {cause}; {advice}") from error
+        cause = " ".join(str(error).split())
+        raise InputError(
+            f"dataset {repo}: the hub did not deliver it: {cause}; {advice}"
+        ) from error
 
 
-def _numbers_first(path: Path) -> list[tuple[int, str]]:
-    parts = re.split(r"(\d+)", path.as_posix())
-    return [(int(part), "") if part.isdecimal() else (0, part) for part in parts]
+def _published(suite: str, language: str, split: str, **fields: Any) -> Task:
+    name = suite if suite == "narrativeqa" else f"{suite}/{language}"
+    name += "" if split == SPLITS[suite][0] else f"@{split}"
+    return Task(name=name, suite=suite, language=language, **fields)
 
 
 def load_miracl(language: str, split: str, local: Path | None) -> Task:
@@ -342,37 +292,31 @@ def load_miracl(language: str, split: str, local: Path | None) -> Task:
     topics = f"{base}/topics/topics.{base}-{split}.tsv"
     judgements = f"{base}/qrels/qrels.{base}-{split}.tsv"
     docs = f"miracl-corpus-v1.0-{language}/docs-*.jsonl.gz"
-    judged = fetch("miracl/miracl", local, topics, judgements)
-    passages = fetch("miracl/miracl-corpus", local, docs)
-    files = passages.matching(docs)
-    present = {path.name for path in files}
-    for part in range(len(files)):
-        if f"docs-{part}.jsonl.gz" not in present:
-            raise InputError(f"{files[0].parent}: docs-{part}.jsonl.gz is missing")
-    (path,) = judged.matching(topics)
-    qrels = read_qrels(judged.matching(judgements)[0])
+    judged, source = _fetch("miracl/miracl", local, topics, judgements)
+    passages, corpus_source = _fetch("miracl/miracl-corpus", local, docs)
+    files = _matching(passages, docs)
+    for part, file in enumerate(files):
+        if file.name != f"docs-{part}.jsonl.gz":
+            raise InputError(f"{file.parent}: docs-{part}.jsonl.gz is missing")
+    qrels = read_qrels(judged / judgements)
 
     def queries() -> Numbered:
-        for number, line in enumerate(text_lines(path), 1):
+        for where, line in numbered_lines(judged / topics):
             key, tab, text = line.partition("\t")
             if line.strip() and not tab:
-                raise InputError(f"{path}:{number}: no tab between the id and the query")
-            yield f"{path}:{number}", key.strip(), text.strip()
+                raise InputError(f"{where}: no tab between the id and the query")
+            yield where, key.strip(), text.strip()
 
-    return Task(
-        name=_split_name(f"miracl/{language}", "miracl", split),
-        suite="miracl",
-        language=language,
-        corpus=corpus_of(f"miracl-corpus/{language}", files, ("docid", "title", "text")),
-        queries=judged_queries(queries(), set(qrels)),
+    return _published(
+        "miracl",
+        language,
+        split,
+        corpus=_corpus(f"miracl-corpus/{language}", files, "docid"),
+        queries=_judged_queries(queries(), qrels),
         qrels=qrels,
         protocol=PAPER,
-        source=f"{judged.source}, {passages.source}",
+        source=f"{source}, {corpus_source}",
     )
-
-
-def _split_name(name: str, suite: str, split: str) -> str:
-    return name if split == SPLITS[suite][0] else f"{name}@{split}"
 
 
 def load_mldr(language: str, split: str, local: Path | None) -> Task:
@@ -380,30 +324,27 @@ def load_mldr(language: str, split: str, local: Path | None) -> Task:
 
     M3 paper, table 3: the test split of 13 languages, nDCG@10.
     """
-    folder = f"mldr-v1.0-{language}"
-    questions, passages = f"{folder}/{split}.jsonl.gz", f"{folder}/corpus.jsonl.gz"
-    fetched = fetch("Shitao/MLDR", local, questions, passages)
+    base = f"mldr-v1.0-{language}"
+    questions, passages = f"{base}/{split}.jsonl.gz", f"{base}/corpus.jsonl.gz"
+    folder, source = _fetch("Shitao/MLDR", local, questions, passages)
     queries: list[tuple[str, str, str]] = []
     qrels: Qrels = {}
-    for where, row in rows_in(fetched.matching(questions)):
-        key = identifier(row, "query_id", where)
-        queries.append((where, key, string(row, "query", where)))
+    for where, row in _rows_in([folder / questions]):
+        key = _identifier(row, "query_id", where)
+        queries.append((where, key, _string(row, "query", where)))
         gains = qrels.setdefault(key, {})
         for field, gain in (("negative_passages", 0), ("positive_passages", 1)):
-            judged = row.get(field) or []
-            if not isinstance(judged, list) or not all(isinstance(part, dict) for part in judged):
-                raise InputError(f"{where}: {field!r} must be a list of objects")
-            gains.update({identifier(part, "docid", where): gain for part in judged})
-    files = fetched.matching(passages)
-    return Task(
-        name=_split_name(f"mldr/{language}", "mldr", split),
-        suite="mldr",
-        language=language,
-        corpus=corpus_of(f"mldr/{language}", files, ("docid", None, "text")),
-        queries=judged_queries(queries, set(qrels)),
+            for passage in row.get(field) or ():
+                gains[_identifier(passage, "docid", where)] = gain
+    return _published(
+        "mldr",
+        language,
+        split,
+        corpus=_corpus(f"mldr/{language}", [folder / passages], "docid"),
+        queries=_judged_queries(queries, qrels),
         qrels=qrels,
         protocol=PAPER_LONG,
-        source=fetched.source,
+        source=source,
     )
 
 
@@ -414,125 +355,56 @@ def load_mkqa(languages: Sequence[str], local: Path | None) -> list[Task]:
     """MKQA: questions in 25 languages, whose answers stand in English Wikipedia passages.
 
     As the M3 paper measures it (table 4; its evaluation scripts): the 6,619 questions whose answer
-    is an entity, date, number or phrase; the English answers with their aliases; the passages of NQ
-    as BEIR has them, lower-cased and with plain quotes and dashes, 512 tokens at most. The measure
-    is whether an answer string occurs in the best 20 or 100 passages, which the paper calls Recall.
-
-    The questions are read from MKQA_test-data.zip of Shitao/bge-m3-data, or its unpacked files, or
-    from mkqa.jsonl(.gz) of apple/ml-mkqa on GitHub, which gives the same.
+    is an entity, date, number or phrase, with the English answers and their aliases, of
+    Shitao/bge-m3-data; the passages of NQ as BEIR has them, lower-cased and with plain quotes and
+    dashes, 512 tokens at most. The measure is whether an answer string occurs in the best 20 or 100
+    passages, which the paper calls Recall.
     """
-    questions, source = _mkqa_questions(languages, local)
-    nq = fetch("BeIR/nq", local, "|".join(_table_names("corpus")))
-    files = nq.matching(*_table_names("corpus"))
-    corpus = corpus_of("nq, lower case", files, ("_id", "title", "text"), change=plain)
+    folder, source = _fetch("Shitao/bge-m3-data", local, ZIP)
+    nq, nq_source = _fetch("BeIR/nq", local, _table("corpus"))
+    corpus = _corpus("nq, lower case", _matching(nq, _table("corpus")), "_id", change=plain)
     protocol = replace(PAPER, measures=("AnswerRecall@100", "AnswerRecall@20"), passage_tokens=512)
     tasks = []
     for language in languages:
-        answers = {key: given for _, key, _, given in questions[language]}
-        texts = ((where, key, text) for where, key, text, _ in questions[language])
-        tasks.append(
-            Task(
-                name=f"mkqa/{language}",
-                suite="mkqa",
-                language=language,
-                corpus=corpus,
-                queries=judged_queries(texts, set(answers)),
-                answers=answers,
-                protocol=protocol,
-                source=f"{source}, {nq.source}",
-            )
+        queries: list[tuple[str, str, str]] = []
+        answers: dict[str, tuple[str, ...]] = {}
+        for where, row in _zipped(folder / ZIP, f"{language}.jsonl"):
+            key, strings = _identifier(row, "id", where), row.get("answers")
+            if not isinstance(strings, list) or not all(isinstance(text, str) for text in strings):
+                raise InputError(f"{where}: 'answers' must be a list of strings")
+            queries.append((where, key, _string(row, "question", where)))
+            answers[key] = tuple(text for text in dict.fromkeys(strings) if text.strip())
+        task = _published(
+            "mkqa",
+            language,
+            "test",
+            corpus=corpus,
+            queries=_judged_queries(queries, answers),
+            answers=answers,
+            protocol=protocol,
+            source=f"{source}, {nq_source}",
         )
+        tasks.append(task)
     return tasks
 
 
-Questions = list[tuple[str, str, str, tuple[str, ...]]]  # where, id, question, answers
-
-
-def _mkqa_questions(
-    languages: Sequence[str], local: Path | None
-) -> tuple[dict[str, Questions], str]:
-    if local is not None:
-        for name in ("mkqa.jsonl", "mkqa.jsonl.gz"):
-            if (path := local / name).is_file():
-                return _mkqa_published(path, languages), str(path)
-        unpacked = {language: local / f"{language}.jsonl" for language in languages}
-        if all(path.is_file() for path in unpacked.values()):
-            rows = {language: rows_in([path]) for language, path in unpacked.items()}
-            return {language: _mkqa_prepared(of) for language, of in rows.items()}, str(local)
-    fetched = fetch("Shitao/bge-m3-data", local, ZIP)
-    (path,) = fetched.matching(ZIP)
+def _zipped(path: Path, name: str) -> Iterator[tuple[str, Row]]:
+    """Rows of a file in a zip, in whatever folder."""
+    where = str(path)
     try:
         with zipfile.ZipFile(path) as packed:
-            rows = {language: _zipped(packed, f"{language}.jsonl") for language in languages}
-            return {language: _mkqa_prepared(of) for language, of in rows.items()}, fetched.source
-    except zipfile.BadZipFile as error:
-        raise InputError(f"{path}: not a whole zip file: {error}") from error
+            member = next((m for m in packed.namelist() if m.split("/")[-1] == name), None)
+            if member is None:
+                raise InputError(f"{path}: no {name} in it")
+            with packed.open(member) as raw:
+                for number, line in enumerate(io.TextIOWrapper(raw, encoding="utf-8"), 1):
+                    where = f"{path}/{member}:{number}"
+                    yield where, json.loads(line)
+    except (zipfile.BadZipFile, ValueError) as error:
+        raise InputError(f"{where}: not a whole zip file of JSON lines: {error}") from error
 
 
-def _zipped(packed: zipfile.ZipFile, name: str) -> Iterator[tuple[str, Row]]:
-    """Rows of a file in a zip, in whatever folder."""
-    member = next((path for path in packed.namelist() if path.split("/")[-1] == name), None)
-    if member is None:
-        raise InputError(f"{packed.filename}: no {name} in it")
-    with packed.open(member) as raw:
-        for number, line in enumerate(io.TextIOWrapper(raw, encoding="utf-8"), 1):
-            where = f"{packed.filename}/{member}:{number}"
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise InputError(f"{where}: not a line of JSON: {error}") from error
-            if not isinstance(row, dict):
-                raise InputError(f"{where}: not a JSON object")
-            yield where, row
-
-
-def _mkqa_prepared(rows: Iterator[tuple[str, Row]]) -> Questions:
-    """Questions of the M3 evaluation's files: {"id", "question", "answers"}, none to be dropped."""
-    return [
-        (
-            where,
-            identifier(row, "id", where),
-            string(row, "question", where),
-            _strings(row.get("answers"), where),
-        )
-        for where, row in rows
-    ]
-
-
-def _mkqa_published(path: Path, languages: Sequence[str]) -> dict[str, Questions]:
-    """The same of the published file: {"example_id", "queries", "answers"}.
-
-    Of several answers the kind of the last decides whether a question counts, as in Contriever's
-    script, from which the 6,619 questions come.
-    """
-    out: dict[str, Questions] = {language: [] for language in languages}
-    for where, row in rows_in([path]):
-        queries, answers = row.get("queries"), row.get("answers")
-        english = answers.get("en") if isinstance(answers, dict) else None
-        if not isinstance(queries, dict) or not isinstance(english, list) or not english:
-            raise InputError(f"{where}: no 'queries' and 'answers' of languages: not MKQA")
-        strings: list[str] = []
-        counts = False
-        for answer in english:
-            if not isinstance(answer, dict):
-                raise InputError(f"{where}: an answer is no object")
-            counts = answer.get("type") not in ("unanswerable", "binary", "long_answer")
-            if counts:
-                strings += [*(answer.get("aliases") or []), answer.get("text") or ""]
-        if counts:
-            key, given = identifier(row, "example_id", where), _strings(strings, where)
-            for language in languages:
-                out[language].append((where, key, string(queries, language, where), given))
-    return out
-
-
-def _strings(value: Any, where: str) -> tuple[str, ...]:
-    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
-        raise InputError(f"{where}: 'answers' must be a list of strings")
-    return tuple(text for text in dict.fromkeys(value) if text.strip())
-
-
-def load_narrativeqa(split: str, local: Path | None) -> Task:
+def load_narrativeqa(language: str, split: str, local: Path | None) -> Task:
     """NarrativeQA: questions on whole books and film scripts, of deepmind/narrativeqa.
 
     M3 paper, table 4 and figure 4: as in the MTEB task NarrativeQARetrieval, where
@@ -540,74 +412,50 @@ def load_narrativeqa(split: str, local: Path | None) -> Task:
     split, each with one relevant document of the 355 that the split has, without titles.
     """
     pattern = f"data/{split}-*.parquet"
-    fetched = fetch("deepmind/narrativeqa", local, pattern)
-    files = fetched.matching(pattern)
+    folder, source = _fetch("deepmind/narrativeqa", local, pattern)
+    files = _matching(folder, pattern)
+
+    def rows() -> Iterator[tuple[str, str, str, str]]:  # where, document's id and text, question
+        for where, row in _rows_in(files):
+            try:
+                document, question = row["document"], row["question"]["text"]
+                yield where, document["id"], document["text"], question
+            except (KeyError, TypeError) as error:
+                raise InputError(f"{where}: no {error}: not the columns of NarrativeQA") from error
+
     queries: list[tuple[str, str, str]] = []
     qrels: Qrels = {}
-    for where, document, row in _parquet_rows(files, ["document.id", "question.text"]):
+    for where, document, _, question in rows():
         key = str(len(queries))
-        queries.append((where, key, row["question"]["text"] or ""))
+        queries.append((where, key, question))
         qrels[key] = {document: 1}
 
     def documents() -> Numbered:
         seen: set[str] = set()
-        for where, key, row in _parquet_rows(files, ["document.id", "document.text"]):
-            if key not in seen:  # it comes with each of its questions
-                seen.add(key)
-                yield where, key, row["document"]["text"] or ""
+        for where, document, text, _ in rows():
+            if document not in seen:  # it comes with each of its questions
+                seen.add(document)
+                yield where, document, text
 
-    return Task(
-        name=_split_name("narrativeqa", "narrativeqa", split),
-        suite="narrativeqa",
-        language="en",
+    return _published(
+        "narrativeqa",
+        language,
+        split,
         corpus=Corpus(f"narrativeqa/{split}", lambda: once_each(documents, "narrativeqa")),
-        queries=judged_queries(queries, set(qrels)),
+        queries=_judged_queries(queries, qrels),
         qrels=qrels,
         protocol=PAPER_LONG,
-        source=fetched.source,
+        source=source,
     )
-
-
-def _parquet_rows(
-    files: Sequence[Path], columns: list[str]
-) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Where a row stands, its document's id, and the row with some of its nested columns.
-
-    32 rows are read at once: each has a whole book, a million characters at most.
-    """
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(
-            "NarrativeQA comes as Parquet, which needs pyarrow: pip install 'tercet[parquet]'"
-        ) from error
-    for path in files:
-        number = 0
-        try:
-            with pq.ParquetFile(path) as file:
-                present = {file.schema.column(place).path for place in range(len(file.schema))}
-                refuse_unknown(str(path), "column", columns, sorted(present))
-                for batch in file.iter_batches(batch_size=32, columns=columns):
-                    for row in batch.to_pylist():
-                        number += 1
-                        key = row["document"]["id"]
-                        if not isinstance(key, str) or not key:
-                            raise InputError(f"{path}:{number}: a document without an id")
-                        yield f"{path}:{number}", key, row
-        except (pa.ArrowException, OSError) as error:
-            raise InputError(f"{path}: not a whole Parquet file: {error}") from error
 
 
 # Own files
 
 
-def _table_names(stem: str) -> tuple[str, ...]:
+def _table(stem: str) -> str:
     """The names that a table of a BEIR folder may have; the last is the hub's layout."""
-    return (
-        *(f"{stem}.jsonl{packed}" for packed in ("", ".gz", ".xz", ".zst")),
-        f"{stem}/*.parquet",
-    )
+    packed = [f"{stem}.jsonl{suffix}" for suffix in ("", ".gz", ".xz", ".zst")]
+    return "|".join([*packed, f"{stem}/*.parquet"])
 
 
 def load_beir(path: Path, split: str = "test") -> list[Task]:
@@ -622,14 +470,14 @@ def load_beir(path: Path, split: str = "test") -> list[Task]:
         raise InputError(f"{path}: no such folder")
     if _is_beir(path):
         return [_beir_task(path, split, path.name)]
-    inner = [folder for folder in sorted(path.iterdir()) if folder.is_dir()]
-    deeper = [[f] if _is_beir(f) else sorted(filter(_is_beir, f.iterdir())) for f in inner]
-    folders = [folder for several in deeper for folder in several]
-    judged = [folder for folder in folders if _qrels_file(folder, split)]
+    folders: list[Path] = []
+    for inner in sorted(filter(Path.is_dir, path.iterdir())):
+        folders += [inner] if _is_beir(inner) else sorted(filter(_is_beir, inner.iterdir()))
+    names = {folder: folder.relative_to(path).as_posix() for folder in folders}
+    judged = [folder for folder in folders if _matching(folder, _qrels(split))]
     if not judged:
         lacks = f"qrels/{split}.tsv" if folders else "corpus.jsonl and queries.jsonl"
         raise InputError(f"{path}: neither a BEIR folder nor a folder of them: no {lacks} in it")
-    names = {folder: folder.relative_to(path).as_posix() for folder in folders}
     tasks = [_beir_task(folder, split, names[folder]) for folder in judged]
     if skipped := [names[folder] for folder in folders if folder not in judged]:
         note = f"beside it without a qrels/{split}.tsv, and left out: {', '.join(skipped)}"
@@ -638,36 +486,33 @@ def load_beir(path: Path, split: str = "test") -> list[Task]:
 
 
 def _is_beir(folder: Path) -> bool:
-    return all(any(map(_has(folder), _table_names(stem))) for stem in ("corpus", "queries"))
+    return all(_matching(folder, _table(stem)) for stem in ("corpus", "queries"))
 
 
-def _qrels_file(folder: Path, split: str) -> Path | None:
-    names = (folder / "qrels" / f"{split}.tsv", folder / "qrels" / f"{split}.tsv.gz")
-    return next((name for name in names if name.is_file()), None)
+def _qrels(split: str) -> str:
+    return f"qrels/{split}.tsv|qrels/{split}.tsv.gz"
 
 
 def _beir_task(folder: Path, split: str, name: str) -> Task:
-    judgements = _qrels_file(folder, split)
-    if judgements is None:
-        present = ", ".join(sorted(path.name for path in (folder / "qrels").glob("*.tsv*")))
+    judgements = _matching(folder, _qrels(split))
+    if not judgements:
+        present = ", ".join(path.name for path in _matching(folder, "qrels/*.tsv*"))
         raise InputError(f"{folder}: no qrels/{split}.tsv: there is {present or 'no split'}")
-    qrels = read_qrels(judgements)
-    fetched = Fetched(folder, str(folder))
+    qrels = read_qrels(judgements[0])
     languages: dict[str, str] = {}
 
     def queries() -> Numbered:
-        for where, row in rows_in(fetched.matching(*_table_names("queries"))):
-            key = identifier(row, "_id", where)
-            if language := string(row, "lang", where, default=""):
+        for where, row in _rows_in(_matching(folder, _table("queries"))):
+            key = _identifier(row, "_id", where)
+            if language := _string(row, "lang", where, ""):
                 languages[key] = language
-            yield where, key, string(row, "text", where)
+            yield where, key, _string(row, "text", where)
 
-    judged = judged_queries(queries(), set(qrels))
-    files = fetched.matching(*_table_names("corpus"))
+    judged = _judged_queries(queries(), qrels)
     return Task(
         name=f"beir/{name}" + ("" if split == "test" else f"@{split}"),
         suite="beir",
-        corpus=corpus_of(str(folder), files, ("_id", "title", "text")),
+        corpus=_corpus(str(folder), _matching(folder, _table("corpus")), "_id"),
         queries=judged,
         qrels=qrels,
         source=str(folder),
@@ -686,9 +531,9 @@ def load_pairs(path: Path) -> Task:
     languages: dict[str, str] = {}
     prompts: dict[str, str] = {}
     for _, row in _pair_rows(files):
-        key = hash_of(row.query if row.prompt is None else f"{row.prompt}\0{row.query}")
+        key = _hash(row.query if row.prompt is None else f"{row.prompt}\0{row.query}")
         queries[key] = row.query
-        qrels.setdefault(key, {}).update({hash_of(text): 1 for text in row.pos})
+        qrels.setdefault(key, {}).update({_hash(text): 1 for text in row.pos})
         if row.lang:
             languages[key] = row.lang
         if row.prompt is not None:
@@ -700,7 +545,7 @@ def load_pairs(path: Path) -> Task:
         seen: set[str] = set()
         for where, row in _pair_rows(files):
             for text in (*row.pos, *row.neg):
-                key = hash_of(text)
+                key = _hash(text)
                 if key not in seen:
                     seen.add(key)
                     yield where, key, text
@@ -717,106 +562,49 @@ def load_pairs(path: Path) -> Task:
     )
 
 
-def hash_of(text: str) -> str:
+def _hash(text: str) -> str:
     """The id of a text: the same wherever it stands."""
     return blake2b(text.encode(errors="surrogatepass"), digest_size=8).hexdigest()
 
 
 def _pair_rows(files: list[Path]) -> Iterator[tuple[str, Record]]:
-    for where, row in rows_in(files):
+    for where, row in _rows_in(files):
         record = check_row(row, where)
         if record.raw:
             raise InputError(f'{where}: a text alone: evaluation needs "query" and "pos"')
         yield where, record
 
 
-def load_bitext(source: str) -> list[Bitext]:
-    """Translations: a Bitext per language of rows, or per pair of files; raises InputError.
+def load_bitext(path: Path) -> list[Bitext]:
+    """Translations of a file or folder of rows: a Bitext for each "lang"; raises InputError.
 
-    source: a file or folder of rows ({"src", "en"}, {"src", "tgt"} or {"query", "pos"}, which
-    "lang" parts into languages); LEFT,RIGHT, two files whose lines belong together; or a folder of
-    such files, NAME.XX-YY.XX and NAME.XX-YY.YY.
+    A row is {"src", "en"}, {"src", "tgt"} or {"query", "pos": [one]}.
     """
-    path = Path(source)
-    if not path.exists() and source.count(",") == 1:
-        left, right = (Path(part) for part in source.split(","))
-        return [_aligned_bitext(left, right, f"bitext/{left.name},{right.name}", "")]
-    if path.is_dir() and (aligned := _aligned_files(path)):
-        return [_aligned_bitext(a, b, f"{path.name}/{name}", name) for name, a, b in aligned]
     if path.is_file() and not path.name.endswith(SUFFIXES):
         raise InputError(
-            f"{path}: not {', '.join(SUFFIXES)}: of text files give both, as in bitext:{path},OTHER"
+            f"{path}: not {', '.join(SUFFIXES)}: make rows of aligned text with `tercet data pairs`"
         )
     pairs: dict[str, list[tuple[str, str]]] = {}
-    for where, row in rows_in(files_of(path)):
-        pair = _pair(row, where)
-        pairs.setdefault(string(row, "lang", where, default=""), []).append(pair)
+    for where, row in _rows_in(files_of(path)):
+        match row:
+            case {"query": str(left), "pos": [str(right)]}:
+                pass
+            case {"src": str(left), "en": str(right)} | {"src": str(left), "tgt": str(right)}:
+                pass
+            case _:
+                raise InputError(
+                    f'{where}: a pair is {{"src", "en"}}, {{"src", "tgt"}} or {{"query", "pos": '
+                    "[one]}, all strings"
+                )
+        if not (left.strip() and right.strip()):
+            raise InputError(f"{where}: an empty side of a pair")
+        pairs.setdefault(_string(row, "lang", where, ""), []).append((left, right))
     if not pairs:
         raise InputError(f"{path}: no pair")
     name = path.parent.name if path.is_file() else path.name
-    return [
-        _bitext(f"{name}/{language}" if language else name, language, of)
-        for language, of in sorted(pairs.items())
-    ]
-
-
-def _bitext(name: str, language: str, pairs: Sequence[tuple[str, str]]) -> Bitext:
-    left, right = zip(*pairs, strict=True)
-    return Bitext(name, "bitext", language, left, right)
-
-
-def _pair(row: Row, where: str) -> tuple[str, str]:
-    positives = row.get("pos")
-    if "query" in row and isinstance(positives, list) and len(positives) == 1:
-        row = {"src": row["query"], "tgt": positives[0]}
-    for right in ("en", "tgt"):
-        if "src" in row and right in row:
-            return _both((string(row, "src", where), string(row, right, where)), where)
-    raise InputError(
-        f'{where}: a pair is {{"src", "en"}}, {{"src", "tgt"}} or {{"query", "pos": [one]}}'
-    )
-
-
-def _both(pair: tuple[str, str], where: str) -> tuple[str, str]:
-    if not (pair[0].strip() and pair[1].strip()):
-        raise InputError(f"{where}: an empty side of a pair")
-    return pair
-
-
-def _aligned_files(folder: Path) -> list[tuple[str, Path, Path]]:
-    """Name, left file and right file of every NAME.XX-YY, such as tatoeba.deu-eng.deu."""
-    sides: dict[tuple[str, str, str], dict[str, Path]] = {}
-    for path in sorted(folder.iterdir()):
-        match = re.fullmatch(r"(.*\.)?([^.-]+)-([^.-]+)\.([^.]+)(\.gz)?", path.name)
-        if match and match[4] in (match[2], match[3]):
-            sides.setdefault((match[1] or "", match[2], match[3]), {})[match[4]] = path
-    out = []
-    for (_, left, right), files in sides.items():
-        if left not in files or right not in files:
-            present = next(iter(files.values()))
-            raise InputError(f"{present}: the other side of {left}-{right} is missing")
-        out.append((f"{left}-{right}", files[left], files[right]))
-    return out
-
-
-def _aligned_bitext(left: Path, right: Path, name: str, language: str) -> Bitext:
-    lefts, rights = text_lines(left), text_lines(right)
-    if len(lefts) != len(rights) or not lefts:
-        raise InputError(
-            f"{left} has {len(lefts)} lines, {right} has {len(rights)}: lines of the same number "
-            "are pairs"
-        )
-    both = enumerate(zip(lefts, rights, strict=True), 1)
-    return _bitext(name, language, [_both(pair, f"{right}:{number}") for number, pair in both])
-
-
-def text_lines(path: Path) -> list[str]:
-    """The lines of a UTF-8 file, plain or .gz, without their ends; raises InputError naming it."""
-    try:
-        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        lines = raw.decode("utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8: {error}") from error
-    except (EOFError, OSError) as error:
-        raise InputError(f"{path}: not readable: {error}") from error
-    return [line.rstrip("\r") for line in (lines if lines[-1] else lines[:-1])]
+    tasks = []
+    for language, of_language in sorted(pairs.items()):
+        lefts, rights = zip(*of_language, strict=True)
+        label = f"{name}/{language}" if language else name
+        tasks.append(Bitext(label, "bitext", language, lefts, rights))
+    return tasks

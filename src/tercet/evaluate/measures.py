@@ -7,9 +7,10 @@ run lacks count 0. Both are counted. Knows nothing of models or files.
 import re
 import sys
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -40,39 +41,25 @@ class Values:
         """NaN where no query counts."""
         return float(self.values.mean()) if len(self.values) else float("nan")
 
-    def mean_by(self, groups: Mapping[str, str]) -> dict[str, float]:
-        """The mean of each group of queries, such as those of one language; the rest are ""."""
-        of: dict[str, list[float]] = {}
-        for query, value in zip(self.queries, self.values.tolist(), strict=True):
-            of.setdefault(groups.get(query, ""), []).append(value)
-        return {name: float(np.mean(values)) for name, values in sorted(of.items())}
-
 
 def check_measures(names: Sequence[str]) -> None:
-    """Raises InputError for an unknown name, before any work is done."""
+    """Raises InputError for an unknown name, or none, before any work is done."""
+    if not names:
+        raise InputError(f"no measure is named: common ones are {_COMMON}")
     for name in names:
         if not _ANSWERS.fullmatch(name):
             _parse(name)
 
 
-def check_task(task: Task, names: Sequence[str]) -> tuple[list[str], dict[str, int]]:
-    """Measures on judgements, and the depths of those on answers.
-
-    Raises InputError for an unknown measure, or one that the task has no judgements for.
-    """
+def check_task(task: Task, names: Sequence[str]) -> None:
+    """Raises InputError for an unknown measure, or one that the task has no judgements for."""
     check_measures(names)
-    depths = {
-        name: int(match[1]) for name in names if (match := _ANSWERS.fullmatch(name)) is not None
-    }
-    judged = [name for name in names if name not in depths]
-    if judged and task.answers is not None:
-        raise InputError(
-            f"{task.name} has answer strings, no judgements: measure AnswerRecall@k, not "
-            f"{judged[0]}"
-        )
-    if depths and task.answers is None:
-        raise InputError(f"{task.name} has no answer strings: {next(iter(depths))} needs them")
-    return judged, depths
+    for name in names:
+        if bool(_ANSWERS.fullmatch(name)) != (task.answers is not None):
+            problem = "has no answer strings: AnswerRecall@k needs them"
+            if task.answers is not None:
+                problem = f"has answer strings, no judgements: measure AnswerRecall@k, not {name}"
+            raise InputError(f"{task.name} {problem}")
 
 
 def measure(
@@ -80,30 +67,32 @@ def measure(
 ) -> dict[str, dict[str, Values]]:
     """Run name -> measure -> values; the measures are the task's own where none are named.
 
-    Reads the task's corpus once where an AnswerRecall@k is among them. Raises InputError for an
-    unknown measure, or one that the task has no judgements for.
+    Reads the task's corpus once where they are AnswerRecall@k. Raises InputError for an unknown
+    measure, or one that the task has no judgements for.
     """
     names = task.protocol.measures if names is None else names
-    judged, depths = check_task(task, names)
-    ranks = first_answers(task, runs, max(depths.values())) if depths else {}
+    check_task(task, names)
+    if task.answers is None:
+        return {run_name: _judged(task, run, names) for run_name, run in runs.items()}
+    depths = {name: int(name.partition("@")[2]) for name in names}
+    queries = tuple(query for query in task.queries if task.answers.get(query))
+    skipped = len(task.queries) - len(queries)
+    ranks = _first_answers(task, queries, runs, max(depths.values()))
     out: dict[str, dict[str, Values]] = {}
     for run_name, run in runs.items():
-        of = _judged(task, run, judged) if judged else {}
-        if depths:
-            queries = _answerable(task)
-            missing, skipped = len(set(queries) - set(_present(run))), len(task.queries)
-            for name, depth in depths.items():
-                values = (ranks[run_name] <= depth).astype(np.float64)
-                of[name] = Values(name, queries, values, missing, skipped - len(queries))
-        out[run_name] = {name: of[name] for name in names}
+        missing = len(set(queries) - _present(run).keys())
+        values = {name: (ranks[run_name] <= k).astype(np.float64) for name, k in depths.items()}
+        out[run_name] = {
+            name: Values(name, queries, of, missing, skipped) for name, of in values.items()
+        }
     return out
 
 
 def bitext_accuracy(task: Bitext, to_right: Places, to_left: Places) -> dict[str, Values]:
     """Accuracy in both directions, pair by pair.
 
-    to_right (n,): place of the right side found for each left one; to_left the other way. A text
-    that stands there several times is right wherever it is found.
+    to_right (n,): place of the right side that is best for each left one; to_left the other way. A
+    text that stands there several times is right wherever it is.
     """
     pairs = tuple(str(number) for number in range(len(task.left)))
     sides = ((ACCURACY[0], to_right, task.right), (ACCURACY[1], to_left, task.left))
@@ -137,27 +126,25 @@ def _judged(task: Task, run: Run, names: Sequence[str], block: int = 256) -> dic
 
 
 def _present(run: Run) -> dict[str, int]:
-    """The queries that found something, with their numbers: a file has no line of the others."""
+    """The queries that have a passage, with their numbers: a file has no line of the others."""
     return {run.queries[number]: number for number in np.flatnonzero(np.diff(run.starts)).tolist()}
 
 
 def _parse(name: str) -> Any:
     ir_measures = _library()
-    problem = ""
     try:
         parsed = ir_measures.parse_measure(name)
         cutoff = parsed.params.get("cutoff", 1)
-        if not isinstance(cutoff, int) or cutoff < 1:
-            problem = f"{cutoff!r} is no number of ranks"
-        elif not _pipeline().supports(parsed):
-            problem = "it needs a library that is not installed"
-        elif not isinstance(parsed.aggregator(), ir_measures.MeanAgg):
-            problem = "it counts, and has no mean over queries"
+        mean = isinstance(parsed.aggregator(), ir_measures.MeanAgg)  # others count
+        usable = mean and isinstance(cutoff, int) and cutoff > 0 and _pipeline().supports(parsed)
     # how the library refuses names, forms and parameters
     except (NameError, ValueError, KeyError, TypeError, AssertionError):
-        problem = "its name is unknown, or not of the form nDCG@10 or SetF(beta=2)"
-    if problem:
-        raise InputError(f"no measure {name!r}: {problem}; common ones are {_COMMON}")
+        usable = False
+    if not usable:
+        raise InputError(
+            f"no measure {name!r} that has a mean over queries and needs no other library; common "
+            f"ones are {_COMMON}"
+        )
     return parsed
 
 
@@ -209,83 +196,54 @@ def tokens(text: str) -> list[str]:
     return [token.lower() for token in _pattern().findall(unicodedata.normalize("NFD", text))]
 
 
-class Answers:
-    """Finds any of a query's answers in passages; an answer without a token is never found."""
-
-    def __init__(self, answers: Iterable[str]) -> None:
-        joined = {_joined(tokens(answer)) for answer in answers}
-        self._joined = tuple(sorted(joined - {_joined([])}, key=len))
-
-    def in_tokens(self, passage: str) -> bool:
-        """Whether one occurs in a passage that `joined_tokens` made."""
-        return any(answer in passage for answer in self._joined)
+def joined(words: Iterable[str]) -> str:
+    """Tokens with a line break, which is never one, around each, so that `in` finds whole ones."""
+    return "\n" + "".join(f"{token}\n" for token in words)
 
 
-def joined_tokens(text: str) -> str:
-    """A passage's tokens with a line break around each, for `Answers.in_tokens`."""
-    return _joined(tokens(plain(text)))
-
-
-def _joined(words: list[str]) -> str:
-    return "\n" + "".join(f"{token}\n" for token in words)  # a line break is never a token
+def answer_tokens(answers: Iterable[str]) -> list[str]:
+    """The `joined` tokens of each answer that has any."""
+    return [joined(words) for answer in answers if (words := tokens(answer))]
 
 
 @cache
 def _pattern() -> re.Pattern[str]:
     """Runs of letters, numbers and marks, or one character that is no separator and no control."""
-    classes = {"word": "", "other": ""}
 
     def kind(code: int) -> str:
         major = unicodedata.category(chr(code))[0]
         return "word" if major in "LNM" else "" if major in "ZC" else "other"
 
-    start, before = 0, ""
-    for code in range(sys.maxunicode + 2):
-        here = kind(code) if code <= sys.maxunicode else ""
-        if here != before:
-            if before:
-                classes[before] += f"\\U{start:08x}-\\U{code - 1:08x}"
-            start, before = code, here
+    classes = {"word": "", "other": "", "": ""}
+    for name, codes in groupby(range(sys.maxunicode + 1), kind):
+        first, *others = codes
+        classes[name] += f"\\U{first:08x}-\\U{(others or [first])[-1]:08x}"
     return re.compile(f"[{classes['word']}]+|[{classes['other']}]")
 
 
-def _answerable(task: Task) -> tuple[str, ...]:
-    """The queries that have answers."""
+def _first_answers(
+    task: Task, queries: Sequence[str], runs: Mapping[str, Run], depth: int
+) -> dict[str, Places]:
+    """Run name -> rank (Q,), from 1, of the first passage with an answer; depth + 1: none has."""
     assert task.answers is not None
-    return tuple(query for query in task.queries if task.answers.get(query))
-
-
-def first_answers(task: Task, runs: Mapping[str, Run], depth: int) -> dict[str, Places]:
-    """Run name -> rank, from 1, of the first passage with an answer; depth + 1 where none has.
-
-    (Q,), Q the queries with answers, in order. Reads the corpus once.
-    """
-    assert task.answers is not None
-    queries = _answerable(task)
-    answers = {query: Answers(task.answers[query]) for query in queries}
     rows = {query: row for row, query in enumerate(queries)}
+    answers = {query: answer_tokens(task.answers[query]) for query in queries}
     ranks = {name: np.full(len(queries), depth + 1, dtype=np.int64) for name in runs}
     hits: dict[str, list[tuple[str, str, int]]] = {}  # passage -> query, run, rank
     for name, run in runs.items():
-        for query, passage, rank in _hits(run.top(depth)):
-            if query in rows:
-                hits.setdefault(passage, []).append((query, name, rank))
+        for number, query in enumerate(run.queries):
+            for rank, passage in enumerate(run.of_query(number)[0][:depth], 1):
+                if query in rows:
+                    hits.setdefault(passage, []).append((query, name, rank))
     for passage, text in task.corpus.read():
         if passage not in hits:
             continue
-        words = joined_tokens(text)
-        has: dict[str, bool] = {}  # by query: the runs of a task find much the same
+        words = joined(tokens(plain(text)))
+        has: dict[str, bool] = {}  # by query: the runs of a task rank much the same
         for query, name, rank in hits[passage]:
             if rank < ranks[name][rows[query]]:
                 if query not in has:
-                    has[query] = answers[query].in_tokens(words)
+                    has[query] = any(answer in words for answer in answers[query])
                 if has[query]:
                     ranks[name][rows[query]] = rank
     return ranks
-
-
-def _hits(run: Run) -> Iterator[tuple[str, str, int]]:
-    """Query, passage and rank of everything that a run finds."""
-    for number, query in enumerate(run.queries):
-        for rank, passage in enumerate(run.of_query(number)[0], 1):
-            yield query, passage, rank

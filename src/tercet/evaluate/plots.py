@@ -8,6 +8,7 @@ of reports: it draws numbers.
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from html import escape
 from typing import Any
 from unicodedata import combining, east_asian_width
 
@@ -73,26 +74,33 @@ class Grid:
 
 
 @dataclass(frozen=True)
-class Shape:
-    """An element of SVG; `title` is told where the pointer rests."""
-
-    tag: str
-    attrs: Mapping[str, object]
-    text: str = ""
-    title: str = ""
-
-
-@dataclass(frozen=True)
 class Plot:
-    """A drawing with its name and description for those who do not see it."""
+    """A drawing under its name: an svg element, or the names of rows and panels side by side."""
 
     title: str
-    width: float
-    height: float
-    shapes: Sequence[Shape]
-    about: str = ""
-    css: str = ""
-    hidden: bool = False  # from screen readers: what it says is said elsewhere
+    svg: str
+    caption: str = ""
+    panels: bool = False
+
+
+def tag(element: str, css: str | None, *inner: str, title: str = "", **attrs: Any) -> str:
+    """An element with markup in it; `title` is told where the pointer rests."""
+    pairs = {"class": css} | {key.replace("_", "-"): value for key, value in attrs.items()}
+    given = [f' {key}="{escape(str(v))}"' for key, v in pairs.items() if v is not None]
+    name = f"<title>{escape(title)}</title>" if title else ""
+    return f"<{element}{''.join(given)}>{name}{''.join(inner)}</{element}>"
+
+
+def drawing(
+    width: float, height: float, shapes: Sequence[str], title: str = "", about: str = ""
+) -> str:
+    """An svg element; without a title it is hidden from screen readers."""
+    w, h = round(width), round(height)
+    css, role, hidden = (None, "img", None) if title else ("names", None, "true")
+    desc = [tag("desc", None, escape(about))] if about else []
+    size = {"width": str(w), "height": str(h), "viewBox": f"0 0 {w} {h}"}
+    told = {"role": role, "aria_hidden": hidden}
+    return tag("svg", css, *desc, *shapes, title=title, **(size | told))
 
 
 @dataclass(frozen=True)
@@ -140,18 +148,17 @@ def fitted(text: str, width: float) -> str:
     return f"{text.rstrip()}\N{HORIZONTAL ELLIPSIS}"
 
 
-def words(text: str, x: float, y: float, css: str = "", anchor: str = "start") -> Shape:
+def words(text: str, x: float, y: float, css: str | None = None, anchor: str = "start") -> str:
     """Text in a plot."""
-    return Shape(
-        "text", {"x": round(x, 1), "y": y, "class": css or None, "text-anchor": anchor}, text
-    )
+    return tag("text", css, escape(text), x=round(x, 1), y=y, text_anchor=anchor)
 
 
-def line(x1: float, y1: float, x2: float, y2: float, css: str) -> Shape:
-    return Shape("line", {"x1": x1, "y1": y1, "x2": x2, "y2": y2, "class": css})
+def line(x1: float, y1: float, x2: float, y2: float, css: str) -> str:
+    """A straight line."""
+    return tag("line", css, x1=x1, y1=y1, x2=x2, y2=y2)
 
 
-def bars(grid: Grid, looks: Mapping[str, Look], title: str) -> tuple[Plot, Plot]:
+def bars(grid: Grid, looks: Mapping[str, Look], title: str, caption: str) -> Plot:
     """The names of the rows, and panels of bars side by side; the base is a line in each.
 
     Panels are systems and rows are tasks, or the other way where there are fewer tasks.
@@ -163,15 +170,15 @@ def bars(grid: Grid, looks: Mapping[str, Look], title: str) -> tuple[Plot, Plot]
     marks = ticks(0, max(1.0, 100 * max(values, default=0.0)), 2, (1, 2, 3, 4, 5, 10))
     tops, y = [], float(HEAD)
     for place, name in enumerate(rows):  # a gap behind averages, or between groups of systems
-        parts = (
-            looks[rows[place - 1]].group != looks[name].group if turned else place == grid.averages
-        )
+        parts = place == grid.averages
+        if turned:
+            parts = looks[rows[place - 1]].group != looks[name].group
         y += 8 if place and parts else 0
         tops.append(y)
         y += ROW
     label = min(190.0, max(map(extent, rows))) + 12
     pitch = min(200.0, max(100.0, (1200 - label) / len(panels)))
-    shapes: list[Shape] = []
+    shapes: list[str] = []
     for number, panel in enumerate(panels):
         left = round(number * pitch + 6, 1)
         scale = Scale(0, marks[-1], left + FIGURE, left + pitch - 16)
@@ -185,22 +192,23 @@ def bars(grid: Grid, looks: Mapping[str, Look], title: str) -> tuple[Plot, Plot]
             shapes.append(words(percent(value), left + FIGURE - 5, top + 13, "n", "end"))
             if value is None:
                 continue
-            box = {"x": left + FIGURE, "y": top + (ROW - BAR) / 2, "height": BAR}
-            box["width"] = round(scale(100 * value) - scale(0), 1)
+            width = round(scale(100 * value) - scale(0), 1)
             said = f"{grid.names[row]}, {system}: {percent(value)}"
-            shapes.append(Shape("rect", {**box, "class": looks[system].css}, title=said))
+            x, middle = left + FIGURE, top + (ROW - BAR) / 2
+            css = looks[system].css
+            shapes.append(tag("rect", css, title=said, x=x, y=middle, width=width, height=BAR))
             across = None if base in (None, column) else grid.values[row][base or 0]
             if across is not None:
-                box = {"x": scale(100 * across) - 1, "y": top + 2, "width": 2, "height": ROW - 4}
-                shapes.append(Shape("rect", {**box, "class": "line"}))
-    height = y + FOOT
+                x = scale(100 * across) - 1
+                shapes.append(tag("rect", "line", x=x, y=top + 2, width=2, height=ROW - 4))
     names = [
         words(fitted(name, 190), label - 6, top + 13, anchor="end")
         for name, top in zip(rows, tops, strict=True)
     ]
     about = "A bar for each figure of the table above."
-    margin = Plot("", label, height, names, css="names", hidden=True)
-    return margin, Plot(title, len(panels) * pitch + 6, height, shapes, about)
+    svg = drawing(label, y + FOOT, names)
+    svg += drawing(len(panels) * pitch + 6, y + FOOT, shapes, title, about)
+    return Plot(title, svg, caption, panels=True)
 
 
 def curves(
@@ -208,6 +216,7 @@ def curves(
     lines: Mapping[str, Sequence[Number]],
     looks: Mapping[str, Look],
     title: str,
+    caption: str,
 ) -> Plot:
     """A line for each system over the lengths (a logarithmic axis), named at its end."""
     left, right, top, bottom = 44, 400, 12, 250
@@ -215,7 +224,7 @@ def curves(
     marks = ticks(min(every), max(every))
     down = Scale(marks[0], marks[-1], bottom, top)
     across = Scale(math.log2(lengths[0]), math.log2(lengths[-1]), left + 12, right)
-    shapes: list[Shape] = []
+    shapes: list[str] = []
     for mark in marks:
         shapes.append(line(left, down(mark), right + 10, down(mark), "grid"))
         shapes.append(words(f"{mark:g}", left - 6, down(mark) + 4, "soft n", "end"))
@@ -235,10 +244,9 @@ def curves(
             if value is not None
         ]
         if points:
-            look = looks[name]
-            way = {"points": " ".join(f"{x},{y}" for x, y, _ in points)}
-            dash = {"stroke-dasharray": look.dash or "none"}
-            shapes.append(Shape("polyline", {**way, **dash, "class": f"way {look.css}"}))
+            look, way = looks[name], " ".join(f"{x},{y}" for x, y, _ in points)
+            dash = look.dash or "none"
+            shapes.append(tag("polyline", f"way {look.css}", points=way, stroke_dasharray=dash))
             shapes += [marker(look, x, y, f"{name}, {said}") for x, y, said in points]
             ends.append((points[-1][1], points[-1][0], name))
     height = bottom + 44.0
@@ -249,7 +257,7 @@ def curves(
         shapes.append(words(fitted(name, 150), right + 40, y + 4))
         height = max(height, y + 12)
     about = "A line for each column of the table below."
-    return Plot(title, right + 200, height, shapes, about)
+    return Plot(title, drawing(right + 200, height, shapes, title, about), caption)
 
 
 def spread(places: Sequence[float], apart: float = 16, first: float = 10) -> list[float]:
@@ -270,7 +278,7 @@ def spread(places: Sequence[float], apart: float = 16, first: float = 10) -> lis
     return [start(crowd) + apart * number for crowd in crowds for number in range(len(crowd))]
 
 
-def marker(look: Look, x: float, y: float, said: str) -> Shape:
+def marker(look: Look, x: float, y: float, said: str) -> str:
     """A point of a curve; each group and head has its own shape."""
     paths = {
         "square": f"M{x - 4} {y - 4}h8v8h-8z",
@@ -278,24 +286,32 @@ def marker(look: Look, x: float, y: float, said: str) -> Shape:
         "diamond": f"M{x} {y - 5.5}l5.5 5.5l-5.5 5.5l-5.5-5.5z",
         "cross": f"M{x - 4} {y - 4}l8 8m0-8l-8 8",
     }
-    css = {"class": f"{look.marker} {look.css}"}
+    css = f"{look.marker} {look.css}"
     if look.marker in paths:
-        return Shape("path", {"d": paths[look.marker], **css}, title=said)
-    radius = 5.5 if look.marker == "disc" else 4
-    return Shape("circle", {"cx": x, "cy": y, "r": radius, **css}, title=said)
+        return tag("path", css, title=said, d=paths[look.marker])
+    return tag("circle", css, title=said, cx=x, cy=y, r=5.5 if look.marker == "disc" else 4)
+
+
+INTERVAL = 260  # pixels
+
+
+def interval_axis(ends: Sequence[float]) -> tuple[Scale, list[float], str]:
+    """The scale of intervals with these ends, its ticks, and how they are written over them."""
+    marks = ticks(min(0.0, *ends), max(0.0, *ends), 4)
+    scale = Scale(marks[0], marks[-1], 14, INTERVAL - 14)
+    texts = [f"{mark:+g}" if mark else "0" for mark in marks]
+    axis = [words(t, scale(m), 12, "soft", "middle") for t, m in zip(texts, marks, strict=True)]
+    return scale, marks, drawing(INTERVAL, 16, axis)
 
 
 def interval(
-    scale: Scale,
-    marks: Sequence[float],
-    values: tuple[float, float, float],
-    sure: bool,
+    scale: Scale, marks: Sequence[float], low: float, middle: float, high: float, sure: bool,
     said: str,
-) -> Plot:
-    """A difference (low, middle, high); filled where it is significant."""
-    low, middle, high = map(scale, values)
+) -> str:  # fmt: skip
+    """A difference and its interval; filled where it is significant."""
+    low, middle, high = scale(low), scale(middle), scale(high)
     shapes = [line(scale(m), 0, scale(m), 24, "even" if m == 0 else "grid") for m in marks]
     shapes.append(line(low, 12, high, 12, "span"))
     shapes += [line(x, 8, x, 16, "span") for x in (low, high)]
-    dot = {"cx": middle, "cy": 12, "r": 4.5, "class": "sure" if sure else "unsure"}
-    return Plot(said, 260, 24, [*shapes, Shape("circle", dot)])
+    shapes.append(tag("circle", "sure" if sure else "unsure", cx=middle, cy=12, r=4.5))
+    return drawing(INTERVAL, 24, shapes, said)

@@ -1,4 +1,4 @@
-"""What an evaluation found, task by task, and the report made of it: plain data, or text.
+"""What an evaluation measured, task by task, and the report made of it: plain data, or text.
 
 Knows nothing of models, rankings or pages.
 """
@@ -6,6 +6,7 @@ Knows nothing of models, rankings or pages.
 import platform
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -13,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from tercet.config import BUNDLED_NAME
 from tercet.evaluate.measures import Values
@@ -21,7 +21,6 @@ from tercet.evaluate.significance import SIGNIFICANT, compare
 from tercet.evaluate.systems import BASELINES, OWN
 
 FORMAT = 1
-LIBRARIES = ("tercet", "torch", "numpy", "ir_measures")
 EXAMPLES = 5  # queries won, and as many lost, that a report shows of a suite
 
 Report = Mapping[str, Any]
@@ -38,11 +37,11 @@ class TaskResult:
     name: str
     suite: str
     language: str
-    kind: str  # "retrieval" or "bitext"
-    passages: int
-    queries: int
-    max_length: int | None  # tokens of a passage; None where no model is evaluated
-    values: dict[str, dict[str, Values]]  # system -> measure -> values
+    kind: str = "retrieval"  # or "bitext"
+    passages: int = 0
+    queries: int = 0
+    max_length: int | None = None  # tokens of a passage; None where no model is evaluated
+    values: dict[str, dict[str, Values]] = field(default_factory=dict)  # system -> measure
     cut: dict[str, float] = field(default_factory=dict)  # "passages", "queries": share truncated
     weights: dict[str, Any] = field(default_factory=dict)  # "two", "three", "from"
     seconds: dict[str, float] = field(default_factory=dict)
@@ -59,22 +58,25 @@ class TaskResult:
         return self.suite, self.max_length, self.chunk
 
     def means(self, system: str, measure: str) -> list[tuple[str, float]]:
-        """The mean of each language of the task."""
+        """The mean of each language of the task, "" where it is not known."""
         values = self.values[system][measure]
-        by_language = values.mean_by(self.languages) if self.languages else {}
-        return list(by_language.items()) or [(self.language, values.mean)]
+        if not (self.languages and values.queries):
+            return [(self.language, values.mean)]
+        of: dict[str, list[float]] = {}
+        for query, value in zip(values.queries, values.values.tolist(), strict=True):
+            of.setdefault(self.languages.get(query, ""), []).append(value)
+        return [(language, float(np.mean(several))) for language, several in sorted(of.items())]
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON: means in place of the values of each query."""
         skipped = ("values", "languages", "texts")
         out = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in skipped}
         out["figures"] = {
-            system: {name: rounded(values.mean) for name, values in measures.items()}
+            system: {name: _rounded(values.mean) for name, values in measures.items()}
             for system, measures in self.values.items()
         }
-        first = {
-            system: next(iter(of.values())) for system, of in self.values.items() if of
-        }  # the first measure: all have the same queries
+        # of the first measure: all have the same queries
+        first = {system: next(iter(of.values())) for system, of in self.values.items() if of}
         one = next(iter(first.values()), None)
         out["judged"] = 0 if one is None else len(one.queries)
         out["skipped"] = 0 if one is None else one.skipped
@@ -82,9 +84,14 @@ class TaskResult:
         return out
 
 
-def rounded(value: float) -> float | None:
+def _rounded(value: float) -> float | None:
     """A number that JSON has; NaN is none."""
     return None if np.isnan(value) else round(float(value), 6)
+
+
+def _mean(values: Iterable[float]) -> float | None:
+    counted = [value for value in values if not np.isnan(value)]
+    return _rounded(float(np.mean(counted))) if counted else None
 
 
 def report(
@@ -104,8 +111,8 @@ def report(
         "format": FORMAT,
         "made": {
             "when": datetime.now(UTC).isoformat(timespec="seconds"),
-            "machine": machine(),
-            "versions": versions(),
+            "machine": _machine(),
+            "versions": _versions(),
         },
         "model": None if model is None else dict(model),
         "settings": dict(settings),
@@ -113,12 +120,12 @@ def report(
         "tasks": [result.as_dict() for result in results],
         "averages": averages(results, systems),
         "comparisons": compared,
-        "examples": list(examples(results, compared)),
+        "examples": list(_examples(results, compared)),
         "seconds": round(seconds, 1),
     }
 
 
-def sections(results: Iterable[TaskResult]) -> dict[Section, list[TaskResult]]:
+def _sections(results: Iterable[TaskResult]) -> dict[Section, list[TaskResult]]:
     """The results that are averaged together."""
     out: dict[Section, list[TaskResult]] = {}
     for result in results:
@@ -146,15 +153,14 @@ def averages(results: Sequence[TaskResult], systems: Sequence[str]) -> list[dict
     A task where no query counts is left out.
     """
     out = []
-    for section, group in sections(results).items():
+    for section, group in _sections(results).items():
         for measure in _measures(group):
             line: dict[str, Any] = _named(section, measure)
             line |= {"tasks": {}, "languages": {}, "by_language": {}}
             for system in systems:
                 if any(measure not in result.values.get(system, {}) for result in group):
                     continue
-                tasks = [result.values[system][measure].mean for result in group]
-                line["tasks"][system] = _mean(tasks)
+                line["tasks"][system] = _mean(r.values[system][measure].mean for r in group)
                 of: dict[str, list[float]] = {}
                 for language, mean in (p for r in group for p in r.means(system, measure)):
                     if language and not np.isnan(mean):
@@ -162,66 +168,53 @@ def averages(results: Sequence[TaskResult], systems: Sequence[str]) -> list[dict
                 by_language = {name: float(np.mean(means)) for name, means in sorted(of.items())}
                 line["languages"][system] = _mean(by_language.values())
                 for language, mean in by_language.items():
-                    line["by_language"].setdefault(language, {})[system] = rounded(mean)
+                    line["by_language"].setdefault(language, {})[system] = _rounded(mean)
             out.append(line)
     return out
-
-
-def _mean(values: Iterable[float]) -> float | None:
-    counted = [value for value in values if not np.isnan(value)]
-    return rounded(float(np.mean(counted))) if counted else None
 
 
 def comparisons(
     results: Sequence[TaskResult], systems: Sequence[str], against: str
 ) -> Iterator[dict[str, Any]]:
-    """Every system against one, on each suite's first measure; corrected for all of a suite."""
-    for section, group in sections(results).items():
+    """Every system against one, on each suite's first measure; corrected for all of a suite.
+
+    Queries of the same ids in several tasks are not independent: the same question in 25 languages
+    (MKQA) is drawn once, as one query. Ids that merely look the same (those of two sets that count
+    from 0) make a test that is no less careful.
+    """
+    for section, group in _sections(results).items():
         for measure in _measures(group)[:1]:
             shared = [s for s in systems if all(measure in r.values.get(s, {}) for r in group)]
             if against not in shared or len(shared) == 1:
                 continue
-            queries = [result.values[against][measure].queries for result in group]
-            if not all(queries):
+            parallel: dict[frozenset[str], list[TaskResult]] = {}
+            for result in group:
+                ids = frozenset(result.values[against][measure].queries)
+                parallel.setdefault(ids, []).append(result)
+            if frozenset() in parallel:
                 continue
-            alike = parallel(queries)
             values = {
                 system: [
-                    np.mean([in_order(group[at].values[system][measure]) for at in tasks], axis=0)
-                    for tasks in alike
+                    np.mean([_in_order(r.values[system][measure]) for r in alike], axis=0)
+                    for alike in parallel.values()
                 ]
                 for system in shared
             }
-            pairs = [(against, system) for system in shared if system != against]
-            sizes = [len(tasks) for tasks in alike]
-            for one in compare(values, pairs=pairs, weights=sizes):
+            for one in compare(values, against, weights=[*map(len, parallel.values())]):
                 yield _named(section, measure) | asdict(one)
 
 
-def parallel(queries: Sequence[tuple[str, ...]]) -> list[list[int]]:
-    """Numbers of tasks with the same query ids, together: their queries are not independent.
-
-    The same question in 25 languages (MKQA) is drawn once, as one query. Ids that merely look the
-    same (those of two sets that count from 0) make a test that is no less careful.
-    """
-    groups: dict[frozenset[str], list[int]] = {}
-    for number, ids in enumerate(queries):
-        groups.setdefault(frozenset(ids), []).append(number)
-    return list(groups.values())
-
-
-def in_order(values: Values) -> npt.NDArray[np.float64]:
+def _in_order(values: Values) -> Any:
     """The values in the order of their queries' ids."""
-    order = sorted(range(len(values.queries)), key=values.queries.__getitem__)
-    return values.values[order]
+    return values.values[sorted(range(len(values.queries)), key=values.queries.__getitem__)]
 
 
-def examples(
+def _examples(
     results: Sequence[TaskResult], compared: Sequence[Mapping[str, Any]]
 ) -> Iterator[dict[str, Any]]:
     """Queries that the best of what is compared won and lost by most, a few of each suite."""
-    groups = sections(results)
-    for section, one in best_compared(compared).items():
+    groups = _sections(results)
+    for section, one in _best_compared(compared).items():
         measure, pairs = one["measure"], []
         for result in groups[section]:
             base, other = (result.values[one[side]][measure] for side in ("a", "b"))
@@ -234,23 +227,23 @@ def examples(
                 if sign * difference > 0:
                     told = {"task": task, "query": query, "text": text[:300]}
                     told |= {"a": one["a"], "b": one["b"]}
-                    values = {"value_a": rounded(low), "value_b": rounded(high)}
+                    values = {"value_a": _rounded(low), "value_b": _rounded(high)}
                     yield _named(section, measure) | told | values
 
 
-def best_compared(compared: Iterable[Mapping[str, Any]]) -> dict[Section, Mapping[str, Any]]:
+def _best_compared(compared: Iterable[Mapping[str, Any]]) -> dict[Section, Mapping[str, Any]]:
     """Of each section that of the best system; of a baseline only where there is no other."""
     best: dict[Section, Mapping[str, Any]] = {}
-
-    def order(one: Mapping[str, Any]) -> tuple[bool, float]:
-        return one["b"] not in BASELINES, one["difference"]
-
     for one in compared:
-        best[section_of(one)] = max(best.get(section_of(one), one), one, key=order)
+        best[section_of(one)] = max(
+            best.get(section_of(one), one),
+            one,
+            key=lambda one: (one["b"] not in BASELINES, one["difference"]),
+        )
     return best
 
 
-def machine() -> dict[str, Any]:
+def _machine() -> dict[str, Any]:
     """The processor and the system."""
     name = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
@@ -268,14 +261,11 @@ def machine() -> dict[str, Any]:
     }
 
 
-def versions() -> dict[str, str]:
-    """Versions of the libraries that figures depend on, of those that are installed."""
+def _versions() -> dict[str, str]:
     out = {}
-    for library in LIBRARIES:
-        try:
+    for library in ("tercet", "torch", "numpy", "ir_measures"):
+        with suppress(PackageNotFoundError):
             out[library] = version(library)
-        except PackageNotFoundError:
-            continue
     return out
 
 
@@ -285,35 +275,35 @@ def versions() -> dict[str, str]:
 def text(report: Report) -> str:
     """The verdict, tables of every suite and measure, what was compared, cut, weighed, how long."""
     lines = [*verdicts(report), ""] if report["comparisons"] else []
-    named = chunked(report["tasks"])
     for average in report["averages"]:
-        how = reading(average, named)
+        how = reading(average, report)
         lines += [f"{average['suite']}: {average['measure']}" + (f", {how}" if how else "")]
-        lines += _table(report, average)
-        lines.append("")
-    lines += _compared(report)
-    lines += _facts(report)
-    return "\n".join(lines)
+        lines += [*_table(report, average), ""]
+    return "\n".join([*lines, *_compared(report), *_facts(report)])
 
 
 def verdicts(report: Report) -> list[str]:
     """A sentence for each suite that was compared, at its longest length: which system won, by
     how much, how sure.
     """
-    best = best_compared(report["comparisons"])
-    last = {section[0]: (section, one) for section, one in best.items()}
-    return [_verdict(report, *pair) for pair in last.values()]
+    best = _best_compared(report["comparisons"])
+    return [
+        _verdict(report, one) for one in {section[0]: one for section, one in best.items()}.values()
+    ]
 
 
-def _verdict(report: Report, section: Section, one: Mapping[str, Any]) -> str:
+def _verdict(report: Report, one: Mapping[str, Any]) -> str:
     measure, winner, loser, difference = one["measure"], one["b"], one["a"], one["difference"]
     if difference < 0:
         winner, loser, difference = loser, winner, -difference
-    averages = (a for a in report["averages"] if section_of(a) == section)
-    means = next(a["tasks"] for a in averages if a["measure"] == measure)
+    (means,) = (
+        average["tasks"]
+        for average in report["averages"]
+        if section_of(average) == section_of(one) and average["measure"] == measure
+    )
     sure = one["corrected"] < SIGNIFICANT
     return (
-        f"{_behind(report, section[0], one)}: {winner} {'wins' if sure else 'is ahead'} with "
+        f"{_behind(report, one['suite'], one)}: {winner} {'wins' if sure else 'is ahead'} with "
         f"{measure} {percent(means[winner])}, {100 * difference:.1f} points more than {loser}: "
         f"{'significant' if sure else 'not significant'} (p {probability(one['corrected'])})"
     )
@@ -324,23 +314,14 @@ def probability(p: float) -> str:
     return "< 0.0001" if p < 0.0001 else f"{p:.4f}"
 
 
-def _several(report: Report) -> bool:
-    """Whether passages were read in more than one way."""
-    return len({section_of(average)[1:] for average in report["averages"]}) > 1
-
-
-def chunked(tasks: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether any was scored by best chunks, so that others are to be called whole."""
-    return any(task["chunk"] for task in tasks)
-
-
-def reading(part: Mapping[str, Any], named: bool = False) -> str:
-    """What of a passage a model's systems score, in words; `named`: whole ones are called so."""
+def reading(part: Mapping[str, Any], report: Report) -> str:
+    """What of a passage a model's systems score; "whole" where others count by best chunks."""
     if part["chunk"]:
         return f"best passage of {part['chunk']:,} tokens"
     if not part["max_length"]:
         return ""
-    return f"{'whole, to ' if named else ''}{part['max_length']:,} tokens"
+    whole = "whole, to " if any(task["chunk"] for task in report["tasks"]) else ""
+    return f"{whole}{part['max_length']:,} tokens"
 
 
 def percent(value: float | None) -> str:
@@ -401,7 +382,8 @@ def _compared(report: Report) -> list[str]:
 
 def _behind(report: Report, name: str, part: Mapping[str, Any]) -> str:
     """A name, and how passages were read where that was done in several ways."""
-    how = reading(part, chunked(report["tasks"])) if _several(report) else ""
+    several = len({section_of(average)[1:] for average in report["averages"]}) > 1
+    how = reading(part, report) if several else ""
     return f"{name}, {how}" if how else name
 
 

@@ -7,23 +7,22 @@ of how a report looks.
 
 import json
 import time
-from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from tercet import bm25
 from tercet.bm25 import Subwords, Words
 from tercet.config import MAX_LENGTH, Head, Weights, default_cache
-from tercet.documents.chunks import Chunking
 from tercet.embeddings import Embeddings
 from tercet.encoder import Encoder
 from tercet.errors import InputError
-from tercet.evaluate.loaders import Suite, load
+from tercet.evaluate.loaders import load
 from tercet.evaluate.measures import bitext_accuracy, check_measures, check_task, measure
 from tercet.evaluate.results import TaskResult, report
 from tercet.evaluate.systems import (
@@ -35,30 +34,29 @@ from tercet.evaluate.systems import (
     OWN,
     BlockSizes,
     Scorers,
-    both_ways,
+    best_of,
     own_systems,
     rank,
 )
 from tercet.evaluate.tasks import Bitext, Corpus, Protocol, Task
-from tercet.evaluate.trec import Run, lacking, read_run, write_qrels, write_run
+from tercet.evaluate.trec import Run, read_run, write_qrels, write_run
 from tercet.evaluate.tuning import Candidates, Tuned, candidates_of, tune
 from tercet.evaluate.vectors import (
-    Cut,
-    Digest,
     EncodeOptions,
+    Passages,
     VectorCache,
     chunking_of,
     cut_corpus,
+    digest_of,
     streamed_maxsim,
 )
 from tercet.hybrid import Ranked, SparseRanker
 from tercet.io import atomic_write
 
-REPORT, PAGE, RUNS, QRELS = "report.json", "report.html", "runs", "qrels"
-
+T = TypeVar("T")
 Show = Callable[[str, int, int | None], None]  # what is done, how much, of how much
 PROTOCOL = ("query_tokens", "passage_tokens", "rerank", "union")  # told in a report
-TOKEN = 4  # characters of one, about: only to guess what multi-vectors and BM25 would take
+CHARACTERS = 4  # of a token, about: only to guess what multi-vectors and BM25 would take
 
 
 @dataclass(frozen=True)
@@ -116,37 +114,42 @@ class EvaluatePlan:
     cache: Path | None = None
 
 
-@dataclass
-class _Passages:
-    """A corpus as it was read last: ids, sizes, and what was made of its texts."""
-
-    corpus: Corpus
-    ids: list[str]
-    lengths: "array[int]"  # characters of each passage
-    digest: Digest
-    vectors: dict[tuple[int, EncodeOptions], Embeddings]  # by chunk size
-    cuts: dict[Chunking, Cut]
-    baselines: dict[tuple[bool, int | None], bm25.TermIndex]  # by terms, and tokens read
-
-
 class Evaluator:
     """Evaluates tasks one after another; a corpus that several share is encoded once."""
 
     def __init__(
         self,
-        encoder: Encoder | None,
-        config: EvaluateConfig,
         cache: VectorCache | None,
+        config: EvaluateConfig,
         show: Show = lambda what, done, of: None,
         sizes: BlockSizes | None = None,
     ) -> None:
-        """encoder None: BM25 and outside runs alone."""
-        self.encoder, self.config, self.show = encoder, config, show
-        self.cache, self.sizes = cache, sizes
-        self.heads = () if encoder is None else config.heads or encoder.heads
-        if encoder is not None:
-            encoder.model.check(self.heads)
-        self._passages: _Passages | None = None
+        """cache None: BM25 and outside runs alone, without a model."""
+        self.cache, self.config, self.show, self.sizes = cache, config, show, sizes
+        self.encoder = None if cache is None else cache.encoder
+        self.heads: tuple[Head, ...] = ()
+        if self.encoder is not None:
+            self.heads = config.heads or self.encoder.heads
+            self.encoder.model.check(self.heads)
+        self._corpus: Corpus | None = None
+        self._made: dict[Hashable, Any] = {}
+
+    def _once(self, corpus: Corpus, key: Hashable, make: Callable[[], T]) -> T:
+        """What is made of a corpus, and kept until the next one comes."""
+        if self._corpus is not corpus:
+            self._corpus, self._made = corpus, {}
+        if key not in self._made:
+            self._made[key] = make()
+        made: T = self._made[key]
+        return made
+
+    def _read(self, corpus: Corpus) -> Passages:
+        return self._once(corpus, "passages", lambda: Passages.read(corpus))
+
+    def _model(self) -> tuple[Encoder, VectorCache]:
+        if self.cache is None:
+            raise InputError("this needs a model: name one")
+        return self.cache.encoder, self.cache
 
     def retrieval(
         self, task: Task, outside: Mapping[str, Run] | None = None
@@ -154,129 +157,112 @@ class Evaluator:
         """All systems on a task, measured, and their runs of up to 1,000 passages a query."""
         if not task.queries:
             raise InputError(f"{task.name} has no queries")
-        if self.heads == ("multi",):
-            raise InputError("multi alone finds no candidates: take dense or sparse with it")
-        seconds: dict[str, float] = {}
-        protocol = self.config.of(task.protocol)
-        with _timed(seconds, "read"):
+        protocol, result = self.config.of(task.protocol), _result(task, len(task.queries))
+        with _timed(result, "read"):
             passages = self._read(task.corpus)
+        result.passages = len(passages.ids)
         if self.config.bm25:
-            bm25.check_memory(sum(passages.lengths) // TOKEN, task.name)
-        result = _new(task, passages, seconds)
+            bm25.check_memory(sum(passages.lengths) // CHARACTERS, task.name)
         result.protocol = {name: getattr(protocol, name) for name in PROTOCOL}
         if self.config.chunk:
             chunking = chunking_of(self.config.chunk)
             result.protocol |= {"passage_tokens": chunking.chunk, "overlap": chunking.overlap}
         ranked: dict[str, Ranked] = {}
-        if self.encoder is not None:
+        if self.cache is not None:
             scorers = self._scorers(task, protocol, passages, result)
-            weights, source = self._weights(self.encoder, protocol)
-            result.weights = _told(weights, source)
-            with _timed(seconds, "rank"):
+            weights = self._weights(protocol, result)
+            with _timed(result, "rank"):
                 done = self._counter(f"{task.name}: ranking", 2 * len(task.queries))
                 ranked |= rank(scorers, protocol, weights, done)
         if self.config.bm25:
-            with _timed(seconds, "BM25"):
+            with _timed(result, "BM25"):
                 ranked |= self._bm25(task, protocol, passages, result)
-        if absent := lacking(task.qrels, passages.ids):
-            result.notes.append(f"the corpus lacks relevant passages of {len(absent)} queries")
+        relevant = [[p for p, gain in of.items() if gain > 0] for of in task.qrels.values()]
+        absent = {passage for of in relevant for passage in of}.difference(passages.ids)
+        if lacking := sum(not absent.isdisjoint(of) for of in relevant):
+            result.notes.append(f"the corpus lacks relevant passages of {lacking} queries")
         runs = {
-            name: Run.of(list(task.queries), passages.ids, hits.cut(DEPTH), tag=_tag(name))
+            name: Run.of(list(task.queries), passages.ids, hits.cut(DEPTH))
             for name, hits in ranked.items()
         }
-        with _timed(seconds, "measure"):
+        with _timed(result, "measure"):
             result.values = measure(task, runs | dict(outside or {}), protocol.measures)
         return result, runs
 
     def bitext(self, task: Bitext) -> TaskResult:
         """Accuracy in both directions of every system; each side is compared with all others."""
-        seconds: dict[str, float] = {}
-        if self.encoder is None:
-            raise InputError(f"{task.name}: translations need a model, since BM25 cannot translate")
-        limit = min(self.config.max_length or MAX_LENGTH, self.encoder.max_length)
-        options = EncodeOptions(self.heads, limit, "plain")
-        with _timed(seconds, "encode"):
-            left = self._encode(task.name, task.left, options)
-            right = self._encode(task.name, task.right, options)
-        weights, source = self._weights(self.encoder, Protocol())
-        with _timed(seconds, "rank"):
-            systems = both_ways(left, right, weights)
-            values = {name: bitext_accuracy(task, *places) for name, places in systems.items()}
-        return TaskResult(
-            name=task.name,
-            suite=task.suite,
-            language=task.language,
-            kind="bitext",
-            passages=len(task.left),
-            queries=len(task.left),
-            max_length=limit,
-            values=values,
-            weights=_told(weights, source),
-            seconds=seconds,
-        )
+        encoder, _ = self._model()
+        result = _result(task, len(task.left))
+        result.passages = len(task.left)
+        result.max_length = min(self.config.max_length or MAX_LENGTH, encoder.max_length)
+        options = EncodeOptions(self.heads, result.max_length, "plain")
+        with _timed(result, "encode"):
+            left, right = (self._encode(task.name, of, options) for of in (task.left, task.right))
+        weights = self._weights(Protocol(), result)
+        with _timed(result, "rank"):
+            to_right, to_left = best_of(left, right, weights), best_of(right, left, weights)
+        result.values = {
+            name: bitext_accuracy(task, to_right[name], to_left[name]) for name in to_right
+        }
+        return result
 
     def tune(self, *suites: Iterable[Task]) -> Tuned:
         """The weights best on suites of dev tasks, each counting alike, by nDCG@10 of all heads."""
-        if self.encoder is None:
-            raise InputError("weights are tuned for a model: name one")
+        encoder, _ = self._model()
         dev = [{task.name: self._candidates(task) for task in tasks} for tasks in suites]
         if not all(dev):
             raise InputError("there is no dev task to tune weights on")
-        return tune(dev, self.encoder.weights)
+        return tune(dev, encoder.weights)
 
     def _candidates(self, task: Task) -> Candidates:
-        """What weights are tried on."""
         protocol, passages = self.config.of(task.protocol), self._read(task.corpus)
-        scorers = self._scorers(task, protocol, passages, _new(task, passages, {}))
+        scorers = self._scorers(task, protocol, passages, _result(task, 0))
         return candidates_of(task, scorers, passages.ids, protocol)
 
-    def _read(self, corpus: Corpus) -> _Passages:
-        if self._passages is None or self._passages.corpus is not corpus:
-            ids, lengths, digest = [], array("q"), Digest()
-            for identifier, text in corpus.read():
-                ids.append(identifier)
-                lengths.append(len(text))
-                digest.add(text)
-            if not ids:
-                raise InputError(f"{corpus.name}: no passage")
-            self._passages = _Passages(corpus, ids, lengths, digest, {}, {}, {})
-        return self._passages
-
     def _scorers(
-        self, task: Task, protocol: Protocol, passages: _Passages, result: TaskResult
+        self, task: Task, protocol: Protocol, passages: Passages, result: TaskResult
     ) -> Scorers:
         """The model's scores of a task; what they took and cut goes into the result."""
-        assert self.encoder is not None
-        encoder, chunk = self.encoder, self.config.chunk
-        texts: _Passages | Cut = passages
+        encoder, cache = self._model()
+        if self.heads == ("multi",):
+            raise InputError("multi alone finds no candidates: take dense or sparse with it")
+        corpus, chunk = task.corpus, self.config.chunk
         owners, limit = None, min(protocol.passage_tokens, encoder.max_length)
         if chunk:
-            with _timed(result.seconds, "cut"):
-                texts = chunks = self._cut(encoder, task, passages)
+            chunking = chunking_of(chunk, encoder)
+            done = self._counter(f"{task.name}: cutting", len(passages.ids))
+            with _timed(result, "cut"):
+                cut = partial(cut_corpus, passages, encoder, chunking, cache.folder, done)
+                passages, owners = self._once(corpus, chunking, cut)
             # what a model wants before a passage comes on top of a chunk
-            owners, limit = chunks.owners, encoder.max_length
-            result.chunk, result.chunks = chunk, len(chunks.lengths)
+            limit = encoder.max_length
+            result.chunk, result.chunks = chunk, len(passages.ids)
         stored = self.heads
         if "multi" in self.heads:
-            tokens = np.minimum(np.frombuffer(texts.lengths, np.int64) / TOKEN, limit).sum()
+            tokens = np.minimum(np.frombuffer(passages.lengths, np.int64) / CHARACTERS, limit).sum()
             if tokens * encoder.dims["multi"] * 2 > 1e9 * self.config.multi_gb:
                 stored = tuple(head for head in self.heads if head != "multi")
                 result.notes.append("multi-vectors of candidates only, encoded again")
         options = EncodeOptions(stored, limit, "passage", self.config.mcls)
-        with _timed(result.seconds, "encode passages"):
-            vectors = self._vectors(task, passages, texts, options)
-        asked = EncodeOptions(self.heads, min(protocol.query_tokens, encoder.max_length), "query")
-        asking = list(task.queries.values())
+        what = f"{task.name}: {'chunks' if chunk else 'passages'}"
+        done_passages = self._counter(what, len(passages.ids))
+        with _timed(result, "encode passages"):
+            texts = (text for _, text in passages.corpus.read())
+            encode = partial(cache.encode, texts, passages.digest, options, done_passages)
+            vectors = self._once(corpus, (chunk, options), encode)
+        of_queries = EncodeOptions(
+            self.heads, min(protocol.query_tokens, encoder.max_length), "query"
+        )
+        asked = list(task.queries.values())
         if task.prompts:
-            asked, prefix = replace(asked, role="plain"), encoder.settings.query_prefix
-            asking = [task.prompts.get(key, prefix) + text for key, text in task.queries.items()]
-        with _timed(result.seconds, "encode queries"):
-            queries = self._encode(f"{task.name}: queries", asking, asked)
+            of_queries, prefix = replace(of_queries, role="plain"), encoder.settings.query_prefix
+            asked = [task.prompts.get(key, prefix) + text for key, text in task.queries.items()]
+        with _timed(result, "encode queries"):
+            queries = self._encode(f"{task.name}: queries", asked, of_queries)
         multi = None
         if stored != self.heads:
-            options = replace(options, heads=("multi",))
             multi = streamed_maxsim(
-                self._cache(), texts.corpus, options, queries,
+                cache, passages.corpus, replace(options, heads=("multi",)), queries,
                 lambda done: self.show(f"{task.name}: MaxSim", done, None),
             )  # fmt: skip
         result.max_length = chunk or limit
@@ -286,35 +272,10 @@ class Evaluator:
             result.cut["passages"] = float(np.mean(of_passages))
         return Scorers.of(queries, vectors, encoder.device, multi, owners, self.sizes)
 
-    def _cut(self, encoder: Encoder, task: Task, passages: _Passages) -> Cut:
-        chunking = chunking_of(self.config.chunk, encoder)
-        if chunking not in passages.cuts:
-            done = self._counter(f"{task.name}: cutting", len(passages.ids))
-            folder = self._cache().folder
-            passages.cuts[chunking] = cut_corpus(
-                passages.corpus, passages.digest, encoder, chunking, folder, done
-            )
-        return passages.cuts[chunking]
-
-    def _vectors(
-        self, task: Task, passages: _Passages, texts: "_Passages | Cut", options: EncodeOptions
-    ) -> Embeddings:
-        key = (self.config.chunk, options)
-        if key not in passages.vectors:
-            what = "chunks" if self.config.chunk else "passages"
-            done = self._counter(f"{task.name}: {what}", len(texts.lengths))
-            read = (text for _, text in texts.corpus.read())
-            made = self._cache().encode(read, texts.digest, options, done)
-            passages.vectors = {key: made}  # of other lengths no more
-        return passages.vectors[key]
-
     def _encode(self, what: str, texts: Sequence[str], options: EncodeOptions) -> Embeddings:
+        _, cache = self._model()
         done = self._counter(what, len(texts))
-        return self._cache().encode(texts, Digest(texts), options, done)
-
-    def _cache(self) -> VectorCache:
-        assert self.cache is not None
-        return self.cache
+        return cache.encode(texts, digest_of(texts), options, done)
 
     def _counter(self, what: str, total: int) -> Callable[[int], None]:
         """Adds up what is done, for a progress bar."""
@@ -327,61 +288,55 @@ class Evaluator:
 
         return more
 
-    def _weights(self, encoder: Encoder, protocol: Protocol) -> tuple[tuple[Weights, Weights], str]:
-        """Of dense+sparse and of all, and where they come from."""
+    def _weights(self, protocol: Protocol, result: TaskResult) -> tuple[Weights, Weights]:
+        """Of dense+sparse and of all; the result tells them and where they come from."""
+        encoder, _ = self._model()
+        two = None
         if self.config.weights is not None:
             three, source = self.config.weights, self.config.weights_from
-        elif protocol.two is not None and protocol.three is not None:
-            return (protocol.two, protocol.three), "the paper, for this kind of text"
+        elif protocol.three is not None:
+            two, three = protocol.two, protocol.three
+            source = "the paper, for this kind of text"
         else:
-            three = encoder.weights
             own = encoder.settings.weights is not None
-            source = "the model" if own else "the paper, for MIRACL"
-        two = three if three.dense or three.sparse else Weights(1, 1, 0)
-        return (replace(two, multi=0.0), three), source
+            three, source = encoder.weights, "the model" if own else "the paper, for MIRACL"
+        if two is None:
+            two = replace(three if three.dense or three.sparse else Weights(1, 1, 0), multi=0.0)
+        result.weights = {"two": two.as_tuple(), "three": three.as_tuple(), "from": source}
+        return two, three
 
     def _bm25(
-        self, task: Task, protocol: Protocol, passages: _Passages, result: TaskResult
+        self, task: Task, protocol: Protocol, passages: Passages, result: TaskResult
     ) -> dict[str, Ranked]:
         """BM25 on words, on the model's subwords, and on what the model read where that is less."""
-        tokenizer = None if self.encoder is None else self.encoder.tokenizer
-        systems: dict[str, tuple[bool, int | None]] = {BM25: (False, None)}
+        terms: dict[str, bm25.Terms] = {BM25: Words()}
+        limits: dict[str, int | None] = {"": None}
         if self.encoder is not None:
-            systems[BM25_PIECES] = (True, None)
+            tokenizer = self.encoder.tokenizer
+            terms = {BM25: Words(tokenizer), BM25_PIECES: Subwords(tokenizer)}
             if result.cut.get("passages") and not self.config.chunk:
-                limit = min(protocol.passage_tokens, self.encoder.max_length)
-                systems |= {BM25 + CUT: (False, limit), BM25_PIECES + CUT: (True, limit)}
+                limits[CUT] = min(protocol.passage_tokens, self.encoder.max_length)
         out = {}
-        for name, key in systems.items():
-            if key not in passages.baselines:
-                self.show(f"{task.name}: {name}", 0, None)
-                subwords, tokens = key
-                terms = Subwords(tokenizer) if subwords and tokenizer else Words(tokenizer)
+        for behind, limit in limits.items():
+            for name, of in terms.items():
+                self.show(f"{task.name}: {name}{behind}", 0, None)
                 texts = (text for _, text in passages.corpus.read())
-                passages.baselines[key] = bm25.index(texts, terms, max_tokens=tokens)
-            index = passages.baselines[key]
-            queries = index.queries(task.queries.values())
-            ranker = SparseRanker(queries, index.weights, len(passages.ids))
-            out[name] = ranker.top(np.arange(len(task.queries)), DEPTH)
+                make = partial(bm25.index, texts, of, max_tokens=limit)
+                index = self._once(passages.corpus, (name, limit), make)
+                queries = index.queries(task.queries.values())
+                ranker = SparseRanker(queries, index.weights, len(passages.ids))
+                out[name + behind] = ranker.top(np.arange(len(task.queries)), DEPTH)
         return out
 
 
-def _new(task: Task, passages: _Passages, seconds: dict[str, float]) -> TaskResult:
-    return TaskResult(
-        name=task.name,
-        suite=task.suite,
-        language=task.language,
-        kind="retrieval",
-        passages=len(passages.ids),
-        queries=len(task.queries),
-        max_length=None,
-        values={},
-        seconds=seconds,
-        languages=task.languages,
-        texts=task.queries,
-        source=task.source,
-        notes=list(task.notes),
-    )
+def _result(task: Task | Bitext, queries: int) -> TaskResult:
+    result = TaskResult(task.name, task.suite, task.language, queries=queries)
+    if isinstance(task, Bitext):
+        result.kind = "bitext"
+    else:
+        result.languages, result.texts = task.languages, task.queries
+        result.source, result.notes = task.source, list(task.notes)
+    return result
 
 
 def _share_cut(vectors: Embeddings) -> float:
@@ -389,19 +344,10 @@ def _share_cut(vectors: Embeddings) -> float:
 
 
 @contextmanager
-def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
+def _timed(result: TaskResult, name: str) -> Iterator[None]:
     began = time.perf_counter()
     yield
-    seconds[name] = round(seconds.get(name, 0.0) + time.perf_counter() - began, 2)
-
-
-def _tag(system: str) -> str:
-    """A system's name as the last word of a run's line."""
-    return f"tercet-{system.replace(' ', '-').replace('+', '-')}"
-
-
-def _told(weights: tuple[Weights, Weights], source: str) -> dict[str, object]:
-    return {"two": weights[0].as_tuple(), "three": weights[1].as_tuple(), "from": source}
+    result.seconds[name] = round(time.perf_counter() - began, 2)
 
 
 # A whole evaluation
@@ -422,11 +368,15 @@ def evaluate(
     """
     began = time.monotonic()
     config = config or EvaluateConfig()
-    readings = readings_of(encoder, plan, config)
+    readings = _readings(encoder, plan, config)
     if plan.tune and len(readings) > 1:
         raise InputError("weights are tuned at one length or size of chunks: give one")
-    tasks = [task for suite in plan.suites for task in load_suite(suite, plan, plan.languages)]
-    dev_suites = [_dev_tasks(suite, plan) for suite in plan.tune]
+    tasks = [
+        task
+        for suite in plan.suites
+        for task in load(suite, local=plan.local, languages=plan.languages)
+    ]
+    dev_suites = [_dev_tasks(suite, plan.local) for suite in plan.tune]
     dev = [task for suite in dev_suites for task in suite]
     for several in (tasks, dev):
         names = [task.name for task in several]
@@ -435,18 +385,17 @@ def evaluate(
                 f"two tasks are named {twice[0]}: rename a folder or file, or evaluate them apart"
             )
     _refuse_mixed(tasks, dev)
-    outside = outside_runs(plan.outside or {}, tasks)
+    outside = _outside_runs(plan.outside or {}, tasks)
     cache = None
     if encoder is not None:
         cache = VectorCache((plan.cache or default_cache()) / "evaluate", encoder)
-    evaluator = Evaluator(encoder, config, cache, show)
-    against = _check(evaluator, tasks, dev, plan, whole=not readings[0].chunk)
+    evaluator = Evaluator(cache, config, show)
+    against = _check(evaluator, [*tasks, *dev], plan, chunked=bool(readings[0].chunk))
     tuned = None
     if dev:
         evaluator.config = readings[0]
         tuned = evaluator.tune(*dev_suites)
-        found = {"weights": tuned.weights, "weights_from": str(tuned)}
-        readings = [replace(reading, **found) for reading in readings]  # type: ignore[arg-type]
+        readings = [replace(readings[0], weights=tuned.weights, weights_from=str(tuned))]
     results: list[TaskResult] = []
     made: dict[str, Any] = {}
     for task in tasks:
@@ -459,26 +408,26 @@ def evaluate(
             else:
                 result, runs = evaluator.retrieval(task, outside.get(task.name))
                 if plan.to is not None:
-                    write_runs(plan.to, task, runs, _label(reading, readings))
+                    _write_runs(plan.to, task, runs, _label(reading, readings))
             results.append(result)
             told(result)
-        # what is found so far stays, whatever happens to the next
+        # what is measured so far stays, whatever happens to the next
         made = report(
             results,
-            model=None if encoder is None else facts(encoder),
-            settings=settings_of(readings, plan, tuned),
+            model=None if encoder is None else _facts(encoder),
+            settings=_settings(readings, plan, tuned),
             against=against if task is tasks[-1] else None,
             seconds=time.monotonic() - began,
         )
         if plan.to is not None:
-            write_report(plan.to, made)
+            _write_report(plan.to, made)
     return made
 
 
-def readings_of(
+def _readings(
     encoder: Encoder | None, plan: EvaluatePlan, config: EvaluateConfig
 ) -> list[EvaluateConfig]:
-    """Whole passages at each length, then chunks of each size; raises InputError."""
+    """Whole passages at each length, then chunks of each size."""
     if encoder is None:
         return [config]
     chunks = sorted(set(plan.chunks or (config.chunk,)))
@@ -505,12 +454,7 @@ def _label(reading: EvaluateConfig, readings: Sequence[EvaluateConfig]) -> str:
 
 
 def _check(
-    evaluator: Evaluator,
-    tasks: Sequence[Task | Bitext],
-    dev: Sequence[Task],
-    plan: EvaluatePlan,
-    *,
-    whole: bool,
+    evaluator: Evaluator, tasks: Sequence[Task | Bitext], plan: EvaluatePlan, *, chunked: bool
 ) -> str:
     """The system to compare with; raises InputError for what could not be measured in the end."""
     config, outside = evaluator.config, plan.outside or {}
@@ -521,29 +465,28 @@ def _check(
         raise InputError(f"a run cannot be named {taken[0]!r}, as a system of ours is: rename it")
     if plan.against is not None and plan.against not in systems:
         raise InputError(f"no column {plan.against!r}: choose from {', '.join(systems)}")
-    for task in (*tasks, *dev):
-        if isinstance(task, Bitext):
-            if evaluator.encoder is None or not whole:
-                raise InputError(
-                    f"{task.name}: translations need a model, and are not cut into chunks: ask for "
-                    "0 tokens too"
-                )
-        else:
+    for task in tasks:
+        if isinstance(task, Task):
             check_task(task, config.of(task.protocol).measures)
+        elif evaluator.encoder is None or chunked:
+            raise InputError(
+                f"{task.name}: translations need a model, and are not cut into chunks: ask for 0 "
+                "tokens too"
+            )
     return plan.against or (BM25 if config.bm25 else systems[0])
 
 
-def settings_of(
+def _settings(
     readings: Sequence[EvaluateConfig], plan: EvaluatePlan, tuned: Tuned | None
 ) -> dict[str, Any]:
     """What was asked for, for the report."""
     settings = asdict(readings[0])
     del settings["weights_from"]
     weights = readings[0].weights
-    settings |= {"weights": None if weights is None else list(weights.as_tuple())}
-    lengths = [reading.max_length for reading in readings if not reading.chunk]
+    settings["weights"] = None if weights is None else list(weights.as_tuple())
+    lengths = [reading.max_length for reading in readings if not reading.chunk] or [None]
     chunks = list(dict.fromkeys(reading.chunk for reading in readings))
-    settings["max_length"] = lengths if len(lengths) > 1 else next(iter(lengths), None)
+    settings["max_length"] = lengths if len(lengths) > 1 else lengths[0]
     settings["chunk"] = chunks if len(chunks) > 1 else chunks[0]
     settings |= {"suites": list(plan.suites), "tuned": None}
     if tuned is not None:
@@ -551,16 +494,9 @@ def settings_of(
     return settings
 
 
-def load_suite(name: str, plan: EvaluatePlan, languages: Sequence[str]) -> list[Task | Bitext]:
-    """The tasks of a suite by its name; copies are of published suites."""
-    local = plan.local if Suite.parse(name).published else None
-    return load(name, local=local, languages=languages)
-
-
-def _dev_tasks(suite: str, plan: EvaluatePlan) -> list[Task]:
-    """Dev tasks of a suite; raises InputError for what weights cannot be tuned on."""
+def _dev_tasks(suite: str, local: Path | None) -> list[Task]:
     out = []
-    for task in load_suite(suite, plan, ()):
+    for task in load(suite, local=local):
         if isinstance(task, Bitext) or not task.qrels:
             raise InputError(f"{task.name} has no judgements: weights are tuned on nDCG@10")
         out.append(task)
@@ -580,40 +516,39 @@ def _refuse_mixed(tasks: Sequence[Task | Bitext], dev: Sequence[Task]) -> None:
                 )
 
 
-def outside_runs(
+def _outside_runs(
     outside: Mapping[str, Path], tasks: Sequence[Task | Bitext]
 ) -> dict[str, dict[str, Run]]:
     """Task -> name -> run. A file is of the only task; a folder holds TASK.trec or TASK.trec.gz."""
-    out: dict[str, dict[str, Run]] = {}
     names = [task.name for task in tasks if isinstance(task, Task)]
+    out: dict[str, dict[str, Run]] = {task: {} for task in names}
     for name, path in outside.items():
-        files = {}
+        expected = ", ".join(f"{file_name(task)}.trec" for task in names[:3])
         if not path.is_dir():
             if len(names) != 1:
                 raise InputError(
                     f"{path} is one run, but there are {len(names)} tasks: give a folder of "
-                    f"TASK.trec, with {', '.join(map(file_name, names[:3]))} as TASK"
+                    f"{expected}"
                 )
-            files[names[0]] = path
-        for task in names if path.is_dir() else ():
+            out[names[0]][name] = read_run(path)
+            continue
+        for task in names:
             for file in (path / f"{file_name(task)}.trec", path / f"{file_name(task)}.trec.gz"):
                 if file.exists():
-                    files[task] = file
-        if not files:
-            expected = ", ".join(f"{file_name(task)}.trec" for task in names[:3])
+                    out[task][name] = read_run(file)
+        if not any(name in runs for runs in out.values()):
             raise InputError(f"{path} holds no run of any task: expected {expected} or the like")
-        for task, file in files.items():
-            out.setdefault(task, {})[name] = read_run(file)
     return out
 
 
-def write_runs(folder: Path, task: Task, runs: Mapping[str, Run], label: str) -> None:
+def _write_runs(folder: Path, task: Task, runs: Mapping[str, Run], label: str) -> None:
     """Writes runs/SYSTEM/TASK.trec.gz and qrels/TASK.qrels."""
     name = file_name(task.name)
     for system, run in runs.items():
-        write_run(folder / RUNS / f"{file_name(system)}{label}" / f"{name}.trec.gz", run)
+        path = folder / "runs" / f"{file_name(system)}{label}" / f"{name}.trec.gz"
+        write_run(path, run, f"tercet-{file_name(system).replace('+', '-')}")
     if task.qrels:
-        write_qrels(folder / QRELS / f"{name}.qrels", task.qrels)
+        write_qrels(folder / "qrels" / f"{name}.qrels", task.qrels)
 
 
 def file_name(name: str) -> str:
@@ -625,18 +560,17 @@ def file_name(name: str) -> str:
     return name.replace("/", "-").replace(" ", "-")
 
 
-def write_report(folder: Path, made: Mapping[str, Any]) -> None:
+def _write_report(folder: Path, made: Mapping[str, Any]) -> None:
     """Writes report.json and report.html, each whole or not at all."""
     from tercet.evaluate.report import page
 
-    texts = {REPORT: json.dumps(made, ensure_ascii=False, indent=1) + "\n", PAGE: page(made)}
-    for name, text in texts.items():
+    plain = json.dumps(made, ensure_ascii=False, indent=1) + "\n"
+    for name, text in (("report.json", plain), ("report.html", page(made))):
         with atomic_write(folder / name) as file:
             file.write(text.encode("utf-8", "backslashreplace"))
 
 
-def facts(encoder: Encoder) -> dict[str, Any]:
-    """A model in a few words."""
+def _facts(encoder: Encoder) -> dict[str, Any]:
     return {
         "source": encoder.source,
         "fingerprint": encoder.fingerprint,

@@ -5,9 +5,8 @@ the bootstrap an interval; both as Smucker, Allan and Carterette (2007) compare 
 corrects for the number of comparisons. Takes values per query; knows nothing of what they measure.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
@@ -42,59 +41,40 @@ class Comparison:
 
 def compare(
     runs: Mapping[str, Sequence[Array]],
+    against: str,
     *,
-    pairs: Iterable[tuple[str, str]] | None = None,
     weights: Sequence[float] | None = None,
     trials: int = 10_000,
     seed: int = 0,
     block: int = 1 << 22,
 ) -> list[Comparison]:
-    """Compares runs pair by pair: `pairs` of names (a, b), or every two.
+    """Compares every other run with the run `against`.
 
-    runs: name -> one array of values per task, (Q of the task,), the same queries in the same
-    order in every run. A mean is that of the tasks' means, as suites are reported, each task with
-    its weight (1 each where none are given); queries are drawn within their task. `block` signs or
-    draws are in memory at once. Raises InputError where the queries differ in number.
+    runs: name -> one array of values per task, (Q of the task,), Q above 0, the same queries in the
+    same order in every run. A mean is that of the tasks' means, as suites are reported, each task
+    with its weight (1 each where none are given); queries are drawn within their task. `block`
+    signs or draws are in memory at once. Raises InputError where the queries differ in number.
     """
-    pairs = list(combinations(runs, 2)) if pairs is None else list(pairs)
-    for a, b in pairs:
-        for name in (a, b):
-            if name not in runs:
-                raise InputError(f"no run {name!r} to compare: there are {', '.join(runs)}")
-        if [len(task) for task in runs[a]] != [len(task) for task in runs[b]]:
-            raise InputError(f"{a} and {b} have values of different queries: they cannot be paired")
-    if not pairs:
+    names = [name for name in runs if name != against]
+    sizes = [len(task) for task in runs[against]]
+    if any([len(task) for task in values] != sizes for values in runs.values()):
+        raise InputError("runs have values of different queries: they cannot be paired")
+    if not names:
         return []
-    sizes = [len(task) for task in runs[pairs[0][0]]]
-    if not sizes or not all(sizes):
-        raise InputError("a task has no query with a relevant passage: there is nothing to compare")
+    counts = np.array([1.0] * len(sizes) if weights is None else weights, dtype=np.float64)
     # each query's part of the difference of means: what follows are sums
-    counts = [1.0] * len(sizes) if weights is None else list(weights)
-    share = np.concatenate(
-        [np.full(n, count / (n * sum(counts))) for n, count in zip(sizes, counts, strict=True)]
-    )
-    parts = np.stack(
-        [(np.concatenate(runs[b]) - np.concatenate(runs[a])) * share for a, b in pairs], axis=1
-    )
-    totals = parts.sum(axis=0)
-    exact = np.count_nonzero(parts, axis=0) <= EXACT
+    share = np.repeat(counts / (np.array(sizes) * counts.sum()), sizes)
+    base = np.concatenate(runs[against])
+    parts = np.stack([(np.concatenate(runs[name]) - base) * share for name in names], axis=1)
+    totals = parts.sum(axis=0).tolist()
+    exact = (np.count_nonzero(parts, axis=0) <= EXACT).tolist()
     p = _sampled(parts, trials, np.random.default_rng(seed), block).tolist()
-    for column in np.flatnonzero(exact).tolist():
-        p[column] = _exact(parts[:, column])
+    p = [_exact(parts[:, i]) if exact[i] else p[i] for i in range(len(names))]
     low, high = _interval(parts, sizes, trials, np.random.default_rng((seed, 1)), block)
+    columns = zip(names, totals, low.tolist(), high.tolist(), p, holm(p), exact, strict=True)
     return [
-        Comparison(
-            a=a,
-            b=b,
-            difference=float(totals[i]),
-            low=float(low[i]),
-            high=float(high[i]),
-            p=p[i],
-            corrected=corrected,
-            queries=sum(sizes),
-            exact=bool(exact[i]),
-        )
-        for i, ((a, b), corrected) in enumerate(zip(pairs, holm(p), strict=True))
+        Comparison(against, name, difference, start, end, p, corrected, sum(sizes), of_all)
+        for name, difference, start, end, p, corrected, of_all in columns
     ]
 
 

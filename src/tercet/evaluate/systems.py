@@ -15,7 +15,6 @@ import torch
 
 from tercet.config import Head, Weights
 from tercet.embeddings import Embeddings
-from tercet.errors import InputError
 from tercet.evaluate.tasks import Protocol
 from tercet.evaluate.vectors import Owners
 from tercet.hybrid import Ranked, Ranker, rankers, union
@@ -41,10 +40,14 @@ class BlockSizes:
     fetch: int = 3  # chunks asked for per passage
 
 
-def own_systems(heads: Sequence[Head]) -> list[str]:
-    """The systems of a model with these heads."""
-    both = ["dense+sparse"] if {"dense", "sparse"} <= set(heads) else []
-    return [*heads, *both, *(["all"] if "multi" in heads and len(heads) > 1 else [])]
+def own_systems(heads: Sequence[Head]) -> dict[str, Sequence[Head]]:
+    """The systems of a model with these heads, and the heads that each adds up."""
+    systems: dict[str, Sequence[Head]] = {head: (head,) for head in heads}
+    if {"dense", "sparse"} <= set(heads):
+        systems["dense+sparse"] = ("dense", "sparse")
+    if "multi" in heads and len(heads) > 1:
+        systems["all"] = heads
+    return systems
 
 
 def top_passages(
@@ -65,14 +68,13 @@ def top_passages(
             block = waiting[start : start + step]
             hits = ranker.top(queries[block], depth)
             rows, chunks, scores = hits.pairs()
+            # hits are best first, so that the first of a pair is its best
             pairs, best = np.unique(rows * passages + owners.of[chunks], return_index=True)
             rows, places = np.divmod(pairs, passages)
             enough = np.bincount(rows, minlength=len(block)) >= min(count, passages)
             enough |= ((hits.places >= 0).sum(1) < depth) | (depth == size)
             done = enough[rows]
-            parts.append(
-                (block[rows[done]], places[done], scores[best][done])
-            )  # the first is the best
+            parts.append((block[rows[done]], places[done], scores[best][done]))
             short.append(block[~enough])
         waiting, depth = np.concatenate(short), min(size, 4 * depth)
     rows, places, scores = (np.concatenate(part) for part in zip(*parts, strict=True))
@@ -123,16 +125,10 @@ class Scorers:
     ) -> "Scorers":
         """multi stands in for the multi-vectors of passages where these are not kept."""
         streamed = multi is not None
-        searching = rankers(queries, passages, device)
-        if (ranker := searching.pop("multi", None)) is not None and multi is None:
+        first_stage = rankers(queries, passages, device)
+        if (ranker := first_stage.pop("multi", None)) is not None and multi is None:
             multi = ranker.score
-        if not searching:
-            raise InputError(
-                "the model has neither a dense nor a sparse head: multi-vectors alone find no "
-                "candidates"
-            )
-        sizes = sizes or BlockSizes()
-        return Scorers(len(queries), searching, multi, owners, streamed, sizes)
+        return Scorers(len(queries), first_stage, multi, owners, streamed, sizes or BlockSizes())
 
     @property
     def heads(self) -> tuple[Head, ...]:
@@ -173,16 +169,13 @@ class Scorers:
 
     def score(self, rows: Places, places: Places, heads: Iterable[Head]) -> Parts:
         """Pairs, sorted by row, with the scores of heads."""
-        starts = None
-        queries, passages = rows, places
+        queries, passages, starts = rows, places, None
         if self.owners is not None:
             queries, passages, starts = self.owners.chunks(rows, places)
         scores: dict[Head, Scores] = {}
         for head in heads:
-            if head == "multi" and self.multi is not None:
-                scores[head] = self.multi(queries, passages)
-            else:
-                scores[head] = self.rankers[head].score(queries, passages)
+            multi = self.multi if head == "multi" else None
+            scores[head] = (multi or self.rankers[head].score)(queries, passages)
         return Parts(rows, places, scores, starts)
 
     def totals(
@@ -204,8 +197,7 @@ class Scorers:
             return
         ends = np.cumsum(self.owners.bounds[places + 1] - self.owners.bounds[places])
         steps = np.flatnonzero(np.diff(ends // self.sizes.chunk_pairs)) + 1
-        edges = [0, *steps.tolist(), len(places)]
-        yield from (slice(a, b) for a, b in pairwise(edges) if a < b)
+        yield from (slice(a, b) for a, b in pairwise([0, *steps.tolist(), len(places)]) if a < b)
 
 
 def rank(
@@ -218,11 +210,9 @@ def rank(
     the best `protocol.union` of each. Of candidates in chunks every chunk is scored.
     """
     ranked = scorers.first_stage(protocol, advance, weights[0])
-    sums: dict[str, tuple[Sequence[Head], Weights]] = {}
-    if scorers.multi is not None:
-        sums["multi"] = (("multi",), Weights(0, 0, 1))
-        if len(scorers.heads) > 1:
-            sums["all"] = (scorers.heads, weights[1])
+    reranked = {"multi": Weights(0, 0, 1), "all": weights[1]}
+    systems = own_systems(scorers.heads)
+    sums = {name: (systems[name], by) for name, by in reranked.items() if name in systems}
     rows, places = scorers.candidates(ranked, protocol.rerank)
     for name, total in scorers.totals(rows, places, sums).items():
         ranked[name] = Ranked.of(rows, places, total, scorers.queries, DEPTH)
@@ -230,28 +220,20 @@ def rank(
     return ranked
 
 
-def both_ways(
-    left: Embeddings, right: Embeddings, weights: tuple[Weights, Weights]
-) -> dict[str, tuple[Places, Places]]:
-    """The place of the best right side for each left one (n,), and the other way, by system."""
-    to_right, to_left = best_of(left, right, weights), best_of(right, left, weights)
-    return {name: (to_right[name], to_left[name]) for name in to_right}
-
-
 def best_of(
     queries: Embeddings, others: Embeddings, weights: tuple[Weights, Weights], pairs: int = 1 << 24
 ) -> dict[str, Places]:
     """The best of the others for each query, (n,), by system; about so many pairs at once."""
     functions = {"dense": dense_scores, "sparse": lexical_scores, "multi": maxsim_scores}
-    best: dict[str, list[Places]] = {}
+    systems = own_systems(queries.heads)
+    best: dict[str, list[Places]] = {name: [] for name in systems}
     step = max(1, pairs // max(1, len(others)))
     for first in range(0, len(queries), step):
         block = queries[first : first + step]
         parts = {head: functions[head](block, others) for head in queries.heads}
-        systems: dict[str, Scores] = dict(parts.items())
-        for name in own_systems(queries.heads)[len(parts) :]:
-            of: Sequence[Head] = queries.heads if name == "all" else ("dense", "sparse")
-            systems[name] = weighted_sum({h: parts[h] for h in of}, weights[name == "all"])
-        for name, scores in systems.items():
-            best.setdefault(name, []).append(scores.argmax(1))
+        for name, heads in systems.items():
+            scores = parts[heads[0]]
+            if len(heads) > 1:
+                scores = weighted_sum({h: parts[h] for h in heads}, weights[name == "all"])
+            best[name].append(scores.argmax(1))
     return {name: np.concatenate(places) for name, places in best.items()}

@@ -4,7 +4,6 @@ A run is in arrays, since the best 1,000 passages of thousands of queries are mi
 Knows nothing of texts, models or measures.
 """
 
-import gzip
 import sys
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,16 +17,15 @@ from tercet.errors import InputError
 from tercet.evaluate.tasks import Qrels
 from tercet.hybrid import Ranked
 from tercet.io import atomic_write
-from tercet.rows import LARGEST
+from tercet.rows import LARGEST, open_packed
 from tercet.scores import Places, Scores
 
-Ids = npt.NDArray[np.object_]  # strings: an id stands in memory once, however often it is found
-TAG = "tercet"
+Ids = npt.NDArray[np.object_]  # strings: an id stands in memory once, however often it is ranked
 
 
 @dataclass(frozen=True)
 class Run:
-    """The passages found for Q queries, best first: by score, equal ones by id, the last id first.
+    """The passages ranked for Q queries, best first: by score, equal ones the last id first.
 
     Query q owns passages[starts[q]:starts[q + 1]], ids, and the scores there. Scores are float32,
     as trec_eval keeps them: what differs by less is equal there too. Make one with `of`,
@@ -38,27 +36,23 @@ class Run:
     starts: npt.NDArray[np.int64]  # (Q + 1,)
     passages: Ids  # (n,)
     scores: Scores  # (n,)
-    tag: str = TAG
 
     @staticmethod
-    def of(
-        queries: Sequence[str], passages: Sequence[str], ranked: Ranked, *, tag: str = TAG
-    ) -> "Run":
+    def of(queries: Sequence[str], passages: Sequence[str], ranked: Ranked) -> "Run":
         """From ranks (Q, K) of places in a corpus whose ids are `passages`, best first or not.
 
         Raises InputError where a score is no finite number.
         """
-        ids = _objects(passages)
         rows, places, scores = ranked.pairs()
-        return _sorted(tuple(queries), rows, ids[places], scores, tag)
+        return _sorted(tuple(queries), rows, _objects(passages)[places], scores)
 
     @staticmethod
-    def from_scores(scores: Mapping[str, Mapping[str, float]], *, tag: str = TAG) -> "Run":
+    def from_scores(scores: Mapping[str, Mapping[str, float]]) -> "Run":
         """From {query id: {passage id: score}}; raises InputError as `of`."""
         rows = np.repeat(np.arange(len(scores)), [len(of) for of in scores.values()])
         ids = [passage for of in scores.values() for passage in of]
         values = [score for of in scores.values() for score in of.values()]
-        return _sorted(tuple(scores), rows, _objects(ids), np.array(values, np.float32), tag)
+        return _sorted(tuple(scores), rows, _objects(ids), np.array(values, np.float32))
 
     def __len__(self) -> int:
         return len(self.queries)
@@ -68,14 +62,6 @@ class Run:
         hits = slice(*self.starts[number : number + 2].tolist())
         return self.passages[hits].tolist(), self.scores[hits].tolist()
 
-    def top(self, count: int) -> "Run":
-        """The best so many of each query."""
-        sizes = np.diff(self.starts)
-        rank = np.arange(len(self.scores)) - np.repeat(self.starts[:-1], sizes)
-        starts = np.concatenate(([0], np.cumsum(np.minimum(sizes, count)))).astype(np.int64)
-        best = rank < count
-        return Run(self.queries, starts, self.passages[best], self.scores[best], self.tag)
-
 
 def _objects(strings: Sequence[str]) -> Ids:
     out = np.empty(len(strings), dtype=np.object_)
@@ -83,8 +69,7 @@ def _objects(strings: Sequence[str]) -> Ids:
     return out
 
 
-def _sorted(queries: tuple[str, ...], rows: Places, ids: Ids, scores: Scores, tag: str) -> Run:
-    """A run of n pairs, sorted."""
+def _sorted(queries: tuple[str, ...], rows: Places, ids: Ids, scores: Scores) -> Run:
     if not np.isfinite(scores).all():
         worst = int(np.flatnonzero(~np.isfinite(scores))[0])
         raise InputError(
@@ -100,48 +85,40 @@ def _sorted(queries: tuple[str, ...], rows: Places, ids: Ids, scores: Scores, ta
             # trec_eval compares the bytes of ids: of UTF-8, whose order is that of code points
             ids[tied] = sorted(ids[tied], reverse=True)
     starts = np.searchsorted(rows, np.arange(len(queries) + 1)).astype(np.int64)
-    return Run(queries, starts, ids, scores.astype(np.float32, copy=False), tag)
+    return Run(queries, starts, ids, scores.astype(np.float32, copy=False))
 
 
 def read_run(path: Path) -> Run:
     """Reads `query Q0 passage rank score tag`, in any order; the ranks are not looked at.
 
     Blanks or tabs between, plain or .gz. Raises InputError naming file and line for a line of
-    another form, a score that is no finite number, and a passage that a query finds twice.
+    another form, a score that is no finite number, and a passage that a query ranks twice.
     """
     scores: dict[str, dict[str, float]] = {}
-    tag = TAG
-    for where, text in _lines(path):
-        fields = _fields(text, 6)
-        if len(fields) != 6:
-            raise InputError(
-                f"{where}: {len(fields)} fields, where a run has 6: query Q0 passage rank score tag"
-            )
-        query, _, passage, _, given, last = fields
+    for where, (query, _, passage, _, given, _) in _table(
+        path, "query Q0 passage rank score tag", 6
+    ):
         score = _number(given)
         if score is None or not -LARGEST <= score <= LARGEST:
             raise InputError(f"{where}: the score {given!r:.40} is not a finite number")
-        tag = tag if scores else last
         of_query = scores.setdefault(query, {})
         if passage in of_query:
-            raise InputError(f"{where}: query {query!r} finds passage {passage!r} a second time")
+            raise InputError(f"{where}: query {query!r} ranks passage {passage!r} a second time")
         of_query[sys.intern(passage)] = score
-    if not scores:
-        raise InputError(f"{path}: empty: a run has lines `query Q0 passage rank score tag`")
-    return Run.from_scores(scores, tag=tag)
+    return Run.from_scores(scores)
 
 
-def write_run(path: Path, run: Run) -> None:
+def write_run(path: Path, run: Run, tag: str = "tercet") -> None:
     """Writes `query Q0 passage rank score tag`, best first, under its final name when whole.
 
     Packed where the name ends in .gz. Blanks stand between, tabs where an id has blanks; raises
     InputError for an id that is empty or has a tab or line break. Scores are read back the same.
     """
-    blank = _separator([*run.queries, *run.passages], run.tag)
+    blank = _separator([*run.queries, *run.passages, tag])
 
     def lines() -> Iterator[str]:
         for number, query in enumerate(run.queries):
-            head, tail = f"{query}{blank}Q0{blank}", f"{blank}{run.tag}"
+            head, tail = f"{query}{blank}Q0{blank}", f"{blank}{tag}"
             for rank, (passage, score) in enumerate(zip(*run.of_query(number), strict=True), 1):
                 yield f"{head}{passage}{blank}{rank}{blank}{score:.9g}{tail}"
 
@@ -155,25 +132,16 @@ def read_qrels(path: Path) -> dict[str, dict[str, int]]:
     another form, a gain that is no whole number, and a pair that is judged twice.
     """
     qrels: dict[str, dict[str, int]] = {}
-    columns = 0
-    for where, text in _lines(path):
-        if not columns:
-            columns = 3 if len(_fields(text, 3)) == 3 else 4
-            if columns == 3 and _number(_fields(text, 3)[2]) is None:
-                continue  # BEIR's header
-        fields = _fields(text, columns)
-        if len(fields) != columns:
-            form = "query 0 passage gain" if columns == 4 else "query passage gain"
-            raise InputError(f"{where}: {len(fields)} fields, where a judgement has {form}")
+    for where, fields in _table(path, "query 0 passage gain", 3, 4):
         query, passage, given = fields[0], fields[-2], fields[-1]
         gain = _number(given)
+        if gain is None and len(fields) == 3 and where == f"{path}:1":
+            continue  # BEIR's header
         if gain is None or not gain.is_integer():
             raise InputError(f"{where}: the gain {given!r:.40} is not a whole number")
         gains = qrels.setdefault(query, {})
         if passage in gains:
-            raise InputError(
-                f"{where}: passage {passage!r} is judged for query {query!r} a second time"
-            )
+            raise InputError(f"{where}: passage {passage!r} of {query!r} is judged a second time")
         gains[passage] = int(gain)
     if not qrels:
         raise InputError(f"{path}: no judgement: lines are `query 0 passage gain`")
@@ -182,26 +150,9 @@ def read_qrels(path: Path) -> dict[str, dict[str, int]]:
 
 def write_qrels(path: Path, qrels: Qrels) -> None:
     """Writes `query 0 passage gain` lines as `write_run` writes a run."""
-    blank = _separator([name for query, gains in qrels.items() for name in (query, *gains)])
-    _write(
-        path,
-        (
-            blank.join((query, "0", passage, str(gain)))
-            for query, gains in qrels.items()
-            for passage, gain in gains.items()
-        ),
-    )
-
-
-def lacking(qrels: Qrels, passages: Iterable[str]) -> dict[str, list[str]]:
-    """Query id -> relevant passages that a corpus of these ids lacks: no run can find them."""
-    absent = {name for gains in qrels.values() for name, gain in gains.items() if gain > 0}
-    absent.difference_update(passages)
-    pairs = {
-        query: [name for name, gain in gains.items() if gain > 0 and name in absent]
-        for query, gains in qrels.items()
-    }
-    return {query: names for query, names in pairs.items() if names}
+    blank = _separator(name for query, gains in qrels.items() for name in (query, *gains))
+    pairs = ((query, *pair) for query, gains in qrels.items() for pair in gains.items())
+    _write(path, (blank.join((query, "0", passage, str(gain))) for query, passage, gain in pairs))
 
 
 def _number(text: str) -> float | None:
@@ -211,16 +162,42 @@ def _number(text: str) -> float | None:
         return None
 
 
-def _fields(text: str, count: int) -> list[str]:
-    """The fields of a line: between tabs where that makes so many, else between blanks."""
-    fields = text.split("\t")
-    return [field.strip() for field in fields] if len(fields) == count else text.split()
+def _table(path: Path, form: str, *columns: int) -> Iterator[tuple[str, list[str]]]:
+    """Where a line stands and its fields, between tabs where that makes so many, else blanks.
+
+    The first line says which of the numbers of columns the file has.
+    """
+    count = 0
+    for where, line in numbered_lines(path):
+        if not line.strip():
+            continue
+        tabbed, fields = [field.strip() for field in line.split("\t")], line.split()
+        count = count or next((n for n in columns if n in (len(tabbed), len(fields))), 0)
+        if count not in (len(tabbed), len(fields)):
+            raise InputError(f"{where}: {len(fields)} fields, where a line has {form}")
+        yield where, tabbed if len(tabbed) == count else fields
+    if not count:
+        raise InputError(f"{path}: empty: lines are `{form}`")
 
 
-def _separator(ids: Iterable[str], tag: str = TAG) -> str:
+def numbered_lines(path: Path) -> Iterator[tuple[str, str]]:
+    """Where a line stands (file and number), and the line; raises InputError naming the file."""
+    number = 0
+    try:
+        with open_packed(path) as file:
+            for number, raw in enumerate(file, 1):
+                line = raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+                yield f"{path}:{number}", line
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}:{number}: not UTF-8; convert the file to UTF-8") from error
+    except (EOFError, OSError, zlib.error) as error:
+        raise InputError(f"{path}:{number + 1}: not readable: {error}") from error
+
+
+def _separator(names: Iterable[str]) -> str:
     """What stands between fields: a blank, or a tab where an id has blanks."""
     blank = " "
-    for name in {*ids, tag}:
+    for name in set(names):
         if not name or name != name.strip() or "\t" in name or len(name.splitlines()) > 1:
             raise InputError(
                 f"the id {name!r} cannot stand in a TREC file: it is empty, or has a tab, a line "
@@ -229,21 +206,6 @@ def _separator(ids: Iterable[str], tag: str = TAG) -> str:
         if len(name.split()) > 1:
             blank = "\t"
     return blank
-
-
-def _lines(path: Path) -> Iterator[tuple[str, str]]:
-    """Where a line stands, and the line, without blank ones; raises InputError naming the file."""
-    number = 0
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            for number, raw in enumerate(file, 1):
-                line = raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
-                if line.strip():
-                    yield f"{path}:{number}", line
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}:{number}: not UTF-8; convert the file to UTF-8") from error
-    except (EOFError, OSError, zlib.error) as error:
-        raise InputError(f"{path}:{number + 1}: not readable: {error}") from error
 
 
 def _write(path: Path, lines: Iterable[str]) -> None:

@@ -5,13 +5,10 @@ Never given the tasks that are reported. Knows nothing of files or of how scores
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from tercet.checkpoint import set_weights
-from tercet.collection import DOCUMENTS, Collection
 from tercet.config import Head, Weights
 from tercet.errors import InputError
 from tercet.evaluate.systems import Parts, Scorers
@@ -108,26 +105,4 @@ def tune(suites: Sequence[Mapping[str, Candidates]], before: Weights) -> Tuned:
         best = before
     return Tuned(
         best, value(best), value(before), tuple(name for suite in suites for name in suite)
-    )
-
-
-def is_index(folder: Path) -> bool:
-    """Whether a folder holds an index."""
-    return (folder / DOCUMENTS).exists()
-
-
-def keep_weights(folder: Path, weights: Weights) -> Path:
-    """Keeps weights in a checkpoint's tercet.json or in an index; returns what was changed.
-
-    Raises InputError where the folder is neither.
-    """
-    if is_index(folder):
-        with Collection.open(folder, create=False) as collection:
-            collection.keep_weights(weights)
-        return folder
-    if (folder / "config.json").exists():
-        return set_weights(folder, weights)
-    raise InputError(
-        f"{folder} is neither a model's folder (with config.json) nor an index: the weights found "
-        f"are {weights.dense:g}, {weights.sparse:g}, {weights.multi:g}"
     )

@@ -1,6 +1,6 @@
 """What evaluation encodes, kept by content and model: embeddings, chunks, MaxSim of candidates.
 
-What was encoded once is found again, in whatever suite it stands; a killed run goes on at its next
+What was encoded once is read again, in whatever suite it stands; a killed run goes on at its next
 block of texts. Knows nothing of tasks, rankings or measures. Places are numbers of passages in
 their corpus, rows are numbers of queries.
 """
@@ -8,7 +8,6 @@ their corpus, rows are numbers of queries.
 import hashlib
 import json
 import shutil
-import time
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -20,7 +19,7 @@ import numpy.typing as npt
 from tercet.cache import touch
 from tercet.config import MAX_LENGTH, Head, Role
 from tercet.documents.chunks import SPECIAL, Chunker, Chunking
-from tercet.embeddings import Embeddings, EmbeddingsWriter
+from tercet.embeddings import Embeddings, EmbeddingsWriter, packed_positions
 from tercet.encoder import Encoder
 from tercet.errors import InputError, ModelError, StoreError
 from tercet.evaluate.tasks import Corpus, Texts
@@ -30,12 +29,8 @@ from tercet.scores import Places, Scores, maxsim_pairs
 BLOCK = 1 << 14  # texts whose vectors are in memory at once, at most
 CHARACTERS = 1 << 21  # of such a block, at most
 FORMAT = 2
-DAY = 86400  # seconds
 
 Advance = Callable[[int], None]  # so many texts more are done
-# (n, 4) of n chunks: number of its passage, characters of the heading, start, end. All count in the
-# passage as it is read; heading 0: none stands before the chunk.
-Spans = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -48,22 +43,41 @@ class EncodeOptions:
     mcls: int | None = None
 
 
-class Digest:
-    """Names texts and their order, one text after another."""
+@dataclass(frozen=True)
+class Passages:
+    """A corpus as it was read: ids, characters of each text, and the name of all texts."""
 
-    def __init__(self, texts: Iterable[str] = ()) -> None:
-        self._hash = hashlib.sha256()
-        for text in texts:
-            self.add(text)
+    corpus: Corpus
+    ids: list[str]
+    lengths: "array[int]"
+    digest: str
 
-    def add(self, text: str) -> None:
-        """One text more."""
+    @staticmethod
+    def read(corpus: Corpus) -> "Passages":
+        """Reads it once."""
+        ids: list[str] = []
+        lengths = array("q")
+
+        def texts() -> Iterator[str]:
+            for key, text in corpus.read():
+                ids.append(key)
+                lengths.append(len(text))
+                yield text
+
+        return Passages(corpus, ids, lengths, digest_of(texts()))
+
+
+def digest_of(texts: Iterable[str]) -> str:
+    """Names texts and their order, in 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for text in texts:
         raw = text.encode(errors="surrogatepass")
-        self._hash.update(len(raw).to_bytes(8, "little") + raw)
+        digest.update(len(raw).to_bytes(8, "little") + raw)
+    return digest.hexdigest()
 
-    def name(self) -> str:
-        """In 64 hexadecimal digits."""
-        return self._hash.hexdigest()
+
+def _key(facts: object) -> str:
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:40]
 
 
 class VectorCache:
@@ -76,7 +90,7 @@ class VectorCache:
         self.folder, self.encoder, self.block = folder, encoder, block
 
     def encode(
-        self, texts: Iterable[str], digest: Digest, options: EncodeOptions, advance: Advance
+        self, texts: Iterable[str], digest: str, options: EncodeOptions, advance: Advance
     ) -> Embeddings:
         """Vectors of the texts that the digest names, memory-mapped; from the folder if there.
 
@@ -89,14 +103,11 @@ class VectorCache:
             touch(folder)
             advance(len(vectors))
             return vectors
-        for scratch in folder.parent.glob(".*"):  # of processes that were killed a day ago
-            if time.time() - scratch.stat().st_mtime > DAY:
-                shutil.rmtree(scratch, ignore_errors=True)
         try:
             with EmbeddingsWriter(folder) as writer:
-                for number, part in enumerate(self.blocks(texts)):
-                    writer.add(self._block(blocks / f"{number:06d}", part, options))
-                    advance(len(part))
+                for number, block in enumerate(self.blocks(texts)):
+                    writer.add(self._block(blocks / f"{number:06d}", block, options))
+                    advance(len(block))
         except (InputError, OSError):
             if not folder.exists():  # else another process was quicker
                 raise
@@ -122,27 +133,23 @@ class VectorCache:
                 )
         return made
 
-    def key(self, digest: Digest, options: EncodeOptions) -> str:
+    def key(self, digest: str, options: EncodeOptions) -> str:
         """Names the vectors of some texts."""
         model = [FORMAT, self.encoder.fingerprint, str(self.encoder.dtype)]
-        return _hashed([model, asdict(options), digest.name()])
+        return _key([model, asdict(options), digest])
 
     def blocks(self, texts: Iterable[str]) -> Iterator[list[str]]:
         """Texts that are encoded at once."""
-        part: list[str] = []
+        block: list[str] = []
         characters = 0
         for text in texts:
-            if part and (len(part) == self.block or characters + len(text) > CHARACTERS):
-                yield part
-                part, characters = [], 0
-            part.append(text)
+            if block and (len(block) == self.block or characters + len(text) > CHARACTERS):
+                yield block
+                block, characters = [], 0
+            block.append(text)
             characters += len(text)
-        if part:
-            yield part
-
-
-def _hashed(facts: object) -> str:
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:40]
+        if block:
+            yield block
 
 
 def _load(folder: Path) -> Embeddings | None:
@@ -151,10 +158,7 @@ def _load(folder: Path) -> Embeddings | None:
         return None
     try:
         return Embeddings.load(folder)
-    except StoreError as error:
-        cause = error.__cause__
-        if isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError):
-            raise  # too many open files, say: nothing is wrong with these
+    except StoreError:
         shutil.rmtree(folder)
         return None
 
@@ -167,6 +171,11 @@ def _load_array(path: Path) -> npt.NDArray[np.generic] | None:
         return None
     touch(path)
     return made
+
+
+def _save_array(path: Path, array: npt.NDArray[np.generic]) -> None:
+    with atomic_write(path) as file:
+        np.save(file, array)
 
 
 # Best passages: a corpus of long documents in chunks, cut as an index cuts them. Where chunks begin
@@ -195,9 +204,9 @@ class Owners:
     bounds: Places  # (P + 1,): chunks bounds[p] to bounds[p + 1] are of passage p
 
     @staticmethod
-    def make(of: Places, passages: int) -> "Owners":
+    def make(of: Places) -> "Owners":
         """From the passage of each chunk."""
-        return Owners(of, np.searchsorted(of, np.arange(passages + 1)))
+        return Owners(of, np.searchsorted(of, np.arange(of[-1] + 2)))
 
     def chunks(self, rows: Places, places: Places) -> tuple[Places, Places, Places]:
         """Pairs of rows and passages as pairs of rows and all their chunks, and where each starts.
@@ -205,63 +214,50 @@ class Owners:
         Returns rows (m,), chunks (m,) and starts (n,).
         """
         sizes = self.bounds[places + 1] - self.bounds[places]
-        starts = np.cumsum(sizes) - sizes
-        chunks = np.arange(sizes.sum()) + np.repeat(self.bounds[places] - starts, sizes)
-        return np.repeat(rows, sizes), chunks, starts
-
-
-@dataclass(frozen=True)
-class Cut:
-    """The chunks of a corpus in order: their texts, characters of each, and whose they are."""
-
-    corpus: Corpus  # of chunks, each under the id of its passage
-    lengths: "array[int]"
-    digest: Digest
-    owners: Owners
+        chunks = packed_positions(self.bounds[places], sizes)
+        return np.repeat(rows, sizes), chunks, np.cumsum(sizes) - sizes
 
 
 def cut_corpus(
-    corpus: Corpus,
-    digest: Digest,
-    encoder: Encoder,
-    chunking: Chunking,
-    folder: Path,
-    advance: Advance,
-) -> Cut:
-    """Cuts the passages that the digest names; `folder` keeps where.
+    passages: Passages, encoder: Encoder, chunking: Chunking, folder: Path, advance: Advance
+) -> tuple[Passages, Owners]:
+    """The chunks of passages, each under the id of its passage; `folder` keeps where they are.
 
     A passage that fits into a chunk stays as it is. Of others every chunk has the title before it,
     and with that at most so many tokens as `chunking` says.
     """
+    corpus = passages.corpus
     titles = array("q", [] if corpus.titles is None else corpus.titles())
     tokenizer = hashlib.sha256(encoder.tokenizer.backend.to_str().encode()).hexdigest()
-    named = hashlib.sha256(titles.tobytes()).hexdigest()
-    facts = [1, tokenizer, encoder.max_length, asdict(chunking), digest.name(), named]
-    path = folder / "chunks" / f"{_hashed(facts)}.npy"
-    loaded = _load_array(path)
-    if loaded is None or loaded.ndim != 2 or loaded.shape[1] != 4:
+    titled = hashlib.sha256(titles.tobytes()).hexdigest()
+    facts = [1, tokenizer, encoder.max_length, asdict(chunking), passages.digest, titled]
+    path = folder / "chunks" / f"{_key(facts)}.npy"
+    # (n, 4): number of the passage, characters of the heading, start and end in the passage
+    spans = _load_array(path)
+    if spans is None or spans.ndim != 2 or spans.shape[1] != 4:
         chunker = Chunker(encoder.tokenizer.backend, chunking, encoder.max_length)
         flat = array("q")
         for number, (_, text) in enumerate(corpus.read()):
             for span in _spans(chunker, text, titles[number] if titles else 0):
                 flat.extend((number, *span))
             advance(1)
-        loaded = np.frombuffer(flat, np.int64).reshape(-1, 4)
-        with atomic_write(path) as file:
-            np.save(file, loaded)
-    spans: Spans = loaded.astype(np.int64, copy=False)
-    passages = int(spans[-1, 0]) + 1 if len(spans) else 0
-    owners = Owners.make(np.ascontiguousarray(spans[:, 0]), passages)
-    chunks = Corpus(corpus.name, lambda: _texts(corpus, spans, owners))
-    of_chunks, lengths = Digest(), array("q")
-    for _, text in chunks.read():
-        of_chunks.add(text)
-        lengths.append(len(text))
-    return Cut(chunks, lengths, of_chunks, owners)
+        spans = np.frombuffer(flat, np.int64).reshape(-1, 4)
+        _save_array(path, spans)
+    of = np.array(spans[:, 0], dtype=np.int64)
+    owners = Owners.make(of)
+
+    def texts() -> Texts:
+        for number, (key, passage) in enumerate(corpus.read()):
+            own = spans[owners.bounds[number] : owners.bounds[number + 1], 1:]
+            for heading, start, end in own.tolist():
+                text = passage[start:end]
+                yield key, f"{passage[:heading]}\n{text}" if heading else text
+
+    return Passages.read(Corpus(corpus.name, texts)), owners
 
 
 def _spans(chunker: Chunker, passage: str, title: int) -> Iterator[tuple[int, int, int]]:
-    """Heading, start and end of the chunks of a passage whose first characters are a title."""
+    """Heading (0: none), start and end of the chunks of a passage that begins with a title."""
     if chunker.count(passage) <= chunker.chunking.chunk - SPECIAL:
         yield 0, 0, len(passage)
         return
@@ -271,14 +267,6 @@ def _spans(chunker: Chunker, passage: str, title: int) -> Iterator[tuple[int, in
     heading = len(chunker.heading(passage[:title]).removesuffix("\n"))
     for span in chunker.spans(passage[first:], passage[:title]):
         yield heading, first + span.start, first + span.end
-
-
-def _texts(corpus: Corpus, spans: Spans, owners: Owners) -> Texts:
-    for number, (identifier, passage) in enumerate(corpus.read()):
-        own = spans[owners.bounds[number] : owners.bounds[number + 1], 1:]
-        for heading, start, end in own.tolist():
-            text = passage[start:end]
-            yield identifier, f"{passage[:heading]}\n{text}" if heading else text
 
 
 def streamed_maxsim(
@@ -295,32 +283,31 @@ def streamed_maxsim(
     """
     assert queries.multi is not None
     assert queries.offsets is not None
-    asked = hashlib.sha256(queries.multi.tobytes() + queries.offsets.tobytes())
+    of_queries = hashlib.sha256(queries.multi.tobytes() + queries.offsets.tobytes())
 
     def of_block(texts: list[str], rows: Places, places: Places) -> Scores:
-        digest = asked.copy()
-        digest.update(cache.key(Digest(texts), options).encode())
+        digest = of_queries.copy()
+        digest.update(cache.key(digest_of(texts), options).encode())
         digest.update(rows.tobytes() + places.tobytes())
         path = cache.folder / "maxsim" / f"{digest.hexdigest()[:40]}.npy"
-        kept = _load_array(path)
-        if kept is not None:
-            return kept.astype(np.float32)
+        loaded = _load_array(path)
+        if loaded is not None:
+            return loaded.astype(np.float32)
         scores = maxsim_pairs(queries, cache.once(texts, options), rows, places)
-        with atomic_write(path) as file:
-            np.save(file, scores)
+        _save_array(path, scores)
         return scores
 
     def score(rows: Places, places: Places) -> Scores:
         out = np.empty(len(places), dtype=np.float32)
         candidates = np.unique(places)
-        wanted = set(candidates.tolist())
-        texts = (text for place, (_, text) in enumerate(corpus.read()) if place in wanted)
+        among = set(candidates.tolist())
+        texts = (text for place, (_, text) in enumerate(corpus.read()) if place in among)
         first = 0
-        for part in cache.blocks(texts):
-            block = candidates[first : first + len(part)]
-            pairs = np.flatnonzero(np.isin(places, block))
-            out[pairs] = of_block(part, rows[pairs], np.searchsorted(block, places[pairs]))
-            first += len(part)
+        for block in cache.blocks(texts):
+            these = candidates[first : first + len(block)]
+            pairs = np.flatnonzero(np.isin(places, these))
+            out[pairs] = of_block(block, rows[pairs], np.searchsorted(these, places[pairs]))
+            first += len(block)
             show(first)
         return out
 
