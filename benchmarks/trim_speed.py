@@ -9,16 +9,15 @@ cores:
 read       the rows from their files, which trim does besides
 tokenizer  encode_batch_fast alone, on blocks of texts, its results thrown away
 count      the number of texts in which each piece occurs (trim)
-bounded    the same, the ids of each text kept on disk and looked through (--vocabulary)
+bounded    the same, and once more for the texts that lose pieces (--vocabulary)
 languages  the occurrences of each piece in each language (--balanced)
 """
 
 import argparse
 import json
 import resource
-import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ import numpy as np
 
 from tercet.rows import tagged_texts, text_files
 from tercet.tokenizer import Tokenizer
-from tercet.train.prune_vocab import TextIds, count_languages, score_ids
+from tercet.train.prune_vocab import count_languages, score_ids, texts_with
 
 BLOCK = 4096  # texts that the tokenizer alone is given at once
 Pair = tuple[str, str]
@@ -58,13 +57,10 @@ def alone(tokenizer: Tokenizer, texts: Sequence[str]) -> None:
         tokenizer.backend.encode_batch_fast(texts[first : first + BLOCK], add_special_tokens=False)
 
 
-def bounded(tokenizer: Tokenizer, pairs: Iterable[Pair]) -> float:
-    """Counts, and finds the texts with a piece of the rarer half; the MB on disk."""
-    with tempfile.TemporaryFile() as file:
-        ids = TextIds(file)
-        counts = score_ids(tokenizer, pairs, ids=ids)
-        ids.texts_with(counts < np.median(counts[counts > 0]), 1)
-        return file.tell() / 1e6
+def bounded(tokenizer: Tokenizer, pairs: Sequence[Pair]) -> None:
+    """Counts, and counts the texts with a piece of the rarer half."""
+    counts = score_ids(tokenizer, pairs)
+    texts_with(tokenizer, pairs, counts < np.median(counts[counts > 0]), 1)
 
 
 def main() -> None:
@@ -93,8 +89,7 @@ def main() -> None:
     print(f"{len(pairs):,} texts; {own / 1e6:,.1f} of {options.megabytes:,.1f} MB repeat none")
     texts = [text for _, text in pairs]
     timed("count", lambda: score_ids(tokenizer, pairs))
-    disk = timed("bounded", lambda: bounded(tokenizer, pairs))
-    print(f"{disk:,.0f} MB on disk")
+    timed("bounded", lambda: bounded(tokenizer, pairs))
     timed("languages", lambda: count_languages(tokenizer, pairs))
     timed("tokenizer", lambda: alone(tokenizer, texts))
     for name in ("count", "bounded", "languages"):
@@ -104,7 +99,7 @@ def main() -> None:
         }
         print(f"{name} / tokenizer:", *(f"{key} {value:.2f}" for key, value in ratio.items()))
     if options.json:
-        options.json.write_text(json.dumps({"texts": len(pairs), "disk_mb": disk, "steps": steps}))
+        options.json.write_text(json.dumps({"texts": len(pairs), "steps": steps}))
 
 
 if __name__ == "__main__":

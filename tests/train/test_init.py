@@ -18,7 +18,6 @@ from tercet.errors import InputError, ModelError
 from tercet.model import Layout, M3Model, to_published
 from tercet.tokenizer import Tokenizer
 from tercet.train.init import (
-    FitSample,
     extend_positions,
     fit_multi,
     fit_sparse,
@@ -26,6 +25,7 @@ from tercet.train.init import (
     language_directions,
     read_source,
     sample_states,
+    sample_texts,
 )
 from tests.conftest import WORDS
 
@@ -191,9 +191,7 @@ def test_the_sparse_fit_finds_a_linear_rarity(tiny: Checkpoint) -> None:
 
 def test_a_sample_has_every_language_alike() -> None:
     tagged = [("en", f"text {n}") for n in range(500)] + [("sw", f"andiko {n}") for n in range(9)]
-    sample = FitSample(20)
-    assert list(sample.passing(tagged)) == tagged
-    texts, languages = sample.drawn()
+    texts, languages = sample_texts(tagged, 20)
     assert languages.count("sw") == 9
     assert 9 <= languages.count("en") <= 11
     assert len(set(texts)) == len(texts)

@@ -13,8 +13,8 @@ import json
 import random
 import re
 import struct
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -151,7 +151,8 @@ def init_model(
         )
     if vocabulary is not None:
         watch("choosing subwords", 0)
-        files, size = text_files(rows), vocabulary if even else None
+        size = vocabulary if even else None
+        files = text_files(rows)
         scores = balanced_scores(tokenizer, files, alpha=alpha, prior=prior, even=size)
         tokenizer, kept = prune_tokenizer(tokenizer, scores, vocabulary, name=str(source))
         model = with_rows(model, kept, tokenizer)
@@ -159,9 +160,9 @@ def init_model(
     facts: dict[str, Any] = {}
     if fit or rows:
         watch("counting", 0)
-        sample = FitSample()
-        counts = count_languages(tokenizer, sample.passing(tagged_texts(text_files(fit or rows))))
-        texts, languages = sample.drawn()
+        files = text_files(fit or rows)
+        counts = count_languages(tokenizer, tagged_texts(files))
+        texts, languages = sample_texts(tagged_texts(files))
         if not texts:
             raise InputError("the files to fit the heads to hold no text")
         tokens = tokenizer.encode(texts, max_length=FIT_TOKENS)
@@ -411,33 +412,23 @@ def extend_positions(backbone: Backbone, positions: int) -> bool:
 # 4. Heads
 
 
-class FitSample:
-    """Texts drawn from a stream, as many of each language as `size` in all allows."""
-
-    def __init__(self, size: int = FIT_TEXTS) -> None:
-        self._size, self._draw = size, random.Random(0)
-        self._drawn: dict[str, Reservoir] = {}
-
-    def passing(self, tagged: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
-        """The same pairs of language and text; a part of them is kept here."""
-        for language, text in tagged:
-            if language not in self._drawn:
-                self._drawn[language] = Reservoir(self._size, self._draw)
-            self._drawn[language].add(text)
-            yield language, text
-
-    def drawn(self) -> tuple[list[str], list[str]]:
-        """The texts, and the language of each."""
-        each = self._size
-        sizes = [len(reservoir.texts) for reservoir in self._drawn.values()]
-        while each > 1 and sum(min(each, size) for size in sizes) > self._size:
-            each -= max(1, each // 16)
-        pairs = [
-            (text, language)
-            for language, reservoir in sorted(self._drawn.items())
-            for text in self._draw.sample(reservoir.texts, min(each, len(reservoir.texts)))
-        ]
-        return [text for text, _ in pairs[: self._size]], [tag for _, tag in pairs[: self._size]]
+def sample_texts(
+    tagged: Iterable[tuple[str, str]], size: int = FIT_TEXTS
+) -> tuple[list[str], list[str]]:
+    """Texts drawn from a stream, as many of each language as size allows, and their languages."""
+    draw = random.Random(0)
+    drawn: dict[str, Reservoir] = defaultdict(lambda: Reservoir(size, draw))
+    for language, text in tagged:
+        drawn[language].add(text)
+    each = size
+    while each > 1 and sum(min(each, len(part.texts)) for part in drawn.values()) > size:
+        each -= max(1, each // 16)
+    pairs = [
+        (text, language)
+        for language, part in sorted(drawn.items())
+        for text in draw.sample(part.texts, min(each, len(part.texts)))
+    ][:size]
+    return [text for text, _ in pairs], [language for _, language in pairs]
 
 
 @torch.no_grad()

@@ -12,14 +12,13 @@ Knows nothing of training. Shapes: B texts, V vocabulary, L languages.
 import json
 import random
 import re
-import tempfile
 import unicodedata
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -443,31 +442,35 @@ def prune_vocab(
     """
     if target.exists():
         raise InputError(f"{target} exists already: remove it or choose another folder")
-    found = text_files(files)
+    sources = text_files(files)
     folder = fetch(source, revision)
     checkpoint = read_checkpoint(folder)
     old, settings = checkpoint.tokenizer, checkpoint.settings
     prefixes = sorted({settings.query_prefix, settings.passage_prefix})
     chosen = Reservoir(sample)
 
-    def prefixed() -> Iterator[tuple[str, str]]:
-        """Every text behind every prefix that the model puts before texts, with its language."""
-        for language, text in tagged_texts(found):
+    def texts() -> Iterator[tuple[str, str]]:
+        for language, text in tagged_texts(sources):
             if chosen.seen % 1000 == 0:
                 watch("counting", chosen.seen)
             chosen.add(text)
+            yield language, text
+
+    def prefixed(tagged: Tagged) -> Iterator[tuple[str, str]]:
+        """Every text behind every prefix that the model puts before texts, with its language."""
+        for language, text in tagged:
             yield from ((language, prefix + text) for prefix in prefixes)
 
-    with tempfile.TemporaryFile() as file:
-        ids = TextIds(file) if vocabulary is not None else None  # else all that is used stays
-        scores = score_ids(old, prefixed(), balance=balance, ids=ids)
-        if not chosen.seen:
-            raise InputError(f"no text in {', '.join(str(path) for path in found)}")
-        name = f"the tokenizer of {folder}"
-        new, rows = prune_tokenizer(old, scores, vocabulary or old.vocabulary, name=name)
+    scores = score_ids(old, prefixed(texts()), balance=balance)
+    if not chosen.seen:
+        raise InputError(f"no text in {', '.join(str(path) for path in sources)}")
+    name = f"the tokenizer of {folder}"
+    new, rows = prune_tokenizer(old, scores, vocabulary or old.vocabulary, name=name)
+    changed = 0
+    if vocabulary is not None:  # else all that is used stays
         gone = np.ones(old.vocabulary, dtype=np.bool_)
         gone[rows] = False
-        changed = 0 if ids is None else ids.texts_with(gone, len(prefixes))
+        changed = texts_with(old, prefixed(tagged_texts(sources)), gone, len(prefixes))
 
     passages = [settings.passage_prefix + text for text in chosen.texts]
     both = zip(chosen.texts, old.contents(passages), new.contents(passages), strict=True)
@@ -502,48 +505,26 @@ class Reservoir:
             self.texts[place] = text
 
 
-def score_ids(
-    tokenizer: Tokenizer, tagged: Tagged, *, balance: bool = False, ids: "TextIds | None" = None
-) -> Ids | Scores:
-    """The number of texts that each id occurs in or, with balance, its balanced score, (V,).
-
-    The ids of each text go to `ids`, too.
-    """
+def score_ids(tokenizer: Tokenizer, tagged: Tagged, *, balance: bool = False) -> Ids | Scores:
+    """The number of texts that each id occurs in or, with balance, its balanced score, (V,)."""
+    if balance:
+        counts = count_languages(tokenizer, tagged)
+        return balanced(counts, subword_probabilities(tokenizer), alpha=ALPHA, prior=0.0)
     frequency = np.zeros(tokenizer.vocabulary, dtype=np.int64)
-    counts = LanguageCounts.empty(tokenizer.vocabulary)
-    for languages, block in token_counts(tokenizer, tagged):
+    for _, block in token_counts(tokenizer, tagged):
         frequency += np.bincount(block.indices, minlength=len(frequency))
-        if ids is not None:
-            ids.add(block)
-        if balance:
-            counts = counts.plus(languages, block)
-    if not balance:
-        return frequency
-    return balanced(counts, subword_probabilities(tokenizer), alpha=ALPHA, prior=0.0)
+    return frequency
 
 
-class TextIds:
-    """The different ids of each text, in an open file: 4 bytes each."""
+def texts_with(
+    tokenizer: Tokenizer, tagged: Tagged, ids: npt.NDArray[np.bool_], variants: int
+) -> int:
+    """How many texts have any of the ids that are marked, (V,), in one of their variants.
 
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-        self._blocks = 0
-
-    def add(self, block: sp.csr_array) -> None:
-        """Those of the next texts, from a block of `token_counts`."""
-        np.save(self._file, block.indptr)
-        np.save(self._file, block.indices.astype(np.int32))
-        self._blocks += 1
-
-    def texts_with(self, gone: npt.NDArray[np.bool_], each: int) -> int:
-        """How many texts, of so many rows each, have any of the ids that are marked, (V,)."""
-        self._file.seek(0)
-        marks = np.zeros(0, dtype=np.bool_)
-        for _ in range(self._blocks):
-            ends, ids = np.load(self._file), np.load(self._file)
-            before = np.concatenate(([0], np.cumsum(gone[ids])))
-            marks = np.concatenate((marks, before[ends[1:]] > before[ends[:-1]]))
-        return int(marks.reshape(-1, each).any(axis=1).sum())
+    The variants of a text, so many, come one after the other.
+    """
+    marks = [block @ ids.astype(np.int32) > 0 for _, block in token_counts(tokenizer, tagged)]
+    return int(np.concatenate(marks).reshape(-1, variants).any(axis=1).sum())
 
 
 def with_rows(model: M3Model, rows: Ids, tokenizer: Tokenizer) -> M3Model:
