@@ -189,7 +189,7 @@ def test_a_language_weighs_a_power_of_its_tokens(alpha: float, prior: float) -> 
     seen = (counts[:, :4] / tokens[:, None] * weights[:, None]).sum(0)
     expected = [*((1 - prior) * seen + prior * own[:4] / own.sum()), 0.0]
     assert balanced(found, own, alpha=alpha, prior=prior) == pytest.approx(expected)
-    none = LanguageCounts.empty(5)
+    none = LanguageCounts((), sp.csr_array((0, 5)))
     assert balanced(none, own, alpha=alpha, prior=prior) == pytest.approx(own / own.sum())
     for wrong in ({"alpha": 1.5, "prior": 0.3}, {"alpha": 0.3, "prior": -0.1}):
         with pytest.raises(InputError, match="from 0 to 1"):

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -211,34 +211,24 @@ def _cuts_at_spaces(tokenizer: Tokenizer) -> bool:
     )
 
 
-@dataclass(frozen=True)
-class LanguageCounts:
+class LanguageCounts(NamedTuple):
     """How often each id occurs in the text of each of L languages: counts (L, V) int64."""
 
     languages: tuple[str, ...]
     counts: sp.csr_array
 
-    @staticmethod
-    def empty(vocabulary: int) -> "LanguageCounts":
-        return LanguageCounts((), sp.csr_array((0, vocabulary), dtype=np.int64))
-
-    def plus(self, languages: Sequence[str], block: sp.csr_array) -> "LanguageCounts":
-        """With the counts (B, V) of texts in these languages."""
-        numbers = {language: row for row, language in enumerate(self.languages)}
-        rows = [numbers.setdefault(language, len(numbers)) for language in languages]
-        member = (np.ones(len(rows), dtype=np.int64), (rows, np.arange(len(rows))))
-        added = sp.csr_array(member, shape=(len(numbers), len(rows))) @ block
-        known = self.counts.copy()
-        known.resize(added.shape)
-        return LanguageCounts(tuple(numbers), known + added)
-
 
 def count_languages(tokenizer: Tokenizer, tagged: Tagged) -> LanguageCounts:
     """Counts the ids of (language, text) pairs, each occurrence once."""
-    counts = LanguageCounts.empty(tokenizer.vocabulary)
+    numbers: dict[str, int] = {}
+    counts = sp.csr_array((0, tokenizer.vocabulary), dtype=np.int64)
     for languages, block in token_counts(tokenizer, tagged):
-        counts = counts.plus(languages, block)
-    return counts
+        rows = [numbers.setdefault(language, len(numbers)) for language in languages]
+        member = (np.ones(len(rows), dtype=np.int64), (rows, np.arange(len(rows))))
+        added = sp.csr_array(member, shape=(len(numbers), len(rows))) @ block
+        counts.resize(added.shape)
+        counts = counts + added
+    return LanguageCounts(tuple(numbers), counts)
 
 
 # 2. Scoring
@@ -253,14 +243,9 @@ def balanced(found: LanguageCounts, probabilities: Scores, *, alpha: float, prio
     for name, value in (("alpha", alpha), ("prior", prior)):
         if not 0 <= value <= 1:
             raise InputError(f"{name} is from 0 to 1, got {value}")
-    first = probabilities / probabilities.sum()
-    counts = sp.csr_array(found.counts.multiply(probabilities > 0))
-    tokens = np.asarray(counts.sum(axis=1), dtype=np.float64).ravel()
+    tokens, shares = _shares(found, probabilities)
     weights = np.where(tokens > 0, np.maximum(tokens, 1) ** alpha, 0.0)
-    if not weights.any():
-        return np.asarray(first, dtype=np.float64)
-    seen = counts.T @ (weights / np.maximum(tokens, 1)) / weights.sum()
-    return np.asarray((1 - prior) * seen + prior * first, dtype=np.float64)
+    return _weighed(shares, weights, probabilities, prior)
 
 
 def evened(
@@ -277,22 +262,35 @@ def evened(
     LEAST tokens have no say. free (V,) are the ids that need not stay anyway; prior as in
     `balanced`.
     """
-    counts = sp.csr_array(found.counts.multiply(probabilities > 0))
-    tokens = np.asarray(counts.sum(axis=1), dtype=np.float64).ravel()
+    tokens, shares = _shares(found, probabilities)
     rows = np.flatnonzero(tokens >= LEAST)
     if not len(rows):
         return balanced(found, probabilities, alpha=0.0, prior=prior)
-    shares = sp.csr_array(counts[rows].multiply(1 / tokens[rows][:, None]))
+    shares = sp.csr_array(shares[rows])
     weights = np.ones(len(rows))
-    first = probabilities / probabilities.sum()
     for _ in range(ROUNDS):
-        seen = shares.T @ (weights / weights.sum())
-        scores = np.asarray((1 - prior) * seen + prior * first, dtype=np.float64)
+        scores = _weighed(shares, weights, probabilities, prior)
         out = free.copy()
         out[np.argsort(-np.where(free, scores, 0), kind="stable")[:room]] = False
         lost = shares @ out.astype(np.float64)
         weights *= np.sqrt(np.maximum(lost, 1e-3) / max(lost.mean(), 1e-3))
     return scores
+
+
+def _shares(found: LanguageCounts, probabilities: Scores) -> tuple[Scores, sp.csr_array]:
+    """(L,) tokens of each language, and (L, V) the share of each id, special tokens left out."""
+    counts = sp.csr_array(found.counts.multiply(probabilities > 0))
+    tokens = np.asarray(counts.sum(axis=1), dtype=np.float64).ravel()
+    return tokens, sp.csr_array(counts.multiply(1 / np.maximum(tokens, 1)[:, None]))
+
+
+def _weighed(shares: sp.csr_array, weights: Scores, own: Scores, prior: float) -> Scores:
+    """The mean of languages' shares (L, V), of which the tokenizer's own are the part `prior`."""
+    own = own / own.sum()
+    if not weights.any():
+        return own
+    seen = shares.T @ (weights / weights.sum())
+    return np.asarray((1 - prior) * seen + prior * own, dtype=np.float64)
 
 
 def subword_probabilities(tokenizer: Tokenizer) -> Scores:
@@ -359,9 +357,9 @@ def prune_tokenizer(
     if model.get("type") != "Unigram":
         raise ModelError(f"{name}: only Unigram tokenizers can be pruned")
     log_probs: dict[str, float] = dict(model["vocab"])
-    added = [str(token["content"]) for token in content["added_tokens"]]
+    added = {str(token["content"]): int(token["id"]) for token in content["added_tokens"]}
     subwords = list(log_probs)
-    old = {subword: id for id, subword in enumerate(dict.fromkeys((*subwords, *added)))}
+    old = added | {subword: id for id, subword in enumerate(subwords)}
     if len(old) != len(scores):
         raise InputError(f"{name}: {len(scores)} scores for a vocabulary of {len(old)}")
     last = [MASK] if MASK in old else []
