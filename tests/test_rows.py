@@ -15,6 +15,7 @@ from tercet.rows import (
     Record,
     check_row,
     files_of,
+    line_of,
     numbered_rows,
     read_rows,
     stem_of,
@@ -33,17 +34,12 @@ ROWS: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_gives_the_same_rows(tmp_path: Path, kind: str) -> None:
-    path = write_as(kind, tmp_path, ROWS)
+    (tmp_path / "in").mkdir()
+    path = write_as(kind, tmp_path / "in", ROWS)
     assert list(read_rows(path)) == ROWS
     assert [number for number, _ in numbered_rows(path)] == [1, 2, 3, 4, 5, 6, 7]
-    assert files_of(tmp_path) == files_of(path) == [path]
+    assert files_of(tmp_path / "in") == files_of(path) == [path]
     assert stem_of(path) == "a"
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_can_be_split(tmp_path: Path, kind: str) -> None:
-    (tmp_path / "in").mkdir()
-    write_as(kind, tmp_path / "in", ROWS)
     report = split(tmp_path / "in", tmp_path / "out", share=0.5)
     sides = [list(read_rows(tmp_path / "out" / side / "a.jsonl.gz")) for side in ("train", "dev")]
     assert report.train["a"] + report.dev["a"] == len(ROWS)
@@ -58,17 +54,11 @@ def test_a_file_that_was_cut_is_refused(tmp_path: Path, kind: str) -> None:
     if path.is_dir():
         part = max(path.rglob("data-00001*.arrow"))
     part.write_bytes(part.read_bytes()[: -part.stat().st_size // 3])
-    with pytest.raises(InputError, match=rf"{part.name}") as caught:
-        list(read_rows(path))
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("suffix", [".gz", ".xz", ".zst", ""])
-def test_what_is_not_packed_so_is_refused(tmp_path: Path, suffix: str) -> None:
-    path = tmp_path / f"a.jsonl{suffix}"
-    path.write_bytes(b"\x1f\x8b\x08 this is none of them" * 9)
-    with pytest.raises(InputError, match=r"a\.jsonl.*:1: "):
-        list(read_rows(path))
+    for content in (part.read_bytes(), b"\x1f\x8b\x08 this is none of them" * 9):
+        part.write_bytes(content)
+        with pytest.raises(InputError, match=rf"{part.name}") as caught:
+            list(read_rows(path))
+        assert "\n" not in str(caught.value)
 
 
 def test_lines_are_counted_as_an_editor_does(tmp_path: Path) -> None:
@@ -172,25 +162,19 @@ def test_the_rows_of_flag_embedding_are_right() -> None:
         ({"query": None, "text": "t"}, "'query' is missing"),
         ({"query": " \n"}, "'query' is empty"),
         ({"query": 3}, "'query' must be a string, not a number"),
-        ({"query": ["q"]}, "'query' must be a string, not a list"),
         ({"pos": None}, "'pos' is missing"),
         ({"pos": []}, "'pos' is empty"),
         ({"pos": "p"}, "'pos' must be a list of strings, not a string"),
         ({"pos": ["p", ""]}, "entry 2 of 'pos' is empty"),
         ({"pos": [None, "p"]}, "entry 1 of 'pos' is null"),
-        ({"neg": ["n", {}]}, "entry 2 of 'neg' is an object"),
         ({"neg": [" "]}, "entry 1 of 'neg' is empty"),
-        ({"neg": {"n": 1}}, "'neg' must be a list"),
         ({"pos_scores": [0.5]}, "'pos_scores' has 1 entries, 'pos' has 2"),
         ({"neg_scores": []}, "'neg_scores' has 0 entries, 'neg' has 1"),
         ({"neg_scores": 0.5}, "'neg_scores' must be a list of numbers"),
         ({"neg_scores": [True]}, "entry 1 of 'neg_scores' is true or false"),
-        ({"neg_scores": ["0.5"]}, "entry 1 of 'neg_scores' is a string"),
         ({"pos_scores": [0.1, float("nan")]}, "entry 2 of 'pos_scores' is not finite"),
-        ({"pos_scores": [float("-inf"), 0]}, "entry 1 of 'pos_scores' is not finite"),
         ({"neg_scores": [10**400]}, "entry 1 of 'neg_scores' is not finite"),
         ({"neg_scores": [1e300]}, "entry 1 of 'neg_scores' is not finite"),
-        ({"group": "7"}, "'group' must be a whole number"),
         ({"group": 7.0}, "'group' must be a whole number"),
         ({"group": True}, "'group' must be a whole number"),
         ({"group": 2**63}, "'group' must be a whole number of 64 bits"),
@@ -207,24 +191,16 @@ def test_a_wrong_field_is_named(change: dict[str, Any], says: str) -> None:
     assert says in str(caught.value)
 
 
+def test_a_date_of_a_table_and_a_lone_surrogate_are_written() -> None:
+    assert line_of({"day": dt.date(2024, 1, 2)}) == b'{"day": "2024-01-02"}\n'
+    assert json.loads(line_of({"text": "\ud800"})) == {"text": "\ud800"}
+
+
 def test_a_raw_text_must_not_be_empty() -> None:
     with pytest.raises(InputError, match="a:1: 'text' is empty"):
         check_row({"text": ""}, "a:1")
     with pytest.raises(InputError, match="a:1: 'query' is missing"):
         check_row({}, "a:1")
-
-
-def test_dates_of_a_table_do_not_stop_a_split(tmp_path: Path) -> None:
-    rows = [{**row, "day": dt.date(2024, 1, 2)} for row in ROWS]
-    (tmp_path / "in").mkdir()
-    write_as("parquet", tmp_path / "in", rows)
-    split(tmp_path / "in", tmp_path / "out", share=0.5)
-    both = [
-        row
-        for side in ("train", "dev")
-        for row in read_rows(tmp_path / "out" / side / "a.jsonl.gz")
-    ]
-    assert {row["day"] for row in both} == {"2024-01-02"}
 
 
 # texts alone

@@ -32,6 +32,7 @@ def one(path: Path, tokenizer: Tokenizer, **options: Any) -> FileReport:
 def test_what_is_reported(tokenizer: Tokenizer, tmp_path: Path) -> None:
     path = write_as("jsonl", tmp_path, ROWS)
     path.write_text("\n" + path.read_text())
+    assert one(path, tokenizer, block=2) == one(path, tokenizer)
     sizes = [len(ids) + 2 for ids in tokenizer.contents([row["query"] for row in ROWS])]
     assert sizes[-1] > 8192
     texts = [text for row in ROWS for text in row.get("neg", [])]
@@ -57,11 +58,6 @@ def test_what_is_reported(tokenizer: Tokenizer, tmp_path: Path) -> None:
         defects=0,
         first_defects=(),
     )
-
-
-def test_blocks_change_nothing(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    path = write_as("jsonl", tmp_path, ROWS)
-    assert one(path, tokenizer, block=2) == one(path, tokenizer)
 
 
 def test_counts_are_those_of_the_examples(tokenizer: Tokenizer, tmp_path: Path) -> None:
@@ -108,6 +104,8 @@ def test_all_defects_are_collected(tokenizer: Tokenizer, tmp_path: Path) -> None
     strict = one(path, tokenizer, negatives_required=True)
     assert strict.defects == 6
     assert strict.first_defects[-1].startswith(f"{path}:8: no 'neg'")
+    path.write_text("\n\n")
+    assert one(path, tokenizer).first_defects == (f"{path}: no rows",)
 
 
 def test_what_ends_too_soon_is_reported_so_far(tokenizer: Tokenizer, tmp_path: Path) -> None:
@@ -118,13 +116,6 @@ def test_what_ends_too_soon_is_reported_so_far(tokenizer: Tokenizer, tmp_path: P
     assert 0 < report.rows < 6_000
     assert report.defects == 1
     assert "ends in the middle" in report.first_defects[0]
-
-
-def test_a_file_without_rows_is_refused(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    (tmp_path / "a.jsonl").write_text("\n\n")
-    assert one(tmp_path / "a.jsonl", tokenizer).first_defects == (
-        f"{tmp_path / 'a.jsonl'}: no rows",
-    )
 
 
 # the command
@@ -162,6 +153,13 @@ def test_a_file_that_cannot_train(
     for name in "ab":
         (tmp_path / f"{name}.jsonl").write_text("\n".join([*BAD, *['{"pos": []}'] * 30]))
     options = ["--model", str(tiny_checkpoint)]
+    write_as("jsonl", tmp_path, [{"query": "q", "pos": ["p"]}], name="c")
+    lacking = ["data", "check", str(tmp_path / "c.jsonl"), *options]
+    assert run(lacking) == 0
+    for flag in ("--negatives-required", "--no-in-batch"):
+        assert run([*lacking, flag]) == 1
+        assert "c.jsonl:1: no 'neg'" in capsys.readouterr().err
+    (tmp_path / "c.jsonl").unlink()
     assert run(["data", "check", str(tmp_path), *options]) == 1
     shown = capsys.readouterr()
     told = shown.err.splitlines()
@@ -172,17 +170,6 @@ def test_a_file_that_cannot_train(
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["defects"] for line in lines] == [35, 35]
     assert [len(line["first_defects"]) for line in lines] == [20, 20]
-
-
-@pytest.mark.parametrize("flag", ["--negatives-required", "--no-in-batch"])
-def test_negatives_may_be_required(
-    tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], flag: str
-) -> None:
-    path = write_as("jsonl", tmp_path, [{"query": "q", "pos": ["p"]}])
-    options = ["data", "check", str(path), "--model", str(tiny_checkpoint)]
-    assert run(options) == 0
-    assert run([*options, flag]) == 1
-    assert f"{path}:1: no 'neg'" in capsys.readouterr().err
 
 
 def test_the_bundled_tokenizer_is_the_default_and_stdout_is_clean(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from tercet.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from tercet.encoder import Encoder
-from tercet.errors import InputError, ModelError
+from tercet.errors import InputError, ModelError, TercetError
 from tercet.model import Layout, M3Model, to_published
 from tercet.tokenizer import Tokenizer
 from tercet.train.init import (
@@ -72,20 +72,15 @@ def states_of(checkpoint: Any, texts: list[str]) -> torch.Tensor:
     return sample_states(checkpoint.model.float(), checkpoint.tokenizer.encode(texts))
 
 
-def test_berts_layout_gives_the_states_of_the_same_trunk(bert: Path, tiny: Checkpoint) -> None:
-    found = read_source(bert)
-    assert torch.allclose(states_of(found, TEXTS), states_of(tiny, TEXTS), atol=1e-5)
-    assert found.model.heads == ("dense",)
-    assert found.pooling == "mean"
-
-
 def test_a_start_has_all_heads_and_more_positions_and_old_texts_keep_their_states(
     bert: Path, text: Path, tmp_path: Path, tiny: Checkpoint
 ) -> None:
     report = init_model(
         bert, tmp_path / "start", fit=[text], positions=1000, multi=8, pooling="cls"
     )
-    made = read_checkpoint(tmp_path / "start")
+    made, bare = read_checkpoint(tmp_path / "start"), read_source(bert)
+    assert (bare.model.heads, bare.pooling) == (("dense",), "mean")
+    assert torch.allclose(states_of(bare, TEXTS), states_of(tiny, TEXTS), atol=1e-5)
     assert made.model.heads == ("dense", "sparse", "multi")
     assert report.positions == (512, 1000)
     assert made.model.backbone.config.positions == 1000
@@ -125,15 +120,6 @@ def test_a_source_that_pools_by_mean_gets_a_layer_that_makes_cls_the_mean(
     assert torch.allclose(made.model.multi.bias, half, atol=1e-3)
 
 
-def test_multi_vectors_that_leave_no_room_for_the_mean_are_refused(
-    bert: Path, text: Path, tmp_path: Path
-) -> None:
-    with pytest.raises(InputError, match="no room for the mean"):
-        init_model(bert, tmp_path / "start", fit=[text], multi=20)
-    assert not (tmp_path / "start").exists()
-    init_model(bert, tmp_path / "start", fit=[text], multi=20, pooling="cls")
-
-
 def test_a_smaller_vocabulary_keeps_the_texts_whose_pieces_stay(
     tiny_checkpoint: Path, text: Path, tmp_path: Path, tiny: Checkpoint
 ) -> None:
@@ -154,13 +140,6 @@ def test_a_smaller_vocabulary_keeps_the_texts_whose_pieces_stay(
     for name in ("sparse", "multi"):
         ours, theirs = getattr(made.model, name), getattr(tiny.model, name)
         assert torch.equal(ours.weight, theirs.weight)
-
-
-def test_an_even_choice_needs_the_number_of_pieces(
-    tiny_checkpoint: Path, text: Path, tmp_path: Path
-) -> None:
-    with pytest.raises(InputError, match="--vocabulary N"):
-        init_model(tiny_checkpoint, tmp_path / "start", even=True, rows=[text])
 
 
 def test_directions_of_languages_are_left_out_of_multi_vectors(tiny: Checkpoint) -> None:
@@ -197,48 +176,45 @@ def test_a_sample_has_every_language_alike() -> None:
     assert len(set(texts)) == len(texts)
 
 
+STORED = {"attention.self.query": "q", "attention.self.key": "k", "attention.self.value": "v",
+          "attention.output.dense": "ao", "intermediate.dense": "fi", "output.dense": "fo",
+          "attention.output.LayerNorm": "aln", "output.LayerNorm": "oln",
+          "word_embeddings.weight": "emb.word", "position_embeddings.weight": "emb.pos",
+          "token_type_embeddings.weight": "emb.type",
+          "LayerNorm.weight": "emb.ln.w", "LayerNorm.bias": "emb.ln.b"}  # fmt: skip
+
+
 def packed(path: Path, checkpoint: Checkpoint) -> Path:
     """Writes the tiny trunk as a packed image, weights rounded to 4 bits."""
-    model, tokenizer = checkpoint.model, checkpoint.tokenizer
-    config = model.backbone.config
-    content = json.loads(tokenizer.backend.to_str())
-    pieces = [(piece.encode(), score) for piece, score in content["model"]["vocab"]]
-    ends = np.cumsum([0, *(len(piece) for piece, _ in pieces)]).astype("<u4")
-    head = b"E5S1" + struct.pack("<I", 1)
+    config = checkpoint.model.backbone.config
+    vocab = json.loads(checkpoint.tokenizer.backend.to_str())["model"]["vocab"]
+    pieces = [piece.encode() for piece, _ in vocab]
+    ends = np.cumsum([0, *map(len, pieces)]).astype("<u4")
     sizes = (config.hidden, config.layers, config.heads, config.feed_forward)
+    head = b"E5S1" + struct.pack("<I", 1)
     head += struct.pack("<7i", *sizes, config.vocabulary, config.positions - 2, 2)
     head += struct.pack("<fi", config.norm_eps, 32)
     head += struct.pack("<5iQ", len(pieces), 0, 2, 1, 3, int(ends[-1]))
-    head += ends.tobytes() + np.array([score for _, score in pieces], "<f4").tobytes()
-    head += b"".join(piece for piece, _ in pieces) + struct.pack("<iI", 0, 0)
-    names = {"attention.self.query": "q", "attention.self.key": "k", "attention.self.value": "v",
-             "attention.output.dense": "ao", "intermediate.dense": "fi", "output.dense": "fo",
-             "attention.output.LayerNorm": "aln", "output.LayerNorm": "oln"}  # fmt: skip
-    tops = {"embeddings.word_embeddings.weight": "emb.word",
-            "embeddings.position_embeddings.weight": "emb.pos",
-            "embeddings.token_type_embeddings.weight": "emb.type",
-            "embeddings.LayerNorm.weight": "emb.ln.w",
-            "embeddings.LayerNorm.bias": "emb.ln.b"}  # fmt: skip
+    head += ends.tobytes() + np.array([score for _, score in vocab], "<f4").tobytes()
+    head += b"".join(pieces) + struct.pack("<iI", 0, 0)
     stored: dict[str, bytes] = {}
-    for name, tensor in to_published(model.backbone.state_dict(), config.layers).items():
-        if name in tops:
-            short = tops[name]
+    state = to_published(checkpoint.model.backbone.state_dict(), config.layers)
+    for published, tensor in state.items():
+        values, name = tensor.numpy(), published.removeprefix("embeddings.")
+        if published.startswith("encoder."):
+            number, name = published.removeprefix("encoder.layer.").split(".", 1)
+            name, kind = name.rsplit(".", 1)
+            name = f"l{number}.{STORED[name]}.{kind[0]}"
         else:
-            number, part = name.removeprefix("encoder.layer.").split(".", 1)
-            part, kind = part.rsplit(".", 1)
-            short = f"l{number}.{names[part]}.{kind[0]}"
-        values = tensor.numpy()
-        if short == "emb.pos":
-            values = values[2:]
-        if short == "emb.type":
-            values = np.concatenate((values, values))
-        matrix = short == "emb.word" or (short.endswith(".w") and "ln" not in short)
-        stored[short] = blocks(values) if matrix else values.astype("<f4").tobytes()
-    at = len(head) + 4 + sum(2 + len(name) + 1 + 4 + 16 for name in stored)
+            name = STORED[name]
+        matrix = name == "emb.word" or (name.endswith(".w") and "ln" not in name)
+        values = {"emb.pos": values[2:], "emb.type": values.repeat(2, 0)}.get(name, values)
+        stored[name] = blocks(values) if matrix else values.astype("<f4").tobytes()
+    start = len(head) + 4 + sum(2 + len(name) + 1 + 4 + 16 for name in stored)
     listed, body = struct.pack("<i", len(stored)), b""
     for name, raw in stored.items():
         listed += struct.pack("<H", len(name)) + name.encode() + struct.pack("<BI", 0, 0)
-        listed += struct.pack("<QQ", at + len(body), len(raw))
+        listed += struct.pack("<QQ", start + len(body), len(raw))
         body += raw
     path.write_bytes(head + listed + body)
     return path
@@ -272,10 +248,7 @@ def test_a_packed_encoder_is_the_trunk_within_its_four_bits(
         assert torch.all((tensor - wanted).abs() <= 0.55 * step + 1e-6), name
     near = torch.nn.functional.cosine_similarity(states_of(source, TEXTS), states_of(tiny, TEXTS))
     assert float(near.mean()) > 0.9
-
-
-def test_a_damaged_packed_file_is_told_in_words(tiny: Checkpoint, tmp_path: Path) -> None:
-    path = packed(tmp_path / "tiny.bin", tiny)
+    path = tmp_path / "tiny.bin"
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(ModelError, match="not a whole packed encoder"):
         read_source(path)
@@ -287,45 +260,41 @@ def test_a_damaged_packed_file_is_told_in_words(tiny: Checkpoint, tmp_path: Path
 def test_what_cannot_start_is_told_in_words(
     tiny_checkpoint: Path, bert: Path, text: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(InputError, match="give rows"):
-        init_model(tiny_checkpoint, tmp_path / "a", vocabulary=100)
-    with pytest.raises(InputError, match="fitted to text: give some"):
-        init_model(bert, tmp_path / "a")
-    with pytest.raises(InputError, match="multi-vectors of 99 values from states of 32"):
-        init_model(bert, tmp_path / "a", fit=[text], multi=99)
+    for source, options, words in (
+        (tiny_checkpoint, {"vocabulary": 100}, "give rows"),
+        (tiny_checkpoint, {"even": True, "rows": [text]}, "--vocabulary N"),
+        (bert, {}, "fitted to text: give some"),
+        (bert, {"fit": [text], "multi": 99}, "multi-vectors of 99 values from states of 32"),
+        (bert, {"fit": [text], "multi": 20}, "no room for the mean"),
+        (tmp_path / "nowhere", {"fit": [text]}, "no such folder"),
+    ):
+        with pytest.raises(TercetError, match=words):
+            init_model(source, tmp_path / "a", **options)
+        assert not (tmp_path / "a").exists()
     with pytest.raises(InputError, match="exists already"):
         init_model(bert, text.parent, fit=[text])
-    with pytest.raises(ModelError, match="no such folder"):
-        init_model(tmp_path / "nowhere", tmp_path / "a", fit=[text])
-    assert not (tmp_path / "a").exists()
 
 
 # positions
 
 
-def test_old_texts_keep_their_states_and_new_ones_are_read(tiny_model: M3Model) -> None:
-    old, new = tiny_model.backbone, copy.deepcopy(tiny_model.backbone)
-    assert extend_positions(new, 8194)
-    assert new.config.max_length == 8192
-    lengths = [510, 3, 40]
-    ids = torch.randint(5, old.config.vocabulary, (sum(lengths),))
-    with torch.inference_mode():
-        assert torch.equal(old(ids, Layout(lengths)), new(ids, Layout(lengths)))
-        long = new(torch.randint(5, old.config.vocabulary, (600,)), Layout([600]))
-    assert long.isfinite().all()
-
-
-def test_learned_rows_repeat_and_the_first_ones_do_not(
+def test_old_texts_keep_their_states_and_learned_rows_repeat(
     tiny_model: M3Model, tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
-    model = copy.deepcopy(tiny_model)
+    model, first = copy.deepcopy(tiny_model), tiny_model.backbone
     old = model.backbone.position_embeddings.weight  # rows 0 and 1 (pad), then 510 learned ones
-    assert not extend_positions(model.backbone, 512)
+    extend_positions(model.backbone, 512)
     assert model.backbone.position_embeddings.weight is old
-    assert extend_positions(model.backbone, 1300)
+    extend_positions(model.backbone, 1300)
     table = model.backbone.position_embeddings.weight
     assert torch.equal(table, torch.cat((old, old[2:], old[2 : 2 + 278])))
     assert table.requires_grad == old.requires_grad
+    lengths = [510, 3, 40]
+    ids = torch.randint(5, first.config.vocabulary, (sum(lengths),))
+    with torch.inference_mode():
+        assert torch.equal(first(ids, Layout(lengths)), model.backbone(ids, Layout(lengths)))
+        long = model.backbone(torch.randint(5, 100, (1298,)), Layout([1298]))
+    assert long.isfinite().all()
     write_checkpoint(tmp_path / "long", model, tokenizer)
     read = read_checkpoint(tmp_path / "long").model.backbone
     assert torch.equal(read.position_embeddings.weight, table)

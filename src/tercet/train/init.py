@@ -385,8 +385,8 @@ class _PackedFile:
 
 
 @torch.no_grad()
-def extend_positions(backbone: Backbone, positions: int) -> bool:
-    """Makes the position embeddings `positions` rows long, in place; False where they are already.
+def extend_positions(backbone: Backbone, positions: int) -> None:
+    """Makes the position embeddings at least `positions` rows long, in place.
 
     Rows up to pad_id are kept, the learned ones after them repeat until the table is full: old
     texts keep their states, and near neighbours keep the offsets that attention has learned, except
@@ -395,7 +395,7 @@ def extend_positions(backbone: Backbone, positions: int) -> bool:
     """
     config = backbone.config
     if positions <= config.positions:
-        return False
+        return
     old = backbone.position_embeddings.weight
     first = config.pad_id + 1
     rows = torch.arange(positions, device=old.device)
@@ -406,7 +406,6 @@ def extend_positions(backbone: Backbone, positions: int) -> bool:
     )
     backbone.position_embeddings = table
     backbone.config = replace(config, positions=positions)
-    return True
 
 
 # 4. Heads
