@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from common import parser, save
 
 from tercet.checkpoint import read_tokenizer, write_checkpoint
 from tercet.encoder import BUNDLED
@@ -159,25 +160,23 @@ def retromae(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("what", choices=["distillation", "retromae"])
-    parser.add_argument("--model", type=Path, help="start of all runs; else a random one")
-    parser.add_argument("--vocabulary", type=int, default=16_384, help="ids of a random one")
-    parser.add_argument("--rows", type=Path, nargs="+", required=True, help="training rows")
-    parser.add_argument("--raw", type=Path, nargs="+", default=[], help="raw text")
-    parser.add_argument("--dev", type=Path, nargs="+", required=True, help="held-out rows")
-    parser.add_argument("--work", type=Path, required=True, help="folder of the runs")
-    parser.add_argument("--steps", type=int, default=120)
-    parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--raw-steps", type=int, default=300)
-    parser.add_argument("--raw-tokens", type=int, default=4096)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
-    parser.add_argument("--json", type=Path, help="write the figures here")
-    options = parser.parse_args()
+    given = parser(__doc__)
+    given.add_argument("what", choices=["distillation", "retromae"])
+    given.add_argument("--model", type=Path, help="start of all runs; else a random one")
+    given.add_argument("--vocabulary", type=int, default=16_384, help="ids of a random one")
+    given.add_argument("--rows", type=Path, nargs="+", required=True, help="training rows")
+    given.add_argument("--raw", type=Path, nargs="+", default=[], help="raw text")
+    given.add_argument("--dev", type=Path, nargs="+", required=True, help="held-out rows")
+    given.add_argument("--work", type=Path, required=True, help="folder of the runs")
+    given.add_argument("--steps", type=int, default=120)
+    given.add_argument("--batch", type=int, default=128)
+    given.add_argument("--raw-steps", type=int, default=300)
+    given.add_argument("--raw-tokens", type=int, default=4096)
+    given.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    options = given.parse_args()
     options.model = options.model or random_start(options)
     report = {"distillation": distillation, "retromae": retromae}[options.what](options)
-    if options.json:
-        options.json.write_text(json.dumps(report, indent=1) + "\n")
+    save(options.json, report)
 
 
 if __name__ == "__main__":

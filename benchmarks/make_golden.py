@@ -9,7 +9,6 @@ each text's token vectors a dozen, of full float32), and `flag_class.npz`, what 
 BGEM3FlagModel return. Each carries its provenance: versions, and digests of weights and texts.
 """
 
-import argparse
 import json
 import tempfile
 from itertools import pairwise
@@ -17,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from common import PEERS, ROOT, parser
 from make_reference import SMALL, digests, write_reference
 from parity_texts import SENTENCES, cases, words
-from peers import ROOT, run_peer
+from peers import run_peer
 
 from tercet.config import MAX_LENGTH
 
@@ -52,11 +52,9 @@ def save(path: Path, arrays: Any, facts: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--peers", type=Path, default=ROOT / ".venv-peers/bin/python")
-    args = parser.parse_args()
+    options = parser(__doc__)
+    options.add_argument("--peers", type=Path, default=PEERS)
+    args = options.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         work = Path(scratch)
         model = work / "reference"

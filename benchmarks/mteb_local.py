@@ -7,14 +7,13 @@ corpus again, as mteb does; by the paper's protocol it ranks the 200 best of den
 how equal scores are ordered. Runs where mteb is installed.
 """
 
-import argparse
-import json
 import time
 from pathlib import Path
 from typing import Any
 
 import mteb
 import torch
+from common import parser, save
 from datasets import Dataset
 from mteb.abstasks.retrieval import AbsTaskRetrieval
 from mteb.abstasks.task_metadata import TaskMetadata
@@ -58,14 +57,13 @@ def local_task(task: Task) -> AbsTaskRetrieval:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folders", nargs="+", type=Path, help="BEIR folders")
-    parser.add_argument("--model", help="folder or hub id; the bundled model without")
-    parser.add_argument("--modes", default="dense,multi", help="of dense, sparse, multi, hybrid")
-    parser.add_argument("--max-length", type=int, default=512)
-    parser.add_argument("--cache", type=Path, default=Path(".work/mteb-cache"))
-    parser.add_argument("--json", type=Path)
-    args = parser.parse_args()
+    given = parser(__doc__)
+    given.add_argument("folders", nargs="+", type=Path, help="BEIR folders")
+    given.add_argument("--model", help="folder or hub id; the bundled model without")
+    given.add_argument("--modes", default="dense,multi", help="of dense, sparse, multi, hybrid")
+    given.add_argument("--max-length", type=int, default=512)
+    given.add_argument("--cache", type=Path, default=Path(".work/mteb-cache"))
+    args = given.parse_args()
     torch.set_num_threads(1)
     encoder = Encoder.load(args.model, device="cpu")
     rows = []
@@ -88,8 +86,7 @@ def main() -> None:
             row = [task.name, mode, score, ours["all"][column], ours["paper"][column], seconds]
             print("{:24}{:8}{:8.3f}{:8.3f}{:16.3f}{:7.1f}".format(*row), flush=True)
             rows.append(row)
-    if args.json:
-        args.json.write_text(json.dumps(rows, indent=1))
+    save(args.json, rows)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ Also asserts that different texts lie 100 tolerances apart, so that a match mean
 Exit status 1 where anything misses its tolerance.
 """
 
-import argparse
 import json
 import shutil
 import sys
@@ -25,9 +24,10 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 import torch
+from common import PEERS, ROOT, parser, save
 from make_reference import FULL, SMALL, write_reference
 from parity_texts import Case, cases
-from peers import ROOT, run_peer
+from peers import run_peer
 
 from tercet.checkpoint import read_checkpoint, write_checkpoint
 from tercet.config import MAX_LENGTH
@@ -203,28 +203,25 @@ def report(checks: list[Check]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--size", choices=("small", "full"), default="small")
-    parser.add_argument("--tokenizer", type=Path, help="folder with XLM-R's tokenizer files")
-    parser.add_argument("--model", type=Path, help="compare on this folder, as it is")
-    parser.add_argument("--peers", type=Path, default=ROOT / ".venv-peers/bin/python")
-    parser.add_argument("--work", type=Path, default=ROOT / ".work")
-    parser.add_argument("--json", type=Path, help="write the report here")
-    parser.add_argument("--max-length", type=int, default=MAX_LENGTH, help="cut texts to this")
-    parser.add_argument("--threads", type=int, help="torch threads, for both sides")
-    parser.add_argument("--no-round-trip", action="store_true", help="skip our writer's folder")
-    args = parser.parse_args()
+    options = parser(__doc__)
+    options.add_argument("--size", choices=("small", "full"), default="small")
+    options.add_argument("--tokenizer", type=Path, help="folder with XLM-R's tokenizer files")
+    options.add_argument("--model", type=Path, help="compare on this folder, as it is")
+    options.add_argument("--peers", type=Path, default=PEERS)
+    options.add_argument("--work", type=Path, default=ROOT / ".work")
+    options.add_argument("--max-length", type=int, default=MAX_LENGTH, help="cut texts to this")
+    options.add_argument("--threads", type=int, help="torch threads, for both sides")
+    options.add_argument("--no-round-trip", action="store_true", help="skip our writer's folder")
+    args = options.parse_args()
     if not args.peers.exists():
         sys.exit(f"{args.peers} does not exist: run `make peers` first")
     if args.size == "full" and args.tokenizer is None and args.model is None:
-        parser.error("--size full needs --tokenizer: a folder with XLM-R's tokenizer.json")
+        options.error("--size full needs --tokenizer: a folder with XLM-R's tokenizer.json")
     if args.threads:
         torch.set_num_threads(args.threads)
 
     if args.model and not (args.model / "config.json").exists():
-        parser.error(f"--model {args.model}: no checkpoint there")
+        options.error(f"--model {args.model}: no checkpoint there")
     name = args.model.name if args.model else args.size
     model = args.model or args.work / f"reference-{args.size}"
     if not (model / "model.safetensors").exists():
@@ -274,12 +271,9 @@ def main() -> None:
     with np.load(theirs_file) as arrays:
         versions = json.loads(str(arrays["versions"]))
     print(f"{len(named)} texts, {len(tokens.ids)} tokens, {name} checkpoint; {versions}")
-    if args.json:
-        lines = [vars(check) | {"passed": check.passed} for check in checks]
-        facts = {"size": name, "texts": len(named), "tokens": len(tokens.ids)}
-        args.json.write_text(
-            json.dumps(facts | {"versions": versions, "checks": lines}, indent=1) + "\n"
-        )
+    lines = [vars(check) | {"passed": check.passed} for check in checks]
+    facts = {"size": name, "texts": len(named), "tokens": len(tokens.ids), "versions": versions}
+    save(args.json, facts | {"checks": lines})
     sys.exit(0 if all(check.passed for check in checks) else 1)
 
 

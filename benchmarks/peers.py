@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 Arrays = dict[str, Any]
-
-ROOT = Path(__file__).resolve().parent.parent
+FIXED = {"use_fp16": False, "devices": ["cpu"]}
+EVERY = {"return_dense": True, "return_sparse": True, "return_colbert_vecs": True}
 
 
 def pack(dense: Any, sparse: list[dict[str, float]] | None, multi: list[Any] | None) -> Arrays:
@@ -37,17 +37,8 @@ def run_flagembedding(model: str, texts: list[str], job: dict[str, Any]) -> Arra
     """FlagEmbedding in float32, one text at a time."""
     from FlagEmbedding import BGEM3FlagModel
 
-    flag = BGEM3FlagModel(
-        model, use_fp16=False, devices=["cpu"], colbert_dim=job.get("colbert_dim", -1)
-    )
-    out = flag.encode(
-        texts,
-        batch_size=1,
-        max_length=job["max_length"],
-        return_dense=True,
-        return_sparse=True,
-        return_colbert_vecs=True,
-    )
+    flag = BGEM3FlagModel(model, **FIXED, colbert_dim=job.get("colbert_dim", -1))
+    out = flag.encode(texts, batch_size=1, max_length=job["max_length"], **EVERY)
     return pack(out["dense_vecs"], out["lexical_weights"], out["colbert_vecs"])
 
 
@@ -55,10 +46,9 @@ def run_flag_class(model: str, texts: list[str], job: dict[str, Any]) -> Arrays:
     """What the methods of FlagEmbedding's class return, its defaults untouched where possible."""
     from FlagEmbedding import BGEM3FlagModel
 
-    fixed = {"use_fp16": False, "devices": ["cpu"], "colbert_dim": job["colbert_dim"]}
+    fixed = FIXED | {"colbert_dim": job["colbert_dim"]}
     flag = BGEM3FlagModel(model, **fixed)
-    every = {"return_dense": True, "return_sparse": True, "return_colbert_vecs": True}
-    out = flag.encode(texts, batch_size=1, **every)
+    out = flag.encode(texts, batch_size=1, **EVERY)
     arrays = pack(out["dense_vecs"], out["lexical_weights"], out["colbert_vecs"])
     sparse, multi = out["lexical_weights"], out["colbert_vecs"]
     arrays["lexical"] = flag.compute_lexical_matching_score(sparse, sparse)
@@ -79,7 +69,7 @@ def run_flag_class(model: str, texts: list[str], job: dict[str, Any]) -> Arrays:
     cut = short.encode(texts, batch_size=1, return_colbert_vecs=True)
     arrays["truncated"] = cut["dense_vecs"]
     arrays["truncated multi"] = cut["colbert_vecs"][0]
-    one = flag.encode(texts[0], **every)
+    one = flag.encode(texts[0], **EVERY)
     facts = {
         "tokens": flag.convert_id_to_token(sparse),
         "tokens of one": flag.convert_id_to_token(sparse[0]),
@@ -118,34 +108,7 @@ def run_sentence_transformers(model: str, texts: list[str], job: dict[str, Any])
     return pack(trunk.encode(texts, batch_size=1), None, None)
 
 
-def load_lite(model: str, backbone: str) -> Any:
-    """A bge-m3-lite embedder on our checkpoint: its files by path, not by its list of digests."""
-    from pathlib import Path as LocalPath
-
-    from bge_m3_lite import embedder, hub
-
-    def local_files(files: Any, *args: Any, **options: Any) -> dict[str, LocalPath]:
-        return {file.name: LocalPath(model) / file.name for file in files}
-
-    hub.ensure_files = local_files
-    return embedder.BGEM3Embedder(model_path=backbone)
-
-
-def run_lite(model: str, texts: list[str], job: dict[str, Any]) -> Arrays:
-    """bge-m3-lite, one text at a time, on the backbone that lite_onnx.py wrote."""
-    lite = load_lite(model, job["backbone"])
-    out = lite.encode(
-        texts,
-        batch_size=1,
-        max_length=job["max_length"],
-        return_sparse=True,
-        return_colbert_vecs=True,
-    )
-    return pack(out["dense_vecs"], out["lexical_weights"], out["colbert_vecs"])
-
-
 RUNNERS = {
-    "bge-m3-lite": run_lite,
     "FlagEmbedding": run_flagembedding,
     "FlagEmbedding class": run_flag_class,
     "transformers": run_transformers,

@@ -13,9 +13,7 @@ words, so that the three scores of a passage agree about as loosely as a model's
 """
 
 import argparse
-import gzip
 import json
-import lzma
 import os
 import resource
 import sys
@@ -24,7 +22,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +31,7 @@ import scipy.sparse as sp
 from tercet.config import HEADS, PAPER_WEIGHTS, Weights
 from tercet.embeddings import Embeddings
 from tercet.index import DEFAULT_CANDIDATES, Index, IndexSpec, create_index
+from tercet.rows import read_rows
 
 K = 10
 SHARD = 5000  # chunks encoded, or made, and added at once
@@ -164,21 +163,13 @@ def rows(path: Path) -> Iterator[tuple[list[str], str]]:
             file = next(iter(sorted(path.glob(f"{name}.jsonl*"))), None)
             if file is None:
                 sys.exit(f"{path} has no {name}.jsonl: it is no BEIR folder")
-            for row in json_lines(file):
+            for row in read_rows(file):
                 text = " ".join(filter(None, (row.get("title"), row["text"])))
                 yield ([text], "") if name == "corpus" else ([], row["text"])
         return
-    for row in json_lines(path):
+    for row in read_rows(path):
         texts = row.get("pos") or [row.get("text", "")]
         yield [text for text in texts if text], row.get("query", "")
-
-
-def json_lines(path: Path) -> Iterator[dict[str, Any]]:
-    openers: dict[str, Callable[..., IO[str]]] = {".gz": gzip.open, ".xz": lzma.open}
-    with openers.get(path.suffix, open)(path, "rt", encoding="utf-8") as file:
-        for line in file:
-            if line.strip():
-                yield json.loads(line)
 
 
 def cut(text: str, size: int) -> Iterator[str]:
@@ -212,7 +203,9 @@ class Topics:
     def passages(self, count: int, seed: int) -> tuple[Embeddings, list[npt.NDArray[np.int64]]]:
         """Rows of 60 to 180 words, and the words of each."""
         rng = np.random.default_rng(seed)
-        return self._rows(rng, rng.integers(60, 180, count))
+        topics = rng.integers(60, 180, count), rng.integers(0, self.count, count)
+        words = [self._draw(rng, int(t), int(n)) for n, t in zip(*topics, strict=True)]
+        return self._embed(rng, words), words
 
     def queries(self, count: int, seed: int, of: list[npt.NDArray[np.int64]]) -> Embeddings:
         """Rows of 8 to 20 words: half from a passage (rarer ones first), half from its topic."""
@@ -226,21 +219,13 @@ class Topics:
             picked.append(np.concatenate((shared, other)))
         return self._embed(rng, picked)
 
-    def _rows(
-        self, rng: np.random.Generator, lengths: npt.NDArray[np.int64]
-    ) -> tuple[Embeddings, list[npt.NDArray[np.int64]]]:
-        topics = rng.integers(0, self.count, len(lengths))
-        words = [self._draw(rng, int(t), int(n)) for t, n in zip(topics, lengths, strict=True)]
-        return self._embed(rng, words), words
-
     def _draw(self, rng: np.random.Generator, topic: int, length: int) -> npt.NDArray[np.int64]:
         """Words by Zipf's law: two in five from the 300 of the topic, the others from all."""
         ranks = np.exp(rng.random(length) * np.log(self.vocabulary)).astype(np.int64) - 1
         own = rng.random(length) < 0.4
         local = np.exp(rng.random(length) * np.log(300)).astype(np.int64)
-        ranks[own] = (
-            np.random.default_rng(topic).permutation(self.vocabulary - 500)[local[own]] + 500
-        )
+        rare = np.random.default_rng(topic).permutation(self.vocabulary - 500) + 500
+        ranks[own] = rare[local[own]]
         return np.asarray(np.clip(ranks, 0, self.vocabulary - 1))
 
     def _embed(self, rng: np.random.Generator, rows: list[npt.NDArray[np.int64]]) -> Embeddings:
@@ -249,12 +234,8 @@ class Topics:
         flat = np.concatenate(rows)
         meaning = self.words[flat] * self.rarity[flat][:, None]
         gist = np.add.reduceat(meaning, offsets[:-1], axis=0)
-        gist = unit(
-            gist
-            + 0.1
-            * np.linalg.norm(gist, axis=1, keepdims=True)
-            * unit(rng.standard_normal(gist.shape))
-        )
+        noise = 0.1 * np.linalg.norm(gist, axis=1, keepdims=True)
+        gist = unit(gist + noise * unit(rng.standard_normal(gist.shape)))
         tokens = self.words[flat] + 0.7 * np.repeat(gist, counts, axis=0)  # a word in its context
         multi = unit(tokens @ self.to_multi + 0.1 * rng.standard_normal((len(flat), self.multi)))
         weights = self.rarity[flat] * rng.uniform(0.3, 0.6, len(flat)).astype(np.float32)
@@ -296,13 +277,8 @@ def synthetic(options: argparse.Namespace) -> Source:
 
 def build(source: Source, options: argparse.Namespace, path: Path) -> tuple[Index, dict[str, Any]]:
     """Fills an index; reports the time of each step and the bytes of a chunk."""
-    spec = IndexSpec(
-        fingerprint=source.fingerprint,
-        backend=options.backend,
-        heads=HEADS,
-        dtype=options.dtype,
-        **source.dims,
-    )
+    facts = {"backend": options.backend, "heads": HEADS, "dtype": options.dtype}
+    spec = IndexSpec(fingerprint=source.fingerprint, **facts, **source.dims)
     index = create_index(path, spec)
     tokens = terms = 0
     clock = {"add": 0.0, "flush": 0.0, "optimize": 0.0}
@@ -357,20 +333,16 @@ def measure(index: Index, source: Source, options: argparse.Namespace) -> dict[s
     sweep = {}
     for count in sorted({*options.candidates, DEFAULT_CANDIDATES}):
         found = index.search(asked, k=K, weights=weights, candidates=count)
-        same = [
-            len(want & {hit.id for hit in hits}) for want, hits in zip(best, found, strict=True)
-        ]
-        sweep[str(count)] = {"overlap": round(sum(same) / (K * len(asked)), 4)} | timed(
-            candidates=count
-        )
+        ids = [{hit.id for hit in hits} for hits in found]
+        same = sum(len(ours & theirs) for ours, theirs in zip(ids, best, strict=True))
+        overlap = {"overlap": round(same / (K * len(asked)), 4)}
+        sweep[str(count)] = overlap | timed(candidates=count)
     return {
         "queries": len(queries),
         "oracle_queries": len(asked),
         "default_candidates": DEFAULT_CANDIDATES,
-        "cores": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count(),
-        "load": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
+        "cores": os.cpu_count(),
+        "load": round(os.getloadavg()[0], 1),
         "modes": modes,
         "candidates": sweep,
     }
@@ -386,10 +358,8 @@ def table(report: dict[str, Any]) -> str:
         f"bytes per chunk  {pairs(report['bytes_per_chunk'])}",
     ]
     lines += [f"{mode:<20} {pairs(figures)}" for mode, figures in report["modes"].items()]
-    lines += [
-        f"hybrid, {count:>4} per leg {pairs(figures)}"
-        for count, figures in report["candidates"].items()
-    ]
+    for count, figures in report["candidates"].items():
+        lines.append(f"hybrid, {count:>4} per leg {pairs(figures)}")
     return "\n".join([*lines, f"peak resident memory {report['peak_rss_mb']} MB"])
 
 

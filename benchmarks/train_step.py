@@ -20,13 +20,11 @@ import statistics
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
-from resident import Peak, resident
+from common import PEERS, Peak, parser, resident, save
 
-ROOT = Path(__file__).parents[1]
 VOCABULARY, HIDDEN, LAYERS, HEADS, WIDE = 250_002, 1024, 2, 16, 4096
 TAU = 0.02
 
@@ -159,27 +157,15 @@ def work(options: argparse.Namespace) -> None:
         step(options.queries, options.passages, options.tokens)
         seconds.append(time.perf_counter() - started)
         most = max(most, peak.stop())
-    print(
-        json.dumps(
-            {
-                "seconds": statistics.median(seconds),
-                "before_mb": before / 1e6,
-                "above_mb": (most - before) / 1e6,
-            }
-        )
-    )
+    memory = {"before_mb": before / 1e6, "above_mb": (most - before) / 1e6}
+    print(json.dumps({"seconds": statistics.median(seconds), **memory}))
 
 
 def run(name: str, python: str, options: argparse.Namespace) -> dict[str, Any] | None:
     """One side in its own process; None where it did not fit."""
-    given = {
-        "piece": options.piece, "limit": options.limit, "threads": options.threads,
-        "rounds": options.rounds, "queries": options.queries, "passages": options.passages,
-        "tokens": options.tokens,
-    }  # fmt: skip
     command = [python, __file__, "--worker", name]
-    for key, value in given.items():
-        command += [f"--{key}", str(value)]
+    for key in ("piece", "limit", "threads", "rounds", "queries", "passages", "tokens"):
+        command += [f"--{key}", str(getattr(options, key))]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         last = done.stderr.strip().splitlines()[-1:] or ["killed"]
@@ -190,19 +176,18 @@ def run(name: str, python: str, options: argparse.Namespace) -> dict[str, Any] |
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--worker", choices=["tercet", "FlagEmbedding"])
-    parser.add_argument("--peers", default=str(ROOT / ".venv-peers/bin/python"))
-    parser.add_argument("--large", action="store_true", help="8 x 8 x 512, ours alone")
-    parser.add_argument("--queries", type=int, default=4)
-    parser.add_argument("--passages", type=int, default=2)
-    parser.add_argument("--tokens", type=int, default=512)
-    parser.add_argument("--piece", type=int, default=8192, help="tokens that ours encodes at once")
-    parser.add_argument("--limit", type=int, default=22, help="GB a process may use")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", type=Path, help="write the figures here")
-    options = parser.parse_args()
+    given = parser(__doc__)
+    given.add_argument("--worker", choices=["tercet", "FlagEmbedding"])
+    given.add_argument("--peers", default=str(PEERS))
+    given.add_argument("--large", action="store_true", help="8 x 8 x 512, ours alone")
+    given.add_argument("--queries", type=int, default=4)
+    given.add_argument("--passages", type=int, default=2)
+    given.add_argument("--tokens", type=int, default=512)
+    given.add_argument("--piece", type=int, default=8192, help="tokens that ours encodes at once")
+    given.add_argument("--limit", type=int, default=22, help="GB a process may use")
+    given.add_argument("--threads", type=int, default=2)
+    given.add_argument("--rounds", type=int, default=3)
+    options = given.parse_args()
     if options.worker:
         work(options)
         return
@@ -227,8 +212,7 @@ def main() -> None:
             f"time {ours['seconds'] / theirs['seconds']:.2f},"
             f" memory {ours['above_mb'] / theirs['above_mb']:.3f} of FlagEmbedding's"
         )
-    if options.json:
-        options.json.write_text(json.dumps(report, indent=1) + "\n")
+    save(options.json, report)
 
 
 if __name__ == "__main__":

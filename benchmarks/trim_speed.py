@@ -13,8 +13,6 @@ bounded    the same, and once more for the texts that lose pieces (--vocabulary)
 languages  the occurrences of each piece in each language (--balanced)
 """
 
-import argparse
-import json
 import resource
 import time
 from collections.abc import Callable, Sequence
@@ -22,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from common import parser, save
 
 from tercet.rows import tagged_texts, text_files
 from tercet.tokenizer import Tokenizer
@@ -64,12 +63,11 @@ def bounded(tokenizer: Tokenizer, pairs: Sequence[Pair]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--texts", type=Path, nargs="+", required=True)
-    parser.add_argument("--tokenizer", type=Path, required=True)
-    parser.add_argument("--megabytes", type=float, default=440.0)
-    parser.add_argument("--json", type=Path, help="write the figures here")
-    options = parser.parse_args()
+    given = parser(__doc__)
+    given.add_argument("--texts", type=Path, nargs="+", required=True)
+    given.add_argument("--tokenizer", type=Path, required=True)
+    given.add_argument("--megabytes", type=float, default=440.0)
+    options = given.parse_args()
     tokenizer = Tokenizer.from_file(options.tokenizer)
     steps: dict[str, dict[str, float]] = {}
 
@@ -98,8 +96,7 @@ def main() -> None:
             for kind in ("seconds", "cpu_seconds")
         }
         print(f"{name} / tokenizer:", *(f"{key} {value:.2f}" for key, value in ratio.items()))
-    if options.json:
-        options.json.write_text(json.dumps({"texts": len(pairs), "steps": steps}))
+    save(options.json, {"texts": len(pairs), "steps": steps})
 
 
 if __name__ == "__main__":

@@ -328,7 +328,7 @@ class TrainConfig(_Table):
     dtype: Literal["auto", "float32", "bfloat16"] = option(
         "auto", "of products; weights are float32"
     )
-    compile: bool = option(False, "torch.compile of the trunk; benchmarks/compiled.py: if it pays")
+    compile: bool = option(False, "torch.compile of the trunk; benchmarks/training.py: if it pays")
     threads: int = option(0, "of the CPU; 0: torch's choice", 0, 4096)
     multi: int = option(0, "size of a fresh multi-vector head; 0: as the dense one", 0)
     dropout: float = option(-1.0, "of the trunk; below 0: what the checkpoint says", -1, 0.99)
