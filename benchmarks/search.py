@@ -277,8 +277,13 @@ def synthetic(options: argparse.Namespace) -> Source:
 
 def build(source: Source, options: argparse.Namespace, path: Path) -> tuple[Index, dict[str, Any]]:
     """Fills an index; reports the time of each step and the bytes of a chunk."""
-    facts = {"backend": options.backend, "heads": HEADS, "dtype": options.dtype}
-    spec = IndexSpec(fingerprint=source.fingerprint, **facts, **source.dims)
+    spec = IndexSpec(
+        fingerprint=source.fingerprint,
+        backend=options.backend,
+        heads=HEADS,
+        dtype=options.dtype,
+        **source.dims,
+    )
     index = create_index(path, spec)
     tokens = terms = 0
     clock = {"add": 0.0, "flush": 0.0, "optimize": 0.0}
