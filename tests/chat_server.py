@@ -1,7 +1,6 @@
 """A chat endpoint on 127.0.0.1 that speaks OpenAI's protocol, and fails in every way it is told to.
 
-What it says is a function of the prompt, so that runs can be compared. Uses the standard library
-only; `python -m tests.chat_server` runs it by hand.
+What it says is a function of the prompt, so that runs can be compared.
 """
 
 import json
@@ -12,7 +11,6 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
 from typing import Any, Self
 
 MODEL, KEY = "writer", "sk-a-key-of-tests"
@@ -30,36 +28,20 @@ class Reply:
     drip: float = 0.0  # seconds between its bytes
 
 
-def says(text: str | None, *, finish: str = "stop", tokens: int = 100) -> Reply:
+def says(text: str | None, *, tokens: int = 100) -> Reply:
     """A chat completion with usage, as OpenAI's API sends it."""
     out = len((text or "").split()) + 1
-    choice = {
-        "index": 0,
-        "message": {"role": "assistant", "content": text, "refusal": None},
-        "logprobs": None,
-        "finish_reason": finish,
-    }
+    message = {"role": "assistant", "content": text, "refusal": None}
+    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}
     usage = {"prompt_tokens": tokens, "completion_tokens": out, "total_tokens": tokens + out}
-    return Reply(
-        {
-            "id": "chatcmpl-1",
-            "object": "chat.completion",
-            "created": 1,
-            "model": MODEL,
-            "choices": [choice],
-            "usage": usage,
-        }
-    )
+    facts = {"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": MODEL}
+    return Reply({**facts, "choices": [choice], "usage": usage})
 
 
 def fails(status: int, message: str, *, code: str = "", **headers: str) -> Reply:
     """An error as OpenAI's API sends it."""
     error = {"message": message, "type": "error", "param": None, "code": code or None}
-    return Reply(
-        {"error": error},
-        status,
-        {name.replace("_", "-"): value for name, value in headers.items()},
-    )
+    return Reply({"error": error}, status, {n.replace("_", "-"): v for n, v in headers.items()})
 
 
 def question_on(prompt: str) -> str:
@@ -93,12 +75,7 @@ class ChatServer:
     """
 
     def __init__(
-        self,
-        mind: Mind = writer,
-        *,
-        faults: tuple[Reply, ...] = (),
-        key: str | None = None,
-        port: int = 0,
+        self, mind: Mind = writer, *, faults: tuple[Reply, ...] = (), key: str | None = None
     ) -> None:
         self.requests: list[dict[str, Any]] = []
         self.times: list[float] = []
@@ -107,7 +84,7 @@ class ChatServer:
         self._mind, self._faults, self._key = mind, faults, key
         self._open = 0
         self._lock = threading.Lock()
-        self._server = _Server(("127.0.0.1", port), self._handler())
+        self._server = _Server(("127.0.0.1", 0), self._handler())
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}/v1"
 
     def __enter__(self) -> Self:
@@ -115,12 +92,7 @@ class ChatServer:
         threading.Thread(target=self._server.serve_forever, kwargs=run, daemon=True).start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._server.shutdown()
         self._server.server_close()
 
@@ -173,11 +145,11 @@ class ChatServer:
                     self.send_header(name, value)
                 self.send_header("Content-Length", str(len(raw)))
                 self.end_headers()
-                for byte in raw if reply.drip else b"":
-                    self.wfile.write(bytes([byte]))
+                size = 1 if reply.drip else max(1, len(raw))
+                raw = raw[: len(raw) // 2] if reply.cut else raw
+                for start in range(0, len(raw), size):
+                    self.wfile.write(raw[start : start + size])
                     time.sleep(reply.drip)
-                if not reply.drip:
-                    self.wfile.write(raw[: len(raw) // 2] if reply.cut else raw)
                 self.close_connection = self.close_connection or reply.cut
 
             def log_message(self, format: str, *args: Any) -> None:
@@ -188,8 +160,3 @@ class ChatServer:
 
 HTML = Reply(b"<html><body><h1>Please log in</h1></body></html>")
 NO_JSON = Reply(b'{"choices": [{"mess', headers={"Content-Type": "application/json"})
-
-if __name__ == "__main__":
-    with ChatServer(port=8765) as running:
-        print(running.url, flush=True)  # noqa: T201
-        threading.Event().wait()

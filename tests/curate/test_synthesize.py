@@ -17,12 +17,12 @@ from tercet.curate.synthesize import (
     GIVE_UP,
     PROMPT,
     Answer,
-    Journal,
     Synthesis,
     Task,
     check_prompt,
     estimate,
     fill_prompt,
+    open_journal,
 )
 from tercet.curate.synthesize_checks import estimate_tokens
 from tercet.endpoint import AccessError, Endpoint, EndpointError
@@ -181,7 +181,7 @@ ANSWERS = [
 
 
 def write_journal(path: Path) -> bytes:
-    with Journal(path, SETTINGS) as journal:
+    with open_journal(path, SETTINGS) as journal:
         for count, (key, answer) in enumerate(ANSWERS):
             journal.add(key, answer)  # is in the file before the next one is asked for
             assert path.read_bytes().count(b"\n") == count + 2
@@ -190,13 +190,16 @@ def write_journal(path: Path) -> bytes:
 
 def test_what_is_added_is_read(tmp_path: Path) -> None:
     path = tmp_path / "new" / "a.jsonl"
-    with Journal(path, {**SETTINGS, "options": {}}) as journal:  # may change while it is empty
+    with open_journal(path, {**SETTINGS, "options": {}}) as journal:  # may change while it is empty
         assert not journal.answers
     write_journal(path)
-    with Journal(path, SETTINGS) as journal:
+    with open_journal(path, SETTINGS) as journal:
         assert journal.answers == {"a": [ANSWERS[0][1], ANSWERS[2][1]], "b": [ANSWERS[1][1]]}
-        with pytest.raises(InputError, match="another process"):
-            Journal(path, SETTINGS)
+        with (
+            pytest.raises(InputError, match="another process"),
+            open_journal(path, SETTINGS),
+        ):
+            pass
 
 
 @given(st.integers(0, 400))
@@ -206,10 +209,10 @@ def test_a_torn_end_is_mended(tmp_path: Path, size: int) -> None:
     path.unlink(missing_ok=True)
     torn = write_journal(path)[:size]
     path.write_bytes(torn)
-    with Journal(path, SETTINGS) as journal:
+    with open_journal(path, SETTINGS) as journal:
         assert sum(map(len, journal.answers.values())) == max(0, torn.count(b"\n") - 1)
         journal.add("c", ANSWERS[0][1])
-    with Journal(path, SETTINGS) as journal:
+    with open_journal(path, SETTINGS) as journal:
         assert journal.answers["c"] == [ANSWERS[0][1]]
 
 
@@ -218,8 +221,8 @@ def test_a_damaged_line_is_named_and_nothing_is_cut_off(line: bytes, tmp_path: P
     path = tmp_path / "a.jsonl"
     first, rest = write_journal(path).split(b"\n", 1)
     path.write_bytes(damaged := first + b"\n" + line + rest)
-    with pytest.raises(InputError, match=r"a\.jsonl:2"):
-        Journal(path, SETTINGS)
+    with pytest.raises(InputError, match=r"a\.jsonl:2"), open_journal(path, SETTINGS):
+        pass
     assert path.read_bytes() == damaged
 
 
@@ -389,7 +392,7 @@ def test_what_failed_is_asked_again_by_the_next_run(tmp_path: Path) -> None:
             run(first, workers=1)
         left = estimate(first, Shard())
         report = run(replace(first, skip_failed=True), workers=1)
-    assert (left.settled, left.requests) == (27, 1)
+    assert (left["settled"], left["requests"]) == (27, 1)
     assert (report["kept"], report["failed"]) == (27, 1)
     assert len(server.requests) == 27 + 4
 
@@ -467,11 +470,12 @@ def test_the_estimate_is_what_is_asked(tmp_path: Path) -> None:
         assert not parts_folder(tmp_path / "out.jsonl").exists()
         report = run(plain, workers=1)
         sent = [prompt_of(request) for request in server.requests]
-    assert before.requests == before.articles == len(NAMES) == sum(p.articles for p in parts)
-    assert before.requests <= report["answers"] == len(sent) <= before.most_requests
-    assert before.tokens_in <= before.most_tokens_in
-    assert report["tokens_out"] <= before.most_tokens_out
-    assert set(before.prompts) <= set(sent)
+    assert before["requests"] == before["articles"] == len(NAMES)
+    assert sum(part["articles"] for part in parts) == len(NAMES)
+    assert before["requests"] <= report["answers"] == len(sent) <= before["most_requests"]
+    assert before["tokens_in"] <= before["most_tokens_in"]
+    assert report["tokens_out"] <= before["most_tokens_out"]
+    assert set(before["prompts"]) <= set(sent)
 
 
 WRONG: list[dict[str, Any]] = [

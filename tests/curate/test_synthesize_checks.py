@@ -60,31 +60,19 @@ BAD = {
 
 
 @pytest.mark.parametrize("lang", GOOD)
-def test_good_questions_are_kept(lang: str) -> None:
+def test_good_questions_are_kept_in_their_own_language(lang: str) -> None:
     question = GOOD[lang]
     paragraph = f"{question[: len(question) // 2]} {question[::-1]}"  # the script, other words
     assert reason(question, lang=lang, paragraph=paragraph, article=paragraph) is None
+    english = reason("Which river drives the old stone mill?", lang=lang, paragraph=paragraph)
+    assert english == (None if lang == "en" else "other language")
 
 
-@pytest.mark.parametrize("text", BAD)
-def test_bad_answers_are_refused(text: str) -> None:
-    assert reason(text) == BAD[text]
-
-
-def test_how_an_answer_ended() -> None:
+def test_every_bad_answer_is_refused_for_a_reason_that_the_model_can_be_told() -> None:
+    assert {text: reason(text) for text in BAD} == BAD
     assert reason(GOOD["en"], finish="length") == "cut off"
     assert reason(GOOD["en"], finish="content_filter") == "filtered"
-
-
-def test_every_reason_can_be_told_to_the_model() -> None:
     assert {*BAD.values(), "cut off", "filtered"} == REASONS.keys()
-
-
-@pytest.mark.parametrize("lang", [lang for lang in GOOD if lang != "en"])
-def test_english_in_place_of_another_language(lang: str) -> None:
-    paragraph = GOOD[lang][::-1]
-    question = "Which river drives the old stone mill?"
-    assert reason(question, lang=lang, paragraph=paragraph) == "other language"
 
 
 @pytest.mark.parametrize(
@@ -204,21 +192,13 @@ FINE = {
 
 
 @pytest.mark.parametrize("lang", POINTING)
-def test_questions_that_point_at_their_text(lang: str) -> None:
+def test_questions_that_do_not_stand_on_their_own(lang: str) -> None:
     for question in POINTING[lang].split("|"):
         assert points_at_text(question, lang), question
         assert points_at_text(question, f"{lang}-XX"), question
         assert not points_at_text(question, "qaa")
-
-
-@pytest.mark.parametrize("lang", UNNAMED)
-def test_questions_about_an_it(lang: str) -> None:
-    for question in UNNAMED[lang].split("|"):
-        assert lacks_a_name(question, lang), question
-
-
-@pytest.mark.parametrize("lang", sorted(GOOD.keys() | FINE.keys()))
-def test_questions_that_only_look_like_it(lang: str) -> None:
+    for question in UNNAMED.get(lang, "").split("|"):
+        assert not question or lacks_a_name(question, lang), question
     for question in (*FINE.get(lang, "").split("|"), GOOD.get(lang, "")):
         assert not points_at_text(question, lang), question
         assert not lacks_a_name(question, lang), question

@@ -42,7 +42,6 @@ class Defect:
     last: int = 0  # how many are dropped at the end
     states: bool = False  # states in place of multi-vectors
     masked: bool = True
-    positions: int = 2  # the first position id
     dtype: torch.dtype = torch.float32
     order: Callable[[list[Any]], list[Any]] = lambda rows: rows
     broken: bool = False  # NaN in place of every number of some vectors
@@ -79,15 +78,12 @@ class Model:
         longest = max(map(len, rows))
         ids = torch.tensor([row + [1] * (longest - len(row)) for row in rows])
         mask = torch.arange(longest) < torch.tensor(list(map(len, rows)))[:, None]
-        places = None
-        if defect.positions != 2:
-            places = torch.arange(longest).expand_as(ids) + defect.positions
         with self._lock:
             trunk = self.trunk
             if defect.dtype != torch.float32:
                 trunk = copy.deepcopy(self.trunk).to(defect.dtype)
         mask = mask if defect.masked else torch.ones_like(mask)
-        states = trunk(ids, attention_mask=mask.long(), position_ids=places).last_hidden_state
+        states = trunk(ids, attention_mask=mask.long()).last_hidden_state
         return [self._read(row, part, defect) for row, part in zip(rows, states, strict=True)]
 
     def _read(self, ids: list[int], padded: Tensor, defect: Defect) -> dict[str, Any]:

@@ -115,7 +115,6 @@ PLANTED: list[tuple[str, str, Defect, str]] = [
     ("openai", "dense", Defect(behind=()), "</s> is missing"),
     ("tei", "states", Defect(before=(), behind=()), "and </s> are missing"),
     ("tei", "dense", TWICE, "[CLS] (<s>) and </s> are there twice"),
-    ("tei", "dense", Defect(positions=0), "position ids start at 0 instead of 2"),
     ("tei", "sparse", Defect(special=True), "special tokens keep their"),
     ("tei", "sparse", Defect(summed=True), "weights of a repeated token are summed"),
     ("tei", "sparse", Defect(activation=torch.clone), "no ReLU: weights below 0 are kept"),

@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,7 +25,7 @@ from tercet.cli.parts import Cut, carry_out
 from tercet.errors import InputError
 
 if TYPE_CHECKING:
-    from tercet.curate.synthesize import Estimate, Synthesis
+    from tercet.curate.synthesize import Synthesis
 
 JOB, ENDPOINT = "tercet.curate.synthesize:Synthesis", "tercet.endpoint:Endpoint"
 _LANGUAGES = 10  # that are named
@@ -182,20 +182,20 @@ def synthesize(
             show=lambda count: meter.show(count, None, count=count, unit="articles"),
         )
     if dry_run or not as_json:
-        _tell_plan(plan if dry_run else replace(plan, prompts=[]), cost, as_json)
+        _tell_plan(plan if dry_run else plan | {"prompts": []}, cost, as_json)
     if dry_run:
         return
-    if not plan.articles and cut.shard is None:
+    if not plan["articles"] and cut.shard is None:
         raise InputError(
             f"no article of {job.shortest:,} tokens or more in {', '.join(job.files)} (texts left "
-            f"out: {_counts(plan.left_out)}): lower --min-tokens, or see what the files hold"
+            f"out: {_counts(plan['left_out'])}): lower --min-tokens, or see what the files hold"
         )
-    if plan.requests and not yes:
+    if plan["requests"] and not yes:
         click.confirm("Start?", abort=True, err=True)
 
     def watched(meter: Meter) -> "Synthesis":
         def show(settled: int, answers: int) -> None:
-            meter.show(settled, plan.articles, count=answers, unit="answers")
+            meter.show(settled, plan["articles"], count=answers, unit="answers")
 
         return replace(job, show=show, tell=lambda message: meter.note(f"tercet: {message}"))
 
@@ -215,28 +215,26 @@ def _read(path: Path) -> str:
         raise InputError(f"{path} is not UTF-8; convert it") from error
 
 
-def _tell_plan(plan: "Estimate", cost: _Cost, as_json: bool) -> None:
-    about = cost(plan.tokens_in, plan.tokens_out)
-    most = cost(plan.most_tokens_in, plan.most_tokens_out)
+def _tell_plan(plan: dict[str, Any], cost: _Cost, as_json: bool) -> None:
+    about = cost(plan["tokens_in"], plan["tokens_out"])
+    most = cost(plan["most_tokens_in"], plan["most_tokens_out"])
     if as_json:
-        emit({**asdict(plan), "requests": plan.requests, "cost": about, "most_cost": most})
+        emit({**plan, "cost": about, "most_cost": most})
         return
-    lines = [f"articles: {plan.articles:,}{_in_brackets(plan.languages)}"]
-    if plan.left_out:
-        lines.append(f"texts left out: {_counts(plan.left_out)}")
-    if plan.settled:
-        lines.append(f"settled before: {plan.settled:,}")
-    lines += [
-        f"requests: about {plan.requests:,}, at most {plan.most_requests:,}",
-        f"tokens in: about {plan.tokens_in:,}, at most {plan.most_tokens_in:,}",
-        f"tokens out: about {plan.tokens_out:,}, at most {plan.most_tokens_out:,}",
-    ]
+    lines = [f"articles: {plan['articles']:,}{_in_brackets(plan['languages'])}"]
+    if plan["left_out"]:
+        lines.append(f"texts left out: {_counts(plan['left_out'])}")
+    if plan["settled"]:
+        lines.append(f"settled before: {plan['settled']:,}")
+    for name in ("requests", "tokens_in", "tokens_out"):
+        words, limit = name.replace("_", " "), plan[f"most_{name}"]
+        lines.append(f"{words}: about {plan[name]:,}, at most {limit:,}")
     if about is None or most is None:
         lines.append("cost: give --price-in and --price-out to see it")
     else:
         costs = f"about {_money(about)}, at most {_money(most)}"
         lines.append(f"cost: {costs}, in the currency of the prices")
-    for number, prompt in enumerate(plan.prompts, 1):
+    for number, prompt in enumerate(plan["prompts"], 1):
         lines.append(f"\n--- prompt {number} ---\n{prompt.strip()}")
     click.echo("\n".join(lines))
 

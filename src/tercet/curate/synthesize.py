@@ -2,9 +2,9 @@
 
 MultiLongDoc (M3 paper, appendix): a long article, a paragraph of it at random, one question on it.
 A part (1) asks until each of its articles has a question or no tries left, every answer going to a
-journal beside the part, then (2) writes its rows from the journal alone: so rows do not depend on
-the order in which answers came, and a killed run goes on without asking twice. What makes an answer
-good is in `synthesize_checks`; how requests are sent, in `endpoint`.
+journal beside the part, then (2) writes what became of each from the journal alone: so rows do not
+depend on the order in which answers came, and a killed run goes on without asking twice. What makes
+an answer good is in `synthesize_checks`; how requests are sent, in `endpoint`.
 """
 
 import asyncio
@@ -13,10 +13,11 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, BinaryIO, ClassVar
 
 from semantic_text_splitter import TextSplitter
 
@@ -81,8 +82,10 @@ ANSWER_TOKENS = 30  # of a question, about; a model that thinks aloud takes more
 RETRY_TOKENS = 60  # of what is said to a refused answer, about
 GIVE_UP = 10  # articles in a row without an answer: then something is wrong with all
 EXAMPLES = 3  # of each reason in a report; prompts in an estimate
-COUNTS = "articles kept dropped rejected failed duplicates answers tokens_in tokens_out".split()
-ROWS, REPORT = "rows.jsonl.gz", "report.json"
+# What becomes of articles. dropped: no answer was good enough; rejected: the endpoint refused to
+# read the prompt; failed: no answer came; duplicates: of a question before.
+FATES = ("kept", "dropped", "rejected", "failed", "duplicates")
+RECORDS, LEFT_OUT = "articles.jsonl.gz", "left_out.json"  # files of a part
 
 Message = dict[str, str]
 
@@ -182,29 +185,29 @@ class Synthesis:
             raise InputError(f"{self.target} exists already: remove it or choose another name")
 
     def part(self, shard: Shard, folder: Path) -> None:
-        """Asks about the articles of a part and writes its rows and report.
+        """Asks about the articles of a part and writes what became of each.
 
         Raises EndpointError where articles are left without an answer; those of the others stay in
         the journal.
         """
         self.check_ready()
+        left_out: Counter[str] = Counter()
         with self.journal(shard) as journal:
             failures = wait_for(self._ask_all(shard, journal))  # 1
-            report = Report()
-            write_part(folder / ROWS, self._rows(shard, journal, failures, report))  # 2
-        (folder / REPORT).write_text(json.dumps(report.to_json()))
+            write_part(folder / RECORDS, self._records(shard, journal, failures, left_out))  # 2
+        (folder / LEFT_OUT).write_text(json.dumps(left_out))
 
     def merge(self, folders: Sequence[Path]) -> dict[str, Any]:
         """Writes the rows of all parts in the order of the articles, each question once."""
-        report = Report()
-        for folder in folders:
-            report.add_part(json.loads((folder / REPORT).read_text()))
-        write_rows(Path(self.target), _distinct(folders, report))
-        return report.to_json()
+        left_out = Counter(json.loads((folders[0] / LEFT_OUT).read_text()))  # the same in all parts
+        report: dict[str, Any] = {}
+        records = part_rows([folder / RECORDS for folder in folders])
+        write_rows(Path(self.target), _rows_and_report(records, report))
+        return report | {"left_out": dict(sorted(left_out.items()))}
 
-    def journal(self, shard: Shard) -> "Journal":
-        """The answers of a part so far; raises InputError as Journal does."""
-        return Journal(self.journal_path(shard), settings(self))
+    def journal(self, shard: Shard) -> AbstractContextManager["Journal"]:
+        """The answers of a part so far; raises InputError as open_journal does."""
+        return open_journal(self.journal_path(shard), settings(self))
 
     def journal_path(self, shard: Shard) -> Path:
         """Where they lie: beside the part, which appears only when whole."""
@@ -307,49 +310,86 @@ class Synthesis:
         """Asks until every article is settled; returns the failures of those left out, by key."""
         if self.endpoint is None:
             raise InputError("no endpoint to ask: give its address")
-        endpoint = self.endpoint.share(shard.count)
-        tasks = self.tasks(shard)
+        endpoint, tasks = self.endpoint.share(shard.count), self.tasks(shard)
+        failures: dict[str, EndpointError] = {}
+        settled = failed_in_a_row = answered = 0
+
+        async def work(client: Client) -> None:  # all workers take from the same iterator
+            nonlocal settled, failed_in_a_row, answered
+            for task in tasks:
+                try:
+                    await self._settle(task, client, journal)
+                except AccessError:
+                    raise
+                except EndpointError as error:
+                    failures[task.key] = error
+                    failed_in_a_row = failed_in_a_row + 1 if journal.added == answered else 1
+                    answered = journal.added
+                    if failed_in_a_row == GIVE_UP:
+                        message = f"{GIVE_UP} articles in a row got no answer: {error}"
+                        raise EndpointError(message) from error
+                settled += 1
+                if self.show is not None:
+                    self.show(settled, journal.added)
+                await asyncio.sleep(0)  # reading on must not keep answers waiting
+
         async with Client(endpoint, tell=self.tell) as client:
-            asker = _Asker(self, client, journal)
             try:
-                await asyncio.gather(*(asker.work(tasks) for _ in range(endpoint.concurrency)))
+                await asyncio.gather(*(work(client) for _ in range(endpoint.concurrency)))
             except EndpointError as error:
                 raise journal.explain(error) from error
-        failed = [e for e in asker.failures.values() if not isinstance(e, RejectedError)]
+        failed = [e for e in failures.values() if not isinstance(e, RejectedError)]
         if failed and not self.skip_failed:
-            what = f"{len(failed):,} of {asker.settled:,} articles got no answer: {failed[-1]}"
+            what = f"{len(failed):,} of {settled:,} articles got no answer: {failed[-1]}"
             advice = " (or give --skip-failed to leave them out)"
             raise journal.explain(EndpointError(what), advice)
-        return asker.failures
+        return failures
 
-    def _rows(
+    async def _settle(self, task: Task, client: Client, journal: "Journal") -> None:
+        """Asks until an article has its question or no tries left."""
+        while not self.outcome(task, answers := journal.answers.get(task.key, [])).done:
+            messages = self.messages(task, answers)
+            # with the same seed a bad answer might come back
+            seed = int.from_bytes(_hash(f"{self.seed}/{task.key}/{len(answers)}", 4), "big") >> 1
+            body = {
+                "model": self.model,
+                "messages": messages,
+                "temperature": self.temperature,
+                "max_tokens": self.max_tokens,
+                "seed": seed,
+                **self.body,
+            }
+            body = {name: value for name, value in body.items() if value is not None}
+            size = message_tokens(messages)
+            reply = await client.post("chat/completions", body, tokens=size + ANSWER_TOKENS)
+            journal.add(task.key, parse_reply(reply, size))
+
+    def _records(
         self,
         shard: Shard,
         journal: "Journal",
         failures: dict[str, EndpointError],
-        report: "Report",
-    ) -> Iterator[tuple[int, Row]]:
-        """The rows of a part, numbered; fills the report."""
-        for task in self.tasks(shard, report.left_out):
+        left_out: Counter[str],
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
+        """What became of each article of a part, by its number."""
+        for task in self.tasks(shard, left_out):
             answers = journal.answers.get(task.key, [])
             outcome = self.outcome(task, answers)
-            fate = "kept" if outcome.question is not None else "dropped"
+            row: Row = {"query": outcome.question, "pos": [task.text], "neg": []}
+            row |= {"lang": task.lang, "source": task.source, "paragraph": task.paragraph}
+            record = {
+                "fate": "dropped" if outcome.question is None else "kept",
+                "row": None if outcome.question is None else row,
+                "refused": outcome.refused,
+                "answers": len(answers),
+                "tokens_in": sum(answer.tokens_in for answer in answers),
+                "tokens_out": sum(answer.tokens_out for answer in answers),
+            }
             if not outcome.done:
                 failure = failures[task.key]
-                fate = "rejected" if isinstance(failure, RejectedError) else "failed"
-                report.example(fate, task.number, str(failure))
-            report.counts.update(["articles", fate])
-            for reason, text in outcome.refused:
-                report.refused[reason] += 1
-                report.example(reason, task.number, text)
-            for answer in answers:
-                report.counts["answers"] += 1
-                report.counts["tokens_in"] += answer.tokens_in
-                report.counts["tokens_out"] += answer.tokens_out
-            if outcome.question is not None:
-                row = {"query": outcome.question, "pos": [task.text], "neg": []}
-                row |= {"lang": task.lang, "source": task.source, "paragraph": task.paragraph}
-                yield task.number, row
+                record["fate"] = "rejected" if isinstance(failure, RejectedError) else "failed"
+                record["failure"] = str(failure)
+            yield task.number, record
 
 
 def check_prompt(template: str, where: str) -> None:
@@ -374,62 +414,6 @@ def fill_prompt(template: str, paragraph: str, title: str, lang: str) -> str:
 
 def _hash(text: str, size: int) -> bytes:
     return hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=size).digest()
-
-
-class _Asker:
-    """Settles articles one by one; the workers of a part share it."""
-
-    def __init__(self, job: Synthesis, client: Client, journal: "Journal") -> None:
-        self.failures: dict[str, EndpointError] = {}  # by the task's key
-        self.settled = 0
-        self._job, self._client, self._journal = job, client, journal
-        self._answers = 0
-        self._failures_in_a_row = 0
-
-    async def work(self, tasks: Iterator[Task]) -> None:
-        """Takes tasks until there are none; all workers take from the same iterator."""
-        for task in tasks:
-            try:
-                await self._settle(task)
-            except AccessError:
-                raise
-            except EndpointError as error:
-                self.failures[task.key] = error
-                self._failures_in_a_row += 1
-                if self._failures_in_a_row >= GIVE_UP:
-                    raise EndpointError(
-                        f"{GIVE_UP} articles in a row got no answer: {error}"
-                    ) from error
-            self.settled += 1
-            self._show()
-            await asyncio.sleep(0)  # reading on must not keep answers waiting
-
-    async def _settle(self, task: Task) -> None:
-        job, answers = self._job, list(self._journal.answers.get(task.key, []))
-        while not job.outcome(task, answers).done:
-            messages = job.messages(task, answers)
-            # with the same seed a bad answer might come back
-            seed = int.from_bytes(_hash(f"{job.seed}/{task.key}/{len(answers)}", 4), "big") >> 1
-            body = {
-                "model": job.model,
-                "messages": messages,
-                "temperature": job.temperature,
-                "max_tokens": job.max_tokens,
-                "seed": seed,
-                **job.body,
-            }
-            body = {name: value for name, value in body.items() if value is not None}
-            size = message_tokens(messages)
-            reply = await self._client.post("chat/completions", body, tokens=size + ANSWER_TOKENS)
-            answers.append(parse_reply(reply, size))
-            self._journal.add(task.key, answers[-1])
-            self._answers += 1
-            self._failures_in_a_row = 0
-            self._show()
-
-    def _show(self) -> None:
-        if self._job.show is not None:
-            self._job.show(self.settled, self._answers)
 
 
 def message_tokens(messages: Sequence[Message]) -> int:
@@ -460,32 +444,41 @@ def parse_reply(reply: Any, expected: int) -> Answer:
 
 
 class Journal:
-    """What a model has answered so far: `with Journal(path, settings) as journal: ...`.
+    """What a model has answered so far, by the key of the task; see open_journal."""
 
-    JSON lines: the settings of the run, then the answers in the order they came, each with the key
-    of its task. A last line that was torn when a run was killed is cut off. Raises InputError where
-    the journal is of other settings, damaged, or written by another process.
-    """
-
-    def __init__(self, path: Path, settings: dict[str, Any]) -> None:
-        self.path = path
+    def __init__(self, path: Path, file: BinaryIO) -> None:
+        self.path, self._file = path, file
         self.answers: dict[str, list[Answer]] = {}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("a+b")
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._read(settings)
-        except BlockingIOError as error:
-            self._file.close()
-            raise InputError(f"{path}: another process writes here: wait for it") from error
-        except InputError:
-            self._file.close()
-            raise
+        self.added = 0
 
     def add(self, key: str, answer: Answer) -> None:
         """Appends an answer; when this returns it outlives the process."""
-        self._write({"key": key, **asdict(answer)})
+        self.write({"key": key, **asdict(answer)})
         self.answers.setdefault(key, []).append(answer)
+        self.added += 1
+
+    def write(self, line: dict[str, Any]) -> None:
+        """Appends a line."""
+        self._file.write(json.dumps(line).encode() + b"\n")
+        self._file.flush()
+
+    def read(self) -> dict[str, Any]:
+        """Takes the answers in and returns the settings; a torn end is cut off."""
+        lines = [line for line in self._file if line.endswith(b"\n")]
+        found: dict[str, Any] = {}
+        for number, line in enumerate(lines, 1):
+            try:
+                fields = json.loads(line)
+                if number == 1:
+                    found = dict(fields["settings"])
+                else:
+                    self.answers.setdefault(fields.pop("key"), []).append(Answer(**fields))
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise InputError(
+                    f"{self.path}:{number}: no line of a journal: remove the line"
+                ) from error
+        self._file.truncate(sum(map(len, lines)) if self.answers else 0)  # else nothing to lose
+        return found
 
     def explain(self, error: EndpointError, advice: str = "") -> EndpointError:
         """An endpoint's failure, with what is safe and how to go on."""
@@ -497,41 +490,27 @@ class Journal:
             f"go on{advice}"
         )
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(self, *error: object) -> None:
-        os.fsync(self._file.fileno())
-        self._file.close()
+@contextmanager
+def open_journal(path: Path, settings: dict[str, Any]) -> Iterator[Journal]:
+    """The journal of a run for the time of the block.
 
-    def _write(self, line: dict[str, Any]) -> None:
-        self._file.write(json.dumps(line).encode() + b"\n")
-        self._file.flush()
-
-    def _read(self, settings: dict[str, Any]) -> None:
-        self._file.seek(0)
-        before: dict[str, Any] = {}
-        whole = 0  # bytes
-        for number, raw in enumerate(self._file, 1):
-            if not raw.endswith(b"\n"):  # torn
-                break
-            try:
-                line = json.loads(raw)
-                if number == 1:
-                    before = dict(line["settings"])
-                else:
-                    key = line.pop("key")
-                    self.answers.setdefault(key, []).append(Answer(**line))
-            except (ValueError, KeyError, TypeError) as error:
-                raise InputError(
-                    f"{self.path}:{number}: no line of a journal: remove the line"
-                ) from error
-            whole += len(raw)
-        if not self.answers:  # nothing to lose
-            self._file.truncate(0)
-            self._write({"settings": settings})
-            return
-        if before != settings:
+    JSON lines: the settings of the run, then the answers in the order they came, each with the key
+    of its task. A last line that was torn when a run was killed is cut off. Raises InputError where
+    the journal is of other settings, damaged, or written by another process.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+b") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(f"{path}: another process writes here: wait for it") from error
+        file.seek(0)
+        journal = Journal(path, file)
+        before = journal.read()
+        if not journal.answers:
+            journal.write({"settings": settings})
+        elif before != settings:
             changed = [
                 name
                 for group in ("options", "inputs")
@@ -539,88 +518,51 @@ class Journal:
                 if before[group].get(name) != value
             ]
             raise InputError(
-                f"{self.path} has the answers of a run with other settings ({', '.join(changed)}): "
+                f"{path} has the answers of a run with other settings ({', '.join(changed)}): "
                 "give those of before to go on with it, or remove it to start anew"
             )
-        self._file.truncate(whole)
+        try:
+            yield journal
+        finally:
+            os.fsync(file.fileno())
 
 
-@dataclass
-class Report:
-    """Counts of a part or of the whole: articles are dropped, answers are refused."""
-
-    # COUNTS; dropped: no answer was good enough; rejected: the endpoint refused to read the prompt;
-    # failed: no answer came, and it was left out; duplicates: of a question before it
-    counts: Counter[str] = field(default_factory=Counter)
-    refused: Counter[str] = field(default_factory=Counter)  # answers, by reason
-    left_out: Counter[str] = field(default_factory=Counter)  # texts that were never asked about
-    languages: Counter[str] = field(default_factory=Counter)  # of what is kept
-    # by reason: the number of an article, and what was answered
-    examples: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
-
-    def example(self, reason: str, number: int, text: str) -> None:
-        """Keeps a text where it is among the first of its reason."""
-        pairs = [*self.examples.get(reason, []), (number, text)]
-        self.examples[reason] = sorted(pairs, key=lambda pair: pair[0])[:EXAMPLES]
-
-    def add_part(self, part: dict[str, Any]) -> None:
-        """Adds the report of a part, as `to_json` gives it."""
-        self.counts.update({name: part[name] for name in COUNTS})
-        self.refused.update(part["refused"])
-        self.left_out = Counter(part["left_out"])  # every part counts those of the whole input
-        for reason, pairs in part["examples"].items():
-            for number, text in pairs:
-                self.example(reason, number, text)
-
-    def to_json(self) -> dict[str, Any]:
-        """All counts, reasons in a fixed order."""
-        return {
-            **{name: self.counts[name] for name in COUNTS},
-            "refused": {name: self.refused[name] for name in REASONS if self.refused[name]},
-            "left_out": dict(sorted(self.left_out.items())),
-            "languages": _by_count(self.languages),
-            "examples": dict(sorted(self.examples.items())),
-        }
+def _rows_and_report(
+    records: Iterable[tuple[int, dict[str, Any]]], report: dict[str, Any]
+) -> Iterator[Row]:
+    """The rows of all parts in order, each question once; the report is filled at the end."""
+    counts, refused, languages = Counter[str](), Counter[str](), Counter[str]()
+    examples: dict[
+        str, list[tuple[int, str]]
+    ] = {}  # by reason: number of an article, what was said
+    seen: set[int] = set()
+    for number, record in records:
+        row, fate, notes = record["row"], record["fate"], record["refused"]
+        refused.update(reason for reason, _ in notes)
+        if row is not None and (key := text_key(row["query"])) in seen:
+            fate = "duplicates"
+            notes.append(("duplicate", row["query"]))
+        elif row is not None:
+            seen.add(key)
+        if "failure" in record:
+            notes.append((fate, record["failure"]))
+        for reason, text in notes:
+            if len(examples.setdefault(reason, [])) < EXAMPLES:
+                examples[reason].append((number, text))
+        counts.update({"articles": 1, fate: 1})
+        counts.update({name: record[name] for name in ("answers", "tokens_in", "tokens_out")})
+        if fate == "kept":
+            languages[row["lang"]] += 1
+            yield row
+    names = ("articles", *FATES, "answers", "tokens_in", "tokens_out")
+    report |= {name: counts[name] for name in names}
+    report["refused"] = {name: refused[name] for name in REASONS if refused[name]}
+    report["languages"] = _by_count(languages)
+    report["examples"] = dict(sorted(examples.items()))
 
 
 def _by_count(languages: Counter[str]) -> dict[str, int]:
     return dict(sorted(languages.items(), key=lambda pair: (-pair[1], pair[0])))
-
-
-def _distinct(folders: Sequence[Path], report: Report) -> Iterator[Row]:
-    """The rows of all parts in order, without questions that came before."""
-    seen: set[int] = set()
-    for number, row in part_rows([folder / ROWS for folder in folders]):
-        key = text_key(row["query"])
-        if key in seen:
-            report.counts["kept"] -= 1
-            report.counts["duplicates"] += 1
-            report.example("duplicate", number, row["query"])
-            continue
-        seen.add(key)
-        report.languages[row["lang"]] += 1
-        yield row
-
-
-@dataclass
-class Estimate:
-    """Requests and tokens still to come: as they go if every first answer is good, and at most."""
-
-    articles: int = 0
-    settled: int = 0  # by answers in the journal
-    tokens_in: int = 0
-    tokens_out: int = 0
-    most_requests: int = 0  # retries of failed requests aside, which no endpoint counts
-    most_tokens_in: int = 0
-    most_tokens_out: int = 0
-    left_out: dict[str, int] = field(default_factory=dict)  # texts, by reason
-    languages: dict[str, int] = field(default_factory=dict)
-    prompts: list[str] = field(default_factory=list)  # the first ones
-
-    @property
-    def requests(self) -> int:
-        """One for each article that is not settled."""
-        return self.articles - self.settled
 
 
 def estimate(
@@ -629,8 +571,8 @@ def estimate(
     *,
     cut: Sequence[Shard] = (),
     show: Callable[[int], None] | None = None,
-) -> Estimate:
-    """Reads the input of a part, or of the whole, and counts what it would ask.
+) -> dict[str, Any]:
+    """What a part, or the whole, would ask: as it goes if every first answer is good, and at most.
 
     cut: the parts whose journals have the answers so far, if it is not that part. Raises InputError
     where an input cannot be read or a journal is of other settings.
@@ -640,25 +582,34 @@ def estimate(
         if job.journal_path(part).exists():
             with job.journal(part) as journal:
                 answers.update(journal.answers)
-    out, left_out, languages = Estimate(), Counter[str](), Counter[str]()
+    counts = dict.fromkeys(
+        "articles settled requests tokens_in tokens_out most_requests most_tokens_in "
+        "most_tokens_out".split(),
+        0,
+    )
+    left_out, languages, prompts = Counter[str](), Counter[str](), list[str]()
     for task in job.tasks(shard, left_out):
-        out.articles += 1
+        counts["articles"] += 1
         if show is not None:
-            show(out.articles)
+            show(counts["articles"])
         languages[task.lang] += 1
-        if len(out.prompts) < EXAMPLES:
-            out.prompts.append(task.prompt)
+        prompts += [task.prompt] if len(prompts) < EXAMPLES else []
         given = answers.get(task.key, [])
         if job.outcome(task, given).done:
-            out.settled += 1
+            counts["settled"] += 1
             continue
         size, left = message_tokens(job.messages(task, given)), job.tries - len(given)
-        out.tokens_in += size
-        out.tokens_out += ANSWER_TOKENS
-        out.most_requests += left
-        out.most_tokens_out += left * job.max_tokens
+        counts["requests"] += 1
+        counts["tokens_in"] += size
+        counts["tokens_out"] += ANSWER_TOKENS
+        counts["most_requests"] += left  # retries of failed requests aside
+        counts["most_tokens_out"] += left * job.max_tokens
         # each try repeats what was said before it
         repeated = (left * (left - 1) // 2) * (job.max_tokens + ROLE_TOKENS + RETRY_TOKENS)
-        out.most_tokens_in += left * size + repeated
-    out.left_out, out.languages = dict(sorted(left_out.items())), _by_count(languages)
-    return out
+        counts["most_tokens_in"] += left * size + repeated
+    return {
+        **counts,
+        "left_out": dict(sorted(left_out.items())),
+        "languages": _by_count(languages),
+        "prompts": prompts,
+    }

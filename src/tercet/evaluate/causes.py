@@ -1,6 +1,6 @@
 """The known mistakes of those who serve a model, each with what mends it.
 
-Those before the trunk change the tokens or their positions; those behind it change how a head is
+Those before the trunk change the tokens; those behind it change how a head is
 read from what the trunk gives. Knows nothing of models, endpoints or verdicts. Shapes: T tokens,
 H hidden, M multi-vector size.
 """
@@ -54,7 +54,6 @@ class Variant:
     cause: Cause | None  # None: as the checkpoint does
     tokens: Callable[[str], Sequence[int]]  # of a text; empty where there are none
     everywhere: bool = False  # else on short texts only, which is enough to know it
-    first_position: int | None = None  # None: padding index + 1
 
 
 def _without_accents(text: str) -> str:
@@ -91,10 +90,6 @@ _PROMPT = (
     "switch the prompt off: in TEI --default-prompt, in sentence-transformers the prompts of "
     "config_sentence_transformers.json"
 )
-_POSITIONS = (
-    "XLM-RoBERTa counts positions from padding index + 1: convert the model anew, or use a newer "
-    "version of the server"
-)
 _TURN = "truncate at the end: in TEI truncation_direction Right"
 
 
@@ -103,7 +98,7 @@ def variants(tokenizer: Tokenizer, longest: int, prefixes: Sequence[str]) -> lis
 
     longest: tokens that the model takes; prefixes: that may be put before texts, besides PREFIXES.
     """
-    cls, eos, first = [tokenizer.cls_id], [tokenizer.eos_id], tokenizer.pad_id + 1
+    cls, eos = [tokenizer.cls_id], [tokenizer.eos_id]
 
     @cache
     def content(text: str) -> list[int]:
@@ -146,14 +141,6 @@ def variants(tokenizer: Tokenizer, longest: int, prefixes: Sequence[str]) -> lis
     ]
     others += [
         Variant(Cause(says, mend), partial(changed, change)) for says, mend, change in _TEXT_CHANGES
-    ]
-    others += [
-        Variant(
-            Cause(f"position ids start at {wrong} instead of {first}", _POSITIONS),
-            framed,
-            first_position=wrong,
-        )
-        for wrong in range(first)
     ]
     return [
         Variant(None, framed, everywhere=True),

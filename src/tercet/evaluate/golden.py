@@ -5,8 +5,7 @@ endpoints or verdicts. Shapes: T tokens, H hidden, M multi-vector size.
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -119,21 +118,17 @@ class Trunk:
     def __init__(self, model: M3Model) -> None:
         """The model must be in float32 and not packed."""
         self.model = model
-        self._known: dict[tuple[tuple[int, ...], int | None, Precision | None], TrunkOutput] = {}
+        self._known: dict[tuple[tuple[int, ...], Precision | None], TrunkOutput] = {}
 
     @torch.inference_mode()
     def run(
-        self,
-        sequences: Sequence[Sequence[int]],
-        *,
-        first_position: int | None = None,
-        precision: Precision | None = None,
+        self, sequences: Sequence[Sequence[int]], precision: Precision | None = None
     ) -> list[TrunkOutput]:
-        """One output a sequence, in their order; positions shifted and numbers rounded if asked."""
-        keys = [(tuple(ids), first_position, precision) for ids in sequences]
+        """One output a sequence, in their order; numbers rounded if asked."""
+        keys = [(tuple(ids), precision) for ids in sequences]
         new = list(dict.fromkeys(key for key in keys if key not in self._known))
-        tokens = TokenBatch.of([ids for ids, _, _ in new])
-        with _positions_from(self.model, first_position), _Rounding(precision):
+        tokens = TokenBatch.of([ids for ids, _ in new])
+        with _Rounding(precision):
             for batch in run_batches(self.model, tokens, budget=BUDGET, padding=0.0):
                 texts = torch.split(batch.states, batch.tokens.lengths.tolist())
                 for row, states in zip(batch.rows, texts, strict=True):
@@ -161,20 +156,6 @@ class Trunk:
 def _numpy(x: Tensor) -> Floats:
     out: Floats = x.float().cpu().numpy().copy()  # a view would keep the whole batch
     return out
-
-
-@contextmanager
-def _positions_from(model: M3Model, first: int | None) -> Iterator[None]:
-    """Position ids that start at `first`."""
-    table, pad = model.backbone.position_embeddings, model.backbone.config.pad_id
-    right = table.weight
-    if first is not None:
-        shifted = torch.roll(right, pad + 1 - first, 0)
-        table.weight = nn.Parameter(shifted, requires_grad=False)
-    try:
-        yield
-    finally:
-        table.weight = right
 
 
 class _Rounding(TorchFunctionMode):
@@ -380,14 +361,13 @@ def run_checkpoint(
             for text, ids in zip(texts.values(), plain, strict=True)
         ]
         changes = any(a is not None and a != b for a, b in zip(sequences, plain, strict=True))
-        same_tokens = variant.cause is None or variant.first_position is not None
-        if changes or same_tokens or runner is not trunk:
+        if changes or variant.cause is None or runner is not trunk:
             runs.append((runner, variant, sequences))
 
     def outputs(number: int) -> list[TrunkOutput | None]:
-        runner, variant, sequences = runs[number]
+        runner, _, sequences = runs[number]
         given = [ids for ids in sequences if ids is not None]
-        made = iter(runner.run(given, first_position=variant.first_position))
+        made = iter(runner.run(given))
         return [None if ids is None else next(made) for ids in sequences]
 
     dims = {"dense": model.backbone.config.hidden, "vocabulary": model.backbone.config.vocabulary}
@@ -413,7 +393,7 @@ def _simulate_rounding(trunk: Trunk, sequences: list[list[int]], about: About) -
     exact = trunk.run(short)
     limits: Limits = {kind: {} for kind in about.kinds}
     for precision in PRECISIONS:
-        rounded = trunk.run(short, precision=precision)
+        rounded = trunk.run(short, precision)
         for kind in about.kinds:
             errors = [0.0]
             for pair in zip(rounded, exact, strict=True):
