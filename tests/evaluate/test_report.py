@@ -361,7 +361,7 @@ def test_columns_look_different() -> None:
 
 
 def test_best_marks_all_that_show_the_same_and_common_measures_are_explained() -> None:
-    assert best([0.5, 0.50004, 0.3, None]) == {0, 1}
+    assert best([0.5, 0.50004, 0.3, None]) == {"50.0"}
     assert best([0.5, None]) == best([1.0, 1.0]) == set()
     for report in REPORTS.values():
         assert all(meaning(average["measure"]) for average in report["averages"])

@@ -8,7 +8,9 @@ of reports: it draws numbers.
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from html import escape
+from itertools import groupby
 from typing import Any
 from unicodedata import combining, east_asian_width
 
@@ -55,22 +57,32 @@ def looks_of(systems: Iterable[str]) -> dict[str, Look]:
 class Grid:
     """Shares of 0 to 1 by row and system, None where there is no figure."""
 
-    names: tuple[str, ...]  # averages, then tasks or languages
-    systems: tuple[str, ...]
-    values: tuple[tuple[Number, ...], ...]  # one row for each name
+    rows: Sequence[tuple[str, Mapping[str, Number]]]  # averages, then tasks or languages
+    looks: Mapping[str, Look]  # of all systems, in order
     averages: int = 0  # of the rows
     # row -> system -> whether it is better than the base by more than chance, or worse
     marks: Mapping[int, Mapping[str, bool]] = field(default_factory=dict)
     base: str | None = None  # what systems are compared with
 
-    @staticmethod
-    def of(
-        rows: Sequence[tuple[str, Mapping[str, Number]]], order: Iterable[str], **options: Any
-    ) -> "Grid":
-        """Systems that no row has are left out."""
-        systems = tuple(name for name in order if any(name in row for _, row in rows))
-        values = tuple(tuple(row.get(name) for name in systems) for _, row in rows)
-        return Grid(tuple(name for name, _ in rows), systems, values, **options)
+    @cached_property
+    def systems(self) -> list[str]:
+        """Those that any row has."""
+        return [name for name in self.looks if any(name in row for _, row in self.rows)]
+
+    @property
+    def groups(self) -> list[tuple[str, list[str]]]:
+        """Neighbouring systems of a group, under its name."""
+        several = groupby(self.systems, lambda name: self.looks[name].group)
+        return [(group, list(names)) for group, names in several]
+
+    @property
+    def across(self) -> bool:
+        """Whether languages stand side by side, not systems: where they are few (18 as in the M3
+        paper's tables 2 and 4) and their names short.
+        """
+        names = [name for name, _ in self.rows[self.averages :]]
+        few = len(self.systems) <= len(names) <= 18 and max(map(len, names)) <= 4
+        return bool(few and self.averages)
 
 
 @dataclass(frozen=True)
@@ -158,21 +170,22 @@ def line(x1: float, y1: float, x2: float, y2: float, css: str) -> str:
     return tag("line", css, x1=x1, y1=y1, x2=x2, y2=y2)
 
 
-def bars(grid: Grid, looks: Mapping[str, Look], title: str, caption: str) -> Plot:
+def bars(grid: Grid, title: str, caption: str) -> Plot:
     """The names of the rows, and panels of bars side by side; the base is a line in each.
 
     Panels are systems and rows are tasks, or the other way where there are fewer tasks.
     """
-    turned = len(grid.names) < len(grid.systems)
-    rows, panels = (grid.systems, grid.names) if turned else (grid.names, grid.systems)
-    base = grid.systems.index(grid.base) if grid.base in grid.systems else None
-    values = (value for row in grid.values for value in row if value is not None)
-    marks = ticks(0, max(1.0, 100 * max(values, default=0.0)), 2, (1, 2, 3, 4, 5, 10))
+    turned = len(grid.rows) < len(grid.systems)
+    rows, panels = [name for name, _ in grid.rows], grid.systems
+    if turned:
+        rows, panels = panels, rows
+    shares = [value for _, row in grid.rows for value in row.values() if value is not None]
+    marks = ticks(0, max(1.0, 100 * max(shares, default=0.0)), 2, (1, 2, 3, 4, 5, 10))
     tops, y = [], float(HEAD)
     for place, name in enumerate(rows):  # a gap behind averages, or between groups of systems
         parts = place == grid.averages
         if turned:
-            parts = looks[rows[place - 1]].group != looks[name].group
+            parts = grid.looks[rows[place - 1]].group != grid.looks[name].group
         y += 8 if place and parts else 0
         tops.append(y)
         y += ROW
@@ -187,19 +200,18 @@ def bars(grid: Grid, looks: Mapping[str, Look], title: str, caption: str) -> Plo
             shapes.append(line(scale(mark), HEAD - 3, scale(mark), y + 3, "grid"))
             shapes.append(words(f"{mark:g}", scale(mark), y + 16, "soft", "middle"))
         for place, top in enumerate(tops):
-            row, column = (number, place) if turned else (place, number)
-            value, system = grid.values[row][column], grid.systems[column]
+            row, system = grid.rows[number if turned else place], rows[place] if turned else panel
+            value, base = row[1].get(system), row[1].get(grid.base or "")
             shapes.append(words(percent(value), left + FIGURE - 5, top + 13, "n", "end"))
             if value is None:
                 continue
             width = round(scale(100 * value) - scale(0), 1)
-            said = f"{grid.names[row]}, {system}: {percent(value)}"
+            said = f"{row[0]}, {system}: {percent(value)}"
             x, middle = left + FIGURE, top + (ROW - BAR) / 2
-            css = looks[system].css
+            css = grid.looks[system].css
             shapes.append(tag("rect", css, title=said, x=x, y=middle, width=width, height=BAR))
-            across = None if base in (None, column) else grid.values[row][base or 0]
-            if across is not None:
-                x = scale(100 * across) - 1
+            if base is not None and system != grid.base:
+                x = scale(100 * base) - 1
                 shapes.append(tag("rect", "line", x=x, y=top + 2, width=2, height=ROW - 4))
     names = [
         words(fitted(name, 190), label - 6, top + 13, anchor="end")
@@ -305,11 +317,14 @@ def interval_axis(ends: Sequence[float]) -> tuple[Scale, list[float], str]:
 
 
 def interval(
-    scale: Scale, marks: Sequence[float], low: float, middle: float, high: float, sure: bool,
+    scale: Scale,
+    marks: Sequence[float],
+    values: tuple[float, float, float],
+    sure: bool,
     said: str,
-) -> str:  # fmt: skip
-    """A difference and its interval; filled where it is significant."""
-    low, middle, high = scale(low), scale(middle), scale(high)
+) -> str:
+    """A difference (low, middle, high); filled where it is significant."""
+    low, middle, high = map(scale, values)
     shapes = [line(scale(m), 0, scale(m), 24, "even" if m == 0 else "grid") for m in marks]
     shapes.append(line(low, 12, high, 12, "span"))
     shapes += [line(x, 8, x, 16, "span") for x in (low, high)]
