@@ -104,16 +104,12 @@ def test_without_yes_it_asks_first(
 
 WRONG = {
     "": "--yes",  # nobody is there to ask
-    "--base-url nowhere": "'nowhere' is no address",
     "--base-url http://user:secret@host": "takes no user",
     "--price-in 1": "give --price-in and --price-out",
-    "--body [1]": "no JSON object",
     "--body {1": "no JSON",
     '--body {"stream":true}': "stream cannot be set",
     "--shard 9/8": "no part 9 of 8",
     "--paragraph 60": "not a range",
-    "--paragraph 500-60": "500 to 60",
-    "--reach 100": "reach",
     "--temperature 9": "temperature",
     "--key-env NOT_THERE": "NOT_THERE is not set",
     "--prompt {folder}/prompt.txt": "prompt.txt: {paragraph} is missing",

@@ -379,24 +379,12 @@ _LACKS_A_NAME = {
 
 
 def points_at_text(question: str, lang: str) -> bool:
-    """Whether a question speaks of the text it was written on.
-
-    >>> points_at_text("What does the passage say about bees?", "en")
-    True
-    >>> points_at_text("What does a text editor do?", "en")
-    False
-    """
+    """Whether a question speaks of the text it was written on."""
     return _matches(_POINTS_AT_TEXT, question, lang)
 
 
 def lacks_a_name(question: str, lang: str) -> bool:
-    """Whether a question asks about an it, he or this that it has not named.
-
-    >>> lacks_a_name("When was it founded?", "en")
-    True
-    >>> lacks_a_name("How long does it take to file a patent?", "en")
-    False
-    """
+    """Whether a question asks about an it, he or this that it has not named."""
     return _matches(_LACKS_A_NAME, question, lang)
 
 

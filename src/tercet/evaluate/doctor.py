@@ -51,14 +51,6 @@ GAP = 4  # times the median error: from there on a text is one that differs
 
 
 @dataclass(frozen=True)
-class Fact:
-    """Something that differs besides vectors; `matters` where results of search change."""
-
-    says: str
-    matters: bool = True
-
-
-@dataclass(frozen=True)
 class Explanation:
     """What explains a difference: causes together, and how well."""
 
@@ -68,21 +60,12 @@ class Explanation:
 
 
 @dataclass(frozen=True)
-class TextResult:
-    """One text: its name, error, and the differences that people look at."""
-
-    name: str
-    error: float
-    details: dict[str, Any]
-
-
-@dataclass(frozen=True)
 class HeadResult:
     """One head: the verdict and what it rests on."""
 
     kind: Kind
     level: str | None  # of LEVELS: the rounding within which it is the same; None: different
-    texts: tuple[TextResult, ...]  # those compared
+    texts: list[dict[str, Any]]  # of those compared the name, the error, and see `_details`
     rejected: dict[str, str]  # text to reason
     explained: Explanation | None
 
@@ -95,7 +78,7 @@ class HeadResult:
     @property
     def errors(self) -> list[float]:
         """Of the texts that were compared."""
-        return [text.error for text in self.texts]
+        return [text["error"] for text in self.texts]
 
 
 @dataclass(frozen=True)
@@ -105,14 +88,12 @@ class Diagnosis:
     target: str
     about: About
     heads: tuple[HeadResult, ...]
-    facts: tuple[Fact, ...] = ()
+    facts: tuple[str, ...] = ()  # what differs besides vectors
 
     def healthy(self, within: str) -> bool:
         """Whether every head is the same to this rounding of LEVELS, and nothing else differs."""
         levels = LEVELS[: LEVELS.index(within) + 1]
-        return all(head.level in levels for head in self.heads) and not any(
-            fact.matters for fact in self.facts
-        )
+        return all(head.level in levels for head in self.heads) and not self.facts
 
 
 def diagnose_endpoint(
@@ -162,7 +143,7 @@ def diagnose_model(
 
 
 def _diagnose(
-    golden: Golden, answers: Answers, kinds: Sequence[Kind], facts: tuple[Fact, ...], show: Show
+    golden: Golden, answers: Answers, kinds: Sequence[Kind], facts: tuple[str, ...], show: Show
 ) -> Diagnosis:
     if not answers.vectors:
         raise InputError(f"{answers.source} offers none of {', '.join(kinds)}")
@@ -174,7 +155,7 @@ def _diagnose(
     return Diagnosis(answers.source, golden.about, tuple(heads), facts)
 
 
-def _facts_of(encoder: Encoder, golden: Golden) -> tuple[Fact, ...]:
+def _facts_of(encoder: Encoder, golden: Golden) -> tuple[str, ...]:
     """What differs between a folder and the checkpoint besides vectors."""
     about = golden.about
     if encoder.fingerprint == about.fingerprint:
@@ -197,8 +178,7 @@ def _facts_of(encoder: Encoder, golden: Golden) -> tuple[Fact, ...]:
         own = getattr(encoder.settings, f"{role}_prefix")
         if own != prefix:
             says.append(f"the {role} prefix is {own!r} instead of {prefix!r}")
-    note = "the files of weights, tokenizer or prefixes are not the checkpoint's own"
-    return (Fact(note, False), *map(Fact, says))
+    return tuple(says)
 
 
 # --- comparing and explaining ---
@@ -245,15 +225,15 @@ class _Examination:
             explained = self._first_of(self._refused(), 1.0)
             if explained is None and level in COARSE and (best := self._best()) is not None:
                 explained = best if best.share >= 1 - TENTH else None
-        texts = []
+        texts: list[dict[str, Any]] = []
         for row, error in self.errors.items():
             answer, expected = self.vectors[row], self.expected[row]
             assert answer is not None
             assert expected is not None
-            texts.append(TextResult(self.names[row], error, _details(answer, expected)))
+            texts.append({"name": self.names[row], "error": error} | _details(answer, expected))
         rejected = {self.names[row]: why for row, why in sorted(self.rejected.items())}
         level = level if explained is None else None
-        return HeadResult(self.kind, level, tuple(texts), rejected, explained)
+        return HeadResult(self.kind, level, texts, rejected, explained)
 
     def _level(self, errors: Mapping[int, float]) -> str | None:
         """The rounding of LEVELS that explains the errors of all texts.
@@ -318,7 +298,7 @@ class _Examination:
         whole, median = about.size(kind), float(np.median(list(self.errors.values())))
         wrong = [row for row, error in self.errors.items() if error > GAP * max(SAME[kind], median)]
         least = min((self.tokens[row] for row in wrong), default=0)
-        right = max((n for row, n in enumerate(self.tokens) if row not in wrong), default=0)
+        right = max(self.tokens[row] for row in self.errors if row not in wrong)
         yield (
             least > right,
             f"long texts are cut or changed: from {least:,} tokens; {right:,} are right",
@@ -326,7 +306,7 @@ class _Examination:
         )
         yield (
             bool(wrong),
-            f"only some texts differ: {', '.join(repr(self.names[row]) for row in wrong)}",
+            f"only some texts differ: {', '.join(repr(self.names[row]) for row in wrong[:4])}",
             "look at what is special in them: they may be changed on their way to the model",
         )
         check = f"check which model and revision is served; {about.model} is compared with"
@@ -447,11 +427,13 @@ def _details(answer: Vector, expected: Vector) -> dict[str, Any]:
     assert not isinstance(expected, SparseVector)
     if answer.ndim == 2 and len(answer) != len(expected):
         return {"vectors": (len(expected), len(answer))}
-    if answer.shape != expected.shape or not len(answer) or not np.isfinite(answer).all():
+    if answer.shape != expected.shape or not len(answer):
         return {}
-    lengths = np.linalg.norm(answer, axis=-1) * np.linalg.norm(expected, axis=-1)
-    cosines = np.sum(answer * expected, axis=-1) / np.maximum(lengths, 1e-12)
-    return {"cosine": float(np.min(cosines))}
+    with np.errstate(over="ignore", invalid="ignore"):
+        lengths = np.linalg.norm(answer, axis=-1) * np.linalg.norm(expected, axis=-1)
+        cosines = np.sum(answer * expected, axis=-1) / np.maximum(lengths, 1e-12)
+    smallest = float(np.min(cosines))
+    return {"cosine": smallest} if np.isfinite(smallest) else {}
 
 
 # --- the report ---
@@ -472,7 +454,7 @@ def report_text(diagnosis: Diagnosis) -> str:
         counts = f"{len(head.texts):>6}{_number(middle):>10}{_number(worst):>10}"
         lines.append(f"{head.kind:<8}{counts}  {head.verdict}")
         lines += [f"        {line}" for line in _lines(head, about)]
-    lines += [f"{'' if fact.matters else 'note: '}{fact.says}" for fact in diagnosis.facts]
+    lines += diagnosis.facts
     absent = {*about.kinds} - {"states", *(head.kind for head in heads)}
     if absent:
         lines.append(f"not offered or not asked for: {', '.join(sorted(absent))}")
@@ -485,35 +467,34 @@ def _lines(head: HeadResult, about: About) -> list[str]:
     if (explained := head.explained) is not None:
         lines.append(f"likely cause: {'; and '.join(c.says for c in explained.causes)}")
         if explained.share > 0:
-            left = (
-                "" if explained.rest in (None, "float32") else f"; what is left: {explained.rest}"
-            )
-            lines.append(f"  explains {explained.share:.1%} of the difference{left}")
+            rest = "" if explained.rest in (None, "float32") else f"; left is {explained.rest}"
+            lines.append(f"  explains {explained.share:.1%} of the difference{rest}")
         mends = dict.fromkeys(cause.mend for cause in explained.causes)
         lines += [f"  to mend it: {mend}" for mend in mends]
-    wrong = sorted((t for t in head.texts if t.error > SAME[head.kind]), key=lambda t: -t.error)
+    wrong = [text for text in head.texts if text["error"] > SAME[head.kind]]
     if head.level is None and wrong:
-        named = ", ".join(f"{t.name!r} {_number(t.error)}" for t in wrong[:3])
+        wrong.sort(key=lambda text: -text["error"])
+        named = ", ".join(f"{text['name']!r} {_number(text['error'])}" for text in wrong[:3])
         lines.append(f"texts that differ: {len(wrong)} of {len(head.texts)}, most of all {named}")
-        details = [_tell(name, value, about) for name, value in wrong[0].details.items()]
-        if details:
-            lines.append(f"in {wrong[0].name!r}: {'; '.join(details)}")
+        if details := _in_words(wrong[0], about):
+            lines.append(f"in {wrong[0]['name']!r}: {details}")
     if head.rejected:
         name, why = next(iter(head.rejected.items()))
         lines.append(f"refused: {len(head.rejected)} texts, the first {name!r}: {why}")
     return lines
 
 
-def _tell(name: str, value: Any, about: About) -> str:
-    """A difference in words."""
-    if name == "vectors":
-        return f"{value[1]:,} vectors instead of {value[0]:,}"
-    if name == "token":
-        token, right, got = value
-        subword = about.pieces.get(token, f"id {token}")
-        return f"{subword!r} weighs {got:.3f} instead of {right:.3f}"
+def _in_words(text: dict[str, Any], about: About) -> str:
+    """The details of a text."""
     words = {"cosine": "smallest cosine", "missing": "missing ids", "extra": "ids too many"}
-    return f"{words[name]} {value:,.4g}"
+    parts = [f"{words[name]} {text[name]:,.4g}" for name in words if name in text]
+    if "vectors" in text:
+        parts.append("{1:,} vectors instead of {0:,}".format(*text["vectors"]))
+    if "token" in text:
+        token, right, got = text["token"]
+        subword = about.pieces.get(token, f"id {token}")
+        parts.append(f"{subword!r} weighs {got:.3f} instead of {right:.3f}")
+    return "; ".join(parts)
 
 
 def _number(error: float) -> str:
@@ -530,7 +511,7 @@ def report_json(diagnosis: Diagnosis, within: str) -> dict[str, Any]:
         "fingerprint": diagnosis.about.fingerprint,
         "healthy": diagnosis.healthy(within),
         "heads": [_head_json(head) for head in diagnosis.heads],
-        "facts": [asdict(fact) for fact in diagnosis.facts],
+        "facts": list(diagnosis.facts),
     }
 
 
@@ -541,7 +522,7 @@ def _head_json(head: HeadResult) -> dict[str, Any]:
         "verdict": head.verdict,
         "same": head.level is not None,
         "rounding": None if head.level == "float32" else head.level,
-        "texts": [{"name": t.name, "error": t.error} | t.details for t in head.texts],
+        "texts": head.texts,
         "refused": head.rejected,
         "median": float(np.median(head.errors)) if head.errors else None,
         "worst": max(head.errors, default=None),
