@@ -1,13 +1,10 @@
 """Measures: cases by hand, another implementation beside ir_measures', answers, averages."""
 
 import math
-import unicodedata
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tercet.errors import InputError
 from tercet.evaluate.measures import (
@@ -35,15 +32,6 @@ def task_of(qrels: Qrels, queries: list[str] | None = None) -> Task:
 
 def one(task: Task, scores: dict[str, dict[str, float]], *names: str) -> dict[str, Values]:
     return measure(task, {"run": Run.from_scores(scores)}, names or (NDCG, RECALL))["run"]
-
-
-def test_graded_gains_by_hand() -> None:
-    task = task_of({"q": {"a": 3, "b": 1, "c": 2, "z": 0}})
-    got = one(task, {"q": {"x": 0.9, "a": 0.8, "b": 0.7, "z": 0.6}})
-    gained = 3 / math.log2(3) + 1 / math.log2(4)
-    ideal = 3 + 2 / math.log2(3) + 1 / math.log2(4)
-    assert got[NDCG].mean == pytest.approx(gained / ideal)
-    assert got[RECALL].mean == pytest.approx(2 / 3)
 
 
 @pytest.mark.parametrize(
@@ -167,17 +155,6 @@ def test_answers_in_the_top() -> None:
     assert (first.queries, first.missing, first.skipped) == (("q", "r", "s"), 1, 1)
 
 
-def test_ranks_of_answers_are_those_of_a_search_by_hand() -> None:
-    rng = np.random.default_rng(0)
-    run = Run.from_scores(
-        {q: dict(zip(PASSAGES, rng.random(4).tolist(), strict=True)) for q in "qrs"}
-    )
-    got = measure(mkqa(), {"run": run}, [f"AnswerRecall@{k}" for k in (1, 2, 3, 4)])["run"]
-    for number, word in enumerate(("paris", "rome", "oslo")):
-        hits = [word in PASSAGES[name].lower() for name in run.of_query(number)[0]]
-        assert [of.values[number] for of in got.values()] == [any(hits[:k]) for k in (1, 2, 3, 4)]
-
-
 def test_measures_that_a_task_cannot_have() -> None:
     with pytest.raises(InputError, match="mkqa/xx has answer strings, no judgements"):
         measure(mkqa(), {}, ["nDCG@10"])
@@ -207,22 +184,6 @@ def test_measures_that_a_task_cannot_have() -> None:
 def test_whether_an_answer_occurs(answer: str, passage: str, occurs: bool) -> None:
     words = joined(tokens(plain(passage)))
     assert any(one in words for one in answer_tokens(["nowhere", "", answer])) == occurs
-
-
-@given(st.text(max_size=40))
-def test_tokens_are_runs_of_letters_digits_and_marks_or_single(text: str) -> None:
-    """By definition, character by character."""
-    expected: list[str] = []
-    open_run = False
-    for character in unicodedata.normalize("NFD", text):
-        major = unicodedata.category(character)[0]
-        if major in "LNM":
-            expected += [] if open_run else [""]
-            expected[-1] += character
-        elif major not in "ZC":
-            expected.append(character)
-        open_run = major in "LNM"
-    assert tokens(text) == [token.lower() for token in expected]
 
 
 def test_a_passage_is_made_plain() -> None:

@@ -11,13 +11,11 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
 from tercet.errors import MissingExtraError
 from tercet.evaluate import report as module
-from tercet.evaluate.plots import fitted, looks_of, spread, ticks
+from tercet.evaluate.plots import looks_of
 from tercet.evaluate.report import best, labels, meaning, page
 from tercet.evaluate.results import percent, reading, section_of, text, verdicts
 from tests.evaluate.reports import HOSTILE, LEVELS, NAMES, REPORTS, made, result
@@ -366,34 +364,3 @@ def test_best_marks_all_that_show_the_same_and_common_measures_are_explained() -
     for report in REPORTS.values():
         assert all(meaning(average["measure"]) for average in report["averages"])
     assert meaning("Bpref") == ""
-
-
-numbers = st.floats(-1e4, 1e4, allow_nan=False)
-
-
-@given(numbers, numbers, st.integers(2, 8))
-def test_ticks_hold_the_range_and_stay_few(one: float, other: float, count: int) -> None:
-    low, high = min(one, other), max(one, other)
-    marks = ticks(low, high, count)
-    slack = 1e-5 * max(1.0, high - low)
-    assert marks[0] <= low + slack
-    assert marks[-1] >= high - slack
-    assert 2 <= len(marks) <= count + 3
-    assert marks == sorted(set(marks))
-
-
-@given(st.lists(st.floats(0, 300), max_size=12).map(sorted))
-def test_spread_keeps_order_and_distance(places: list[float]) -> None:
-    moved = spread(places)
-    assert len(moved) == len(places)
-    assert all(b - a >= 16 - 1e-6 for a, b in pairwise(moved))
-    assert all(place >= 10 for place in moved)
-    if places and places[0] >= 10 and all(b - a >= 16 for a, b in pairwise(places)):
-        assert moved == places
-
-
-@given(st.text(max_size=60), st.integers(20, 300))
-def test_a_shortened_text_is_its_beginning(whole: str, width: int) -> None:
-    shown = fitted(whole, width)
-    assert shown == whole or whole.startswith(shown.removesuffix("…").rstrip())
-    assert len(shown) <= max(2, len(whole))

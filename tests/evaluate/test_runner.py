@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -103,32 +103,6 @@ def test_candidates_count_in_documents(encoder: Encoder, tmp_path: Path, chunk: 
         assert len(ranked["dense"]) == len(set(ranked["dense"])) == DOCUMENTS
         assert set(ranked["multi"]) == set(ranked["all"]) == set(ranked["dense"][:5])
         assert set(ranked["dense+sparse"]) == {*ranked["dense"][:7], *ranked["sparse"][:7]}
-
-
-def test_documents_that_fit_into_a_chunk_are_measured_as_whole(
-    encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rows = [(f"p{n}", "the river" if n % 2 else "", t) for n, t in enumerate(texts(40, 0, 30))]
-    rows.append(("p40", "the river", ""))  # a title alone
-    rows.append(("p41", "", " \n"))
-    rows.append(("p42", "river city " * 12, "  water and \n\n\n light "))  # longer than a quarter
-    task = task_of(rows)
-    whole, runs = evaluator(encoder, tmp_path, bm25=True).retrieval(task)
-    real: Callable[..., Any] = Encoder.encode
-
-    def only_queries(self: Encoder, block: list[str], **options: Any) -> Any:
-        assert options["role"] == "query", "passages are encoded again"
-        return real(self, block, **options)
-
-    monkeypatch.setattr(Encoder, "encode", only_queries)
-    cut, others = evaluator(encoder, tmp_path, chunk=64, bm25=True).retrieval(task)
-    assert (cut.chunks, cut.cut) == (len(rows), whole.cut)
-    assert cut.as_dict()["figures"] == whole.as_dict()["figures"]
-    for name, run in runs.items():
-        for row in range(QUERIES):
-            (ids, scores), (same, others_scores) = run.of_query(row), others[name].of_query(row)
-            assert ids == same, name
-            np.testing.assert_allclose(scores, others_scores, rtol=1e-6)
 
 
 def test_chunks_score_as_an_index_of_the_same_documents(encoder: Encoder, tmp_path: Path) -> None:

@@ -28,22 +28,24 @@ if TYPE_CHECKING:
     from tercet.evaluate.results import TaskResult
 
 
-def _lengths(value: str) -> tuple[int, ...]:
+def _numbers(value: str) -> tuple[int, ...]:
     """`128,512` -> (128, 512)."""
     parts = [part.strip() for part in value.split(",")]
-    if not all(part.isdecimal() and int(part) >= 3 for part in parts):
+    if not all(part.isdecimal() for part in parts):
         raise ValueError(f"{value!r} is not one or more numbers of tokens, as in 512,8192")
-    return tuple(int(part) for part in parts)
+    return tuple(map(int, parts))
+
+
+def _lengths(value: str) -> tuple[int, ...]:
+    if min(_numbers(value)) < 3:
+        raise ValueError(f"{value!r}: a passage takes 3 tokens at least")
+    return _numbers(value)
 
 
 def _chunks(value: str) -> tuple[int, ...]:
-    """`0,320` -> (0, 320)."""
     from tercet.evaluate.vectors import chunking_of
 
-    parts = [part.strip() for part in value.split(",")]
-    if not all(part.isdecimal() for part in parts):
-        raise ValueError(f"{value!r} is not one or more numbers of tokens, as in 0,320")
-    return tuple(chunking_of(int(part)).chunk for part in parts)
+    return tuple(chunking_of(tokens).chunk for tokens in _numbers(value))
 
 
 def _runs(values: tuple[str, ...]) -> dict[str, Path]:

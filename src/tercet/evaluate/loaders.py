@@ -19,7 +19,7 @@ import numpy as np
 
 from tercet.errors import InputError
 from tercet.evaluate.measures import plain
-from tercet.evaluate.tasks import PAPER, PAPER_LONG, Bitext, Corpus, Task, Texts
+from tercet.evaluate.tasks import PAPER, PAPER_LONG, Bitext, Corpus, Protocol, Task, Texts
 from tercet.evaluate.trec import numbered_lines, read_qrels
 from tercet.rows import SUFFIXES, Record, Row, check_row, files_of, numbered_rows, stem_of
 
@@ -117,14 +117,13 @@ def load(
         tasks = [*load_bitext(Path(suite.path))]
     else:
         tasks = [load_pairs(Path(suite.path))]
-    if not languages:
-        return tasks
-    present = {task.language for task in tasks if isinstance(task, Bitext) or not task.languages}
-    for task in tasks:
-        present.update(task.languages.values() if isinstance(task, Task) else ())
-    _refuse_unknown(text, "language", languages, sorted(present))
-    parts = (task.of_languages(languages) for task in tasks)
-    return [task for task in parts if task is not None]
+    if languages:
+        several = (task.languages.values() if isinstance(task, Task) else () for task in tasks)
+        present = {name for names in several for name in names} | {t.language for t in tasks}
+        _refuse_unknown(text, "language", languages, sorted(present - {""}))
+        parts = (task.of_languages(languages) for task in tasks)
+        tasks = [task for task in parts if task is not None]
+    return tasks
 
 
 # Rows as passages and queries
@@ -277,10 +276,23 @@ def _download(repo: str, patterns: list[str], advice: str) -> Path:
         ) from error
 
 
-def _published(suite: str, language: str, split: str, **fields: Any) -> Task:
+def _published(
+    suite: str,
+    language: str,
+    split: str,
+    corpus: Corpus,
+    queries: Iterable[tuple[str, str, str]],
+    protocol: Protocol,
+    source: str,
+    qrels: Qrels | None = None,
+    answers: dict[str, tuple[str, ...]] | None = None,
+) -> Task:
     name = suite if suite == "narrativeqa" else f"{suite}/{language}"
     name += "" if split == SPLITS[suite][0] else f"@{split}"
-    return Task(name=name, suite=suite, language=language, **fields)
+    judged = _judged_queries(queries, qrels or answers or ())
+    return Task(
+        name, suite, language, corpus, judged, qrels or {}, answers, protocol, source=source
+    )
 
 
 def load_miracl(language: str, split: str, local: Path | None) -> Task:
@@ -293,7 +305,7 @@ def load_miracl(language: str, split: str, local: Path | None) -> Task:
     judgements = f"{base}/qrels/qrels.{base}-{split}.tsv"
     docs = f"miracl-corpus-v1.0-{language}/docs-*.jsonl.gz"
     judged, source = _fetch("miracl/miracl", local, topics, judgements)
-    passages, corpus_source = _fetch("miracl/miracl-corpus", local, docs)
+    passages, docs_source = _fetch("miracl/miracl-corpus", local, docs)
     files = _matching(passages, docs)
     for part, file in enumerate(files):
         if file.name != f"docs-{part}.jsonl.gz":
@@ -307,16 +319,11 @@ def load_miracl(language: str, split: str, local: Path | None) -> Task:
                 raise InputError(f"{where}: no tab between the id and the query")
             yield where, key.strip(), text.strip()
 
-    return _published(
-        "miracl",
-        language,
-        split,
-        corpus=_corpus(f"miracl-corpus/{language}", files, "docid"),
-        queries=_judged_queries(queries(), qrels),
-        qrels=qrels,
-        protocol=PAPER,
-        source=f"{source}, {corpus_source}",
+    corpus, source = (
+        _corpus(f"miracl-corpus/{language}", files, "docid"),
+        f"{source}, {docs_source}",
     )
+    return _published("miracl", language, split, corpus, queries(), PAPER, source, qrels)
 
 
 def load_mldr(language: str, split: str, local: Path | None) -> Task:
@@ -336,16 +343,8 @@ def load_mldr(language: str, split: str, local: Path | None) -> Task:
         for field, gain in (("negative_passages", 0), ("positive_passages", 1)):
             for passage in row.get(field) or ():
                 gains[_identifier(passage, "docid", where)] = gain
-    return _published(
-        "mldr",
-        language,
-        split,
-        corpus=_corpus(f"mldr/{language}", [folder / passages], "docid"),
-        queries=_judged_queries(queries, qrels),
-        qrels=qrels,
-        protocol=PAPER_LONG,
-        source=source,
-    )
+    corpus = _corpus(f"mldr/{language}", [folder / passages], "docid")
+    return _published("mldr", language, split, corpus, queries, PAPER_LONG, source, qrels)
 
 
 ZIP = "MKQA_test-data.zip"
@@ -374,17 +373,8 @@ def load_mkqa(languages: Sequence[str], local: Path | None) -> list[Task]:
                 raise InputError(f"{where}: 'answers' must be a list of strings")
             queries.append((where, key, _string(row, "question", where)))
             answers[key] = tuple(text for text in dict.fromkeys(strings) if text.strip())
-        task = _published(
-            "mkqa",
-            language,
-            "test",
-            corpus=corpus,
-            queries=_judged_queries(queries, answers),
-            answers=answers,
-            protocol=protocol,
-            source=f"{source}, {nq_source}",
-        )
-        tasks.append(task)
+        named = (language, "test", corpus, queries, protocol, f"{source}, {nq_source}")
+        tasks.append(_published("mkqa", *named, answers=answers))
     return tasks
 
 
@@ -437,16 +427,8 @@ def load_narrativeqa(language: str, split: str, local: Path | None) -> Task:
                 seen.add(document)
                 yield where, document, text
 
-    return _published(
-        "narrativeqa",
-        language,
-        split,
-        corpus=Corpus(f"narrativeqa/{split}", lambda: once_each(documents, "narrativeqa")),
-        queries=_judged_queries(queries, qrels),
-        qrels=qrels,
-        protocol=PAPER_LONG,
-        source=source,
-    )
+    corpus = Corpus(f"narrativeqa/{split}", lambda: once_each(documents, "narrativeqa"))
+    return _published("narrativeqa", language, split, corpus, queries, PAPER_LONG, source, qrels)
 
 
 # Own files

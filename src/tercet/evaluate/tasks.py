@@ -5,6 +5,7 @@ Knows nothing of files, models or measures.
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from tercet.config import MAX_LENGTH, PAPER_WEIGHTS, PAPER_WEIGHTS_LONG, Weights
 
@@ -71,13 +72,11 @@ class Task:
         chosen = {query for query in self.queries if self.languages.get(query) in languages}
         if not chosen:
             return None
-        return replace(
-            self,
-            queries={query: text for query, text in self.queries.items() if query in chosen},
-            qrels={query: gains for query, gains in self.qrels.items() if query in chosen},
-            languages={query: name for query, name in self.languages.items() if query in chosen},
-            prompts={query: prompt for query, prompt in self.prompts.items() if query in chosen},
-        )
+        parts: dict[str, Any] = {
+            name: {query: of for query, of in getattr(self, name).items() if query in chosen}
+            for name in ("queries", "qrels", "languages", "prompts")
+        }
+        return replace(self, **parts)
 
 
 @dataclass(frozen=True)
