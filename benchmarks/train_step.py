@@ -56,10 +56,10 @@ class Ours:
         from tercet.config import HEADS as ALL
         from tercet.tokenizer import TokenBatch
         from tercet.train.batches import Batch
-        from tercet.train.config import LossConfig
+        from tercet.train.config import LossConfig, TeacherConfig
         from tercet.train.distributed import World
-        from tercet.train.gradcache import Side, backward
-        from tercet.train.losses import Objective
+        from tercet.train.gradcache import Representations, Side, backward
+        from tercet.train.losses import batch_loss
 
         def batch(texts: int, seed: int) -> TokenBatch:
             offsets = np.arange(texts + 1) * tokens
@@ -79,12 +79,14 @@ class Ours:
             query_texts=np.arange(queries),
             passage_texts=np.arange(count),
         )
-        objective = Objective(
-            LossConfig(temperature=TAU), World(torch.device("cpu")), ALL, collated,
-            total=queries, distil=True,
-        )  # fmt: skip
+        settings, world = LossConfig(temperature=TAU), World(torch.device("cpu"))
+
+        def loss(one: Representations, other: Representations) -> torch.Tensor:
+            parts = (one, other, collated, settings, TeacherConfig(), world)
+            return batch_loss(*parts, heads=ALL, total=queries, distil=True)[0]
+
         sides = [Side(t, most=self.piece) for t in (collated.queries, collated.passages)]
-        backward(self.model, sides, ALL, objective)
+        backward(self.model, sides, ALL, loss)
 
 
 class Theirs:

@@ -71,7 +71,7 @@ def test_counts_are_those_of_the_examples(tokenizer: Tokenizer, tmp_path: Path) 
     assert report.groups == len(set(groups))
     assert report.largest_group == max(groups.count(group) for group in groups)
     assert (report.rows, report.texts) == (len(found), len(found.keys))
-    queries = found.lengths()[found.query] + 2
+    queries = found.lengths(found.query) + 2
     assert report.lengths["query"].longest == queries.max()
 
 

@@ -12,7 +12,7 @@ import torch
 from tercet.train.config import from_tree
 from tercet.train.distributed import World
 from tercet.train.plan import prepare
-from tercet.train.trainer import Step
+from tercet.train.trainer import Trainer
 
 
 def main() -> None:
@@ -21,11 +21,11 @@ def main() -> None:
     config, target = from_tree(json.loads(sys.argv[1])), Path(sys.argv[2])
     world = World.start("cpu")
     ready = prepare(config, world)
-    model, step = ready.checkpoint.model.train(), Step(ready)
+    model, trainer = ready.checkpoint.model.train(), Trainer(ready, target)
     facts, gradients = [], {}
     for number in range(ready.sampler.per_epoch):
         model.zero_grad()
-        facts.append(step.run(number, distil=True).facts)
+        facts.append(trainer.gradients(number, distil=True).facts)
         world.sum_gradients(model.parameters())
         for name, parameter in model.named_parameters():
             if parameter.grad is not None:

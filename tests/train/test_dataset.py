@@ -17,7 +17,7 @@ from tercet.errors import InputError
 from tercet.split import COMMON_PARTNERS, text_key
 from tercet.tokenizer import Tokenizer
 from tercet.train.config import DataConfig, SourceConfig
-from tercet.train.dataset import Examples, Ragged, is_parallel
+from tercet.train.dataset import Examples, is_parallel
 from tests.kinds import KINDS, write_as
 
 Row = dict[str, Any]
@@ -85,10 +85,9 @@ def test_every_row_finds_its_texts(tokenizer: Tokenizer, tmp_path: Path) -> None
     assert found.parallel.tolist() == [False, False, True, False, False, False]
     assert found.ids.dtype == np.int32
     assert found.content(0).tolist() == tokenizer.contents(["the river"])[0]
-    np.testing.assert_array_equal(found.lengths(), np.diff(found.offsets))
     own = {text_key(row["query"] if "query" in row else row["text"]) for row in ROWS}
     assert own <= set(found.keys.tolist())
-    assert len(found.lengths()) == len(found.keys) == len(found.text_group)
+    assert len(found.offsets) - 1 == len(found.keys) == len(found.text_group)
 
 
 def test_scores_follow_their_texts(tokenizer: Tokenizer, tmp_path: Path) -> None:
@@ -128,8 +127,8 @@ def test_texts_are_cut_to_their_role(tokenizer: Tokenizer, tmp_path: Path) -> No
         {"query": "sea", "pos": ["b"]},
     ]
     found = make(tokenizer, tmp_path, rows, query_tokens=10, passage_tokens=50)
-    assert found.lengths()[found.query].tolist() == [8, 48, 1]
-    assert found.lengths()[found.positives[0]].tolist() == [48, 1]
+    assert found.lengths(found.query).tolist() == [8, 48, 1]
+    assert found.lengths(found.positives[0]).tolist() == [48, 1]
     assert found.query[1] == found.positives[0][0]
     assert found.query[2] == found.positives[0][1]
     whole = tokenizer.contents([long])[0]
@@ -451,9 +450,7 @@ def test_the_users_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     assert default_cache() == tmp_path / ".cache" / "tercet"
 
 
-def test_small_things() -> None:
-    lists = Ragged(np.array([5, 6, 7]), np.array([0, 2, 2, 3]))
-    assert [lists[row].tolist() for row in range(len(lists))] == [[5, 6], [], [7]]
+def test_tags_of_two_languages() -> None:
     tags = {
         "en": False,
         "zh-Hant": False,

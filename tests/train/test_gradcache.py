@@ -16,7 +16,6 @@ from tercet.train.config import LossConfig
 from tercet.train.distributed import World
 from tercet.train.gradcache import Representations, Side, backward, encode
 from tercet.train.losses import Columns, unified
-from tercet.train.plan import set_dropout
 
 WORDS = "the river city Wasser light mundo stone history night year casa bread fire".split()
 
@@ -24,7 +23,7 @@ WORDS = "the river city Wasser light mundo stone history night year casa bread f
 @pytest.fixture
 def model(tiny_model: M3Model) -> M3Model:
     fresh = copy.deepcopy(tiny_model).train()
-    set_dropout(fresh, 0.2)
+    fresh.backbone.set_dropout(0.2)
     return fresh
 
 
@@ -111,7 +110,7 @@ def test_gradients_equal_those_of_the_plain_pass(
 
 
 def test_without_dropout_the_cut_does_not_show(model: M3Model, tokenizer: Tokenizer) -> None:
-    set_dropout(model, 0.0)
+    model.backbone.set_dropout(0.0)
     found = []
     for most in (None, 200, 30, 1):
         model.zero_grad()
@@ -166,7 +165,7 @@ def test_one_process_is_a_world_of_its_own() -> None:
 def test_rows_added_in_place_are_the_gradient_of_a_lookup(
     model: M3Model, tokenizer: Tokenizer
 ) -> None:
-    set_dropout(model, 0.0)
+    model.backbone.set_dropout(0.0)
     found = []
     for adds in (False, True):
         model.zero_grad()

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from tercet.encoder import Encoder
 from tercet.errors import InputError, TercetError
 from tercet.mining import follow
-from tercet.train.batches import HardNegatives
+from tercet.train import runfolder
 from tercet.train.config import TrainConfig, from_tree
 from tercet.train.distributed import World
 from tercet.train.plan import make_plan, prepare, representation_bytes
@@ -71,129 +72,226 @@ def tree(tmp_path: Path, rows: Path, tiny_checkpoint: Path) -> dict[str, Any]:
     }
 
 
-def quiet(line: dict[str, Any]) -> None:
-    """A log that says nothing."""
+def run(tree: dict[str, Any], to: str = "", **options: Any) -> list[dict[str, Any]]:
+    """Trains, in a folder beside the tree's where one is named, and returns metrics.jsonl."""
+    folder = Path(tree["to"]).with_name(to) if to else Path(tree["to"])
+    train(from_tree({**tree, "to": str(folder)}), **{"log": lambda line: None, **options})
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    found = max((folder / "checkpoints").glob("step-*"))
-    return load_file(found / "model.safetensors")
+def saved(tree: dict[str, Any], to: str = "run") -> list[str]:
+    """The names of a run's checkpoints."""
+    folder = Path(tree["to"]).with_name(to) / "checkpoints"
+    return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
 
 
-def same(left: Path, right: Path) -> bool:
-    ours, theirs = weights(left), weights(right)
+def weights(tree: dict[str, Any], to: str = "run") -> dict[str, torch.Tensor]:
+    newest = Path(tree["to"]).with_name(to) / "checkpoints" / saved(tree, to)[-1]
+    return load_file(newest / "model.safetensors")
+
+
+def same(tree: dict[str, Any], left: str, right: str) -> bool:
+    ours, theirs = weights(tree, left), weights(tree, right)
     return ours.keys() == theirs.keys() and all(torch.equal(ours[n], theirs[n]) for n in ours)
 
 
-def metrics(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+def at_step(step: int, act: Callable[[], Any]) -> Callable[[dict[str, Any]], None]:
+    """A log that acts when a step is reported."""
+
+    def log(line: dict[str, Any]) -> None:
+        if line.get("step") == step and "loss" in line:
+            act()
+
+    return log
+
+
+def fail(error: BaseException) -> Callable[..., None]:
+    def raises(*arguments: Any) -> None:
+        raise error
+
+    return raises
+
+
+# What a run leaves
 
 
 def test_a_run_learns_and_leaves_a_model(tree: dict[str, Any], rows: Path) -> None:
     tree |= {"steps": 40, "dropout": 0.0}
     tree["run"] |= {"evaluate_every": 20, "report_every": 5}
     tree["data"]["dev"] = [str(rows)]
-    folder = train(from_tree(tree), log=quiet)
-    lines = metrics(folder.parent)
+    lines, folder = run(tree), Path(tree["to"])
     reports = [line for line in lines if "loss" in line]
     assert reports[-1]["loss"] < 0.7 * reports[0]["loss"]
-    for name in ("loss_dense", "loss_sparse", "loss_multi", "loss_inter", "norm", "tokens_per_s",
-                 "padding", "memory_mb", "terms_query", "terms_passage", "lr"):  # fmt: skip
-        assert name in reports[-1]
-    assert "loss_dense_distil" in reports[-1]  # from step 10 on
+    assert reports[-1].keys() >= {
+        "loss_dense", "loss_sparse", "loss_multi", "loss_inter", "norm", "tokens_per_s", "padding",
+        "memory_mb", "terms_query", "terms_passage", "lr", "loss_dense_distil",
+    }  # fmt: skip
     measured = [line for line in lines if "dev" in line]
     assert {line["measure"] for line in measured} == {"nDCG@10, percent"}
     assert [line.get("step") for line in measured] == [0, 20, 40, None]
-    dev = [line["dev"] for line in measured]
-    assert set(dev[0]["rows"]) >= {"dense", "sparse", "multi"}
-    assert dev[-1]["rows"]["all"] >= dev[0]["rows"]["all"]
-    assert (folder.parent / "best" / "model.safetensors").exists()
-    assert (folder.parent / "DONE").exists()
-    encoder = Encoder.load(folder)
+    dev = [line["dev"]["rows"] for line in measured]
+    assert set(dev[0]) >= {"dense", "sparse", "multi"}
+    assert dev[-1]["all"] >= dev[0]["all"]
+    assert (folder / "best" / "model.safetensors").exists()
+    assert (folder / "DONE").exists()
+    encoder = Encoder.load(folder / "model")
     assert encoder.settings.training["steps"] == 40
+    assert encoder.settings.query_prefix == "the "  # the model keeps its own
     assert encoder.encode(["the river"]).heads == ("dense", "sparse", "multi")
+    with pytest.raises(InputError, match="holds a run already: go on with --resume"):
+        run(tree)
 
 
-def test_a_resumed_run_is_the_uninterrupted_one(tree: dict[str, Any], tmp_path: Path) -> None:
-    whole = from_tree({**tree, "to": str(tmp_path / "whole")})
-    train(whole, log=quiet)
+def test_a_run_that_came_to_nothing_does_not_bar_the_next(tree: dict[str, Any], rows: Path) -> None:
+    with pytest.raises(InputError, match="absent"):
+        run({**tree, "data": {**tree["data"], "dev": [str(rows.with_name("absent.jsonl"))]}})
+    with pytest.raises(KeyboardInterrupt):  # before the first checkpoint
+        run(tree, log=fail(KeyboardInterrupt()))
+    stale = Path(tree["to"]) / "refresh" / "step-000002"
+    stale.mkdir(parents=True)
+    (stale / "negatives.jsonl").write_text("of another run\n")
+    tree["negatives"] = {"every": 2}
+    lines = run(tree, mine=Miner(rows))
+    assert (Path(tree["to"]) / "DONE").exists()
+    assert [line["step"] for line in lines if "of" in line] == [*range(1, 7)]
 
-    class Killed(Exception):
-        pass
 
-    def kill(line: dict[str, Any]) -> None:
-        if line.get("step") == 5:
-            raise Killed
+def test_retromae_learns_from_raw_text_and_new_positions(tree: dict[str, Any], rows: Path) -> None:
+    draw = np.random.default_rng(0)
+    texts = [" ".join(draw.choice(LONG[:12], size=int(draw.integers(5, 30)))) for _ in range(30)]
+    rows.write_text("".join(json.dumps({"text": text, "lang": "en"}) + "\n" for text in texts))
+    with pytest.raises(InputError, match=r"rows\.jsonl:1: a raw text has no 'pos'"):
+        run({**tree, "stage": "contrastive"})
+    tree |= {"stage": "retromae", "steps": 30, "dropout": 0.0}
+    tree |= {"retromae": {"positions": 700}, "optimiser": {"lr": 3e-3}}
+    tree["data"]["shuffle_segments"] = 0.0
+    reports = [line for line in run(tree) if "loss" in line]
+    for name in ("loss_encoder", "loss_decoder"):
+        assert reports[-1][name] < 0.9 * reports[0][name]
+    encoder = Encoder.load(Path(tree["to"]) / "model")
+    assert encoder.max_length == 698
+    dense = encoder.encode(["the " * 690], heads=("dense",)).dense
+    assert dense is not None
+    assert np.isfinite(dense).all()
 
-    cut = from_tree({**tree, "to": str(tmp_path / "cut")})
-    with pytest.raises(Killed):
-        train(cut, log=kill)
-    # the error saved the steps that were done
-    assert [p.name for p in sorted((tmp_path / "cut" / "checkpoints").iterdir())] == [
-        "step-000004", "step-000005",
-    ]  # fmt: skip
-    train(cut, resumed=True, log=quiet)
-    assert same(tmp_path / "whole", tmp_path / "cut")
-    other = from_tree({**tree, "to": str(tmp_path / "other"), "seed": 1})
-    train(other, log=quiet)
-    assert not same(tmp_path / "whole", tmp_path / "other")
+
+@pytest.mark.parametrize(
+    ("change", "still"),
+    [
+        ({"stage": "contrastive"}, ["sparse_linear", "colbert_linear"]),
+        ({"optimiser": {"lr": 1e-3, "embedding_lr": 0.0}}, ["word_embeddings"]),
+        (
+            {"optimiser": {"lr": 1e-3, "frozen": ["positions", "layers 2-2", "multi"]}},
+            ["position_embeddings", "layers.1.", "multi."],
+        ),
+    ],
+)
+def test_what_is_not_trained_stays(
+    tree: dict[str, Any], tiny_checkpoint: Path, change: dict[str, Any], still: list[str]
+) -> None:
+    run({**tree, **change, "steps": 2})
+    before = Encoder.load(tiny_checkpoint).model.state_dict()
+    after = Encoder.load(Path(tree["to"]) / "model").model.state_dict()
+    still = [{"sparse_linear": "sparse.", "colbert_linear": "multi."}.get(n, n) for n in still]
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    for part in still:
+        assert any(part in name for name in before)
+        assert not any(part in name for name in changed)
+    assert any("layers.0." in name for name in changed)
+
+
+def test_products_in_bfloat16_stay_near(tree: dict[str, Any]) -> None:
+    found = [
+        next(x["loss"] for x in run({**tree, "dtype": d, "dropout": 0.0}, d) if "loss" in x)
+        for d in ("float32", "bfloat16")
+    ]
+    assert found[0] != found[1]
+    assert found[1] == pytest.approx(found[0], rel=0.1)
+
+
+def test_accumulated_batches_are_averaged(tree: dict[str, Any]) -> None:
+    tree |= {"dropout": 0.0, "optimiser": {"lr": 1e-12}, "loss": {"distillation": False}}
+    single = [line for line in run(tree, "single") if "norm" in line]
+    tree["batch"]["accumulate"], tree["steps"] = 3, 2
+    lines = [line for line in run(tree) if "norm" in line]
+    assert len(lines) == 2
+    for at, line in enumerate(lines):
+        three = single[3 * at : 3 * at + 3]
+        losses = [one["loss"] for one in three]
+        assert max(losses) - min(losses) > 1e-3
+        assert line["loss"] == pytest.approx(np.mean(losses), abs=2e-5)
+        assert line["norm"] < max(one["norm"] for one in three)
+
+
+def test_the_learning_rate_warms_up_and_decays() -> None:
+    config = TrainConfig(steps=100).optimiser
+    found = [rate(config, step, 100) for step in range(100)]
+    assert found[0] < found[5] < found[10]
+    assert max(found) == pytest.approx(1.0)
+    assert found[50] > found[99] > 0
+
+
+def test_a_collapsed_head_is_reported(tree: dict[str, Any], tiny_checkpoint: Path) -> None:
+    silent = Path(tree["to"]).with_name("silent")
+    shutil.copytree(tiny_checkpoint, silent)
+    torch.save(
+        {"weight": torch.zeros(1, 32), "bias": torch.full((1,), -5.0)}, silent / "sparse_linear.pt"
+    )
+    said = [x["warning"] for x in run({**tree, "model": str(silent)}, "mute") if "warning" in x]
+    assert "a passage has 0.0 sparse weights above 0: it may have collapsed" in said
+    said = [line["warning"] for line in run(tree) if "warning" in line]
+    assert len(said) == 1
+    assert said[0].startswith("6 steps are few")
+
+
+def test_the_plan(tree: dict[str, Any]) -> None:
+    tree["batch"] = {"lengths": [16, 64], "rows": 8, "memory_gb": 0.001}
+    plan = make_plan(prepare(from_tree(tree), World.start("cpu")))
+    assert (plan.rows, plan.steps, plan.distillation_from) == (40, 6, 1)
+    assert sum(group["rows"] for group in plan.groups) == 40
+    assert 0 <= plan.padding <= plan.padding_at_random < 1
+    assert plan.sub_batch_tokens is not None
+    ready = prepare(from_tree({**tree, "batch": {"rows": 8}}), World.start("cpu"))
+    whole = make_plan(ready)
+    assert whole.sub_batch_tokens is None
+    assert whole.activations_mb >= plan.activations_mb
+    pool = ready.sampler.pools[0]
+    # as much again for the gradient of each vector: 32 of dense, 16 of multi, both in float32
+    assert representation_bytes(ready, pool) > 2 * 4 * (16 * pool.size * pool.tokens)
+
+
+# Stop, fail, go on
+
+
+def test_a_resumed_run_is_the_uninterrupted_one(tree: dict[str, Any]) -> None:
+    run(tree, "whole")
+    with pytest.raises(ZeroDivisionError):
+        run(tree, log=at_step(5, fail(ZeroDivisionError())))
+    assert saved(tree) == ["step-000004", "step-000005"]  # the error saved the steps before it
+    run(tree, resumed=True)
+    assert same(tree, "run", "whole")
+    run({**tree, "seed": 1}, "other")
+    assert not same(tree, "run", "other")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_and_stops(
-    tree: dict[str, Any], tmp_path: Path, number: signal.Signals
-) -> None:
+def test_a_signal_saves_and_stops(tree: dict[str, Any], number: signal.Signals) -> None:
     before = signal.getsignal(number)
-
-    def terminate(line: dict[str, Any]) -> None:
-        if line.get("step") == 3:
-            os.kill(os.getpid(), number)
-
-    config = from_tree(tree)
     with pytest.raises(Stopped, match="stopped at step 3 of 6: go on with --resume") as stop:
-        train(config, log=terminate)
-    assert stop.value.number == number
+        run(tree, log=at_step(3, lambda: os.kill(os.getpid(), number)))
+    assert (stop.value.number, saved(tree)[-1]) == (number, "step-000003")
     assert signal.getsignal(number) == before
-    train(config, resumed=True, log=quiet)
-    whole = from_tree({**tree, "to": str(tmp_path / "whole")})
-    train(whole, log=quiet)
-    assert same(tmp_path / "run", tmp_path / "whole")
 
 
 def test_a_second_interrupt_does_not_wait(tree: dict[str, Any]) -> None:
-    def interrupt(line: dict[str, Any]) -> None:
-        if line.get("step") == 3:
-            os.kill(os.getpid(), signal.SIGINT)
-            os.kill(os.getpid(), signal.SIGINT)
+    def twice() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
 
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
-        train(from_tree(tree), log=interrupt)
+        run(tree, log=at_step(3, twice))
     assert signal.getsignal(signal.SIGINT) == before
-
-
-def test_a_miner_that_fails_costs_no_step(
-    tree: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tree["negatives"] = {"every": 3}
-
-    def waited(world: World) -> None:
-        raise AssertionError("other devices still wait for negatives")
-
-    def broken(place: Path) -> None:
-        monkeypatch.setattr(World, "wait", waited)
-        raise RuntimeError("no memory")
-
-    with pytest.raises(RuntimeError, match="no memory"):
-        train(from_tree(tree), mine=broken, log=quiet)
-    assert (tmp_path / "run/checkpoints/step-000003").exists()
-
-
-def test_a_run_is_not_written_over(tree: dict[str, Any]) -> None:
-    config = from_tree(tree)
-    train(config, log=quiet)
-    with pytest.raises(InputError, match="holds a run already: go on with --resume"):
-        train(config, log=quiet)
 
 
 @pytest.mark.parametrize(
@@ -201,71 +299,59 @@ def test_a_run_is_not_written_over(tree: dict[str, Any]) -> None:
     [
         ({"seed": 5}, "seed was 0, now it is 5"),
         ({"optimiser": {"lr": 2e-3}}, r"optimiser\.lr was 0\.001, now it is 0\.002"),
-        ({"teacher": {"dense": 3.0}}, r"teacher\.dense was 1\.0, now it is 3\.0"),
-        ({"data": "other"}, "the training data was"),
+        ({}, "the training data was"),
     ],
 )
 def test_another_run_is_not_resumed(
-    tree: dict[str, Any], tmp_path: Path, change: dict[str, Any], said: str
+    tree: dict[str, Any], rows: Path, change: dict[str, Any], said: str
 ) -> None:
-    train(from_tree(tree), log=quiet)
-    if change.get("data"):
-        change = {}
-        write_rows(Path(tree["data"]["sources"][0]["files"][0]), seed=3)
+    run(tree)
+    if not change:
+        write_rows(rows, seed=3)
     with pytest.raises(TercetError, match=said):
-        train(from_tree({**tree, **change}), resumed=True, log=quiet)
+        run({**tree, **change}, resumed=True)
     if change:  # what was refused has left no trace
-        train(from_tree(tree), resumed=True, log=quiet)
+        run(tree, resumed=True)
         kept = json.loads((Path(tree["to"]) / "config.json").read_text())
         assert from_tree(kept).optimiser.lr == 1e-3
 
 
 def test_a_damaged_checkpoint_is_named_and_the_one_before_stays(tree: dict[str, Any]) -> None:
-    config = from_tree(tree)
-    train(config, log=quiet)
-    folder = Path(tree["to"]) / "checkpoints"
-    last = folder / "step-000006"
+    run(tree)
+    last = Path(tree["to"]) / "checkpoints" / "step-000006"
     file = last / "optimiser.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
-    with pytest.raises(
-        TercetError, match=r"damaged .*remove .*step-000006 to go on from step-000004"
-    ):
-        train(config, resumed=True, log=quiet)
+    said = r"damaged .*remove .*step-000006 to go on from step-000004"
+    with pytest.raises(TercetError, match=said):
+        run(tree, resumed=True)
     shutil.rmtree(last)
-    train(config, resumed=True, log=quiet)
+    run(tree, resumed=True)
     assert last.exists()
-    shutil.rmtree(folder)
+    shutil.rmtree(last.parent)
     with pytest.raises(TercetError, match="no checkpoint to resume from"):
-        train(config, resumed=True, log=quiet)
+        run(tree, resumed=True)
 
 
 def test_a_loss_that_is_not_finite_names_its_rows(
-    tree: dict[str, Any], tmp_path: Path, tiny_checkpoint: Path
+    tree: dict[str, Any], tiny_checkpoint: Path
 ) -> None:
-    broken = tmp_path / "broken"
+    broken = Path(tree["to"]).with_name("broken")
     shutil.copytree(tiny_checkpoint, broken)
     tensors = load_file(broken / "model.safetensors")
-    bias = tensors["encoder.layer.0.output.dense.bias"]
-    bias[0] = float("nan")
-    save_file(tensors, broken / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(
-        TercetError, match=r"layers\.0\.down\.bias holds values that are not finite"
+    for value, said in (
+        (float("nan"), r"layers\.0\.down\.bias holds values that are not finite"),
+        (3e38, r"step 1: .* is nan on a batch of .*rows\.jsonl:\d+, .*low"),
     ):
-        train(from_tree({**tree, "model": str(broken)}), log=quiet)
-    bias[:] = 3e38  # finite, but not what comes of it
-    save_file(tensors, broken / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(
-        TercetError, match=r"step 1: .* is nan on a batch of .*rows\.jsonl:\d+, .*low"
-    ):
-        train(from_tree({**tree, "model": str(broken)}), log=quiet)
-    assert not (Path(tree["to"]) / "checkpoints").exists()
+        tensors["encoder.layer.0.output.dense.bias"][:] = value
+        save_file(tensors, broken / "model.safetensors", metadata={"format": "pt"})
+        with pytest.raises(TercetError, match=said):
+            run({**tree, "model": str(broken)})
+    assert saved(tree) == []
 
 
 def test_a_full_disk_keeps_the_last_checkpoint(
     tree: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tercet.train import runfolder
-
     written: list[int] = []
     real = safetensors.torch.save_file
 
@@ -277,173 +363,94 @@ def test_a_full_disk_keeps_the_last_checkpoint(
 
     monkeypatch.setattr(runfolder, "save_file", full)
     with pytest.raises(TercetError, match=r"No space left.*the last good checkpoint is .*000002"):
-        train(from_tree(tree), log=quiet)
-    names = [path.name for path in (Path(tree["to"]) / "checkpoints").iterdir()]
-    assert names == ["step-000002"]
+        run(tree)
+    assert saved(tree) == ["step-000002"]
+
+
+# Negatives found while training
 
 
 class Miner:
-    """Answers requests for negatives with texts that tell the step."""
+    """Answers requests for negatives with passages of other rows, other ones each time."""
 
-    def __init__(self, count: int) -> None:
-        self.count, self.asked = count, list[str]()
+    def __init__(self, rows: Path) -> None:
+        self.texts = [json.loads(line)["pos"][0] for line in rows.read_text().splitlines()]
+        self.asked: list[str] = []
 
-    def __call__(self, place: Path) -> None:
-        self.asked.append(place.name)
-        assert (place / "READY").exists()
-        assert Encoder.load(place / "model").dims["multi"] == 16
-        lines = [
-            json.dumps({"row": row, "neg": [f"{LONG[row]} {LONG[-row - 1]} {len(self.asked)}"]})
-            for row in range(self.count)
-        ]
-        (place / "negatives.jsonl").write_text("\n".join(lines) + "\n")
+    def __call__(self, request: Path) -> None:
+        self.asked.append(request.name)
+        assert (request / "READY").exists()
+        assert Encoder.load(request / "model").dims["multi"] == 16
+        shift = 5 + int(request.name[-6:])
+        turned = self.texts[shift:] + self.texts[:shift]
+        lines = [json.dumps({"row": row, "neg": [text]}) for row, text in enumerate(turned)]
+        (request / "negatives.jsonl").write_text("\n".join(lines) + "\n")
 
 
 def test_negatives_are_refreshed_at_their_steps_and_kept_for_a_resume(
-    tree: dict[str, Any], tmp_path: Path
+    tree: dict[str, Any], rows: Path
 ) -> None:
+    run(tree, "without")
     tree["negatives"] = {"every": 2}
-    miner = Miner(40)
-    train(from_tree(tree), mine=miner, log=quiet)
+    miner = Miner(rows)
+    run(tree, mine=miner)
     assert miner.asked == ["step-000002", "step-000004"]
-    facts = json.loads((tmp_path / "run/checkpoints/step-000006/state.json").read_text())
-    assert facts["negatives"].startswith("step-000004:")
-
-    def kill(line: dict[str, Any]) -> None:
-        if line.get("step") == 5:
-            raise KeyboardInterrupt
-
-    cut = from_tree({**tree, "to": str(tmp_path / "cut")})
+    assert not same(tree, "run", "without")
     with pytest.raises(KeyboardInterrupt):
-        train(cut, mine=Miner(40), log=kill)
-    train(cut, resumed=True, mine=Miner(40), log=quiet)
-    assert same(tmp_path / "run", tmp_path / "cut")
-    without = from_tree({**tree, "to": str(tmp_path / "without"), "negatives": {"every": 0}})
-    train(without, log=quiet)
-    assert not same(tmp_path / "run", tmp_path / "without")
-
-    shutil.rmtree(tmp_path / "cut/checkpoints/step-000006")
-    changed = tmp_path / "cut/refresh/step-000002/negatives.jsonl"
-    changed.write_text(changed.read_text().replace(LONG[0], LONG[1]))
+        run(tree, "cut", mine=Miner(rows), log=at_step(5, fail(KeyboardInterrupt())))
+    run(tree, "cut", mine=Miner(rows), resumed=True)
+    assert same(tree, "run", "cut")
+    checkpoint = Path(tree["to"]).with_name("cut") / "checkpoints/step-000006"
+    used = json.loads((checkpoint / "state.json").read_text())["negatives"]
+    assert used.startswith("step-000004:")
+    answer = checkpoint.parents[1] / "refresh/step-000004/negatives.jsonl"
+    lines = answer.read_text().splitlines()
+    first, second = (json.loads(line)["neg"] for line in lines[:2])
+    turned = [json.dumps({"row": 0, "neg": second}), json.dumps({"row": 1, "neg": first})]
+    answer.write_text("\n".join([*turned, *lines[2:]]) + "\n")
     with pytest.raises(InputError, match="has changed since the checkpoint"):
-        train(cut, resumed=True, mine=Miner(40), log=quiet)
+        run(tree, "cut", resumed=True)
+    answer.unlink()
+    with pytest.raises(InputError, match=r"negatives\.jsonl: cannot be read"):
+        run(tree, "cut", resumed=True)
 
 
-def test_wrong_negatives_are_refused(tree: dict[str, Any]) -> None:
-    tree["negatives"] = {"every": 2}
-    with pytest.raises(InputError, match="negatives for 3 rows, but there are 40"):
-        train(from_tree(tree), mine=Miner(3), log=quiet)
-
-
-def test_the_plan(tree: dict[str, Any]) -> None:
-    tree["batch"] = {"lengths": [16, 64], "rows": 8, "memory_gb": 0.001}
-    plan = make_plan(prepare(from_tree(tree), World.start("cpu")))
-    assert (plan.rows, plan.steps, plan.distillation_from) == (40, 6, 1)
-    assert sum(group["rows"] for group in plan.groups) == 40
-    assert 0 <= plan.padding <= plan.padding_at_random < 1
-    assert plan.sub_batch_tokens is not None
-    whole = make_plan(prepare(from_tree({**tree, "batch": {"rows": 8}}), World.start("cpu")))
-    assert whole.sub_batch_tokens is None
-    assert whole.activations_mb >= plan.activations_mb
-    ready = prepare(from_tree({**tree, "batch": {"rows": 8}}), World.start("cpu"))
-    pool = ready.sampler.pools[0]
-    # as much again for the gradient of each vector: 32 of dense, 16 of multi, both in float32
-    assert representation_bytes(ready, pool) > 2 * 4 * (16 * pool.size * pool.tokens)
-
-
-def test_what_cannot_train_is_said(tree: dict[str, Any], tmp_path: Path) -> None:
-    bare = write_rows(tmp_path / "bare.jsonl", negatives=0)
-    cases: list[tuple[dict[str, Any], str]] = [
-        ({"sources": []}, "names no files"),
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (None, "no memory"),
+        ([{"row": 0, "neg": []}], "negatives for 1 of 40 rows"),
+        ([{"row": 1, "neg": []}], r"negatives\.jsonl:1: expected row 0 with its 'neg'"),
         (
-            {"sources": [{"files": [str(bare)], "in_batch_negatives": False}]},
-            r"bare\.jsonl:1: no 'neg'",
+            [{"row": 0, "neg": []}, {"row": 1, "neg": ["of no row"]}],
+            r"negatives\.jsonl:2: 'of no row' is no passage of the training rows",
         ),
-        ({"sources": [{"files": [str(tmp_path / "absent.jsonl")]}]}, "no such file"),
-    ]
-    for data, said in cases:
-        with pytest.raises(InputError, match=said):
-            train(from_tree({**tree, "data": {**tree["data"], **data}}), log=quiet)
-
-
-def test_the_learning_rate_warms_up_and_decays() -> None:
-    config = TrainConfig(steps=100).optimiser
-    found = [rate(config, step, 100) for step in range(100)]
-    assert found[0] < found[5] < found[10]
-    assert max(found) == pytest.approx(1.0)
-    assert found[50] > found[99] > 0
-
-
-def test_retromae_learns_from_raw_text_and_new_positions(
-    tree: dict[str, Any], tmp_path: Path
+    ],
+)
+def test_a_refresh_that_fails_costs_no_step(
+    tree: dict[str, Any],
+    answer: list[dict[str, Any]] | None,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    raw = tmp_path / "raw.jsonl"
-    draw = np.random.default_rng(0)
-    with open(raw, "w", encoding="utf-8") as file:
-        for _ in range(30):
-            text = " ".join(draw.choice(LONG[:12], size=int(draw.integers(5, 30))))
-            file.write(json.dumps({"text": text, "lang": "en"}) + "\n")
-    tree |= {"stage": "retromae", "steps": 30, "dropout": 0.0}
-    tree |= {"retromae": {"positions": 700}, "optimiser": {"lr": 3e-3}}
-    tree["data"] |= {"sources": [{"files": [str(raw)]}], "shuffle_segments": 0.0}
-    folder = train(from_tree(tree), log=quiet)
-    reports = [line for line in metrics(folder.parent) if "loss" in line]
-    first, last = reports[0], reports[-1]
-    assert last["loss_encoder"] < 0.9 * first["loss_encoder"]
-    assert last["loss_decoder"] < 0.9 * first["loss_decoder"]
-    encoder = Encoder.load(folder)
-    assert encoder.max_length == 698
-    dense = encoder.encode(["the " * 690], heads=("dense",)).dense
-    assert dense is not None
-    assert np.isfinite(dense).all()
+    tree["negatives"] = {"every": 3}
+
+    def mine(request: Path) -> None:
+        if answer is None:
+            # other devices still wait for negatives: nothing may wait for them
+            monkeypatch.setattr(World, "wait", fail(AssertionError("waits for other devices")))
+            raise RuntimeError("no memory")
+        text = "".join(json.dumps(row) + "\n" for row in answer)
+        (request / "negatives.jsonl").write_text(text)
+
+    with pytest.raises((RuntimeError, InputError), match=said):
+        run(tree, mine=mine)
+    assert saved(tree) == ["step-000002", "step-000003"]
 
 
-def test_raw_text_does_not_train_the_other_stages(tree: dict[str, Any], tmp_path: Path) -> None:
-    raw = tmp_path / "raw.jsonl"
-    raw.write_text('{"text": "the river"}\n{"text": "the light"}\n')
-    tree["data"]["sources"] = [{"files": [str(raw)]}]
-    with pytest.raises(InputError, match=r"raw\.jsonl:1: a raw text has no 'pos'"):
-        train(from_tree({**tree, "stage": "contrastive"}), log=quiet)
-
-
-def test_contrastive_training_leaves_the_other_heads_as_they_were(
-    tree: dict[str, Any], tiny_checkpoint: Path
-) -> None:
-    folder = train(from_tree({**tree, "stage": "contrastive"}), log=quiet)
-    before, after = Encoder.load(tiny_checkpoint), Encoder.load(folder)
-    for head in ("sparse", "multi"):
-        ours, theirs = getattr(before.model, head), getattr(after.model, head)
-        assert torch.equal(ours.weight, theirs.weight)
-    changed = after.model.backbone.state_dict()
-    assert any(
-        not torch.equal(t, changed[n]) for n, t in before.model.backbone.state_dict().items()
-    )
-
-
-def test_a_run_that_came_to_nothing_does_not_bar_the_next(
-    tree: dict[str, Any], tmp_path: Path
-) -> None:
-    tree["data"]["dev"] = [str(tmp_path / "absent.jsonl")]
-    with pytest.raises(InputError, match="absent"):
-        train(from_tree(tree), log=quiet)
-    tree["data"]["dev"] = []
-
-    def kill(line: dict[str, Any]) -> None:
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):  # before the first checkpoint
-        train(from_tree(tree), log=kill)
-    stale = tmp_path / "run" / "refresh" / "step-000002"
-    stale.mkdir(parents=True)
-    (stale / "negatives.jsonl").write_text("of another run\n")
-    tree["negatives"] = {"every": 2}
-    train(from_tree(tree), mine=Miner(40), log=quiet)
-    assert (tmp_path / "run" / "DONE").exists()
-    assert [line["step"] for line in metrics(tmp_path / "run") if "of" in line] == [*range(1, 7)]
-
-
-def test_sigterm_ends_a_wait_for_negatives(tree: dict[str, Any], tmp_path: Path) -> None:
+def test_sigterm_ends_a_wait_for_negatives(tree: dict[str, Any]) -> None:
     tree["negatives"] = {"every": 3, "by": "other"}
+    folder = Path(tree["to"])
     said: list[dict[str, Any]] = []
 
     def terminate(line: dict[str, Any]) -> None:
@@ -452,130 +459,29 @@ def test_sigterm_ends_a_wait_for_negatives(tree: dict[str, Any], tmp_path: Path)
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(Stopped, match="stopped before step 4"):
-        train(from_tree(tree), log=terminate)
-    assert said[-1]["waiting"] == f"for `tercet mine --follow {tmp_path / 'run'}`"
-    assert (tmp_path / "run/checkpoints/step-000003").exists()
+        run(tree, log=terminate)
+    assert said[-1]["waiting"] == f"for `tercet mine --follow {folder}`"
+    assert saved(tree)[-1] == "step-000003"
 
-    def fail(line: dict[str, Any]) -> None:
+    def give_up(line: dict[str, Any]) -> None:
         if "waiting" in line:
-            (tmp_path / "run/refresh/step-000003/FAILED").write_text("no memory")
+            (folder / "refresh/step-000003/FAILED").write_text("no memory")
 
     with pytest.raises(TercetError, match="no negatives were found: no memory"):
-        train(from_tree(tree), resumed=True, log=fail)
+        run(tree, resumed=True, log=give_up)
 
 
-def test_another_process_answers(tree: dict[str, Any], tmp_path: Path) -> None:
+def test_another_process_answers(tree: dict[str, Any]) -> None:
     tree["negatives"] = {"every": 3, "by": "other", "first": 1, "last": 20, "number": 2}
-    run = tmp_path / "run"
-    run.mkdir()
+    folder = Path(tree["to"])
+    folder.mkdir()
     answered: list[int] = []
     follower = threading.Thread(
-        target=lambda: answered.append(follow(run, Encoder.load, poll=0.05)), daemon=True
+        target=lambda: answered.append(follow(folder, Encoder.load, poll=0.05)), daemon=True
     )
     follower.start()
-    train(from_tree(tree), log=quiet)
+    run(tree)
     follower.join(timeout=30)
     assert answered == [1]
-    facts = json.loads((run / "checkpoints/step-000006/state.json").read_text())
+    facts = json.loads((folder / "checkpoints/step-000006/state.json").read_text())
     assert facts["negatives"].startswith("step-000003:")
-
-
-def test_negatives_of_the_rows_own_group_are_left_out(tree: dict[str, Any], tmp_path: Path) -> None:
-    rows = tmp_path / "grouped.jsonl"
-    rows.write_text(
-        '{"query": "the river", "pos": ["water"], "neg": ["light", "stone fire"]}\n'
-        '{"query": "the river", "pos": ["light"]}\n'
-        '{"query": "city", "pos": ["house"], "neg": ["water"]}\n'
-    )
-    tree["data"]["sources"] = [{"files": [str(rows)]}]
-    ready = prepare(from_tree(tree), World.start("cpu"))
-    hard = HardNegatives.of_files(ready.examples)
-    assert [len(hard.places[row]) for row in range(3)] == [1, 0, 1]
-    texts = [["light", "stone fire"], ["water"], ["light"]]
-    config = ready.config
-    new = HardNegatives.of_texts(ready.examples, texts, ready.checkpoint.tokenizer, config.data)
-    assert [len(new.places[row]) for row in range(3)] == [1, 0, 1]
-
-
-def test_a_model_keeps_its_own_prefix(tree: dict[str, Any]) -> None:
-    ready = prepare(from_tree(tree), World.start("cpu"))
-    assert ready.config.data.query_prefix == "the "
-    ids = ready.examples.content(int(ready.examples.query[0])).tolist()
-    assert ids[0] == ready.checkpoint.tokenizer.backend.token_to_id("▁the")
-    assert Encoder.load(train(from_tree(tree), log=quiet)).settings.query_prefix == "the "
-
-
-def test_a_collapsed_head_is_reported(
-    tree: dict[str, Any], tmp_path: Path, tiny_checkpoint: Path
-) -> None:
-    silent = tmp_path / "silent"
-    shutil.copytree(tiny_checkpoint, silent)
-    torch.save(
-        {"weight": torch.zeros(1, 32), "bias": torch.full((1,), -5.0)}, silent / "sparse_linear.pt"
-    )
-    train(from_tree({**tree, "model": str(silent)}), log=quiet)
-    warnings = [line["warning"] for line in metrics(tmp_path / "run") if "warning" in line]
-    assert "a passage has 0.0 sparse weights above 0: it may have collapsed" in warnings
-    train(from_tree({**tree, "to": str(tmp_path / "well")}), log=quiet)
-    warnings = [line["warning"] for line in metrics(tmp_path / "well") if "warning" in line]
-    assert len(warnings) == 1
-    assert warnings[0].startswith("6 steps are few")
-
-
-def test_accumulated_batches_are_averaged(tree: dict[str, Any]) -> None:
-    tree |= {"steps": 2, "dropout": 0.0, "optimiser": {"lr": 1e-12}}  # weights stay
-    tree["loss"] = {"distillation": False}
-    tree["batch"]["accumulate"] = 3
-    train(from_tree(tree), log=quiet)
-    lines = [line for line in metrics(Path(tree["to"])) if "norm" in line]
-    assert len(lines) == 2
-    single = {**tree, "to": tree["to"] + "-one", "steps": 6}
-    single["batch"] = {**tree["batch"], "accumulate": 1}
-    train(from_tree(single), log=quiet)
-    ones = [line for line in metrics(Path(single["to"])) if "norm" in line]
-    for at, line in enumerate(lines):
-        three = [one["loss"] for one in ones[3 * at : 3 * at + 3]]
-        assert max(three) - min(three) > 1e-3
-        assert line["loss"] == pytest.approx(np.mean(three), abs=2e-5)
-        assert line["norm"] < max(one["norm"] for one in ones[3 * at : 3 * at + 3])
-
-
-def test_words_of_a_frozen_table_stay(tree: dict[str, Any], tiny_checkpoint: Path) -> None:
-    tree["optimiser"] |= {"embedding_lr": 0.0}
-    after = Encoder.load(train(from_tree(tree), log=quiet)).model.backbone
-    before = Encoder.load(tiny_checkpoint).model.backbone
-    assert torch.equal(after.word_embeddings.weight, before.word_embeddings.weight)
-    assert not torch.equal(after.position_embeddings.weight, before.position_embeddings.weight)
-
-
-def test_products_in_bfloat16_stay_near(tree: dict[str, Any]) -> None:
-    found = []
-    for dtype in ("float32", "bfloat16"):
-        config = from_tree({**tree, "dtype": dtype, "dropout": 0.0, "to": f"{tree['to']}-{dtype}"})
-        train(config, log=quiet)
-        found.append(next(x["loss"] for x in metrics(Path(config.to)) if "loss" in x))
-    assert found[0] != found[1]
-    assert found[1] == pytest.approx(found[0], rel=0.1)
-
-
-def test_a_batch_has_one_language_where_asked(tree: dict[str, Any], tmp_path: Path) -> None:
-    mixed = tmp_path / "mixed.jsonl"
-    lines = write_rows(tmp_path / "all.jsonl", 41).read_text().splitlines()
-    with open(mixed, "w", encoding="utf-8") as file:
-        for number, line in enumerate(lines[:40]):
-            language = ("en", "de", "fr")[number % 3]
-            file.write(json.dumps({**json.loads(line), "lang": language}) + "\n")
-    tree["data"]["sources"] = [{"files": [str(mixed)], "by_language": True}]
-    ready = prepare(from_tree(tree), World.start("cpu"))
-    seen = [
-        {int(x) for x in ready.examples.language[ready.sampler.batch(number)[1]]}
-        for number in range(ready.sampler.per_epoch)
-    ]
-    assert all(len(some) == 1 for some in seen)
-    assert set().union(*seen) == {0, 1, 2}
-    with open(mixed, "a", encoding="utf-8") as file:
-        file.write(json.dumps({**json.loads(lines[40]), "lang": "it"}) + "\n")
-    with pytest.raises(
-        InputError, match=r"mixed\.jsonl:41: the only row of mixed/it; .*by_language"
-    ):
-        prepare(from_tree(tree), World.start("cpu"))

@@ -182,7 +182,7 @@ def _dry_run(config: "TrainConfig", as_json: bool) -> None:
     finally:
         world.stop()
     if as_json:
-        emit(plan.as_dict())
+        emit(asdict(plan))
     else:
         click.echo(_plan_text(plan))
 

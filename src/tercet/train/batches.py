@@ -3,25 +3,57 @@
 Rows of one batch come from one pool: one source (and language, where asked), rows of one or of two
 languages, and one length group, so that little is padded and devices wait little. A row draws its
 positive, hard negatives and segments by (seed, step, row), whatever device it is on. Resuming needs
-no replay. Knows nothing of models. Shapes: N rows, Q queries, P passages (each query's positive,
-then its negatives). Source: docs/method.md, "Efficient batching" (M3 paper, section 3.4).
+no replay. No order of rows is ever held: its numbers are computed when they are asked for. Knows
+nothing of models. Shapes: N rows, Q queries, P passages (each query's positive, then its
+negatives). Source: docs/method.md, "Efficient batching" (M3 paper, section 3.4).
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
-from typing import Protocol
+import math
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from tercet.errors import InputError
-from tercet.split import text_key
 from tercet.tokenizer import TokenBatch, Tokenizer
-from tercet.train.config import BatchConfig, DataConfig, SourceConfig, TrainConfig
+from tercet.train.config import TEXT_STAGES, DataConfig, SourceConfig, TrainConfig
 from tercet.train.dataset import Examples, Ids, Numbers, Ragged
 
-# Pools and the order of their rows
+BLOCK = 1 << 18  # rows looked at at once
+ROUNDS = 6  # of the Feistel network; four make a good shuffle (Luby & Rackoff 1988)
+
+# The order of rows
+
+
+def hashed(values: npt.NDArray[np.uint64], key: np.uint64) -> npt.NDArray[np.uint64]:
+    """32 bits of each value that look random, other ones for another key (as SplitMix64 does)."""
+    mixed = values * np.uint64(0x9E3779B97F4A7C15) + key
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    return mixed >> np.uint64(32)
+
+
+def shuffled(places: Numbers, size: int, name: Sequence[int]) -> Numbers:
+    """What stands at these places of a shuffle of range(size) that follows from its name.
+
+    A Feistel network shuffles the numbers below a power of 4; what lands at size or beyond is
+    shuffled on until it does not. Source: Black & Rogaway 2002, "Ciphers with arbitrary finite
+    domains" (cycle walking).
+    """
+    half = np.uint64(max(1, -(-(size - 1).bit_length() // 2)))
+    low = np.uint64((1 << int(half)) - 1)
+    keys = np.random.SeedSequence(name).generate_state(ROUNDS, np.uint64)
+    out = places.astype(np.uint64)
+    beyond = np.arange(len(out))
+    while len(beyond):
+        left, right = out[beyond] >> half, out[beyond] & low
+        for key in keys:
+            left, right = right, left ^ (hashed(right, key) & low)
+        out[beyond] = left << half | right
+        beyond = beyond[out[beyond] >= size]
+    return out.astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -41,64 +73,6 @@ class Pool:
     parallel: bool = False
 
 
-@dataclass(frozen=True)
-class PoolSpec:
-    """Rows of a source that may share a batch but for their lengths; weight: draws of a row."""
-
-    name: str
-    source: int
-    weight: float
-    rows: Numbers
-    parallel: bool = False
-
-
-def make_pools(
-    specs: Sequence[PoolSpec], lengths: Numbers, costs: Numbers, config: BatchConfig
-) -> list[Pool]:
-    """Cuts every source's rows into length groups.
-
-    lengths (N,) is a row's longest text, costs (N,) the tokens of all its texts. A lone row joins
-    the nearest group of its source that has more; a group smaller than its batch is one batch.
-    Raises InputError where a source has a single row.
-    """
-    edges = np.array(config.lengths)
-    pools: list[Pool] = []
-    for spec in specs:
-        if len(spec.rows) < 2:
-            raise InputError(
-                f"{spec.name}: {len(spec.rows)} row; a batch needs at least 2: leave this source"
-                " out, or add rows"
-            )
-        band = np.searchsorted(edges, lengths[spec.rows], side="left").clip(max=len(edges) - 1)
-        groups = [np.flatnonzero(band == number) for number in range(len(edges))]
-        while any(len(group) == 1 for group in groups):
-            lone = next(number for number, group in enumerate(groups) if len(group) == 1)
-            others = [n for n, group in enumerate(groups) if n != lone and len(group)]
-            into = min(others, key=lambda n: (len(groups[n]) == 1, abs(n - lone), -n))
-            groups[into] = np.sort(np.concatenate((groups[lone], groups[into])))
-            groups[lone] = groups[lone][:0]
-        for number, group in enumerate(groups):
-            if not len(group):
-                continue
-            rows, longest = spec.rows[group], int(edges[number])
-            mean = float(costs[rows].mean())
-            size = config.sizes[number] if config.sizes else config.rows
-            size = min(size or max(2, int(config.tokens / mean)), len(rows))
-            batches = max(1, round(spec.weight * len(rows) / size))
-            name = f"{spec.name} <= {longest}"
-            pools.append(Pool(name, spec.source, longest, rows, size, batches, mean, spec.parallel))
-    if not pools:
-        raise InputError("there are no rows to train on")
-    return pools
-
-
-def temperature_weights(counts: Sequence[int], temperature: float) -> list[float]:
-    """Factors that make sources of these sizes be drawn by rows ** temperature, as many in all."""
-    sizes = np.array(counts, dtype=np.float64)
-    wanted = sizes**temperature
-    return list((wanted / wanted.sum() * sizes.sum() / sizes).tolist())
-
-
 class Sampler:
     """Batches of rows, epoch after epoch, each epoch in an order of its own.
 
@@ -108,167 +82,211 @@ class Sampler:
 
     def __init__(self, pools: Sequence[Pool], *, seed: int) -> None:
         self.pools, self.seed = list(pools), seed
-        counts = np.array([pool.batches for pool in self.pools])
-        self.per_epoch = int(counts.sum())
-        self._pool_of = np.repeat(np.arange(len(self.pools)), counts)
-        self._turn = np.concatenate([np.arange(count) for count in counts])
-        self._order = lru_cache(maxsize=2)(self._shuffled)
-        self._pass = lru_cache(maxsize=2 * len(self.pools))(self._permuted)
-
-    def _shuffled(self, epoch: int) -> Numbers:
-        return np.random.default_rng((self.seed, 0, epoch)).permutation(self.per_epoch)
-
-    def _permuted(self, pool: int, number: int) -> Numbers:
-        draw = np.random.default_rng((self.seed, 1, pool, number))
-        return draw.permutation(self.pools[pool].rows)
+        self._ends = np.cumsum([pool.batches for pool in self.pools])  # of their batches
+        self.per_epoch = int(self._ends[-1])
 
     def batch(self, number: int) -> tuple[Pool, Numbers]:
         """The pool and the rows of batch `number`, counted from the start of the run."""
         epoch, turn = divmod(number, self.per_epoch)
-        place = int(self._order(epoch)[turn])
-        index = int(self._pool_of[place])
+        place = int(shuffled(np.array([turn]), self.per_epoch, (self.seed, 0, epoch))[0])
+        index = int(np.searchsorted(self._ends, place, side="right"))
         pool = self.pools[index]
-        first = (epoch * pool.batches + int(self._turn[place])) * pool.size
-        rows: list[Numbers] = []
-        missing = pool.size
-        while missing:
-            run, start = divmod(first, len(pool.rows))
-            part = self._pass(index, run)[start : start + missing]
-            rows.append(part)
-            first, missing = first + len(part), missing - len(part)
+        first = (place - int(self._ends[index]) + (epoch + 1) * pool.batches) * pool.size
+        passes, places = np.divmod(np.arange(first, first + pool.size), len(pool.rows))
+        rows = [
+            pool.rows[shuffled(places[passes == n], len(pool.rows), (self.seed, 1, index, n))]
+            for n in range(int(passes[0]), int(passes[-1]) + 1)
+        ]
         return pool, np.concatenate(rows)
-
-
-def share_of(rows: Numbers, rank: int, size: int) -> Numbers:
-    """The neighbouring rows of a batch that one of `size` devices takes."""
-    if len(rows) < size:
-        raise InputError(
-            f"a batch of {len(rows)} rows cannot be shared by {size} devices: use larger batches or"
-            " fewer devices"
-        )
-    return np.array_split(rows, size)[rank]
 
 
 # From examples to pools
 
 
-def make_sampler(config: TrainConfig, examples: Examples) -> Sampler:
+def make_sampler(
+    config: TrainConfig, examples: Examples, *, scratch: Path | None = None, block: int = BLOCK
+) -> Sampler:
     """Pools by source, language (where asked), one or two languages a row, and length.
 
     The rows of the stages align and retromae are places of single texts: raw texts, the positives
-    of pairs and, for align, all queries.
+    of pairs and, for align, all queries. Rows are read in blocks, first to count what is in each
+    pool, then to list it in a file in the folder scratch that is memory-mapped and has no name. A
+    length group smaller than its batch is one batch. Raises InputError where a source, or a
+    language of its own, has a single row.
     """
-    counts = examples.positives.counts()
-    specs: list[PoolSpec] = []
-    if config.stage in ("align", "retromae"):
-        longest = cost = np.minimum(examples.lengths() + 2, config.data.passage_tokens)
-        owners = np.repeat(examples.source, counts)
-        rows = [
-            np.unique(
-                np.concatenate(
-                    (
-                        examples.query[
-                            (examples.source == at) & ((counts == 0) | (config.stage == "align"))
-                        ],
-                        examples.positives.values[owners == at],
-                    )
+    sources, batch, edges = config.data.sources, config.batch, len(config.batch.lengths)
+    shape = (len(sources), len(examples.languages), 2, edges)
+    counts, costs = np.zeros((2, int(np.prod(shape))))  # of rows and of their tokens
+    for _, groups, tokens in _blocks(config, examples, block):
+        counts += np.bincount(groups, minlength=len(counts))
+        costs += np.bincount(groups, tokens, len(counts))
+    by_part = counts.astype(np.int64).reshape(-1, 2 * edges)  # of sources and languages
+    names = [
+        f"{source.label}/{language}" if source.by_language else source.label
+        for source in sources
+        for language in examples.languages
+    ]
+    for part in np.flatnonzero(by_part.sum(1) == 1).tolist():
+        field = "by_language" if sources[part // shape[1]].by_language else "files"
+        rows = np.concatenate(
+            [r[g // (2 * edges) == part] for r, g, _ in _blocks(config, examples, block)]
+        )
+        where = examples.where_text if config.stage in TEXT_STAGES else examples.where
+        raise InputError(
+            f"{where(int(rows[0]))}: the only row of {names[part]}; a batch needs at least 2: add"
+            f" rows, or change data.sources {field}"
+        )
+    into = np.concatenate([part * 2 * edges + joined(own) for part, own in enumerate(by_part)])
+    ids = np.unique(into[counts > 0])
+    pool_of = np.searchsorted(ids, into)
+    sizes = np.bincount(pool_of, counts, len(ids) + 1)[:-1].astype(np.int64)
+    means = np.bincount(pool_of, costs, len(ids) + 1)[:-1] / sizes
+    ends = np.cumsum(sizes)
+    with tempfile.TemporaryFile(dir=scratch) as file:
+        file.truncate(8 * int(ends[-1]))
+        listed = np.asarray(np.memmap(file, np.int64, "r+", shape=(int(ends[-1]),)))
+    free = ends - sizes
+    for rows, groups, _ in _blocks(config, examples, block):
+        order = np.argsort(pool_of[groups], kind="stable")
+        first = 0
+        for pool, count in zip(*np.unique(pool_of[groups], return_counts=True), strict=True):
+            listed[free[pool] : free[pool] + count] = rows[order[first : first + count]]
+            free[pool], first = free[pool] + count, first + count
+
+    factors = temperature_weights(
+        by_part.reshape(len(sources), -1).sum(1).tolist(), config.data.temperature
+    )
+    pools = []
+    for group, end, count, tokens in zip(
+        ids.tolist(), ends.tolist(), sizes.tolist(), means.tolist(), strict=True
+    ):
+        part, group = divmod(group, 2 * edges)
+        number, length = part // shape[1], group % edges
+        most = batch.sizes[length] if batch.sizes else batch.rows
+        size = min(most or max(2, int(batch.tokens / tokens)), count)
+        parallel = group >= edges
+        pools.append(
+            Pool(
+                name=f"{names[part]}{' (parallel)' if parallel else ''} <= {batch.lengths[length]}",
+                source=number,
+                longest=batch.lengths[length],
+                rows=listed[end - count : end],
+                size=size,
+                batches=max(1, round(sources[number].weight * factors[number] * count / size)),
+                tokens=tokens,
+                parallel=parallel,
+            )
+        )
+    return Sampler(pools, seed=config.seed)
+
+
+def joined(counts: Numbers) -> Numbers:
+    """The group that the rows of each group go to, so that none has a single row.
+
+    counts (2 G,): rows of one language in G length groups, then of two. A lone row of a kind goes
+    with the other kind, one of a length group with the nearest that has more.
+    """
+    half = len(counts) // 2
+    counts, into = counts.copy(), np.arange(len(counts))
+    kinds = (slice(half), slice(half, None))
+    one, two = (int(counts[kind].sum()) for kind in kinds)
+    if 1 in (one, two) and one and two:
+        few, many = kinds if two > 1 else kinds[::-1]
+        into[few] = into[many]
+        counts[many] += counts[few]
+        counts[few] = 0
+    for first in (0, half):
+        own = counts[first : first + half]
+        while 1 in own:
+            lone = int(np.flatnonzero(own == 1)[0])
+            others = [n for n in np.flatnonzero(own).tolist() if n != lone]
+            nearest = min(others, key=lambda n: (own[n] == 1, abs(n - lone), -n))
+            into[into == first + lone] = first + nearest
+            own[nearest], own[lone] = own[nearest] + 1, 0
+    return into
+
+
+def temperature_weights(counts: Sequence[int], temperature: float) -> list[float]:
+    """Factors that make sources of these sizes be drawn by rows ** temperature, as many in all."""
+    sizes = np.array(counts, dtype=np.float64)
+    wanted = sizes**temperature
+    return list((wanted / wanted.sum() * sizes.sum() / sizes).tolist())
+
+
+def _blocks(
+    config: TrainConfig, examples: Examples, block: int
+) -> Iterator[tuple[Numbers, Numbers, Numbers]]:
+    """Rows, their groups (by source, language, kind and length) and the tokens that they draw."""
+    edges = np.array(config.batch.lengths)
+    for number, source in enumerate(config.data.sources):
+        bounds = np.array((number, number + 1), dtype=examples.source.dtype)
+        first, last = np.searchsorted(examples.source, bounds).tolist()
+        read = _text_rows if config.stage in TEXT_STAGES else _pair_rows
+        for rows, longest, cost in read(config, examples, source, range(first, last, block)):
+            part = np.full(len(rows), number * len(examples.languages))
+            kind = np.zeros_like(part)
+            if config.stage not in TEXT_STAGES:
+                kind += examples.parallel[rows]
+                part += examples.language[rows] * source.by_language
+            band = np.searchsorted(edges, longest).clip(max=len(edges) - 1)
+            yield rows, (part * 2 + kind) * len(edges) + band, cost
+
+
+def _text_rows(
+    config: TrainConfig, examples: Examples, source: SourceConfig, starts: range
+) -> Iterator[tuple[Numbers, Numbers, Numbers]]:
+    """The single texts of rows, and twice its tokens."""
+    taken = np.zeros(len(examples.keys), dtype=np.bool_)
+    for start in starts:
+        rows = slice(start, min(start + starts.step, starts.stop))
+        offsets = examples.positives.offsets[start : rows.stop + 1]
+        query = examples.query[rows]
+        taken[query if config.stage == "align" else query[np.diff(offsets) == 0]] = True
+        taken[examples.positives.values[offsets[0] : offsets[-1]]] = True
+    for start in range(0, len(taken), starts.step):
+        places = start + np.flatnonzero(taken[start : start + starts.step])
+        size = np.minimum(examples.lengths(places) + 2, config.data.passage_tokens)
+        yield places, size, size
+
+
+def _pair_rows(
+    config: TrainConfig, examples: Examples, source: SourceConfig, starts: range
+) -> Iterator[tuple[Numbers, Numbers, Numbers]]:
+    """Rows, the tokens of each one's longest text, and of all that it draws, about.
+
+    Raises InputError naming the first row that has nothing to be compared with.
+    """
+    data = config.data
+    for start in starts:
+        rows = np.arange(start, min(start + starts.step, starts.stop))
+        longest = np.minimum(examples.lengths(examples.query[rows]) + 2, data.query_tokens)
+        cost = longest.astype(np.float64)
+        for name, lists, most in (
+            ("pos", examples.positives, 1),
+            ("neg", examples.negatives, data.negatives),
+        ):
+            offsets = lists.offsets[start : start + len(rows) + 1]
+            counts = np.diff(offsets)
+            if not counts.all() and (name == "pos" or not source.in_batch_negatives):
+                where = examples.where(start + int(np.flatnonzero(counts == 0)[0]))
+                raise InputError(
+                    f"{where}: a raw text has no 'pos': it trains align and retromae alone"
+                    if name == "pos"
+                    else f"{where}: no 'neg', and source {source.label} has in_batch_negatives ="
+                    " false: the positive has nothing to be compared with"
                 )
-            )
-            for at in range(len(config.data.sources))
-        ]
-    else:
-        longest, cost = _row_sizes(config.data, examples)
-        rows = [np.flatnonzero(examples.source == at) for at in range(len(config.data.sources))]
-    sizes = [max(1, len(mine)) for mine in rows]
-    factors = temperature_weights(sizes, config.data.temperature)
-    for at, (source, mine) in enumerate(zip(config.data.sources, rows, strict=True)):
-        weight = source.weight * factors[at]
-        if config.stage in ("align", "retromae"):
-            specs.append(PoolSpec(source.label, at, weight, mine))
-        else:
-            _check_rows(source, mine, examples, config.data)
-            specs += _specs(at, source, mine, examples, weight)
-    return Sampler(make_pools(specs, longest, cost, config.batch), seed=config.seed)
-
-
-def _row_sizes(config: DataConfig, examples: Examples) -> tuple[Numbers, Numbers]:
-    """(N,) tokens of each row's longest text, and of all texts that it draws in a step, about."""
-    lengths = examples.lengths()
-    query = np.minimum(lengths[examples.query] + 2, config.query_tokens)
-    longest, cost = query.copy(), query.astype(np.float64)
-    for lists, most in ((examples.positives, 1), (examples.negatives, config.negatives)):
-        if not most:
-            continue
-        sizes = np.minimum(lengths[lists.values] + 2, config.passage_tokens)
-        counts = lists.counts()
-        rows = np.repeat(np.arange(len(examples)), counts)
-        np.maximum.at(longest, rows, sizes)
-        drawn = np.minimum(counts, most) / np.maximum(counts, 1)
-        cost += np.bincount(rows, weights=sizes, minlength=len(examples)) * drawn
-    return longest, cost.astype(np.int64)
-
-
-def _check_rows(
-    source: SourceConfig, rows: Numbers, examples: Examples, config: DataConfig
-) -> None:
-    """Raises InputError naming the first row that has nothing to be compared with."""
-    bare = rows[examples.positives.counts()[rows] == 0]
-    if len(bare):
-        raise InputError(
-            f"{examples.where(int(bare[0]))}: a raw text has no 'pos': it trains align and retromae"
-            " alone"
-        )
-    if source.in_batch_negatives:
-        return
-    but = f"source {source.label} has in_batch_negatives = false"
-    if not config.negatives:
-        raise InputError(
-            f"{but}, and data.negatives is 0: a positive has nothing to be compared with"
-        )
-    alone = rows[examples.negatives.counts()[rows] == 0]
-    if len(alone):
-        raise InputError(
-            f"{examples.where(int(alone[0]))}: no 'neg', and {but}: the positive has nothing to be"
-            " compared with"
-        )
-
-
-def _specs(
-    at: int, source: SourceConfig, rows: Numbers, examples: Examples, weight: float
-) -> list[PoolSpec]:
-    """The parts of a source that never share a batch."""
-    parts = [(source.label, rows)]
-    if source.by_language:
-        parts = [
-            (f"{source.label}/{name}", rows[examples.language[rows] == number])
-            for number, name in enumerate(examples.languages)
-        ]
-    specs = []
-    for name, mine in parts:
-        if len(mine) == 1:
-            field = "by_language" if source.by_language else "files"
-            raise InputError(
-                f"{examples.where(int(mine[0]))}: the only row of {name}; a batch needs at least 2:"
-                f" add rows, or change data.sources {field}"
-            )
-        two = examples.parallel[mine]
-        if 1 in (two.sum(), (~two).sum()):  # a lone row goes with the other kind
-            two = np.full(len(mine), two.sum() > 1)
-        for parallel, kind in ((False, mine[~two]), (True, mine[two])):
-            if len(kind):
-                label = f"{name} (parallel)" if parallel else name
-                specs.append(PoolSpec(label, at, weight, kind, parallel))
-    return specs
+            if not most:
+                continue
+            places = lists.values[offsets[0] : offsets[-1]]
+            sizes = np.minimum(examples.lengths(places) + 2, data.passage_tokens)
+            owners = np.repeat(np.arange(len(rows)), counts)
+            np.maximum.at(longest, owners, sizes)
+            drawn = np.minimum(counts, most) / np.maximum(counts, 1)
+            cost += np.bincount(owners, weights=sizes, minlength=len(rows)) * drawn
+        yield rows, longest, cost.astype(np.int64)
 
 
 # From rows to tokens
-
-
-class Framing(Protocol):
-    """The two special ids around every text."""
-
-    cls_id: int
-    eos_id: int
 
 
 @dataclass(frozen=True)
@@ -291,117 +309,66 @@ class Batch:
     passage_texts: Numbers
 
 
-@dataclass(frozen=True)
-class HardNegatives:
-    """The hard negatives in use: places of each row's and their outside scores (NaN: none).
-
-    keys and groups (S + E,) are those of the S stored texts and of E extra ones, whose ids are in
-    extra; places from S on mean these.
-    """
-
-    places: Ragged
-    scores: npt.NDArray[np.float32]
-    keys: Numbers
-    groups: Numbers
-    extra: tuple[Ids, ...] = ()
-
-    @staticmethod
-    def of_files(examples: Examples) -> "HardNegatives":
-        """Those that the rows came with."""
-        return HardNegatives(
-            examples.negatives, examples.negative_scores, examples.keys, examples.text_group
-        )._of_other_groups(examples)
-
-    def _of_other_groups(self, examples: Examples) -> "HardNegatives":
-        """Without those that belong to their row's group: another's positive, a translation."""
-        counts = self.places.counts()
-        rows = np.repeat(np.arange(len(counts)), counts)
-        kept = self.groups[self.places.values] != examples.group[rows]
-        left = np.bincount(rows[kept], minlength=len(counts))
-        offsets = np.concatenate(([0], np.cumsum(left))).astype(np.int64)
-        places = Ragged(self.places.values[kept], offsets)
-        return replace(self, places=places, scores=self.scores[kept])
-
-    @staticmethod
-    def of_texts(
-        examples: Examples, texts: Sequence[Sequence[str]], tokenizer: Tokenizer, config: DataConfig
-    ) -> "HardNegatives":
-        """New ones, a list for every row; raises InputError where their number differs."""
-        if len(texts) != len(examples):
-            raise InputError(f"negatives for {len(texts)} rows, but there are {len(examples)} rows")
-        passages = np.unique(np.concatenate((examples.positives.values, examples.negatives.values)))
-        stored = {int(examples.keys[place]): int(place) for place in passages}
-        new: dict[int, tuple[int, str]] = {}
-        places: list[int] = []
-        offsets = [0]
-        for some in texts:
-            for text in some:
-                key = text_key(text)
-                if key not in stored and key not in new:
-                    new[key] = (len(examples.keys) + len(new), text)
-                places.append(stored[key] if key in stored else new[key][0])
-            offsets.append(len(places))
-        framed = [config.passage_prefix + text for _, text in new.values()]
-        extra = tokenizer.contents(framed, limit=config.passage_tokens - 2) if new else []
-        alone = -1 - np.arange(len(new))  # no row's group
-        return HardNegatives(
-            places=Ragged(np.array(places, dtype=np.int64), np.array(offsets, dtype=np.int64)),
-            scores=np.full(len(places), np.nan, dtype=np.float32),
-            keys=np.concatenate((examples.keys, np.array(list(new), dtype=np.int64))),
-            groups=np.concatenate((examples.text_group, alone)),
-            extra=tuple(np.array(ids, dtype=np.int32) for ids in extra),
-        )._of_other_groups(examples)
-
-
 class Collator:
-    """Makes batches from examples; hard negatives may be replaced while training."""
+    """Makes batches from examples; `negatives` may be replaced while training."""
 
     def __init__(
-        self, examples: Examples, framing: Framing, config: DataConfig, *, seed: int
+        self, examples: Examples, tokenizer: Tokenizer, config: DataConfig, *, seed: int
     ) -> None:
-        self.examples, self.framing, self.config, self.seed = examples, framing, config, seed
-        self.hard = HardNegatives.of_files(examples)
+        self.examples, self.config, self.seed = examples, config, seed
+        self.special = tokenizer.cls_id, tokenizer.eos_id
+        self.negatives: Ragged = examples.negatives
+        self.negative_scores: npt.NDArray[np.float32] | None = examples.negative_scores
 
     def batch(self, rows: Numbers, step: int) -> Batch:
-        """Texts of these rows as drawn in this step."""
+        """Texts of these rows as drawn in this step.
+
+        A negative that belongs to its row's group, such as another's positive or a translation, is
+        left out.
+        """
         examples, config = self.examples, self.config
+        positives, negatives = examples.positives, self.negatives
         texts: list[int] = []
-        owners: list[int] = []
         scores: list[float] = []
-        positives = np.empty(len(rows), dtype=np.int64)
         contents: list[Ids] = []
-        for query, row in enumerate(rows.tolist()):
+        firsts = []  # each query's positive
+        groups = examples.group[rows]
+        for row, group in zip(rows.tolist(), groups.tolist(), strict=True):
             draw = np.random.default_rng((self.seed, step, row))
-            own, start = examples.positives[row], examples.positives.offsets[row]
-            chosen = int(draw.integers(len(own)))
-            positives[query] = len(texts)
-            texts.append(int(own[chosen]))
-            scores.append(float(examples.positive_scores[start + chosen]))
-            hard, start = self.hard.places[row], self.hard.places.offsets[row]
-            if len(hard) and config.negatives:
-                size = min(config.negatives, len(hard))
-                picked = np.sort(draw.choice(len(hard), size=size, replace=False))
-                texts += hard[picked].tolist()
-                scores += self.hard.scores[start + picked].tolist()
-            owners += [query] * (len(texts) - len(owners))
+            firsts.append(len(texts))
+            start, end = positives.offsets[row : row + 2].tolist()
+            chosen = start + int(draw.integers(end - start))
+            texts.append(int(positives.values[chosen]))
+            scores.append(float(examples.positive_scores[chosen]))
+            start, end = negatives.offsets[row : row + 2].tolist()
+            if config.negatives and end > start:
+                hard = negatives.values[start:end]
+                others = np.flatnonzero(examples.text_group[hard] != group)
+                if len(others):
+                    size = min(config.negatives, len(others))
+                    picked = others[np.sort(draw.choice(len(others), size=size, replace=False))]
+                    texts += hard[picked].tolist()
+                    scores += (
+                        [math.nan] * size
+                        if self.negative_scores is None
+                        else self.negative_scores[start + picked].tolist()
+                    )
             contents += [self._content(place, draw) for place in texts[len(contents) :]]
-        passage_texts = np.array(texts, dtype=np.int64)
-        query_texts = examples.query[rows]
-        query_of = np.array(owners, dtype=np.int64)
-        query_keys, keys = examples.keys[query_texts], self.hard.keys[passage_texts]
-        groups = self.hard.groups[passage_texts]
+        query_texts, passage_texts = examples.query[rows], np.array(texts, dtype=np.int64)
+        own = np.array(firsts, dtype=np.int64)
+        owners = np.repeat(np.arange(len(own)), np.diff(own, append=len(texts)))
+        query_keys, keys = examples.keys[query_texts], examples.keys[passage_texts]
+        queries = [examples.content(place) for place in query_texts.tolist()]
         return Batch(
-            queries=frame(
-                [examples.content(place) for place in query_texts],
-                self.framing,
-                config.query_tokens,
-            ),
-            passages=frame(contents, self.framing, config.passage_tokens),
-            positives=positives,
-            owners=query_of,
+            queries=frame(queries, *self.special, config.query_tokens),
+            passages=frame(contents, *self.special, config.passage_tokens),
+            positives=own,
+            owners=owners,
             # one group; the same text as the positive; a passage of an equal query
-            query_marks=np.stack((examples.group[rows], keys[positives], query_keys), axis=1),
-            passage_marks=np.stack((groups, keys, query_keys[query_of]), axis=1),
+            query_marks=np.stack((groups, keys[own], query_keys), axis=1),
+            passage_marks=np.stack(
+                (examples.text_group[passage_texts], keys, query_keys[owners]), axis=1
+            ),
             teacher=np.array(scores, dtype=np.float32),
             query_texts=query_texts,
             passage_texts=passage_texts,
@@ -413,30 +380,24 @@ class Collator:
             self._content(place, np.random.default_rng((self.seed, step, place)))
             for place in places.tolist()
         ]
-        return frame(contents, self.framing, self.config.passage_tokens)
+        return frame(contents, *self.special, self.config.passage_tokens)
 
     def _content(self, place: int, draw: np.random.Generator) -> Ids:
         """A passage's ids; now and then cut in three, its parts in another order (M3, 3.4)."""
-        stored = len(self.examples.keys)
-        ids = self.hard.extra[place - stored] if place >= stored else self.examples.content(place)
+        ids = self.examples.content(place)
         if len(ids) < 3 or draw.random() >= self.config.shuffle_segments:
             return ids
-        first, second = np.sort(draw.choice(np.arange(1, len(ids)), size=2, replace=False))
-        parts = [ids[:first], ids[first:second], ids[second:]]
-        while (order := draw.permutation(3)).tolist() == [0, 1, 2]:
+        cuts = np.sort(draw.choice(np.arange(1, len(ids)), size=2, replace=False))
+        parts = np.split(ids, cuts)
+        while (order := draw.permutation(3).tolist()) == [0, 1, 2]:
             pass
         return np.concatenate([parts[number] for number in order])
 
 
-def frame(contents: Sequence[Ids], framing: Framing, most: int) -> TokenBatch:
+def frame(contents: Sequence[Ids], cls_id: int, eos_id: int, most: int) -> TokenBatch:
     """[CLS] ids </s> for every text, at most so many tokens each."""
-    room = most - 2
-    kept = np.array([min(len(content), room) for content in contents], dtype=np.int64)
-    offsets = np.concatenate(([0], np.cumsum(kept + 2))).astype(np.int64)
-    ids = np.empty(int(offsets[-1]), dtype=np.int32)
-    ids[offsets[:-1]] = framing.cls_id
-    ids[offsets[1:] - 1] = framing.eos_id
-    for start, size, content in zip(offsets.tolist(), kept.tolist(), contents, strict=False):
-        ids[start + 1 : start + 1 + size] = content[:size]
-    full = np.array([len(content) for content in contents], dtype=np.int64)
-    return TokenBatch(ids=ids, offsets=offsets, cls=offsets[:-1].copy(), truncated=full > room)
+    cls, eos = np.array([cls_id], dtype=np.int32), np.array([eos_id], dtype=np.int32)
+    parts = [part for content in contents for part in (cls, content[: most - 2], eos)]
+    full = np.fromiter(map(len, contents), np.int64, len(contents)) + 2
+    offsets = np.concatenate(([0], np.cumsum(np.minimum(full, most))))
+    return TokenBatch(np.concatenate(parts), offsets, offsets[:-1].copy(), full > most)

@@ -24,6 +24,7 @@ LENGTHS = (500, 1000, 2000, 3000, 4000, 5000, 6000, 7000, 8192)
 # Names in the folder of a run, by which a trainer and `tercet mine --follow` talk to each other.
 CONFIG, DONE, REFRESH = "config.json", "DONE", "refresh"
 MODEL, READY, ANSWER, FAILED = "model", "READY", "negatives.jsonl", "FAILED"
+TEXT_STAGES = ("align", "retromae")  # that take single texts for rows, without queries
 MANY = 1e12  # as good as no bound
 PARTS = ("words", "positions", "layers", "sparse", "multi")  # of a model, that may be frozen
 # Fields of which exactly one says how long a run or how large a batch is.
@@ -111,6 +112,12 @@ class DataConfig(_Table):
         super().__post_init__()
         if not self.parallel_heads:
             raise self.wrong("parallel_heads names no head")
+        for source in self.sources:
+            if not (self.negatives or source.in_batch_negatives):
+                raise self.wrong(
+                    f"negatives is 0 and source {source.label} has in_batch_negatives = false: a"
+                    " positive has nothing to be compared with"
+                )
 
 
 @dataclass(frozen=True)
@@ -358,6 +365,11 @@ class TrainConfig(_Table):
             raise InputError(f"negatives.every: the stage {self.stage} has no hard negatives")
         if self.steps:
             self.loss.start(self.steps)
+
+    @property
+    def heads(self) -> tuple[Head, ...]:
+        """The heads that the stage trains."""
+        return HEADS if self.stage in ("align", "unified") else ("dense",)
 
 
 # Trees and TOML

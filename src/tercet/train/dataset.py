@@ -1,29 +1,28 @@
 """Training rows as arrays: every text tokenised once, rows pointing into the store.
 
 The arrays are made in one pass over the files, lie in a cache folder that is named after what they
-were made from, and are memory-mapped from there. Knows nothing of models or batches. Shapes: N rows
-over S texts of T tokens.
+were made from, and are memory-mapped from there: MEMORY Knows nothing of models
+or batches. Shapes: N rows over S texts of T tokens.
 """
 
-import contextlib
 import hashlib
 import json
 import math
-import os
 import shutil
-import tempfile
 from array import array
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from tercet.cache import touch
 from tercet.errors import InputError
-from tercet.io import GrowingArray, write_json
+from tercet.io import GrowingArray, atomic_folder, write_json
 from tercet.rows import Record, check_row, files_of, numbered_rows, parts_of
 from tercet.split import DistinctTexts, group_rows, text_key
 from tercet.tokenizer import Tokenizer
@@ -33,6 +32,7 @@ Numbers = npt.NDArray[np.int64]
 Ids = npt.NDArray[np.int32]
 Scores = npt.NDArray[np.float32]
 Progress = Callable[[int, int, int], None]  # bytes of files that are done, of all; tokens
+CHARACTERS = 1 << 20  # tokenised at once, at most
 FORMAT = 1  # of the cache: what another version of it wrote is made again
 ARRAYS: dict[str, type] = {
     "ids": np.int32,
@@ -62,6 +62,7 @@ REGIONS = frozenset(
 
 
 LIST = "cache.json"
+BUFFER = 1 << 16  # values of a column that wait to be written
 
 
 @dataclass(frozen=True)
@@ -72,87 +73,55 @@ class Arrays:
     facts: dict[str, Any]
 
 
-class ArraysWriter:
-    """Columns of a folder that grow together: `with ArraysWriter(folder, key, {...}) as writer`.
+class Columns:
+    """Arrays that grow together in a folder, and facts to be kept beside them."""
 
-    The folder appears under its name when all is written. Where the block raises, or the process
-    dies, nothing is under its name.
-    """
-
-    def __init__(
-        self, folder: Path, key: str, dtypes: Mapping[str, type], *, buffer: int = 1 << 16
-    ) -> None:
-        """buffer is the number of values of a column that wait to be written."""
-        self.folder, self.key = folder, key
+    def __init__(self, folder: Path, dtypes: Mapping[str, type]) -> None:
         self.facts: dict[str, Any] = {}
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        self._scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        self._buffer = buffer
-        self._columns = {
-            name: GrowingArray(self._scratch / f"{name}.npy", dtype)
-            for name, dtype in dtypes.items()
-        }
+        self.arrays = {n: GrowingArray(folder / f"{n}.npy", dtype) for n, dtype in dtypes.items()}
         self._waiting: dict[str, list[Any]] = {name: [] for name in dtypes}
 
     def extend(self, name: str, values: Iterable[Any]) -> None:
         """Appends to a column."""
+        waiting = self._waiting[name]
         if isinstance(values, np.ndarray):
-            self._write(name)
-            self._columns[name].append(values)
+            self.written(name)
+            self.arrays[name].append(values)
             return
-        self._waiting[name].extend(values)
-        if len(self._waiting[name]) >= self._buffer:
-            self._write(name)
+        waiting.extend(values)
+        if len(waiting) >= BUFFER:
+            self.written(name)
 
-    def _write(self, name: str) -> None:
-        self._columns[name].append(self._waiting[name])
+    def written(self, name: str) -> GrowingArray:
+        """A column, with all that was appended so far."""
+        self.arrays[name].append(self._waiting[name])
         self._waiting[name].clear()
-
-    def written(self, name: str) -> npt.NDArray[Any]:
-        """A column so far, memory-mapped."""
-        self._write(name)
-        return self._columns[name].view()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: object, *rest: object) -> None:
-        try:
-            if kind is None:
-                self._finish()
-        finally:
-            for column in self._columns.values():
-                with contextlib.suppress(OSError):  # of a full disk, told already
-                    column.close()
-            shutil.rmtree(self._scratch, ignore_errors=True)
-
-    def _finish(self) -> None:
-        listed = {}
-        for name, column in self._columns.items():
-            self._write(name)
-            column.sync()
-            listed[name] = [column.dtype.str, len(column), column.path.stat().st_size]
-        write_json(self._scratch / LIST, {"key": self.key, "arrays": listed, **self.facts})
-        self._scratch.chmod(0o755)  # a temporary folder is its owner's alone
-        _publish(self._scratch, self.folder, self.key, list(self._columns))
+        return self.arrays[name]
 
 
-def _publish(scratch: Path, folder: Path, key: str, names: list[str]) -> None:
-    """Gives a folder its name; one that is whole and there already stays, a damaged one goes."""
-    for last in (False, False, True):
-        try:
-            os.rename(scratch, folder)
-        except OSError:
-            if last or not folder.exists():
-                raise
-        else:
-            return
-        if open_arrays(folder, key, names) is not None:
-            return  # another process was first
-        aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        with contextlib.suppress(FileNotFoundError):  # another process took it away
-            os.rename(folder, aside / "damaged")
-        shutil.rmtree(aside, ignore_errors=True)
+@contextmanager
+def write_arrays(folder: Path, key: str, dtypes: Mapping[str, type]) -> Iterator[Columns]:
+    """A folder of columns that appears under its name when the block ends without an error.
+
+    One that is there and whole stays: another process was first. A damaged one goes.
+    """
+    if folder.exists() and open_arrays(folder, key, dtypes) is None:
+        shutil.rmtree(folder)
+    try:
+        with atomic_folder(folder) as scratch, ExitStack() as stack:
+            columns = Columns(scratch, dtypes)
+            for array in columns.arrays.values():
+                stack.callback(array.close)
+            yield columns
+            listed = {}
+            for name in dtypes:
+                array = columns.written(name)
+                array.flush()
+                listed[name] = [array.dtype.str, len(array), array.path.stat().st_size]
+            write_json(scratch / LIST, {"key": key, "arrays": listed, **columns.facts})
+    except OSError:
+        if open_arrays(folder, key, dtypes) is None:
+            raise
 
 
 def open_arrays(folder: Path, key: str, names: Iterable[str]) -> Arrays | None:
@@ -165,11 +134,10 @@ def open_arrays(folder: Path, key: str, names: Iterable[str]) -> Arrays | None:
         arrays = {}
         for name, (dtype, count, size) in listed.items():
             path = folder / f"{name}.npy"
-            if path.stat().st_size != size:
-                return None
             # np.memmap itself is slow to slice
             arrays[name] = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
-            if arrays[name].dtype.str != dtype or arrays[name].shape != (count,):
+            now = (arrays[name].dtype.str, arrays[name].shape, path.stat().st_size)
+            if now != (dtype, (count,), size):
                 return None
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
@@ -191,10 +159,6 @@ class Ragged:
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
-
-    def counts(self) -> Numbers:
-        """(N,) the length of each list."""
-        return np.diff(self.offsets)
 
 
 @dataclass(frozen=True)
@@ -239,9 +203,9 @@ class Examples:
         """(T,) content tokens of a text."""
         return self.ids[self.offsets[place] : self.offsets[place + 1]]
 
-    def lengths(self) -> Numbers:
-        """(S,) content tokens of each text."""
-        return np.diff(self.offsets)
+    def lengths(self, places: Numbers) -> Numbers:
+        """Content tokens of each of these texts."""
+        return self.offsets[places + 1] - self.offsets[places]
 
     def where(self, row: int) -> str:
         """File and line of a row."""
@@ -275,15 +239,25 @@ class Examples:
         inputs = [[path for name in s.files for path in files_of(Path(name))] for s in sources]
         if not inputs:
             raise InputError("there are no sources of rows")
-        roles = Roles.of(config, tokenizer)
-        key = _cache_key(inputs, tokenizer, roles)
+        roles = (
+            Role(config.query_prefix, tokenizer.content_limit(config.query_tokens)),
+            Role(config.passage_prefix, tokenizer.content_limit(config.passage_tokens)),
+        )
+        hashes = [[[file_hash(part) for part in parts_of(p)] for p in paths] for paths in inputs]
+        made_from = {
+            "format": FORMAT,
+            "roles": roles,
+            "tokenizer": hashlib.sha256(tokenizer.backend.to_str().encode()).hexdigest(),
+            "sources": hashes,
+        }
+        key = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:32]
         folder = cache / f"rows-{key}"
         stored = open_arrays(folder, key, ARRAYS)
         if stored is None:
-            labels = [source.label for source in sources]
             try:
-                with ArraysWriter(folder, key, ARRAYS) as writer:
-                    _RowWriter(writer, tokenizer, roles, block).read(inputs, labels, progress)
+                with write_arrays(folder, key, ARRAYS) as columns:
+                    builder = _Builder(columns, tokenizer, *roles, block)
+                    builder.read(inputs, [source.label for source in sources], progress)
             except OSError as error:
                 raise InputError(
                     f"{cache}: tokenised rows cannot be written: {error.strerror or error}: make"
@@ -321,42 +295,15 @@ def is_parallel(language: str) -> bool:
 # Files to arrays
 
 
-@dataclass(frozen=True)
-class Role:
+class Role(NamedTuple):
     """What is put before the texts of a role, and the content tokens that are read of one."""
 
     prefix: str
     limit: int
 
 
-@dataclass(frozen=True)
-class Roles:
-    """Queries and passages; raw texts are passages."""
-
-    query: Role
-    passage: Role
-
-    @staticmethod
-    def of(config: DataConfig, tokenizer: Tokenizer) -> "Roles":
-        """The roles of a config."""
-        return Roles(
-            Role(config.query_prefix, tokenizer.content_limit(config.query_tokens)),
-            Role(config.passage_prefix, tokenizer.content_limit(config.passage_tokens)),
-        )
-
-
-def _cache_key(inputs: Sequence[Sequence[Path]], tokenizer: Tokenizer, roles: Roles) -> str:
-    """Names what follows from files (of each source), tokenizer, prefixes and lengths."""
-    facts = {
-        "format": FORMAT,
-        "roles": [[role.prefix, role.limit] for role in (roles.query, roles.passage)],
-        "tokenizer": hashlib.sha256(tokenizer.backend.to_str().encode()).hexdigest(),
-        "sources": [[[_hash(part) for part in parts_of(p)] for p in paths] for paths in inputs],
-    }
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
-
-
-def _hash(path: Path) -> str:
+def file_hash(path: Path) -> str:
+    """The SHA-256 of a file's bytes; raises InputError where it cannot be read."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -364,156 +311,185 @@ def _hash(path: Path) -> str:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
-class _RowWriter:
-    """Columns of the rows, and the groups when all are there."""
+class _Builder:
+    """Fills the columns in one pass over the files; raw texts are passages.
+
+    In memory stay the hashes of the texts (`DistinctTexts`) and a key of each.
+    """
 
     def __init__(
-        self, writer: ArraysWriter, tokenizer: Tokenizer, roles: Roles, block: int
+        self, columns: Columns, tokenizer: Tokenizer, query: Role, passage: Role, block: int
     ) -> None:
-        self.texts, self.roles, self.count = _TextWriter(writer, tokenizer, roles, block), roles, 0
-        self._writer = writer
-        self._languages: dict[str, int] = {}
-        self._ends = {"positive": 0, "negative": 0}
-        self._given = array("q"), array("q")  # rows that bring a group id, and the ids
-        for name in self._ends:
-            writer.extend(f"{name}_offsets", (0,))
+        self.columns, self.tokenizer = columns, tokenizer
+        self.query, self.passage, self.block = query, passage, block
+        self.count = self.tokens = 0
+        self.distinct = DistinctTexts()
+        self.keys = array("q")  # text_key of each text
+        self.waiting: list[tuple[str, int]] = []  # texts to be tokenised, and their limits
+        self.characters = 0  # of these
+        self.languages: dict[str, int] = {}
+        self.ends = {"positive": 0, "negative": 0}
+        self.given = array("q"), array("q")  # rows that bring a group id, and the ids
+        for name in ("offsets", "positive_offsets", "negative_offsets"):
+            columns.extend(name, (0,))
 
     def read(
         self, inputs: Sequence[Sequence[Path]], labels: Sequence[str], progress: Progress | None
     ) -> None:
         """All rows of the files of every source; raises InputError on what cannot train."""
-        sizes = {
-            path: sum(p.stat().st_size for p in parts_of(path)) for ps in inputs for path in ps
-        }
-        total = sum(sizes[path] for paths in inputs for path in paths)
+        sizes = [[sum(p.stat().st_size for p in parts_of(path)) for path in ps] for ps in inputs]
+        total = sum(map(sum, sizes))
         done = shown = file = 0
         for source, paths in enumerate(inputs):
             before = self.count
-            for path in paths:
+            for path, size in zip(paths, sizes[source], strict=True):
                 for line, row in numbered_rows(path):
                     self._add(check_row(row, f"{path}:{line}"))
                     for name, value in (("source", source), ("file", file), ("line", line)):
-                        self._writer.extend(name, (value,))
-                    if progress is not None and self.texts.tokens > shown:
-                        shown = self.texts.tokens
+                        self.columns.extend(name, (value,))
+                    if progress is not None and self.tokens > shown:
+                        shown = self.tokens
                         progress(done, total, shown)
-                file, done = file + 1, done + sizes[path]
+                file, done = file + 1, done + size
             if self.count == before:
                 names = ", ".join(str(path) for path in paths)
                 raise InputError(f"source {labels[source]}: no rows in {names}")
-        self._finish()
+        self._tokenise()
+        self.distinct = DistinctTexts()  # groups need the room
+        self._group()
 
     def _add(self, record: Record) -> None:
         """One row; a positive that is also among the negatives is left out of these."""
-        role = self.roles.passage if record.raw else self.roles.query
-        prefix = role.prefix if record.prompt is None or record.raw else record.prompt
-        query = self.texts.place(record.query, prefix, role.limit)
-        self._writer.extend("query", (query,))
-        positives = self._list("positive", record.pos, record.pos_scores, ())
-        refused = {self.texts.keys[place] for place in positives}
-        self._list("negative", record.neg, record.neg_scores, refused)
-        language = self._languages.setdefault(record.lang, len(self._languages))
-        self._writer.extend("language", (language,))
+        role = self.passage if record.raw else self.query
+        if record.prompt is not None and not record.raw:
+            role = Role(record.prompt, role.limit)
+        self.columns.extend("query", (self._place(record.query, role, ()),))
+        refused: set[int] = set()
+        for name, texts, scores in (
+            ("positive", record.pos, record.pos_scores),
+            ("negative", record.neg, record.neg_scores),
+        ):
+            places = [self._place(text, self.passage, refused) for text in texts]
+            known = [place for place in places if place is not None]
+            self.columns.extend(f"{name}s", known)
+            self.columns.extend(
+                f"{name}_scores",
+                [math.nan] * len(known)
+                if scores is None
+                else [x for x, place in zip(scores, places, strict=True) if place is not None],
+            )
+            self.ends[name] += len(known)
+            self.columns.extend(f"{name}_offsets", (self.ends[name],))
+            refused = {self.keys[place] for place in known}
+        self.columns.extend(
+            "language", (self.languages.setdefault(record.lang, len(self.languages)),)
+        )
         if record.group is not None:
-            self._given[0].append(self.count)
-            self._given[1].append(record.group)
+            self.given[0].append(self.count)
+            self.given[1].append(record.group)
         self.count += 1
 
-    def _list(
-        self,
-        name: str,
-        texts: Sequence[str],
-        scores: Sequence[float] | None,
-        refused: Container[int],
-    ) -> list[int]:
-        """Appends a row's positives or negatives and returns their places."""
-        role = self.roles.passage
-        places, known = [], []
-        for turn, text in enumerate(texts):
-            place = self.texts.place(text, role.prefix, role.limit, refused)
-            if place is not None:
-                places.append(place)
-                known.append(math.nan if scores is None else scores[turn])
-        self._writer.extend(f"{name}s", places)
-        self._writer.extend(f"{name}_scores", known)
-        self._ends[name] += len(places)
-        self._writer.extend(f"{name}_offsets", (self._ends[name],))
-        return places
+    def _place(self, text: str, role: Role, refused: Container[int]) -> int | None:
+        """The number of a text behind a prefix; None where its text_key is among the refused.
 
-    def _finish(self) -> None:
-        """The rest: text keys, and groups through them."""
-        self.texts.flush()
-        keys = np.array(self.texts.keys, dtype=np.int64)
-        self._writer.extend("keys", keys)
-        query, positives = self._writer.written("query"), self._writer.written("positives")
-        offsets = self._writer.written("positive_offsets") + np.arange(self.count + 1)
-        of_rows = np.empty(int(offsets[-1]), dtype=np.int64)  # each row's query, then positives
-        is_query = np.zeros(len(of_rows), dtype=np.bool_)
-        is_query[offsets[:-1]] = True
-        of_rows[is_query], of_rows[~is_query] = keys[query], keys[positives]
-        rows, ids = (np.array(given, dtype=np.int64) for given in self._given)
-        groups = group_rows(of_rows, offsets, (rows, ids))
-        self._writer.extend("group", groups.rows)
-        self._writer.extend("text_group", groups.of_texts(keys))
-        self._writer.facts["languages"] = list(self._languages)
-
-
-class _TextWriter:
-    """Different texts in the order of their first appearance, by place 0, 1, ..."""
-
-    def __init__(
-        self,
-        writer: ArraysWriter,
-        tokenizer: Tokenizer,
-        roles: Roles,
-        block: int,
-        *,
-        characters: int = 1 << 20,
-    ) -> None:
-        """block texts are tokenised at once, or as many as have so many characters."""
-        self.keys = array("q")  # text_key of each
-        self.tokens = 0
-        self._writer, self._tokenizer, self._block = writer, tokenizer, (block, characters)
-        self._different = DistinctTexts()
-        self._waiting: list[tuple[str, int]] = []  # texts to be tokenised, and their limits
-        self._characters = 0
-        self._limits = sorted((roles.query.limit, roles.passage.limit))
-        writer.extend("offsets", (0,))
-
-    def place(self, text: str, prefix: str, limit: int, refused: Container[int] = ()) -> int | None:
-        """The place of a text behind a prefix; None where its text_key is among the refused.
-
-        A query and a passage share a place, unless one may be cut and the other not.
+        A query and a passage share a number, unless one may be cut and the other not.
         """
-        least, most = self._limits
-        if len(prefix) + len(text) <= least:
-            limit = most
+        prefix, limit = role
+        shorter, longer = sorted((self.query.limit, self.passage.limit))
+        if len(prefix) + len(text) <= shorter:
+            limit = longer
         exact = f"{limit} {len(prefix)} {prefix}{text}".encode("utf-8", "surrogatepass")
-        place = self._different.get(exact)
+        place = self.distinct.get(exact)
         key = text_key(text) if place is None else self.keys[place]
         if key in refused:
             return None
         if place is None:
-            place = self._different.add(exact)
+            place = self.distinct.add(exact)
             self.keys.append(key)
-            self._waiting.append((prefix + text, limit))
-            self._characters += len(prefix) + len(text)
-            block, characters = self._block
-            if len(self._waiting) >= block or self._characters >= characters:
-                self.flush()
+            self.waiting.append((prefix + text, limit))
+            self.characters += len(prefix) + len(text)
+            if len(self.waiting) >= self.block or self.characters >= CHARACTERS:
+                self._tokenise()
         return place
 
-    def flush(self) -> None:
-        """Tokenises what waits."""
-        contents: list[list[int]] = [[]] * len(self._waiting)
-        for limit in set(self._limits):
-            own = [at for at, (_, its) in enumerate(self._waiting) if its == limit]
-            texts = [self._waiting[at][0] for at in own]
-            for at, ids in zip(own, self._tokenizer.contents(texts, limit=limit), strict=True):
-                contents[at] = ids
-        for ids in contents:
-            self.tokens += len(ids)
-            self._writer.extend("ids", ids)
-            self._writer.extend("offsets", (self.tokens,))
-        self._waiting.clear()
-        self._characters = 0
+    def _tokenise(self) -> None:
+        """The ids of the texts that wait."""
+        contents: list[list[int]] = [[]] * len(self.waiting)
+        for limit in {self.query.limit, self.passage.limit}:
+            own = [number for number, (_, its) in enumerate(self.waiting) if its == limit]
+            texts = [self.waiting[number][0] for number in own]
+            ids = self.tokenizer.contents(texts, limit=limit)
+            for number, content in zip(own, ids, strict=True):
+                contents[number] = content
+        for content in contents:
+            self.tokens += len(content)
+            self.columns.extend("ids", content)
+            self.columns.extend("offsets", (self.tokens,))
+        self.waiting.clear()
+        self.characters = 0
+
+    def _group(self) -> None:
+        """The groups of rows and of texts, through the keys of texts."""
+        keys = np.frombuffer(self.keys, dtype=np.int64)
+        self.columns.extend("keys", keys)
+        query, positives, offsets = (
+            self.columns.written(name).view() for name in ("query", "positives", "positive_offsets")
+        )
+        offsets = offsets + np.arange(self.count + 1)
+        of_rows = np.empty(int(offsets[-1]), dtype=np.int64)  # each row's query, then positives
+        is_query = np.zeros(len(of_rows), dtype=np.bool_)
+        is_query[offsets[:-1]] = True
+        of_rows[is_query], of_rows[~is_query] = keys[query], keys[positives]
+        rows, ids = (np.array(given, dtype=np.int64) for given in self.given)
+        groups = group_rows(of_rows, offsets, (rows, ids))
+        self.columns.extend("group", groups.rows)
+        self.columns.extend("text_group", groups.of_texts(keys))
+        self.columns.facts["languages"] = list(self.languages)
+
+
+# New negatives
+
+
+def read_negatives(examples: Examples, path: Path, *, block: int = 4096) -> Ragged:
+    """The negatives that a miner gave, {"row", "neg"} of every row in order, memory-mapped.
+
+    They are kept as numbers of texts in a folder beside the file, which is made by the first that
+    asks; it takes about 25 bytes a text. Raises InputError naming file and line where a row is
+    another, or a negative no passage of the rows.
+    """
+    key = f"{examples.fingerprint} {file_hash(path)}"
+    folder, names = path.with_suffix(""), {"places": np.int64, "offsets": np.int64}
+    stored = open_arrays(folder, key, names)
+    if stored is None:
+        is_passage = np.zeros(len(examples.keys), dtype=np.bool_)
+        is_passage[examples.positives.values] = True
+        is_passage[examples.negatives.values] = True
+        passages = np.flatnonzero(is_passage)
+        passages = passages[np.argsort(examples.keys[passages], kind="stable")]
+        keys = examples.keys[passages]
+        with write_arrays(folder, key, names) as columns:
+            columns.extend("offsets", (0,))
+            rows, count, end = numbered_rows(path), 0, 0
+            while some := list(islice(rows, block)):
+                texts: list[str] = []
+                for line, row in some:
+                    if row.get("row") != count or not isinstance(row.get("neg"), list):
+                        raise InputError(f"{path}:{line}: expected row {count} with its 'neg'")
+                    texts += row["neg"]
+                    columns.extend("offsets", (end + len(texts),))
+                    count += 1
+                asked = np.array([text_key(text) for text in texts], dtype=np.int64)
+                nearest = np.searchsorted(keys, asked, side="right") - 1
+                for number in np.flatnonzero(keys[nearest] != asked)[:1].tolist():
+                    line = next(line for line, row in some if texts[number] in row["neg"])
+                    raise InputError(
+                        f"{path}:{line}: {texts[number]!r:.60} is no passage of the training rows"
+                    )
+                columns.extend("places", passages[nearest])
+                end += len(texts)
+            if count != len(examples):
+                raise InputError(f"{path}: negatives for {count} of {len(examples)} rows")
+        stored = open_arrays(folder, key, names)
+    if stored is None:
+        raise InputError(f"{folder}: what was just written is not whole: check the disk")
+    return Ragged(stored.arrays["places"], stored.arrays["offsets"])

@@ -54,11 +54,10 @@ class Representations:
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Texts of similar length and their inputs; spans are their rows of each head's whole side."""
+    """Texts of similar length, by their numbers, and their inputs."""
 
     texts: Numbers
     inputs: Inputs
-    spans: dict[Head, slice]
 
 
 class Side:
@@ -67,27 +66,25 @@ class Side:
     def __init__(
         self, tokens: TokenBatch, *, most: int | None, device: torch.device | str = "cpu"
     ) -> None:
-        """most is the tokens of a micro-batch (a longer text is one alone); None cuts nothing."""
+        """most is the tokens of a micro-batch (a longer text is one alone); None cuts nothing.
+
+        Every text begins with its one [CLS], which has no multi-vector.
+        """
         lengths = tokens.lengths
-        self.size, self.tokens = len(lengths), int(tokens.offsets[-1])
         order = self.order = np.argsort(lengths, kind="stable")
-        cls = np.searchsorted(tokens.offsets[1:], tokens.cls, side="right")
-        self.counts: Numbers = lengths - np.bincount(cls, minlength=self.size)
-        self.rows: dict[Head, int] = {
-            "dense": self.size,
-            "sparse": self.tokens,
-            "multi": int(self.counts.sum()),
-        }
-        self.micro_batches: list[MicroBatch] = []
-        filled = dict.fromkeys(HEADS, 0)
-        for texts in cut(lengths, order, most):
-            sizes = (len(texts), int(lengths[texts].sum()), int(self.counts[texts].sum()))
-            spans = {h: slice(filled[h], filled[h] + n) for h, n in zip(HEADS, sizes, strict=True)}
-            filled = {head: span.stop for head, span in spans.items()}
-            inputs = Inputs.of(tokens.take(texts), device)
-            self.micro_batches.append(MicroBatch(texts, inputs, spans))
-        self.starts: Numbers = np.empty(self.size, dtype=np.int64)
+        self.counts: Numbers = lengths - 1
+        self.starts: Numbers = np.empty_like(self.counts)
         self.starts[order] = np.cumsum(self.counts[order]) - self.counts[order]
+        cuts, total = [], 0
+        for turn, length in enumerate(lengths[order].tolist() if most is not None else ()):
+            total += length
+            if turn and total > most:
+                cuts.append(turn)
+                total = length
+        self.micro_batches = [
+            MicroBatch(texts, Inputs.of(tokens.take(texts), device))
+            for texts in np.split(order, cuts)
+        ]
         every = torch.from_numpy(order).to(device)
         self.owners = every.repeat_interleave(torch.from_numpy(lengths[order]).to(device))
         self.multi_owners = every.repeat_interleave(torch.from_numpy(self.counts[order]).to(device))
@@ -109,21 +106,6 @@ class Side:
         )
 
 
-def cut(lengths: Numbers, order: Numbers, most: int | None) -> list[Numbers]:
-    """Runs of texts in this order with at most so many tokens, at least one text each."""
-    if most is None:
-        return [order]
-    runs: list[Numbers] = []
-    first = total = 0
-    for turn, length in enumerate(lengths[order].tolist()):
-        if turn > first and total + length > most:
-            runs.append(order[first:turn])
-            first, total = turn, 0
-        total += length
-    runs.append(order[first:])
-    return runs
-
-
 def encode(
     model: M3Model, micro: MicroBatch, heads: Sequence[Head], context: Context = nullcontext
 ) -> dict[Head, Tensor]:
@@ -136,20 +118,6 @@ def encode(
     multi = None if outputs.multi is None else outputs.multi[outputs.multi_mask]
     every = zip(HEADS, (outputs.dense, outputs.weights, multi), strict=True)
     return {head: tensor for head, tensor in every if tensor is not None}
-
-
-class RandomStates:
-    """The random states of the CPU and of a GPU, to be taken up again."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.cpu = torch.get_rng_state()
-        self.gpu = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
-
-    def restore(self) -> None:
-        torch.set_rng_state(self.cpu)
-        if self.gpu is not None:
-            torch.cuda.set_rng_state(self.gpu, self.device)
 
 
 def backward(
@@ -165,47 +133,51 @@ def backward(
     With more than one micro-batch on a side, by the two passes above; else plainly.
     """
     if all(len(side.micro_batches) == 1 for side in sides):
-        whole = [
-            side.representations(encode(model, side.micro_batches[0], heads, context))
-            for side in sides
-        ]
-        loss = loss_of(*whole)
+        outputs = [encode(model, side.micro_batches[0], heads, context) for side in sides]
+        loss = loss_of(*(s.representations(out) for s, out in zip(sides, outputs, strict=True)))
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
     device = sides[0].ids.device
-    kept: list[dict[Head, Tensor]] = []
-    states: list[RandomStates] = []
+    gpus = [device] if device.type == "cuda" else []
+    kept: list[dict[Head, Tensor]] = []  # of each side
+    states: list[list[Tensor]] = []  # of each micro-batch
     with torch.no_grad():  # 1
         for side in sides:
-            kept.append({})
+            rows = (len(side.counts), len(side.ids), len(side.multi_owners))
+            whole, ends = dict[Head, Tensor](), dict.fromkeys(HEADS, 0)
             for micro in side.micro_batches:
-                states.append(RandomStates(device))
+                states.append([torch.get_rng_state(), *map(torch.cuda.get_rng_state, gpus)])
                 for head, part in encode(model, micro, heads, context).items():
-                    if head not in kept[-1]:
-                        kept[-1][head] = part.new_empty(side.rows[head], *part.shape[1:])
-                    kept[-1][head][micro.spans[head]] = part
-    after = RandomStates(device)
+                    if head not in whole:
+                        size = rows[HEADS.index(head)]
+                        whole[head] = part.new_empty(size, *part.shape[1:])
+                    whole[head][ends[head] : ends[head] + len(part)] = part
+                    ends[head] += len(part)
+            kept.append(whole)
 
-    for tensors in kept:  # 2
-        for tensor in tensors.values():
+    for whole in kept:  # 2
+        for tensor in whole.values():
             tensor.requires_grad_()
-    loss = loss_of(
-        *(side.representations(tensors) for side, tensors in zip(sides, kept, strict=True))
-    )
+    loss = loss_of(*(side.representations(whole) for side, whole in zip(sides, kept, strict=True)))
     loss.backward()  # type: ignore[no-untyped-call]
 
     replay = iter(states)
-    for side, tensors in zip(sides, kept, strict=True):  # 3
-        for micro in side.micro_batches:
-            next(replay).restore()
-            outputs = encode(model, micro, heads, context)
-            gradients = {head: tensor.grad for head, tensor in tensors.items()}
-            reached = [head for head in outputs if gradients[head] is not None]
-            if reached:
-                torch.autograd.backward(
-                    [outputs[head] for head in reached],
-                    [gradients[head][micro.spans[head]] for head in reached],  # type: ignore[index]
-                )
-    after.restore()
+    with torch.random.fork_rng(gpus):  # 3
+        for side, whole in zip(sides, kept, strict=True):
+            ends = dict.fromkeys(HEADS, 0)
+            for micro in side.micro_batches:
+                on_cpu, *on_gpus = next(replay)
+                torch.set_rng_state(on_cpu)
+                for gpu, state in zip(gpus, on_gpus, strict=True):
+                    torch.cuda.set_rng_state(state, gpu)
+                reached, gradients = list[Tensor](), list[Tensor]()
+                for head, output in encode(model, micro, heads, context).items():
+                    gradient = whole[head].grad
+                    if gradient is not None:  # the loss reaches it
+                        reached.append(output)
+                        gradients.append(gradient[ends[head] : ends[head] + len(output)])
+                    ends[head] += len(output)
+                if reached:
+                    torch.autograd.backward(reached, gradients)
     return loss.detach()

@@ -1,14 +1,15 @@
 """Losses of a batch: InfoNCE per head and on the sum, self-distillation, outside teachers, FLOPS.
 
-The first half takes score matrices alone; `Objective` brings the representations of all devices
+The first half takes score matrices alone; `batch_loss` brings the representations of all devices
 together, scores them and adds the losses up. Knows nothing of models or files. Shapes: Q queries of
 this device, P passages (columns) of all devices. Source: docs/method.md, "Losses" (M3 paper v4,
 section 3.3). Every mean is a sum over rows divided by a given total, so that the losses of several
 devices add up to the loss of one with the whole batch.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
 
 import numpy as np
 import numpy.typing as npt
@@ -53,17 +54,12 @@ class Columns:
         return known if bool(known.any()) else None
 
 
-def competitors(
-    query_marks: Tensor, passage_marks: Tensor, own: Tensor, *, in_batch: bool = True
-) -> Tensor:
+def competitors(query_marks: Tensor, passage_marks: Tensor, own: Tensor) -> Tensor:
     """(Q, P) bool: the columns a query is compared with: its own, and others without a common mark.
 
     Marks (Q, K) and (P, K): the group, say. Members of one group (a translation, another question
-    on the same paragraph) are never each other's negatives. Without in_batch, its own columns
-    alone.
+    on the same paragraph) are never each other's negatives.
     """
-    if not in_batch:
-        return own
     mask = torch.ones_like(own)
     for mine, theirs in zip(query_marks.unbind(1), passage_marks.unbind(1), strict=True):
         mask &= mine[:, None] != theirs[None, :]
@@ -89,51 +85,32 @@ def distillation(logs: Tensor, target: Tensor, columns: Columns) -> Tensor:
     return -(target.detach() * logs).sum() / columns.total
 
 
-def _own_targets(columns: Columns, temperature: float) -> Tensor:
-    """Softmax of the outside scores over each query's own columns, (Q, P); 0 elsewhere."""
-    assert columns.teacher is not None
-    raw = columns.teacher.nan_to_num().float() / temperature
-    return F.softmax(raw.masked_fill(~columns.own, torch.finfo(raw.dtype).min), dim=-1)
+def contrast(scores: Tensor, logs: Tensor, columns: Columns, config: LossConfig) -> Tensor:
+    """InfoNCE, with the loss of outside scores of the queries that have them.
 
-
-def kl_div(scores: Tensor, columns: Columns, rows: Tensor, config: LossConfig) -> Tensor:
-    """Cross entropy of a taught query's own columns with the outside targets.
-
-    The reference's `kl_div`, which is added to InfoNCE.
+    kl_div: the cross entropy of a query's own columns with the softmax of their outside scores is
+    added. m3_kd, in place of InfoNCE: each own column in turn, the positive first, is the positive,
+    weighted by that softmax, against all columns but the own ones before it. Both are the
+    reference's.
     """
-    target = _own_targets(columns, config.teacher_temperature)[rows]
-    student = log_probs(scores[rows], columns.own[rows], config.temperature)
-    return -(target * student).sum() / columns.total
-
-
-def m3_kd(scores: Tensor, columns: Columns, rows: Tensor, config: LossConfig) -> Tensor:
-    """The reference's `m3_kd_loss` of the taught queries, in place of their InfoNCE.
-
-    Each own column in turn is the positive, weighted by its target, against all columns but the own
-    ones before it.
-    """
-    target = _own_targets(columns, config.teacher_temperature)[rows]
-    own, mask, taught = columns.own[rows], columns.mask[rows], scores[rows]
-    # the positive comes first, then the others from left to right
-    rank = torch.where(own, own.cumsum(1) + 1, 0)
+    rows = columns.taught()
+    if rows is None or columns.teacher is None:
+        return info_nce(logs, columns)
+    own, least = columns.own[rows], torch.finfo(torch.float32).min
+    raw = columns.teacher[rows].nan_to_num().float() / config.teacher_temperature
+    target = F.softmax(raw.masked_fill(~own, least), dim=-1)
+    if config.teacher == "kl_div":
+        taught = -(target * log_probs(scores[rows], own, config.temperature)).sum() / columns.total
+        return info_nce(logs, columns) + config.teacher_weight * taught
+    rank = torch.where(own, own.cumsum(1) + 1, 0)  # from left to right, the positive first
     rank[torch.arange(len(rank), device=rank.device), columns.positives[rows]] = 1
     total = scores.new_zeros(())
     for turn in torch.unique(rank[own]).tolist():
-        logs = log_probs(taught, mask & ~(own & (rank < turn)), config.temperature)
-        total = total - (target * logs)[rank == turn].sum()
-    return total / columns.total
-
-
-def contrast(scores: Tensor, logs: Tensor, columns: Columns, config: LossConfig) -> Tensor:
-    """InfoNCE, with the outside teacher's loss where the batch has one."""
-    rows = columns.taught()
-    if rows is None:
-        return info_nce(logs, columns)
-    if config.teacher == "kl_div":
-        taught = kl_div(scores, columns, rows, config)
-        return info_nce(logs, columns) + config.teacher_weight * taught
+        mask = columns.mask[rows] & ~(own & (rank < turn))
+        each = target * log_probs(scores[rows], mask, config.temperature)
+        total = total - each[rank == turn].sum()
     rest = -logs[~rows].gather(1, columns.positives[~rows, None]).sum() / columns.total
-    return rest + config.teacher_weight * m3_kd(scores, columns, rows, config)
+    return rest + config.teacher_weight * (total / columns.total)
 
 
 def unified(
@@ -147,42 +124,32 @@ def unified(
     part's value, detached.
     """
     present = [head for head in HEADS if head in scores]
-    tau = config.temperature
-    logs = {head: [log_probs(s, columns.mask, tau) for s in scores[head]] for head in present}
-    parts = {
-        head: sum_of(
-            contrast(score, log, columns, config)
-            for score, log in zip(scores[head], logs[head], strict=True)
-        )
-        / len(scores[head])
-        for head in present
-    }
+    logs: dict[Head, list[Tensor]] = {}
+    parts: dict[Head, Tensor] = {}
+    for head in present:
+        logs[head] = [log_probs(s, columns.mask, config.temperature) for s in scores[head]]
+        pairs = zip(scores[head], logs[head], strict=True)
+        each = [contrast(score, log, columns, config) for score, log in pairs]
+        parts[head] = reduce(torch.add, each) / len(each)
     facts: dict[str, Tensor] = {head: part.detach() for head, part in parts.items()}
     if len(present) == 1:
         return parts[present[0]], facts
-    inter = sum_of(getattr(config, head) * scores[head][0].float() for head in present)
-    together = log_probs(inter, columns.mask, tau)
+    inter = reduce(torch.add, [getattr(config, h) * scores[h][0].float() for h in present])
+    together = log_probs(inter, columns.mask, config.temperature)
     loss = contrast(inter, together, columns, config)
     facts["inter"] = loss.detach()
-    loss = loss + sum_of(getattr(config, f"{head}_loss") * parts[head] for head in present)
+    weights = {head: getattr(config, f"{head}_loss") for head in present}
+    loss = loss + reduce(torch.add, [weights[head] * parts[head] for head in present])
     loss = loss / (len(present) + 1)
     if not distil:
         return loss, facts
     target, softer = together.detach().exp(), []
     for head in present:
-        learned = sum_of(distillation(log, target, columns) for log in logs[head])
-        learned = learned / len(logs[head])
-        softer.append(getattr(config, f"{head}_loss") * learned)
+        each = [distillation(log, target, columns) for log in logs[head]]
+        learned = reduce(torch.add, each) / len(each)
+        softer.append(weights[head] * learned)
         facts[f"{head}_distil"] = learned.detach()
-    return (loss + sum_of(softer) / len(present)) / 2, facts
-
-
-def sum_of(terms: Iterable[Tensor]) -> Tensor:
-    """Their sum, one after the other."""
-    first, *rest = terms
-    for term in rest:
-        first = first + term
-    return first
+    return (loss + reduce(torch.add, softer) / len(present)) / 2, facts
 
 
 def flops(weights: Tensor, ids: Tensor, texts: int) -> Tensor:
@@ -199,101 +166,93 @@ def flops(weights: Tensor, ids: Tensor, texts: int) -> Tensor:
 # From representations to the loss
 
 
-@dataclass
-class Objective:
-    """The loss of one batch; facts hold each part's value after the call, over all devices."""
+def batch_loss(
+    queries: Representations,
+    passages: Representations,
+    batch: Batch,
+    config: LossConfig,
+    teacher: TeacherConfig,
+    world: World,
+    *,
+    heads: Sequence[Head],
+    total: int,
+    distil: bool,
+    in_batch: bool = True,
+    targets: Targets | None = None,
+) -> tuple[Tensor, Facts]:
+    """This device's part of the loss of a batch, and each part's value over all devices.
 
-    config: LossConfig
-    world: World
-    heads: tuple[Head, ...]
-    batch: Batch
-    total: int  # queries of all devices
-    distil: bool
-    in_batch: bool = True
-    targets: Targets | None = None  # what a teacher says of the texts
-    teacher: TeacherConfig = field(default_factory=TeacherConfig)
-    facts: Facts = field(default_factory=dict)
+    total is the queries of all devices, whose parts add up to the whole batch's loss; without
+    in_batch a query meets its own negatives alone; targets are what a teacher says of the texts.
+    """
+    device = queries.ids.device
+    everyone, first_query, first_passage = passages, 0, 0
+    owners, marks, outside = (
+        torch.from_numpy(part).to(device)
+        for part in (batch.owners, batch.passage_marks, batch.teacher)
+    )
+    has_outside = bool(np.isfinite(batch.teacher).any())
+    if world.size > 1:
+        everyone, first_query, first_passage = gathered(world, queries, passages)
+        owners, marks, outside = map(world.gather, (owners + first_query, marks, outside))
+        has_outside = any(world.all(has_outside))
+    own = torch.arange(len(queries), device=device)[:, None] + first_query == owners
+    mask = own
+    if in_batch:
+        mask = competitors(torch.from_numpy(batch.query_marks).to(device), marks, own)
+    positives = torch.from_numpy(batch.positives + first_passage).to(device)
+    known = None
+    if targets is not None and (teacher.scores or teacher.margin >= 0):
+        known = Known.of(targets, batch, positives, world, device)
+        if teacher.margin >= 0:
+            mask = mask & ~known.above(teacher.margin)
+    columns = Columns(positives, mask, own, outside.expand_as(own) if has_outside else None, total)
 
-    def __call__(self, queries: Representations, passages: Representations) -> Tensor:
-        """This device's part of the loss: parts of all devices add up to the whole batch's."""
-        everyone = gathered(self.world, passages)
-        columns, known = self._columns(queries.ids.device)
-        scores = score(queries, everyone, self.heads, self.config)
-        loss, parts = unified(scores, columns, self.config, distil=self.distil)
-        facts = {f"loss_{name}": value for name, value in parts.items()}
-        if self.config.flops and queries.weights is not None and everyone.weights is not None:
-            weights, ids = self.world.gather(queries.weights), self.world.gather(queries.ids)
-            penalty = flops(weights, ids, self.total)
-            penalty = penalty + flops(everyone.weights, everyone.ids, len(everyone))
-            penalty = penalty / self.world.size  # every device has all of it
-            loss = loss + self.config.flops * penalty
-            facts["flops"] = penalty.detach()
-        if known is not None and self.teacher.scores:
-            weighted = {head: getattr(self.config, f"{head}_loss") for head in scores}
-            taught = sum_of(
-                weighted[h] * self._taught(s[0], columns, known) for h, s in scores.items()
-            )
-            taught = taught / max(sum(weighted.values()), 1e-9)
-            loss = loss + self.teacher.scores * taught
-            facts["teacher_scores"] = taught.detach()
-        if self.targets is not None:
-            mine = ((queries, self.batch.query_texts), (passages, self.batch.passage_texts))
-            pulled, told = pull(self.targets, self.teacher, mine, self.world)
-            loss = loss + pulled
-            facts |= told
-        facts["loss"] = loss.detach()
-        summed = self.world.sum(torch.stack([value.float() for value in facts.values()])).tolist()
-        self.facts |= dict(zip(facts, summed, strict=True))
-        self.facts |= spread(scores, queries, passages)
-        return loss
-
-    def _columns(self, device: torch.device) -> tuple[Columns, "Known | None"]:
-        """What the columns of all devices are to this device's queries, and what a teacher says."""
-        world, mine = self.world, self.batch
-        before = world.all((len(mine.positives), len(mine.owners)))[: world.rank]
-        queries, passages = sum(count for count, _ in before), sum(count for _, count in before)
-        owners = world.gather(torch.from_numpy(mine.owners + queries).to(device))
-        own = torch.arange(len(mine.positives), device=device)[:, None] + queries == owners
-        mask = competitors(
-            torch.from_numpy(mine.query_marks).to(device),
-            world.gather(torch.from_numpy(mine.passage_marks).to(device)),
-            own,
-            in_batch=self.in_batch,
-        )
-        teacher = None
-        if any(world.all(bool(np.isfinite(mine.teacher).any()))):
-            teacher = world.gather(torch.from_numpy(mine.teacher).to(device)).expand_as(own)
-        positives = torch.from_numpy(mine.positives + passages).to(device)
-        known = None
-        if self.targets is not None and (self.teacher.scores or self.teacher.margin >= 0):
-            known = Known.of(self.targets, mine, positives, world, device)
-            if self.teacher.margin >= 0:
-                mask = mask & ~known.above(self.teacher.margin)
-        return Columns(positives, mask, own, teacher, self.total), known
-
-    def _taught(self, scores: Tensor, columns: Columns, known: "Known") -> Tensor:
-        """Cross entropy of a head's scores with the teacher's, over the columns that it knows."""
-        mask = columns.mask & known.pairs
-        rows = known.rows & (mask.sum(1) > 1)
-        if not bool(rows.any()):
-            return scores.sum() * 0.0
-        goal = log_probs(known.scores[rows], mask[rows], self.teacher.temperature).exp()
-        logs = log_probs(scores[rows], mask[rows], self.config.temperature)
-        return -(goal * logs).sum() / columns.total
+    scores = score(queries, everyone, heads, config)
+    loss, parts = unified(scores, columns, config, distil=distil)
+    facts = {f"loss_{name}": value for name, value in parts.items()}
+    if config.flops and queries.weights is not None and everyone.weights is not None:
+        penalty = flops(world.gather(queries.weights), world.gather(queries.ids), total)
+        penalty = penalty + flops(everyone.weights, everyone.ids, len(everyone))
+        penalty = penalty / world.size  # every device has all of it
+        loss = loss + config.flops * penalty
+        facts["flops"] = penalty.detach()
+    if known is not None and teacher.scores:
+        weights = {head: getattr(config, f"{head}_loss") for head in scores}
+        tau = teacher.temperature, config.temperature
+        each = [weights[h] * known.cross_entropy(s[0], columns, *tau) for h, s in scores.items()]
+        taught = reduce(torch.add, each) / max(sum(weights.values()), 1e-9)
+        loss = loss + teacher.scores * taught
+        facts["teacher_scores"] = taught.detach()
+    if targets is not None:
+        sides = ((queries, batch.query_texts), (passages, batch.passage_texts))
+        pulled, told = pull(targets, teacher, sides, world)
+        loss = loss + pulled
+        facts |= told
+    facts["loss"] = loss.detach()
+    summed = torch.stack([value.float() for value in facts.values()])
+    if world.size > 1:
+        summed = world.sum(summed)
+    values = dict(zip(facts, summed.tolist(), strict=True))
+    return loss, values | spread(scores, queries, passages)
 
 
-def gathered(world: World, mine: Representations) -> Representations:
-    """Those of all devices, in the devices' order, with gradient."""
-    if world.size == 1:
-        return mine
-    before = world.all((len(mine), len(mine.multi_owners)))[: world.rank]
-    texts, tokens = sum(count for count, _ in before), sum(count for _, count in before)
+def gathered(
+    world: World, queries: Representations, mine: Representations
+) -> tuple[Representations, int, int]:
+    """Passages of all devices, in the devices' order, with gradient.
+
+    And how many queries and passages the devices before this one have.
+    """
+    sizes = world.all((len(queries), len(mine), len(mine.multi_owners)))
+    before = np.array(sizes[: world.rank], dtype=np.int64).reshape(-1, 3)
+    first_query, texts, tokens = before.sum(0).tolist()
     spans = world.all((mine.starts + tokens, mine.counts))
     heads = {
         name: None if getattr(mine, name) is None else world.gather(getattr(mine, name))
         for name in ("dense", "weights", "multi")
     }
-    return replace(
+    everyone = replace(
         mine,
         **heads,
         ids=world.gather(mine.ids),
@@ -302,6 +261,7 @@ def gathered(world: World, mine: Representations) -> Representations:
         starts=np.concatenate([starts for starts, _ in spans]),
         counts=np.concatenate([counts for _, counts in spans]),
     )
+    return everyone, first_query, texts
 
 
 def score(
@@ -383,6 +343,17 @@ class Known:
         over = self.pairs & self.rows[:, None] & (self.scores > bar)
         return over.scatter(1, self.positives[:, None], False)
 
+    def cross_entropy(
+        self, scores: Tensor, columns: Columns, taught: float, temperature: float
+    ) -> Tensor:
+        """Of a head's scores with the teacher's, each over its temperature, in known columns."""
+        mask = columns.mask & self.pairs
+        rows = self.rows & (mask.sum(1) > 1)
+        if not bool(rows.any()):
+            return scores.sum() * 0.0
+        goal = log_probs(self.scores[rows], mask[rows], taught).exp()
+        return -(goal * log_probs(scores[rows], mask[rows], temperature)).sum() / columns.total
+
 
 def _dense_targets(targets: Targets, texts: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:
     """The dense targets of texts, (B, D), zero where there is none, and which have one, (B,)."""
@@ -433,7 +404,7 @@ def pull(
         if not getattr(config, name) or not parts:
             continue
         count = world.sum(torch.tensor(float(sum(len(part) for part in parts)), device=device))
-        mean = sum_of(part.sum() for part in parts) / count.clamp(min=1)
+        mean = reduce(torch.add, [part.sum() for part in parts]) / count.clamp(min=1)
         facts[f"teacher_{name}"] = mean.detach()
         total = total + getattr(config, name) * mean
     return total, facts

@@ -4,8 +4,9 @@ Knows nothing of steps or losses. Memory is an estimate, good to about a fifth.
 """
 
 import math
+import os
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,18 @@ import torch
 from torch import nn
 
 from tercet.checkpoint import Checkpoint, read_checkpoint
-from tercet.config import HEADS, Head, default_cache
+from tercet.config import default_cache
 from tercet.encoder import BUNDLED, multiplies_bfloat16
 from tercet.errors import InputError, ModelError
-from tercet.model import BackboneConfig, M3Model, MultiHead, SparseHead
+from tercet.model import BackboneConfig, MultiHead, SparseHead
 from tercet.train.batches import Pool, Sampler, make_sampler
-from tercet.train.config import TrainConfig, frozen_layers
+from tercet.train.config import TEXT_STAGES, TrainConfig, frozen_layers
 from tercet.train.dataset import Examples, Numbers, Progress
 from tercet.train.distributed import World
 from tercet.train.init import extend_positions
 from tercet.train.retromae import LOGITS
+
+SAMPLE = 1 << 16  # rows of a pool that are looked at for an estimate
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,7 @@ class Prepared:
     examples: Examples
     sampler: Sampler
     steps: int
+    distil_from: int  # the step from which the loss has self-distillation; steps: it never has
     dtype: torch.dtype
     sub_batch: int | None  # tokens encoded at once; None: no split
 
@@ -47,54 +51,51 @@ def prepare(config: TrainConfig, world: World, *, progress: Progress | None = No
     if config.threads:
         torch.set_num_threads(config.threads)
     checkpoint = load_model(config, world.device)
-    config = _fit(config, checkpoint)
+    data, trunk = config.data, checkpoint.model.backbone.config
+    data = replace(  # texts are cut to the model's positions, and have its prefixes by default
+        data,
+        query_tokens=min(data.query_tokens, trunk.max_length),
+        passage_tokens=min(data.passage_tokens, trunk.max_length),
+        query_prefix=data.query_prefix or checkpoint.settings.query_prefix,
+        passage_prefix=data.passage_prefix or checkpoint.settings.passage_prefix,
+    )
+    config = replace(config, data=data)
+    cache = cache_folder(config)
     if not world.first:
         world.wait()  # the first process makes the cache, the others read it
     examples = Examples.load(
-        config.data.sources,
-        checkpoint.tokenizer,
-        config.data,
-        cache=cache_folder(config),
-        progress=progress,
+        data.sources, checkpoint.tokenizer, data, cache=cache, progress=progress
     )
     if world.first:
         world.wait()
-    sampler = make_sampler(config, examples)
-    small = [pool for pool in sampler.pools if pool.size < world.size]
-    if small:
+    sampler = make_sampler(config, examples, scratch=cache if os.access(cache, os.W_OK) else None)
+    small = min(sampler.pools, key=lambda pool: pool.size)
+    if small.size < world.size:
         raise InputError(
-            f"{small[0].name}: batches of {small[0].size} rows cannot be shared by {world.size}"
+            f"{small.name}: batches of {small.size} rows cannot be shared by {world.size}"
             " devices: use fewer devices, or fewer length groups (batch.lengths)"
         )
     steps = config.steps or max(
         1, math.ceil(config.epochs * sampler.per_epoch / config.batch.accumulate)
     )
-    if config.stage == "unified":
-        config.loss.start(steps)
-    if config.dtype == "auto":
-        fast = world.device.type == "cuda" or multiplies_bfloat16()
-        dtype = torch.bfloat16 if fast else torch.float32
-    else:
-        dtype = torch.bfloat16 if config.dtype == "bfloat16" else torch.float32
+    fast = world.device.type == "cuda" or multiplies_bfloat16()
+    rounded = config.dtype == "bfloat16" or (config.dtype == "auto" and fast)
+    dtype = torch.bfloat16 if rounded else torch.float32
     sub_batch = config.batch.sub_batch_tokens or None
     if sub_batch is None and config.batch.memory_gb:
-        trunk = checkpoint.model.backbone.config
         each = activation_bytes(trunk, dtype, checkpointing=config.batch.checkpointing)
         sub_batch = max(1, int(config.batch.memory_gb * 1e9 / each))
-    return Prepared(config, world, checkpoint, examples, sampler, steps, dtype, sub_batch)
-
-
-def _fit(config: TrainConfig, checkpoint: Checkpoint) -> TrainConfig:
-    """The config with texts cut to the model's positions, and its prefixes where none is given."""
-    most, data = checkpoint.model.backbone.config.max_length, config.data
-    fitted = replace(
-        data,
-        query_tokens=min(data.query_tokens, most),
-        passage_tokens=min(data.passage_tokens, most),
-        query_prefix=data.query_prefix or checkpoint.settings.query_prefix,
-        passage_prefix=data.passage_prefix or checkpoint.settings.passage_prefix,
+    return Prepared(
+        config=config,
+        world=world,
+        checkpoint=checkpoint,
+        examples=examples,
+        sampler=sampler,
+        steps=steps,
+        distil_from=config.loss.start(steps) if config.stage == "unified" else steps,
+        dtype=dtype,
+        sub_batch=sub_batch,
     )
-    return replace(config, data=fitted)
 
 
 def cache_folder(config: TrainConfig) -> Path:
@@ -110,28 +111,23 @@ def load_model(config: TrainConfig, device: torch.device) -> Checkpoint:
     """
     source: str | Path = config.model or BUNDLED
     checkpoint = read_checkpoint(source, dtype=torch.float32, device=device)
-    model = checkpoint.model
+    model, trunk, heads = checkpoint.model, checkpoint.model.backbone, config.heads
     for name, parameter in model.named_parameters():
         if not bool(parameter.isfinite().all()):
             raise ModelError(f"{source}: {name} holds values that are not finite: it cannot train")
     torch.manual_seed(config.seed)
-    hidden = model.backbone.config.hidden
-    heads = heads_of(config)
     with torch.device(device):
         if model.sparse is None and "sparse" in heads:
-            model.sparse = SparseHead(hidden)
+            model.sparse = SparseHead(trunk.config.hidden)
         if model.multi is None and "multi" in heads:
-            model.multi = MultiHead(hidden, config.multi or hidden)
+            model.multi = MultiHead(trunk.config.hidden, config.multi or trunk.config.hidden)
     if config.stage == "retromae":
-        extend_positions(model.backbone, config.retromae.positions)
+        extend_positions(trunk, config.retromae.positions)
     if config.dropout >= 0:
-        set_dropout(model, config.dropout)
-    model.backbone.checkpointing = config.batch.checkpointing
-    model.backbone.adds_rows = True
+        trunk.set_dropout(config.dropout)
+    trunk.checkpointing = config.batch.checkpointing
+    trunk.adds_rows = True
     model.requires_grad_(True)
-    if config.optimiser.embedding_lr == 0:
-        model.backbone.word_embeddings.requires_grad_(False)
-    trunk = model.backbone
     parts: dict[str, tuple[nn.Module | nn.Parameter | None, ...]] = {
         "words": (trunk.word_embeddings,),
         "positions": (trunk.position_embeddings,),
@@ -139,27 +135,17 @@ def load_model(config: TrainConfig, device: torch.device) -> Checkpoint:
         "sparse": (model.sparse,),
         "multi": (model.multi,),
     }
-    unused = [head for head in ("sparse", "multi") if head not in heads]
-    for name in (*unused, *config.optimiser.frozen):
+    frozen = [head for head in ("sparse", "multi") if head not in heads]
+    if config.optimiser.embedding_lr == 0:
+        frozen.append("words")
+    for name in (*frozen, *config.optimiser.frozen):
         layers = frozen_layers(name)
         if layers and layers.stop > len(trunk.layers):
             raise InputError(f"optimiser.frozen: {name!r} of a model of {len(trunk.layers)} layers")
-        for part in parts[name] if name in parts else (trunk.layers[layer] for layer in layers):
+        for part in parts[name] if name in parts else [trunk.layers[layer] for layer in layers]:
             if part is not None:
                 part.requires_grad_(False)
     return checkpoint
-
-
-def heads_of(config: TrainConfig) -> tuple[Head, ...]:
-    """The heads that a stage trains."""
-    return HEADS if config.stage in ("align", "unified") else ("dense",)
-
-
-def set_dropout(model: M3Model, share: float) -> None:
-    """Another dropout than the checkpoint's; raises InputError where it is no share."""
-    if not 0 <= share < 1:
-        raise InputError(f"dropout is a share below 1, got {share}")
-    model.backbone.set_dropout(share)
 
 
 def activation_bytes(trunk: BackboneConfig, dtype: torch.dtype, *, checkpointing: bool) -> float:
@@ -201,10 +187,6 @@ class Plan:
     representations_mb: int
     warning: str | None
 
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
-
 
 def make_plan(ready: Prepared, *, draws: int = 200) -> Plan:
     """Counts what the sampler and the config of a run amount to; padding is that of some draws."""
@@ -216,11 +198,11 @@ def make_plan(ready: Prepared, *, draws: int = 200) -> Plan:
     at_once = tokens if ready.sub_batch is None else min(tokens, ready.sub_batch)
     trunk = model.backbone.config
     each = activation_bytes(trunk, ready.dtype, checkpointing=config.batch.checkpointing)
-    multiple = config.steps * config.batch.accumulate / sampler.per_epoch
-    lengths = _passage_lengths(ready)
     batches = [sampler.batch(number)[1] for number in range(min(draws, sampler.per_epoch))]
     draw = np.random.default_rng(0)
-    random = [draw.integers(len(lengths), size=len(rows)) for rows in batches]
+    most = len(ready.examples.keys) if config.stage in TEXT_STAGES else len(ready.examples)
+    random = [draw.integers(most, size=len(rows)) for rows in batches]
+    multiple = config.steps * config.batch.accumulate / sampler.per_epoch
     return Plan(
         stage=config.stage,
         rows=len(ready.examples),
@@ -238,9 +220,9 @@ def make_plan(ready: Prepared, *, draws: int = 200) -> Plan:
         batches_per_epoch=sampler.per_epoch,
         steps=ready.steps,
         epochs=round(multiple or config.epochs, 3),
-        distillation_from=config.loss.start(ready.steps) if config.stage == "unified" else None,
-        padding=_padding(lengths[rows] for rows in batches),
-        padding_at_random=_padding(lengths[rows] for rows in random),
+        distillation_from=ready.distil_from if config.stage == "unified" else None,
+        padding=_padding(ready, batches),
+        padding_at_random=_padding(ready, random),
         sub_batch_tokens=ready.sub_batch,
         weights_mb=int((16 * trained + 4 * frozen) / 1e6),
         activations_mb=int(each * at_once / 1e6),
@@ -261,18 +243,15 @@ def few_steps(ready: Prepared, least: int = 50) -> str | None:
     )
 
 
-def _passage_lengths(ready: Prepared) -> Numbers:
-    """Tokens of each row's first positive, as it would be encoded, (N,)."""
-    examples, lengths = ready.examples, ready.examples.lengths()
-    if ready.config.stage not in ("align", "retromae"):  # whose rows are texts
-        lengths = lengths[examples.positives.values[examples.positives.offsets[:-1]]]
-    return np.minimum(lengths + 2, ready.config.data.passage_tokens)
-
-
-def _padding(batches: Iterable[Numbers]) -> float:
-    tokens = padded = 0
-    for lengths in batches:
-        tokens, padded = tokens + int(lengths.sum()), padded + len(lengths) * int(lengths.max())
+def _padding(ready: Prepared, batches: Iterable[Numbers]) -> float:
+    """The share of padding where the first positives of batches were padded to the longest."""
+    examples, tokens, padded = ready.examples, 0, 0
+    for rows in batches:
+        texts = rows
+        if ready.config.stage not in TEXT_STAGES:  # whose rows are texts
+            texts = examples.positives.values[examples.positives.offsets[rows]]
+        lengths = np.minimum(examples.lengths(texts) + 2, ready.config.data.passage_tokens)
+        tokens, padded = tokens + int(lengths.sum()), padded + len(rows) * int(lengths.max())
     return round(1 - tokens / max(1, padded), 4)
 
 
@@ -287,17 +266,18 @@ def representation_bytes(ready: Prepared, pool: Pool) -> float:
     hidden = model.backbone.config.hidden
     if config.stage == "retromae":
         return float(8 * hidden * pool.size * pool.tokens / world + 3 * 4 * LOGITS)
-    examples, rows = ready.examples, pool.rows
-    lengths = np.minimum(examples.lengths()[examples.query[rows]] + 2, config.data.query_tokens)
+    examples, rows = ready.examples, pool.rows[:: -(-len(pool.rows) // SAMPLE)]
+    lengths = np.minimum(examples.lengths(examples.query[rows]) + 2, config.data.query_tokens)
     query = float(lengths.mean())
     query_tokens = query * pool.size / world
     passage_tokens = max(0.0, pool.tokens - query) * pool.size  # of all devices
-    negatives = np.minimum(examples.negatives.counts()[rows], config.data.negatives)
+    offsets = examples.negatives.offsets
+    negatives = np.minimum(offsets[rows + 1] - offsets[rows], config.data.negatives)
     passages = (1 + float(negatives.mean())) * pool.size
     size = 8.0 * hidden * (pool.size / world + passages)
-    if "sparse" in heads_of(config):
+    if "sparse" in config.heads:
         size += 8 * (query_tokens + passage_tokens)
-    if "multi" in heads_of(config) and model.multi is not None:
+    if "multi" in config.heads and model.multi is not None:
         size += 8 * model.multi.out_features * (query_tokens + passage_tokens)
         size += 2 * query_tokens * passages
     return size + 4 * 8 * passages * pool.size / world  # scores of all heads, soft targets

@@ -24,6 +24,7 @@ from torch.utils.checkpoint import checkpoint
 
 from tercet.errors import ModelError
 from tercet.model import Backbone, BackboneConfig, Group, Inputs, Layout
+from tercet.train.batches import hashed
 from tercet.train.config import RetroConfig
 
 INIT = 0.02  # standard deviation of fresh weights: XLM-RoBERTa's initializer_range
@@ -42,10 +43,8 @@ _STEP = -1640531527  # 2 ** 32 / golden ratio, as int32: neighbouring places end
 def text_seeds(seed: int, step: int, places: npt.NDArray[np.int64]) -> Tensor:
     """A seed of each text, (B,) int32, from the run's seed, the step and the text's number."""
     state = np.random.SeedSequence((seed, step)).generate_state(1, np.uint64)[0]
-    with np.errstate(over="ignore"):
-        mixed = places.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + state
-        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    return torch.from_numpy((mixed >> np.uint64(32)).astype(np.uint32).view(np.int32))
+    mixed = hashed(places.astype(np.uint64), state)
+    return torch.from_numpy(mixed.astype(np.uint32).view(np.int32))
 
 
 def mix(x: Tensor) -> Tensor:

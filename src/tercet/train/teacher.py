@@ -28,7 +28,7 @@ from tercet.io import atomic_write
 from tercet.rows import numbered_rows, tagged_fields, text_files
 from tercet.split import text_key
 from tercet.tokenizer import TokenBatch, Tokenizer
-from tercet.train.dataset import ArraysWriter, Examples, open_arrays
+from tercet.train.dataset import Examples, open_arrays, write_arrays
 from tercet.train.init import (
     DIRECTIONS,
     Pooling,
@@ -242,7 +242,7 @@ def teach(
         watch(min(first + block, len(texts)), len(texts))
     vectors = _without_languages(np.concatenate(dense), texts, config.directions)
     sizes = np.concatenate(lengths)
-    with ArraysWriter(target, FORMAT, ARRAYS) as writer:
+    with write_arrays(target, FORMAT, ARRAYS) as writer:
         writer.facts |= {"dense": vectors.shape[1], "multi": multi, "model": str(model)}
         writer.extend("keys", np.array(keys, dtype=np.int64))
         writer.extend("dense", vectors.astype(np.float16).ravel())
