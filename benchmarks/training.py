@@ -39,21 +39,15 @@ from tercet.scores import lexical, maxsim
 from tercet.tokenizer import TokenBatch
 from tercet.train import gradcache
 from tercet.train.batches import Batch, frame
-from tercet.train.config import LENGTHS, LossConfig, from_tree
+from tercet.train.config import LENGTHS, LossConfig, TeacherConfig, from_tree
 from tercet.train.distributed import World
 from tercet.train.gradcache import MicroBatch, Representations, Side, backward
-from tercet.train.losses import Columns, Objective, unified
+from tercet.train.losses import Columns, batch_loss, unified
 from tercet.train.plan import make_plan, prepare
-from tercet.train.trainer import Step, autocast
+from tercet.train.trainer import Trainer, autocast
 
 VOCABULARY, TOKENS = 30_000, 64
 CPU = torch.device("cpu")
-
-
-class Ids:
-    """The special ids of XLM-RoBERTa."""
-
-    cls_id, eos_id = 0, 2
 
 
 def make_model() -> M3Model:
@@ -77,7 +71,8 @@ def random_texts(draw: np.random.Generator, count: int, least: int, most: int) -
             draw.integers(4, VOCABULARY, size=int(size)).astype(np.int32)
             for size in draw.integers(least, most, size=count)
         ],
-        Ids(),
+        0,
+        2,
         most + 1,
     )
 
@@ -159,7 +154,7 @@ def memory(batch: int, rounds: int) -> dict[str, float]:
     peak.start()
     backward(model, sides, HEADS, loss)
     above = peak.stop() - before
-    kept = 2 * sum(4 * (384 * s.size + s.tokens + 64 * int(s.counts.sum())) for s in sides)
+    kept = 2 * sum(4 * (384 * len(s.counts) + len(s.ids) + 64 * len(s.multi_owners)) for s in sides)
     sizes = {"above_mb": above, "representations_mb": kept, "rest_mb": above - kept}
     return {"batch": batch, **{name: size / 1e6 for name, size in sizes.items()}}
 
@@ -273,12 +268,12 @@ def padding(options: argparse.Namespace) -> dict[str, Any]:
             )
             plan = make_plan(ready)
             ready.checkpoint.model.train()
-            step = Step(ready)
+            trainer = Trainer(ready, Path(scratch))
             rates, tokens, padded = [], 0, 0
             for number in range(options.steps + 1):
                 began = time.perf_counter()
                 torch.manual_seed(number)
-                done = step.run(number, distil=True)
+                done = trainer.gradients(number, distil=True)
                 if number:
                     rates.append(done.tokens / (time.perf_counter() - began))
                     tokens, padded = tokens + done.tokens, padded + done.padded
@@ -364,10 +359,15 @@ def trial(batch: int, length: int, is_split: bool, limit: float) -> None:
         query_texts=numbers,
         passage_texts=numbers,
     )
-    objective = Objective(LossConfig(), World(CPU), HEADS, collated, total=batch, distil=True)
+    world = World(CPU)
+
+    def loss(queries: Representations, passages: Representations) -> Tensor:
+        parts = (queries, passages, collated, LossConfig(), TeacherConfig(), world)
+        return batch_loss(*parts, heads=HEADS, total=batch, distil=True)[0]
+
     most = length if is_split else None
     sides = [Side(side, most=most) for side in (collated.queries, collated.passages)]
-    backward(model, sides, HEADS, objective, context=autocast(torch.bfloat16, CPU))
+    backward(model, sides, HEADS, loss, context=autocast(torch.bfloat16, CPU))
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9)
 
 
