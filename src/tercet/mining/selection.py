@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -238,15 +238,6 @@ class Chosen:
     positive_scores: list[float] = field(default_factory=list)
 
 
-class OneRanking(NamedTuple):
-    """A row's ranking by one source, and the lowest score above 0 of its positives."""
-
-    places: Places
-    scores: Scores
-    positive: np.float32  # infinity where none scores above 0
-    limit: float  # share of that score
-
-
 class Selector:
     """Chooses negatives for blocks of rows; what it did is in the report."""
 
@@ -261,22 +252,9 @@ class Selector:
 
     def choose(self, rows: Places) -> list[Chosen]:
         """The negatives of these rows, in their order."""
-        by_source = []
-        for source, ranked in self.candidates.find(rows).items():
-            lowest, limit = self._lowest(source, rows), self.config.limit_of(source)
-            by_source.append((source, ranked, lowest, limit))
-        out = [
-            self._ordered(
-                row,
-                {
-                    source: OneRanking(
-                        ranked.places[number], ranked.scores[number], lowest[number], limit
-                    )
-                    for source, ranked, lowest, limit in by_source
-                },
-            )
-            for number, row in enumerate(rows.tolist())
-        ]
+        ranked = self.candidates.find(rows)
+        lowest = {source: self._lowest(source, rows) for source in ranked}
+        out = [self._ordered(rows, number, ranked, lowest) for number in range(len(rows))]
         report, number = self.report, self.config.number
         if self.scorer is None:
             for chosen in out:
@@ -300,20 +278,26 @@ class Selector:
         np.minimum.at(lowest, owners, np.where(scores > 0, scores, np.inf))
         return lowest
 
-    def _ordered(self, row: int, ranked: Mapping[Source, OneRanking]) -> Chosen:
-        """Steps 2 to 5 of one row."""
-        pool, config = self.pool, self.config
+    def _ordered(
+        self, rows: Places, number: int, ranked: dict[Source, Ranked], lowest: dict[Source, Scores]
+    ) -> Chosen:
+        """Steps 2 to 5 of one of the rows that were ranked."""
+        pool, config, row = self.pool, self.config, int(rows[number])
         asked = slice(config.first - 1, config.last)
         parts, blind = [], 0
-        for bit, own in enumerate(ranked.values()):
-            found = own.places[asked] >= 0
-            ranks = np.flatnonzero(found)
-            above = own.scores[asked] > own.limit * own.positive
-            parts.append(
-                (own.places[asked][found], ranks, np.full(len(ranks), 1 << bit), above[found])
-            )
-            blind |= bool(np.isinf(own.positive) and np.isfinite(own.limit)) << bit
-        every, ranks, bits, above = (np.concatenate(part) for part in zip(*parts, strict=True))
+        above: dict[
+            int, tuple[Source, float, float]
+        ] = {}  # the limit: its and the positive's score
+        for bit, (source, of_rows) in enumerate(ranked.items()):
+            limit, positive = config.limit_of(source), lowest[source][number]
+            places, scores = of_rows.places[number, asked], of_rows.scores[number, asked]
+            ranks = np.flatnonzero(places >= 0)
+            parts.append((places[ranks], ranks, np.full(len(ranks), 1 << bit)))
+            blind |= bool(np.isinf(positive) and np.isfinite(limit)) << bit
+            high = ranks[scores[ranks] > limit * positive]
+            for place, score in zip(places[high].tolist(), scores[high].tolist(), strict=True):
+                above[place] = source, score, float(positive)
+        every, ranks, bits = (np.concatenate(part) for part in zip(*parts, strict=True))
         places, inverse = np.unique(every, return_inverse=True)
         best = np.full(len(places), config.last)
         np.minimum.at(best, inverse, ranks)
@@ -326,7 +310,7 @@ class Selector:
             "duplicate": np.isin(keys, [*pool.keys[positives], pool.row_keys[row]]),
             "group": pool.groups[places] == pool.row_groups[row],
             "listed": np.isin(keys, pool.negatives[row]) & config.keep,
-            "limit": np.bincount(inverse, above, len(places)) > 0,
+            "limit": np.isin(places, [*above]),
             "blind": (finders & ~blind) == 0,
         }
         self.report.found += len(places)
@@ -335,8 +319,13 @@ class Selector:
             gone = places[out & left]
             left &= ~out
             if len(gone):
-                facts = _limit_facts(ranked, int(gone[0])) if reason == "limit" else {}
-                self._drop(reason, row, int(gone[0]), facts, count=len(gone))
+                place = int(gone[0])
+                facts: dict[str, Any] = {}
+                if reason == "limit":
+                    source, score, lowest_score = above[place]
+                    facts = {"source": source, "score": round(score, 4)}
+                    facts["positive_score"] = round(lowest_score, 4)
+                self._drop(reason, row, place, facts, count=len(gone))
         finders_of = dict(zip(places.tolist(), finders.tolist(), strict=True))
         places, best = places[left], best[left]
         if config.hardest:
@@ -422,20 +411,6 @@ class Selector:
             }
             short = {name: _short(text) for name, text in texts.items()}
             examples.append({"row": int(pool.row[row]), **short, **(facts or {})})
-
-
-def _limit_facts(ranked: Mapping[Source, OneRanking], place: int) -> dict[str, Any]:
-    """Which source puts a text above the limit, its score and the positive's."""
-    facts: dict[str, Any] = {}
-    for source, own in ranked.items():
-        for score in own.scores[own.places == place].tolist():
-            if score > own.limit * own.positive:
-                facts = {
-                    "source": source,
-                    "score": round(score, 4),
-                    "positive_score": round(float(own.positive), 4),
-                }
-    return facts
 
 
 def _short(text: str) -> str:

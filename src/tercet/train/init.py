@@ -35,7 +35,7 @@ from tercet.checkpoint import (
     weight_files,
     write_checkpoint,
 )
-from tercet.embeddings import packed_positions
+from tercet.embeddings import check_absent, packed_positions
 from tercet.encoder import multiplies_bfloat16, run_batches
 from tercet.errors import InputError, ModelError
 from tercet.model import (
@@ -131,8 +131,7 @@ def init_model(
     languages apart. Heads that the source has stay as they are. Raises InputError where target
     exists or text is lacking, ModelError for a source that cannot be read.
     """
-    if target.exists():
-        raise InputError(f"{target} exists already: remove it or choose another folder")
+    check_absent(target)
     if vocabulary is not None and not rows:
         raise InputError("a smaller vocabulary is chosen by text: give rows (--rows FILES)")
     if even and vocabulary is None:

@@ -37,7 +37,7 @@ from tercet.checkpoint import (
     write_checkpoint,
 )
 from tercet.config import Head
-from tercet.embeddings import Embeddings
+from tercet.embeddings import Embeddings, check_absent
 from tercet.encoder import Encoder
 from tercet.errors import InputError, ModelError
 from tercet.model import M3Model
@@ -438,8 +438,7 @@ def prune_vocab(
     balance, what is rare in languages that weigh (their tokens) ** ALPHA. Raises InputError where
     target exists or there is no text, ModelError where the model cannot be read.
     """
-    if target.exists():
-        raise InputError(f"{target} exists already: remove it or choose another folder")
+    check_absent(target)
     sources = text_files(files)
     folder = fetch(source, revision)
     checkpoint = read_checkpoint(folder)

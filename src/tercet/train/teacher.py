@@ -21,7 +21,7 @@ from torch import Tensor
 
 from tercet.checkpoint import Checkpoint, fetch, read_checkpoint, read_tokenizer
 from tercet.config import Head, Role
-from tercet.embeddings import packed_positions
+from tercet.embeddings import check_absent, packed_positions
 from tercet.encoder import multiplies_bfloat16, run_batches, usable_device
 from tercet.errors import InputError, MissingExtraError
 from tercet.io import atomic_write
@@ -209,8 +209,7 @@ def teach(
     texts, model and config: what `block` texts gave is kept. Raises InputError where target exists
     or no text is found.
     """
-    if target.exists():
-        raise InputError(f"{target} exists already: remove it or choose another folder")
+    check_absent(target)
     by_key = role_texts(text_files(files))
     if not by_key:
         raise InputError(f"no text in {', '.join(str(path) for path in files)}")
