@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from tercet import bm25
@@ -292,12 +293,12 @@ class Selector:
             limit, positive = config.limit_of(source), lowest[source][number]
             places, scores = of_rows.places[number, asked], of_rows.scores[number, asked]
             ranks = np.flatnonzero(places >= 0)
-            parts.append((places[ranks], ranks, np.full(len(ranks), 1 << bit)))
+            high = scores[ranks] > limit * positive
+            parts.append((places[ranks], ranks, np.full(len(ranks), 1 << bit), high))
             blind |= bool(np.isinf(positive) and np.isfinite(limit)) << bit
-            high = ranks[scores[ranks] > limit * positive]
-            for place, score in zip(places[high].tolist(), scores[high].tolist(), strict=True):
-                above[place] = source, score, float(positive)
-        every, ranks, bits = (np.concatenate(part) for part in zip(*parts, strict=True))
+            for rank in ranks[high].tolist():
+                above[int(places[rank])] = source, float(scores[rank]), float(positive)
+        every, ranks, bits, high = (np.concatenate(part) for part in zip(*parts, strict=True))
         places, inverse = np.unique(every, return_inverse=True)
         best = np.full(len(places), config.last)
         np.minimum.at(best, inverse, ranks)
@@ -306,11 +307,11 @@ class Selector:
 
         positives, keys = pool.positives[row], pool.keys[places]
         reasons = {
-            "positive": np.isin(places, positives),
-            "duplicate": np.isin(keys, [*pool.keys[positives], pool.row_keys[row]]),
+            "positive": _among(places, positives),
+            "duplicate": _among(keys, np.append(pool.keys[positives], pool.row_keys[row])),
             "group": pool.groups[places] == pool.row_groups[row],
-            "listed": np.isin(keys, pool.negatives[row]) & config.keep,
-            "limit": np.isin(places, [*above]),
+            "listed": _among(keys, pool.negatives[row]) & config.keep,
+            "limit": np.bincount(inverse, high, len(places)) > 0,
             "blind": (finders & ~blind) == 0,
         }
         self.report.found += len(places)
@@ -411,6 +412,12 @@ class Selector:
             }
             short = {name: _short(text) for name, text in texts.items()}
             examples.append({"row": int(pool.row[row]), **short, **(facts or {})})
+
+
+def _among(values: Places, few: Places) -> npt.NDArray[np.bool_]:
+    """Which of the values are among a few; quicker for those than np.isin."""
+    members: npt.NDArray[np.bool_] = (values[:, None] == few).any(axis=1)
+    return members
 
 
 def _short(text: str) -> str:
