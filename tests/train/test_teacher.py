@@ -84,11 +84,17 @@ def taught(rows: Path, model: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_text_has_the_teachers_vectors(taught: Path, tiny: Checkpoint) -> None:
-    found = TeacherVectors.load(taught)
-    tokens = tiny.tokenizer.encode([GERMAN[3]])
-    states = sample_states(tiny.model, tokens)
-    row = int(found.rows(np.array([text_key(GERMAN[3])]))[0])
+def row_of(folder: Path, text: str) -> tuple[TeacherVectors, int]:
+    """What a folder holds, and the row of a text in it."""
+    found = TeacherVectors.load(folder)
+    return found, int(found.rows(np.array([text_key(text)]))[0])
+
+
+def test_a_text_has_the_teachers_vectors(
+    rows: Path, taught: Path, model: Path, tmp_path: Path, tiny: Checkpoint
+) -> None:
+    found, row = row_of(taught, GERMAN[3])
+    states = sample_states(tiny.model, tiny.tokenizer.encode([GERMAN[3]]))
     assert tiny.model.multi is not None
     wanted = torch.nn.functional.normalize(states[0], dim=-1).detach().numpy()
     assert np.allclose(found.dense[row], wanted, atol=2e-3)
@@ -97,15 +103,10 @@ def test_a_text_has_the_teachers_vectors(taught: Path, tiny: Checkpoint) -> None
     assert found.rarity[span][-1] == 0  # </s>
     assert (found.rarity[span][:-1] > 0).any()
 
-
-def test_pooling_and_prefix_are_the_teachers(
-    rows: Path, model: Path, tmp_path: Path, tiny: Checkpoint
-) -> None:
     mean = TeachConfig(pooling="mean", passage_prefix="the water ", directions=0)
     teach([rows], model, tmp_path / "mean", mean)
-    found = TeacherVectors.load(tmp_path / "mean")
+    found, row = row_of(tmp_path / "mean", GERMAN[25])
     assert not len(found.tokens)
-    row = int(found.rows(np.array([text_key(GERMAN[25])]))[0])
     tokens = tiny.tokenizer.encode(["the water " + GERMAN[25]])
     wanted = pooled_vectors(sample_states(tiny.model, tokens), tokens)[0].numpy()
     assert np.allclose(found.dense[row], wanted, atol=2e-3)
@@ -123,8 +124,7 @@ def test_tokens_of_another_vocabulary_take_the_vector_of_the_token_that_covers_t
     path.write_text(json.dumps({"text": text}) + "\n" + json.dumps({"text": "the of"}) + "\n")
     prefixed = TeachConfig(passage_prefix="river city ", directions=0)
     teach([path], model, tmp_path / "taught", prefixed, student=small)
-    found = TeacherVectors.load(tmp_path / "taught")
-    row = int(found.rows(np.array([text_key(text)]))[0])
+    found, row = row_of(tmp_path / "taught", text)
     vectors = found.tokens[found.token_offsets[row] : found.token_offsets[row + 1]]
     _, mine = student.with_offsets(text)
     assert len(vectors) == len(mine) + 1
@@ -251,33 +251,37 @@ def test_frozen_layers_stay_and_others_learn(
             train(run, log=lambda line: None)
 
 
-def test_relations_are_the_divergence_of_likeness_and_fall_in_training(
-    rows: Path, taught: Path, model: Path, tmp_path: Path
-) -> None:
+def test_relations_are_the_divergence_of_likeness() -> None:
     draw = torch.Generator().manual_seed(0)
     goal, other = torch.nn.functional.normalize(torch.randn(2, 5, 8, generator=draw), dim=-1)
     assert torch.allclose(unlike(goal, goal, 0.1), torch.zeros(5), atol=1e-6)
     wanted, given = (goal @ goal.T / 0.1).softmax(-1), (other @ goal.T / 0.1).softmax(-1)
     assert torch.allclose(unlike(other, goal, 0.1), (wanted * (wanted / given).log()).sum(-1))
-    parts = {"path": str(taught), "relations": 1.0, "dense": 0.0, "tokens": 0.0,
-             "temperature": 0.1}  # fmt: skip
-    run = config(rows, model, taught, tmp_path / "run", teacher=parts, steps=30)
-    train(run, log=lambda line: None)
-    lines = reports(tmp_path / "run")
-    found = [line["teacher_relations"] for line in lines if "teacher_relations" in line]
-    assert found[-1] < 0.7 * found[0]
 
 
-def test_token_targets_meet_their_tokens(
-    rows: Path, taught: Path, model: Path, tmp_path: Path
+@pytest.mark.parametrize(
+    ("stage", "part", "weights"),
+    [
+        ("align", "teacher_dense", {}),
+        ("align", "teacher_relations", {"relations": 1.0, "dense": 0.0, "temperature": 0.1}),
+        ("unified", "teacher_scores", {"scores": 1.0, "dense": 0.0, "margin": 0.05}),
+    ],
+)
+def test_every_part_of_a_teacher_is_learned(
+    rows: Path, model: Path, tmp_path: Path, stage: str, part: str, weights: dict[str, float]
 ) -> None:
-    """A student that is the teacher has no distance to it, whatever order texts are encoded in."""
-    run = config(rows, model, taught, tmp_path / "run", steps=1)
+    teach([rows], model, tmp_path / "taught", PLAIN)  # without tokens
+    changes: dict[str, Any] = {"teacher": {"path": str(tmp_path / "taught"), **weights}}
+    if stage == "unified":
+        pairs = [json.loads(line) for line in rows.read_text().splitlines()[2:30:3]]
+        rows.write_text("".join(json.dumps(row) + "\n" for row in pairs))
+        loss = {"dense_loss": 1e-3, "sparse_loss": 1e-3, "multi_loss": 1e-3, "distillation": False}
+        changes |= {"loss": loss, "batch": {"lengths": [64], "rows": 10}}
+    run = config(rows, model, tmp_path / "taught", tmp_path / "run", stage=stage, **changes)
     train(run, log=lambda line: None)
-    (line,) = reports(tmp_path / "run")
-    assert line["teacher_tokens"] < 2e-3
-    # only translations are drawn elsewhere than to their own vectors
-    assert line["teacher_dense"] < 0.9
+    found = [line[part] for line in reports(tmp_path / "run") if part in line]
+    assert found[-1] < 0.9 * found[0]
+    assert "teacher_tokens" not in reports(tmp_path / "run")[0]
 
 
 def test_a_passage_that_the_teacher_prefers_is_no_negative() -> None:
@@ -290,21 +294,6 @@ def test_a_passage_that_the_teacher_prefers_is_no_negative() -> None:
     assert known.above(0.75).tolist() == [[False, True, True], [True, False, False]]
     blind = Known(scores, pairs, torch.tensor([False, True]), torch.tensor([0, 1]))
     assert not blind.above(0.0)[0].any()
-
-
-def test_unified_learns_from_the_teachers_scores(taught: Path, model: Path, tmp_path: Path) -> None:
-    path = tmp_path / "pairs.jsonl"
-    pairs = [{"query": ENGLISH[20 + n][:12], "pos": [ENGLISH[20 + n]], "lang": "en"}
-             for n in range(10)]  # fmt: skip
-    path.write_text("".join(json.dumps(row) + "\n" for row in pairs))
-    parts = {"path": str(taught), "scores": 1.0, "dense": 0.0, "tokens": 0.0, "margin": 0.05}
-    loss = {"dense_loss": 1e-3, "sparse_loss": 1e-3, "multi_loss": 1e-3, "distillation": False}
-    run = config(path, model, taught, tmp_path / "run", stage="unified", teacher=parts,
-                 loss=loss, batch={"lengths": [64], "rows": 10}, steps=30)  # fmt: skip
-    train(run, log=lambda line: None)
-    lines = reports(tmp_path / "run")
-    found = [line["teacher_scores"] for line in lines if "teacher_scores" in line]
-    assert found[-1] < found[0]
 
 
 def test_wrong_teachers_are_told_in_words(
@@ -335,35 +324,28 @@ def test_wrong_teachers_are_told_in_words(
         teach([bare], model, tmp_path / "none", PLAIN)
 
 
-def test_a_teacher_without_tokens_teaches_dense_vectors(
-    rows: Path, model: Path, tmp_path: Path
-) -> None:
-    teach([rows], model, tmp_path / "dense", PLAIN)
-    train(config(rows, model, tmp_path / "dense", tmp_path / "run"), log=lambda line: None)
-    lines = reports(tmp_path / "run")
-    assert lines[-1]["teacher_dense"] < lines[0]["teacher_dense"]
-    assert "teacher_tokens" not in lines[0]
-
-
-def test_rarities_meet_their_tokens(
+def test_a_student_that_is_the_teacher_has_no_distance_to_it(
     rows: Path, taught: Path, model: Path, tmp_path: Path, tokenizer: Tokenizer
 ) -> None:
-    """Weights that are the rarities have no distance to them, in whatever order texts lie."""
-    run = config(rows, model, taught, tmp_path / "run", teacher={"path": str(taught), "rarity": 1.0,
-                 "dense": 0.0, "tokens": 0.0})  # fmt: skip
+    """In whatever order texts lie."""
+    run = config(rows, model, taught, tmp_path / "run",
+                 teacher={"path": str(taught), "rarity": 1.0, "dense": 0.0})  # fmt: skip
     ready = prepare(run, World.start("cpu"))
     targets = make_targets(ready)
     places = np.arange(len(ready.examples.keys))[::-1].copy()
     batch = Side(Collator(ready.examples, tokenizer, run.data, seed=0).texts(places, 0), most=None)
-    offsets, rarity = targets.vectors.token_offsets, targets.vectors.rarity
-    weights = []
+    vectors = targets.vectors
+    weights, multi = [], []
     for text in batch.order:
         row = targets.own[places[text]]
-        weights += [9.0, *rarity[offsets[row] : offsets[row + 1]].tolist()]  # [CLS] first
-    multi = torch.ones(len(batch.multi_owners), targets.vectors.tokens.shape[1])
-    encoded = batch.representations({"sparse": torch.tensor(weights), "multi": multi})
+        span = slice(*vectors.token_offsets[row : row + 2])
+        weights += [9.0, *vectors.rarity[span].tolist()]  # [CLS] first
+        multi.append(torch.from_numpy(vectors.tokens[span].astype(np.float32)))
+    heads = {"sparse": torch.tensor(weights), "multi": torch.cat(multi)}
+    encoded = batch.representations(heads)  # type: ignore[arg-type]
     _, facts = pull(targets, run.teacher, [(encoded, places)], World.start("cpu"))
     assert float(facts["teacher_rarity"]) == 0.0
+    assert float(facts["teacher_tokens"]) < 1e-3
 
 
 def test_a_long_text_is_read_in_windows(model: Path, tmp_path: Path, tiny: Checkpoint) -> None:
@@ -374,8 +356,7 @@ def test_a_long_text_is_read_in_windows(model: Path, tmp_path: Path, tiny: Check
     assert len(ids) > 3 * 14
     windowed = TeachConfig(max_length=16, windows=True, directions=0)
     teach([path], model, tmp_path / "taught", windowed, student=model)
-    found = TeacherVectors.load(tmp_path / "taught")
-    row = int(found.rows(np.array([text_key(text)]))[0])
+    found, row = row_of(tmp_path / "taught", text)
     dense, inner = [], []
     assert tiny.model.multi is not None
     for at in range(0, len(ids), 14):
