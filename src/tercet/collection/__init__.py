@@ -27,7 +27,7 @@ from tercet.collection.sync import (
     Sync,
     sync_files,
 )
-from tercet.config import MODES, Head, Mode, Weights, check_heads
+from tercet.config import Head, Mode, Weights, check_heads
 from tercet.documents.chunks import Chunking
 from tercet.documents.readers import clean
 from tercet.errors import InputError, StoreError
@@ -216,10 +216,9 @@ class Collection:
 
     def _open_index(self) -> None:
         folder = self.path / self.settings.index
-        for pattern in ("index-*", ".index-*"):  # of a rebuild, or a start, that was killed
-            for other in self.path.glob(pattern):
-                if other != folder:
-                    shutil.rmtree(other)
+        for other in [*self.path.glob("index-*"), *self.path.glob(".index-*")]:
+            if other != folder:  # of a rebuild, or a start, that was killed
+                shutil.rmtree(other)
         empty = self._store.counts() == (0, 0) and not self._store.moving()
         if empty and not (folder / "index.json").exists():
             shutil.rmtree(folder, ignore_errors=True)
@@ -355,7 +354,11 @@ class Collection:
         where k documents need more), None: all. filter: metadata key -> value, or values of which
         one must equal. Raises InputError for an empty query or an option that is unknown.
         """
-        _check_queries(queries, k, mode)
+        if isinstance(queries, str):
+            raise InputError(f"search takes a list of questions: give [{queries!r}]")
+        for number, question in enumerate(queries, 1):
+            if not isinstance(question, str) or not question.strip():
+                raise InputError(f"question {number} of {len(queries)} is empty: ask something")
         with self._turn:
             out: list[list[Hit]] = [[] for _ in queries]
             if not queries or not len(self.index):
@@ -494,13 +497,11 @@ def _check_free(path: Path, create: bool) -> None:
         raise StoreError(f"{path} holds no collection: make one by adding documents")
     if path.exists() and not path.is_dir():
         raise StoreError(f"{path} is a file: give a folder for the collection")
-    others = [item.name for item in path.iterdir()] if path.exists() else []
-    if any(name.startswith("index-") for name in others):
-        raise StoreError(f"{path}: {DOCUMENTS} is missing: restore it, or empty the folder")
-    others = [name for name in others if name not in ("lock", f"{DOCUMENTS}.new")]
-    if others:
+    files = {item.name for item in path.iterdir()} if path.exists() else set()
+    if others := files - {"lock", f"{DOCUMENTS}.new"}:
         raise StoreError(
-            f"{path} holds no collection but other files ({others[0]}): choose an empty folder"
+            f"{path} holds other files ({min(others)}) and no {DOCUMENTS}: restore that, or choose "
+            f"an empty folder"
         )
 
 
@@ -509,16 +510,3 @@ def _checked(item: Any, kind: Any) -> Any:
         name = type(item).__name__
         raise InputError(f"add takes paths or Documents, all of one kind, not a {name}")
     return item
-
-
-def _check_queries(queries: Sequence[str], k: int, mode: str) -> None:
-    """Refuses what cannot be asked, before a model is loaded; raises InputError."""
-    if isinstance(queries, str):
-        raise InputError(f"search takes a list of questions: give [{queries!r}]")
-    if k < 1:
-        raise InputError(f"k is {k}: ask for at least 1 document")
-    if mode not in MODES:
-        raise InputError(f"unknown mode {mode!r}: choose from {', '.join(MODES)}")
-    for number, question in enumerate(queries, 1):
-        if not isinstance(question, str) or not question.strip():
-            raise InputError(f"question {number} of {len(queries)} is empty: ask something")

@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import count
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -115,7 +116,6 @@ class SyncState:
 
     done: int  # bytes of text; chunks where recorded documents are encoded again
     total: int | None  # None where it cannot be known beforehand
-    documents: int  # looked at and done
     tokens: int  # encoded
 
 
@@ -168,9 +168,9 @@ class Sync:
         self._report, self._progress = report, progress
         self.total: int | None = None  # of what progress counts
         self.bytes = 0  # of the texts that were taken
-        self._done = self._documents = self._tokens = 0
+        self._done = self._tokens = 0
         self._waiting = _Waiting()
-        self._next_file = store.next_file()
+        self.new_files = count(store.next_file())  # their numbers
 
     @cached_property
     def _chunker(self) -> Chunker:
@@ -201,7 +201,7 @@ class Sync:
         self.bytes += size
         if known is not None and known.hash == digest:
             self.result.unchanged += 1
-            self.advance(size, documents=1)
+            self.advance(size)
             if (known.file, known.source) != (number, item.source):
                 waiting.moved.append((known.key, number, item.source))
             return True
@@ -245,11 +245,6 @@ class Sync:
         """A file's record changed, its documents did not."""
         self._waiting.files[file.number] = file
 
-    def new_file(self) -> int:
-        """A number for a file that has none."""
-        self._next_file += 1
-        return self._next_file - 1
-
     # What is told
 
     def skip(self, problem: Problem) -> None:
@@ -257,17 +252,16 @@ class Sync:
         self.result.skipped.append(problem)
         self._tell("skipped", problem.source, problem.reason)
 
-    def advance(self, size: int, *, documents: int = 0) -> None:
-        """Counts bytes and documents that need no more work."""
+    def advance(self, size: int) -> None:
+        """Counts bytes that need no more work."""
         self._done += size
-        self._documents += documents
         self._show()
 
     def _show(self, size: int = 0, tokens: int = 0) -> None:
         if self._progress is not None:
             done, total = self._done + size, self.total
             done = done if total is None else min(done, total)
-            self._progress(SyncState(done, total, self._documents, self._tokens + tokens))
+            self._progress(SyncState(done, total, self._tokens + tokens))
 
     def _tell(self, kind: Kind, id: str, reason: str = "") -> None:
         if self._report is not None:
@@ -314,7 +308,7 @@ class Sync:
         self.result.truncated += len(truncated)
         for id in truncated:
             self._tell("truncated", id, "longer than the model reads: its end is not indexed")
-        self.advance(waiting.bytes, documents=len(incoming))
+        self.advance(waiting.bytes)
         self._let_go(left)
 
     def _withdraw(self, keys: Sequence[int]) -> None:
@@ -489,21 +483,21 @@ def sync_files(sync: Sync, paths: Sequence[str | Path]) -> None:
 def _sync_file(sync: Sync, file: SourceFile) -> None:
     record = _record(sync, file)
     now = time.time_ns()
-    if record.hash is not None and (record.size, record.mtime_ns) == (file.size, file.mtime_ns):
-        _unchanged(sync, record)
-        return
-    try:
-        with file.path.open("rb") as opened:
-            digest = hashlib.file_digest(opened, "blake2b").hexdigest()
-    except OSError as error:
-        sync.skip(Problem(file.label, f"cannot be read: {error.strerror}"))
-        return
-    mtime = file.mtime_ns if now - file.mtime_ns > FRESH_NS else 0
-    changed = replace(record, size=file.size, mtime_ns=mtime)
+    changed, digest = record, record.hash
+    if digest is None or (record.size, record.mtime_ns) != (file.size, file.mtime_ns):
+        try:
+            with file.path.open("rb") as opened:
+                digest = hashlib.file_digest(opened, "blake2b").hexdigest()
+        except OSError as error:
+            sync.skip(Problem(file.label, f"cannot be read: {error.strerror}"))
+            return
+        mtime = file.mtime_ns if now - file.mtime_ns > FRESH_NS else 0
+        changed = replace(record, size=file.size, mtime_ns=mtime)
     if record.hash == digest:
         if changed != record:
             sync.touch_file(changed)
-        _unchanged(sync, record)
+        sync.result.unchanged += sync.store.documents_of_file(record.number)
+        sync.advance(record.size)
         return
     unread = replace(changed, hash=None)
     sync.store.clear_seen(record.number)
@@ -525,13 +519,7 @@ def _record(sync: Sync, file: SourceFile) -> FileRecord:
     if namesake is not None and _is_gone(namesake.path):
         return replace(namesake, path=path, mtime_ns=0)
     label = file.label if namesake is None else path
-    return FileRecord(sync.new_file(), path, label, file.size, 0, None)
-
-
-def _unchanged(sync: Sync, record: FileRecord) -> None:
-    documents = sync.store.documents_of_file(record.number)
-    sync.result.unchanged += documents
-    sync.advance(record.size, documents=documents)
+    return FileRecord(next(sync.new_files), path, label, file.size, 0, None)
 
 
 def _is_gone(path: str) -> bool:

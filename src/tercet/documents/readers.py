@@ -17,6 +17,7 @@ import sys
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -56,7 +57,6 @@ Reader = Callable[[Path, str], Read]  # (path, label) -> what is in the file
 
 _BREAKS = re.compile("\r\n?|[\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
 _SURROGATES = re.compile("[\ud800-\udfff]")
-_BOMS = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
 _INTEGERS = range(-(1 << 63), 1 << 63)  # what an index payload can hold
 _CHARSET = re.compile(rb"""<meta[^>]{0,200}?charset\s*=\s*["']?([\w.:-]{1,40})""", re.IGNORECASE)
 
@@ -79,10 +79,10 @@ def decode(raw: bytes, label: str, encoding: str | None = None) -> str:
     UTF-8 unless a byte order mark or `encoding` says otherwise. Raises Unreadable with the line
     and the byte where they are not in that encoding.
     """
-    for mark, name in _BOMS:
-        if raw.startswith(mark):
-            raw, encoding = (raw[3:] if name == "utf-8" else raw), name
-            break
+    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        encoding = "utf-16"
+    elif raw.startswith(codecs.BOM_UTF8):
+        raw, encoding = raw[len(codecs.BOM_UTF8) :], "utf-8"
     try:
         return raw.decode(encoding or "utf-8")
     except UnicodeDecodeError as error:
@@ -151,20 +151,18 @@ def prepare(document: Document) -> Document | Problem:
     metadata: dict[str, Scalar] = {}
     for key, value in document.metadata.items():
         plain = _scalar(value)
-        if not isinstance(key, str) or not clean_line(key):
-            raise InputError(f"{name}: metadata key {key!r} is no text")
-        if plain is None:
+        if plain is None or not isinstance(key, str) or not clean_line(key):
             raise InputError(
-                f"{name}: metadata {key!r} is a {type(value).__name__}; it must be a string, a "
+                f"{name}: metadata {key!r} is {value!r}: a key must be a text, a value a string, a "
                 f"number or true/false"
             )
         metadata[clean_line(key)] = plain
     text, title = clean(document.text), clean_line(document.title)
     source = clean(document.source) or document.id
     if _is_blank(text):
-        if _is_blank(title):
-            return Problem(source, "empty: no text to index", failed=False)
         text, title = title, ""
+    if _is_blank(text):
+        return Problem(source, "empty: no text to index", failed=False)
     language = clean_line(document.language or "") or None
     return replace(
         document, text=text, title=title, source=source, language=language, metadata=metadata
@@ -197,11 +195,9 @@ def read_markdown(path: Path, label: str) -> Read:
     if not title and heading is not None:
         title = heading.text
         blocks = blocks[1:] if blocks[0] is heading else blocks
-    parts: list[str] = []
-    for before, block in zip([None, *blocks], blocks, strict=False):
-        if before is not None:
-            parts.append("\n" if before.listed and block.listed else "\n\n")
-        parts.append(block.text)
+    parts = [block.text for block in blocks[:1]]
+    for before, block in pairwise(blocks):
+        parts += ["\n" if before.listed and block.listed else "\n\n", block.text]
     language = fields.pop("language", "") or fields.pop("lang", "")
     yield Document(
         id=label,
@@ -422,8 +418,13 @@ def read_pdf(path: Path, label: str) -> Read:
 
 # Files that are many documents, one a row: JSON lines, CSV, TSV, Parquet
 
-_TEXT, _ID, _TITLE = ("text", "contents", "body"), ("id", "_id"), ("title",)
-_LANGUAGE = ("language", "lang")
+# A field of a document, and what it may be called in a row.
+_FIELDS = {
+    "text": ("text", "contents", "body"),
+    "id": ("id", "_id"),
+    "title": ("title",),
+    "language": ("language", "lang"),
+}
 _LONGEST = 1024  # characters of a metadata string: longer ones are nothing to filter by
 
 
@@ -432,22 +433,19 @@ def read_jsonl(path: Path, label: str) -> Read:
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             if number == 1:
-                line = line.removeprefix(b"\xef\xbb\xbf")
+                line = line.removeprefix(codecs.BOM_UTF8)
             if not line.strip():
                 continue
-            source = f"{label}:{number}"
             try:
                 row = json.loads(line.decode())
+                if not isinstance(row, dict):
+                    raise ValueError(f"an object was expected, this is a {type(row).__name__}")
             except UnicodeDecodeError as error:
-                yield Problem(source, undecodable(error))
+                yield Problem(f"{label}:{number}", undecodable(error))
             except (ValueError, RecursionError) as error:
-                yield Problem(source, f"not a line of JSON: {error}")
+                yield Problem(f"{label}:{number}", f"not a line of JSON: {error}")
             else:
-                if isinstance(row, dict):
-                    yield _row_document(row, label, number)
-                else:
-                    kind = type(row).__name__
-                    yield Problem(source, f"a JSON object was expected, this is a {kind}")
+                yield _row_document(row, label, number)
 
 
 def read_csv(path: Path, label: str) -> Read:
@@ -481,9 +479,10 @@ def _decoded_lines(file: IO[bytes], label: str) -> Iterator[str]:
 
 
 def _check_columns(names: list[str], label: str) -> None:
-    if not any(name in names for name in _TEXT):
+    if not any(name in names for name in _FIELDS["text"]):
         columns = ", ".join(name or '""' for name in names[:20]) or "none"
-        raise Unreadable(label, f"no column named {', '.join(_TEXT)}: the columns are {columns}")
+        expected = ", ".join(_FIELDS["text"])
+        raise Unreadable(label, f"no column named {expected}: the columns are {columns}")
 
 
 def read_parquet(path: Path, label: str) -> Read:
@@ -516,22 +515,22 @@ def _row_document(row: Mapping[str, Any], label: str, number: int) -> Document |
     Without an id of its own it is named after its place, as in "file.csv#12". Its other plain
     values are metadata, dates as text.
     """
+    if not any(key in row for key in _FIELDS["text"]):
+        return Problem(f"{label}:{number}", f"no field named {', '.join(_FIELDS['text'])}")
     values: dict[str, str] = {}
-    for what, names in (("text", _TEXT), ("title", _TITLE), ("language", _LANGUAGE), ("id", _ID)):
+    for field, names in _FIELDS.items():
         value = next((row[name] for name in names if row.get(name) not in (None, "")), "")
         if isinstance(value, list | dict):
             kind = type(value).__name__
-            return Problem(f"{label}:{number}", f"the {what} is a {kind}, not a string")
-        values[what] = str(value)
-    if not any(key in row for key in _TEXT):
-        return Problem(f"{label}:{number}", f"no field named {', '.join(_TEXT)}")
+            return Problem(f"{label}:{number}", f"the {field} is a {kind}, not a string")
+        values[field] = str(value)
+    taken = {name for names in _FIELDS.values() for name in names}
     metadata: dict[str, Scalar] = {}
     for key, value in row.items():
         plain = _scalar(value.isoformat() if hasattr(value, "isoformat") else value)
-        too_long = isinstance(plain, str) and len(plain) > _LONGEST
-        if key in (*_TEXT, *_ID, *_TITLE, *_LANGUAGE) or plain is None or plain == "" or too_long:
+        if key in taken or plain in (None, "") or len(str(plain)) > _LONGEST:
             continue
-        if name := clean_line(key):
+        if plain is not None and (name := clean_line(key)):
             metadata[name] = plain
     return Document(
         id=clean_line(values["id"]) or f"{label}#{number}",
@@ -580,7 +579,7 @@ def find_files(paths: Iterable[str | Path]) -> Iterator[SourceFile | Problem]:
     seen: set[Path] = set()
     for path in paths:
         if os.path.isdir(path):
-            items = list(_walk(path))
+            items = _walk(path)
             if not items:
                 reason = f"no file that can be read: looked for {kinds}"
                 items = [Problem(label_of(path), reason)]
@@ -589,26 +588,27 @@ def find_files(paths: Iterable[str | Path]) -> Iterator[SourceFile | Problem]:
         else:
             items = [_stat(path)]
         for item in items:
+            if isinstance(item, Problem) or item.path not in seen:
+                yield item
             if isinstance(item, SourceFile):
-                if item.path in seen:
-                    continue
                 seen.add(item.path)
-            yield item
 
 
-def _walk(folder: str | Path) -> Iterator[SourceFile | Problem]:
-    closed: list[Problem] = []
+def _walk(folder: str | Path) -> list[SourceFile | Problem]:
+    items: list[SourceFile | Problem] = []
 
-    def remember(error: OSError) -> None:
+    def note(error: OSError) -> None:
         label = label_of(error.filename or folder)
-        closed.append(Problem(label, f"the folder cannot be read: {error.strerror}"))
+        items.append(Problem(label, f"the folder cannot be read: {error.strerror}"))
 
-    for where, folders, names in os.walk(folder, onerror=remember):
+    for where, folders, names in os.walk(folder, onerror=note):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            if not name.startswith(".") and Path(name).suffix.lower() in READERS:
-                yield _stat(os.path.join(where, name))
-    yield from closed
+        items += [
+            _stat(os.path.join(where, name))
+            for name in sorted(names)
+            if not name.startswith(".") and Path(name).suffix.lower() in READERS
+        ]
+    return items
 
 
 def _stat(path: str | Path) -> SourceFile | Problem:
@@ -620,16 +620,12 @@ def _stat(path: str | Path) -> SourceFile | Problem:
     return SourceFile(absolute, label_of(path), facts.st_size, facts.st_mtime_ns)
 
 
-def read_file(path: Path, label: str | None = None) -> Read:
+def read_file(path: Path, label: str) -> Read:
     """The documents of one file, streamed; what cannot be read comes as a Problem in its place.
 
     The metadata of each gains the path (its label) and the suffix of the file.
     """
-    label = label_of(path) if label is None else label
     suffix = path.suffix.lower()
-    if suffix not in READERS:
-        yield Problem(label, f"not a kind of file that is read: {' '.join(READERS)}")
-        return
     about = {"path": label, "suffix": suffix}
     try:
         for item in READERS[suffix](path, label):
