@@ -12,7 +12,7 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tercet.embeddings import Embeddings
+from tercet.embeddings import Embeddings, EmbeddingsWriter
 from tercet.errors import InputError, StoreError
 
 ROWS, DENSE, VOCABULARY, MULTI = 7, 5, 50, 3
@@ -171,3 +171,28 @@ def test_a_folder_that_exists_is_not_written_over(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="exists already"):
         make().save(tmp_path)
     assert (tmp_path / "kept").read_text() == "mine"
+
+
+@pytest.mark.parametrize("cuts", [[7], [1, 2, 7], [3, 3, 5, 7]])
+def test_shards_make_the_whole(tmp_path: Path, cuts: list[int]) -> None:
+    whole = make()
+    with EmbeddingsWriter(tmp_path / "out") as writer:
+        for start, stop in pairwise([0, *cuts]):
+            writer.add(whole[start:stop])
+    loaded = Embeddings.load(tmp_path / "out")
+    assert_same(loaded, whole)
+    assert isinstance(loaded.dense, np.memmap)
+    assert {loaded.offsets.dtype, whole.offsets.dtype} == {np.dtype(np.int64)}  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    "shards", [[], [make(), make(fingerprint="b")], [make(), make(dense=None)]]
+)
+def test_shards_that_make_no_whole_leave_nothing(tmp_path: Path, shards: list[Any]) -> None:
+    with (
+        pytest.raises(InputError, match=r"cannot append|no embeddings"),
+        EmbeddingsWriter(tmp_path / "out") as writer,
+    ):
+        for shard in shards:
+            writer.add(shard)
+    assert list(tmp_path.iterdir()) == []

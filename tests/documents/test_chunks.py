@@ -1,3 +1,5 @@
+"""Chunks cover a text in order, in size, on borders of sentences."""
+
 import random
 import time
 from itertools import pairwise
