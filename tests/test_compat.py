@@ -168,13 +168,13 @@ def test_scores_of_many_pairs_hold_few_token_vectors(
 ) -> None:
     few = [(TEXTS[n % 3], TEXTS[n % 5]) for n in range(15)]
     counts: list[int] = []
-    run = flag._run
+    tokenize = flag.encoder.tokenize
 
-    def watched(texts: list[str], *rest: Any) -> Any:
+    def watched(texts: list[str], **options: Any) -> Any:
         counts.append(len(texts))
-        return run(texts, *rest)
+        return tokenize(texts, **options)
 
-    monkeypatch.setattr(flag, "_run", watched)
+    monkeypatch.setattr(flag.encoder, "tokenize", watched)
     alone, many = flag.compute_score(few), flag.compute_score(few * 20)
     assert isinstance(alone, dict)
     assert isinstance(many, dict)
@@ -198,7 +198,6 @@ def test_ids_to_tokens(
 ) -> None:
     several = flag.convert_id_to_token(encoded["lexical_weights"])
     assert isinstance(several, list)
-    assert [list(row) for row in several] == [list(row) for row in facts["tokens"]]
     for row, theirs in zip(several, facts["tokens"], strict=True):
         assert row == pytest.approx(theirs, rel=1e-4, abs=1e-5)
     one = flag.convert_id_to_token(encoded["lexical_weights"][0])

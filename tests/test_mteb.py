@@ -134,13 +134,8 @@ def test_a_missing_mteb_is_told(encoder: Encoder, monkeypatch: pytest.MonkeyPatc
         mteb_model(encoder)
 
 
-def test_parameters_are_counted_by_sizes(encoder: Encoder, tiny_checkpoint: Path) -> None:
-    model = read_checkpoint(tiny_checkpoint).model
-    assert module._parameters(encoder) == sum(part.numel() for part in model.parameters())
-
-
 @pytest.mark.parametrize("mode", ["dense", "multi"])
-def test_mteb_evaluates_it(encoder: Encoder, mode: Mode) -> None:
+def test_mteb_evaluates_it(encoder: Encoder, tiny_checkpoint: Path, mode: Mode) -> None:
     mteb = pytest.importorskip("mteb")
     import mteb_local
     from mteb.models import EncoderProtocol, SearchProtocol
@@ -157,6 +152,8 @@ def test_mteb_evaluates_it(encoder: Encoder, mode: Mode) -> None:
     )
     model = mteb_model(encoder, mode)
     assert isinstance(model, EncoderProtocol if mode == "dense" else SearchProtocol)
+    parameters = read_checkpoint(tiny_checkpoint).model.parameters()
+    assert model.mteb_model_meta.n_parameters == sum(part.numel() for part in parameters)
     result = mteb.evaluate(model, mteb_local.local_task(task), cache=None, show_progress_bar=False)
     scores = expected(encoder, mode)
     gains = np.zeros_like(scores)

@@ -9,13 +9,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
-import scipy.sparse as sp
 import torch
 
 from tercet.config import MAX_LENGTH, Head, Role
@@ -26,35 +24,9 @@ from tercet.errors import InputError
 from tercet.tokenizer import text_shards
 
 SUFFIXES = (".txt", ".jsonl")
-TEXTS = 1024  # of a block
 VECTORS, FACTS = "embeddings", "facts.json"
 
 Show = Callable[[int, int, int], None]  # bytes of the file that are encoded, of all; tokens
-
-
-@dataclass
-class Facts:
-    """What was encoded: texts in each block, in order, and sums."""
-
-    blocks: list[int] = field(default_factory=list)
-    tokens: int = 0
-    truncated: int = 0
-    seconds: float = 0.0
-    heads: tuple[Head, ...] = ()
-    fingerprint: str = ""
-
-    def add(self, block: Embeddings) -> None:
-        """Counts a block."""
-        self.blocks.append(len(block))
-        self.tokens += 0 if block.lengths is None else int(block.lengths.sum())
-        self.truncated += 0 if block.truncated is None else int(block.truncated.sum())
-        self.heads, self.fingerprint = block.heads, block.fingerprint
-
-    def report(self, target: str) -> dict[str, Any]:
-        """What a run says in the end; seconds are those of all parts together."""
-        told = {"tokens": self.tokens, "truncated": self.truncated, "heads": list(self.heads)}
-        told |= {"fingerprint": self.fingerprint, "seconds": round(self.seconds, 3)}
-        return {"out": target, "texts": sum(self.blocks), **told}
 
 
 @dataclass(frozen=True)
@@ -73,6 +45,7 @@ class EncodeJob:
     sparse_top: int | None = None
     model: str | None = None
     revision: str | None = None
+    texts: int = 1024  # of a block, at most
     device: str | None = field(default=None, metadata=FREE)
     show: Show | None = field(default=None, metadata=FREE, compare=False)
 
@@ -82,13 +55,17 @@ class EncodeJob:
 
     def encode(self) -> dict[str, Any]:
         """Writes the target at once, without parts; returns the report."""
-        return self._write(Shard(), Path(self.target)).report(self.target)
+        start = time.monotonic()
+        self._write(Shard(), Path(self.target))
+        return self._report(time.monotonic() - start)
 
     def part(self, shard: Shard, folder: Path) -> None:
-        """Writes the vectors of a part's blocks, if it has any, and what they are."""
+        """Writes the vectors of a part's blocks, if it has any, and how many texts each has."""
         check_absent(Path(self.target))
-        facts = self._write(shard, folder / VECTORS)
-        (folder / FACTS).write_text(json.dumps(asdict(facts)) + "\n")
+        start = time.monotonic()
+        blocks = self._write(shard, folder / VECTORS)
+        facts = {"blocks": blocks, "seconds": time.monotonic() - start}
+        (folder / FACTS).write_text(json.dumps(facts) + "\n")
 
     def merge(self, folders: Sequence[Path]) -> dict[str, Any]:
         """Writes the blocks of all parts in the order of the file.
@@ -96,59 +73,70 @@ class EncodeJob:
         Raises InputError where parts were encoded by different models or heads.
         """
         check_absent(Path(self.target))
-        parts = [Facts(**json.loads((folder / FACTS).read_text())) for folder in folders]
-        made = [at for at, part in enumerate(parts) if part.blocks]
-        for at in made:
-            for what in ("fingerprint", "heads"):
-                here, there = (getattr(parts[one], what) for one in (at, made[0]))
-                if here != there:
+        parts = [json.loads((folder / FACTS).read_text()) for folder in folders]
+        # the first part has the first block, and so is never empty
+        stored = [
+            Embeddings.load(folder / VECTORS)
+            for folder, part in zip(folders, parts, strict=True)
+            if part["blocks"]
+        ]
+        for folder, rows in zip(folders, stored, strict=False):
+            for fact in ("fingerprint", "heads"):
+                here, first = getattr(rows, fact), getattr(stored[0], fact)
+                if here != first:
                     raise InputError(
-                        f"{folders[at]} was encoded by another model than {folders[made[0]]} "
-                        f"({what}: {here}, not {there}): remove one of them and make it again"
+                        f"{folder} was encoded by another model than {folders[0]} "
+                        f"({fact}: {here}, not {first}): remove one of them and make it again"
                     )
-        stored = {at: _Stored(folders[at] / VECTORS) for at in made}
-        total = Facts()
+        ends = [np.cumsum([0, *part["blocks"]]).tolist() for part in parts]
         with EmbeddingsWriter(self.target) as writer:
-            for number in range(sum(len(part.blocks) for part in parts)):
+            for number in range(sum(len(part["blocks"]) for part in parts)):
                 turn, at = divmod(number, len(parts))  # blocks go round
-                block = stored[at].next(parts[at].blocks[turn])
-                writer.add(block)
-                total.add(block)
-        total.seconds = sum(part.seconds for part in parts)
-        return total.report(self.target)
+                writer.add(stored[at][ends[at][turn] : ends[at][turn + 1]])
+        return self._report(sum(part["seconds"] for part in parts))
 
-    def _write(self, shard: Shard, folder: Path) -> Facts:
-        """Encodes the blocks of a part into a folder; where it has none, there is no folder."""
+    def _report(self, seconds: float) -> dict[str, Any]:
+        """What a run says in the end; seconds are those of all parts together."""
+        rows = Embeddings.load(self.target)
+        assert rows.lengths is not None
+        assert rows.truncated is not None
+        return {
+            "out": self.target,
+            "texts": len(rows),
+            "tokens": int(rows.lengths.sum()),
+            "truncated": int(rows.truncated.sum()),
+            "heads": list(rows.heads),
+            "fingerprint": rows.fingerprint,
+            "seconds": round(seconds, 3),
+        }
+
+    def _write(self, shard: Shard, folder: Path) -> list[int]:
+        """Encodes the blocks of a part into a folder; returns the texts of each.
+
+        Where the part has none, there is no folder.
+        """
         check_absent(folder)
-        texts = Texts(Path(self.file))  # says that it cannot be read before a model is loaded
-        device = self._device(shard)
+        file = Path(self.file)
+        with file.open("rb") as lines:  # said before a model is loaded
+            if not lines.read(1):
+                raise InputError(f"{file} is empty: there is nothing to encode")
+        size, done, tokens = file.stat().st_size, 0, 0
+        gpus = torch.cuda.device_count() if self.device in (None, "cuda") else 0
+        # where there are several GPUs, part after part has the next one
+        device = f"cuda:{(shard.number - 1) % gpus}" if gpus > 1 else self.device
         encoder = Encoder.load(self.model, revision=self.revision, device=device)
-        facts, start = Facts(), time.monotonic()
+        blocks: list[int] = []
         with ExitStack() as stack:
             writer: EmbeddingsWriter | None = None
-            for block in self._blocks(encoder, texts, shard):
-                if writer is None:
-                    writer = stack.enter_context(EmbeddingsWriter(folder))
-                writer.add(block)
-                facts.add(block)
-                if self.show is not None:
-                    self.show(texts.done, texts.size, facts.tokens)
-        facts.seconds = time.monotonic() - start
-        return facts
-
-    def _device(self, shard: Shard) -> str | None:
-        """The device of a part: where there are several GPUs, part after part has the next one."""
-        gpus = torch.cuda.device_count() if self.device in (None, "cuda") else 0
-        return f"cuda:{(shard.number - 1) % gpus}" if gpus > 1 else self.device
-
-    def _blocks(self, encoder: Encoder, texts: "Texts", shard: Shard) -> Iterator[Embeddings]:
-        """The blocks of a part, encoded."""
-        limit = min(self.max_length, encoder.max_length)
-        for number, some in enumerate(text_shards(texts, TEXTS, limit)):
-            texts.pass_by(len(some))
-            if shard.has(number * BLOCK):  # each is far more work than reading past it
-                yield encoder.encode(
-                    some,
+            sizes: deque[int] = deque()  # bytes of the lines that were read and are not done
+            limit = min(self.max_length, encoder.max_length)
+            shards = text_shards(read_texts(file, sizes), self.texts, limit)
+            for number, texts in enumerate(shards):
+                done += sum(sizes.popleft() for _ in texts)
+                if not shard.has(number * BLOCK):  # each is far more work than reading past it
+                    continue
+                rows = encoder.encode(
+                    texts,
                     heads=encoder.heads if self.heads is None else self.heads,
                     max_length=self.max_length,
                     role=self.role,
@@ -156,84 +144,32 @@ class EncodeJob:
                     multi_pool=self.multi_pool,
                     sparse_top=self.sparse_top,
                 )
+                writer = writer or stack.enter_context(EmbeddingsWriter(folder))
+                writer.add(rows)
+                blocks.append(len(rows))
+                if self.show is not None and rows.lengths is not None:
+                    tokens += int(rows.lengths.sum())
+                    self.show(done, size, tokens)
+        return blocks
 
 
-class _Stored:
-    """A folder of Embeddings that is read from its start to its end, some rows at a time.
+def read_texts(path: Path, sizes: deque[int]) -> Iterator[str]:
+    """The texts of a file, one a line; the bytes of each line are added to sizes.
 
-    Not `Embeddings.load`: of a sparse matrix with very many entries scipy makes a copy in memory.
+    Raises InputError naming a line that holds no text.
     """
-
-    def __init__(self, folder: Path) -> None:
-        facts = json.loads((folder / "embeddings.json").read_text())
-        self._vocabulary, self._fingerprint = facts["vocabulary"], facts["fingerprint"]
-        self._arrays: dict[str, npt.NDArray[Any]] = {
-            path.stem: np.load(path, mmap_mode="r", allow_pickle=False)
-            for path in folder.glob("*.npy")
-        }
-        self._at = 0
-
-    def next(self, rows: int) -> Embeddings:
-        """The next so many rows."""
-        start, stop = self._at, self._at + rows
-        self._at = stop
-        found: dict[str, Any] = {
-            name: self._arrays[name][start:stop]
-            for name in ("dense", "lengths", "truncated")
-            if name in self._arrays
-        }
-        if "multi" in self._arrays:
-            found["offsets"], found["multi"] = self._ragged("offsets", start, stop, "multi")
-        if "sparse_data" in self._arrays:
-            indptr, data, indices = self._ragged(
-                "sparse_indptr", start, stop, "sparse_data", "sparse_indices"
-            )
-            shape = (rows, self._vocabulary)
-            found["sparse"] = sp.csr_array((data, indices, indptr), shape=shape)
-        return Embeddings(**found, fingerprint=self._fingerprint)
-
-    def _ragged(self, ends: str, start: int, stop: int, *names: str) -> list[npt.NDArray[Any]]:
-        """Boundaries of rows, from 0, and what lies between them."""
-        bounds = self._arrays[ends][start : stop + 1]
-        first, last = int(bounds[0]), int(bounds[-1])
-        return [bounds - first, *(self._arrays[name][first:last] for name in names)]
-
-
-class Texts:
-    """The texts of a file, one a line, and how many bytes of it are done."""
-
-    def __init__(self, path: Path) -> None:
-        """Raises InputError where the file has no line, OSError where it cannot be read."""
-        self.path = path
-        with path.open("rb") as lines:
-            if not lines.read(1):
-                raise InputError(f"{path} is empty: there is nothing to encode")
-        self.size = path.stat().st_size
-        self.done = 0  # bytes of the texts that were passed by
-        self._waiting: deque[int] = deque()  # bytes of the texts that were read, not yet passed by
-
-    def __iter__(self) -> Iterator[str]:
-        parse = _title_and_text if self.path.suffix.lower() == ".jsonl" else _line
-        with self.path.open("rb") as lines:
-            for number, raw in enumerate(lines, 1):
-                try:
-                    line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
-                except UnicodeDecodeError as error:
-                    raise InputError(
-                        f"{self.path}:{number}: byte 0x{raw[error.start]:02x} is not UTF-8; "
-                        f"convert the file to UTF-8"
-                    ) from error
-                text = parse(line.rstrip("\r\n"), f"{self.path}:{number}")
-                self._waiting.append(len(raw))
-                yield text
-
-    def pass_by(self, texts: int) -> None:
-        """So many more texts are done."""
-        self.done += sum(self._waiting.popleft() for _ in range(texts))
-
-
-def _line(line: str, where: str) -> str:
-    return line
+    rows = path.suffix.lower() == ".jsonl"
+    with path.open("rb") as lines:
+        for number, raw in enumerate(lines, 1):
+            try:
+                line = raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+            except UnicodeDecodeError as error:
+                raise InputError(
+                    f"{path}:{number}: byte 0x{raw[error.start]:02x} is not UTF-8; "
+                    f"convert the file to UTF-8"
+                ) from error
+            sizes.append(len(raw))
+            yield _title_and_text(line, f"{path}:{number}") if rows else line
 
 
 def _title_and_text(line: str, where: str) -> str:

@@ -8,40 +8,31 @@ depend on what else is in a batch (there, padding can win MaxSim and so change `
 texts that are cut are reported in the log; a head that the checkpoint lacks is an error instead of
 random numbers; an option that would be ignored is refused; one device a process.
 
-A door: knows nothing of indexes or collections.
+Knows nothing of indexes or collections.
 """
 
-import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import scipy.sparse as sp
 import torch
 
-from tercet.config import Head, Role
-from tercet.encoder import Encoder, default_budget, run_batches
+from tercet.config import HEADS, Head, Role
+from tercet.embeddings import Embeddings
+from tercet.encoder import Encoder, RowCollector, default_budget, run_batches
 from tercet.errors import InputError
+from tercet.hybrid import rankers
 from tercet.scores import maxsim_packed
-
-log = logging.getLogger("tercet")
+from tercet.tokenizer import TokenBatch
 
 Vectors = npt.NDArray[np.float32]
 LexicalWeights = dict[str, np.float32]
 Weights = Mapping[str, Any]  # id string to weight
 Pair = tuple[str, str] | list[str]
 PAIRS = 256  # whose token vectors `compute_score` holds at once
-
-
-@dataclass
-class _Found:
-    """Representations of B texts, by row: dense (D,), weights by id string, multi (T - 1, M)."""
-
-    dense: dict[int, Vectors] = field(default_factory=dict)
-    weights: dict[int, LexicalWeights] = field(default_factory=dict)
-    multi: dict[int, Vectors] = field(default_factory=dict)
 
 
 class BGEM3FlagModel:
@@ -87,14 +78,14 @@ class BGEM3FlagModel:
         if truncate_dim is not None and truncate_dim < 1:
             raise InputError(f"truncate_dim must be at least 1, got {truncate_dim}")
         device = _device(devices)
+        on_cpu = device == "cpu" or (device is None and not torch.cuda.is_available())
+        dtype = torch.float16 if use_fp16 and not on_cpu else torch.float32
         self.encoder = Encoder.load(
-            model_name_or_path,
-            device=device,
-            dtype=_dtype(device, use_fp16=use_fp16, use_bf16=use_bf16),
+            model_name_or_path, device=device, dtype=torch.bfloat16 if use_bf16 else dtype
         )
-        found = self.encoder.dims.get("multi")
-        if colbert_dim > 0 and found not in (None, colbert_dim):
-            raise InputError(f"colbert_dim={colbert_dim}, but this checkpoint's is {found}")
+        size = self.encoder.dims.get("multi")
+        if colbert_dim > 0 and size not in (None, colbert_dim):
+            raise InputError(f"colbert_dim={colbert_dim}, but this checkpoint's is {size}")
         self.query_instruction_for_retrieval = query_instruction_for_retrieval
         self.query_instruction_format = query_instruction_format
         self.passage_instruction_for_retrieval = passage_instruction_for_retrieval
@@ -124,16 +115,10 @@ class BGEM3FlagModel:
         What was not asked for is None; for a string, each value is that of the one text. batch_size
         bounds memory: no more tokens at a time than so many texts of max_length have.
         """
+        returns = (return_dense, return_sparse, return_colbert_vecs)
+        form = instruction_format
         return self._encode(
-            sentences,
-            "passage",
-            batch_size,
-            self.passage_max_length if max_length is None else max_length,
-            self.return_dense if return_dense is None else return_dense,
-            self.return_sparse if return_sparse is None else return_sparse,
-            self.return_colbert_vecs if return_colbert_vecs is None else return_colbert_vecs,
-            instruction,
-            instruction_format,
+            sentences, "passage", batch_size, max_length, returns, instruction, form
         )
 
     def encode_queries(
@@ -146,17 +131,9 @@ class BGEM3FlagModel:
         return_colbert_vecs: bool | None = None,
     ) -> dict[str, Any]:
         """`encode` with the query's instruction and maximum length."""
-        return self._encode(
-            queries,
-            "query",
-            batch_size,
-            self.query_max_length if max_length is None else max_length,
-            self.return_dense if return_dense is None else return_dense,
-            self.return_sparse if return_sparse is None else return_sparse,
-            self.return_colbert_vecs if return_colbert_vecs is None else return_colbert_vecs,
-            self.query_instruction_for_retrieval,
-            self.query_instruction_format,
-        )
+        returns = (return_dense, return_sparse, return_colbert_vecs)
+        told, form = self.query_instruction_for_retrieval, self.query_instruction_format
+        return self._encode(queries, "query", batch_size, max_length, returns, told, form)
 
     def encode_corpus(
         self,
@@ -168,16 +145,9 @@ class BGEM3FlagModel:
         return_colbert_vecs: bool | None = None,
     ) -> dict[str, Any]:
         """`encode` with the passage's instruction and maximum length."""
-        return self.encode(
-            corpus,
-            batch_size,
-            max_length,
-            return_dense,
-            return_sparse,
-            return_colbert_vecs,
-            instruction=self.passage_instruction_for_retrieval,
-            instruction_format=self.passage_instruction_format,
-        )
+        returns = (return_dense, return_sparse, return_colbert_vecs)
+        told, form = self.passage_instruction_for_retrieval, self.passage_instruction_format
+        return self._encode(corpus, "passage", batch_size, max_length, returns, told, form)
 
     def compute_score(
         self,
@@ -204,28 +174,19 @@ class BGEM3FlagModel:
             weights = [float(weight) for weight in weights_for_different_modes]
         if len(weights) != 3:
             raise InputError(f"three weights are needed (dense, sparse, colbert), got {weights}")
-        heads: tuple[Head, ...] = ("dense", "sparse", "multi")
-        first, second = ([str(pair[side]) for pair in pairs] for side in (0, 1))
-        longest = self.query_max_length if max_query_length is None else max_query_length
-        other = self.passage_max_length if max_passage_length is None else max_passage_length
-        found: list[tuple[float, float, float]] = []
+        scores = np.empty((3, len(pairs)))
         for start in range(0, len(pairs), PAIRS):
-            block = slice(start, start + PAIRS)
-            queries = self._run(first[block], heads, "query", batch_size, longest)
-            passages = self._run(second[block], heads, "passage", batch_size, other)
-            found += [
-                (
-                    float(queries.dense[row] @ passages.dense[row]),
-                    _shared(queries.weights[row], passages.weights[row]),
-                    _maxsim(queries.multi[row], passages.multi[row]),
-                )
-                for row in range(len(first[block]))
-            ]
-        dense, sparse, colbert = np.array(found).T
+            block = pairs[start : start + PAIRS]
+            first = self._tokens([str(pair[0]) for pair in block], "query", max_query_length)
+            second = self._tokens([str(pair[1]) for pair in block], "passage", max_passage_length)
+            (queries, _), (passages, _) = (self._run(side, batch_size) for side in (first, second))
+            by, same = rankers(queries, passages), np.arange(len(block))
+            scores[:, start : start + PAIRS] = [by[head].score(same, same) for head in HEADS]
+        dense, sparse, colbert = scores
         both = weights[1] * sparse + weights[0] * dense
         every = weights[2] * colbert + both
         with np.errstate(invalid="ignore", divide="ignore"):  # weights of 0: nan, as there
-            scores = {
+            out = {
                 "colbert": colbert,
                 "sparse": sparse,
                 "dense": dense,
@@ -233,8 +194,8 @@ class BGEM3FlagModel:
                 "colbert+sparse+dense": every / np.float64(sum(weights)),
             }
         if single:
-            return {name: float(values[0]) for name, values in scores.items()}
-        return {name: [float(value) for value in values] for name, values in scores.items()}
+            return {name: float(values[0]) for name, values in out.items()}
+        return {name: values.tolist() for name, values in out.items()}
 
     def convert_id_to_token(
         self, lexical_weights: Weights | Sequence[Weights]
@@ -270,69 +231,59 @@ class BGEM3FlagModel:
         texts: str | Sequence[str],
         role: Role,
         batch_size: int | None,
-        max_length: int,
-        dense: bool,
-        sparse: bool,
-        multi: bool,
+        max_length: int | None,
+        returns: tuple[bool | None, ...],
         instruction: str | None,
         instruction_format: str,
     ) -> dict[str, Any]:
-        asked: list[tuple[Head, bool]] = [("dense", dense), ("sparse", sparse), ("multi", multi)]
-        heads = tuple(head for head, wanted in asked if wanted)
+        own = (self.return_dense, self.return_sparse, self.return_colbert_vecs)
+        wanted = [
+            mine if given is None else given for given, mine in zip(returns, own, strict=True)
+        ]
+        heads = tuple(head for head, want in zip(HEADS, wanted, strict=True) if want)
         if not heads:
             raise InputError("return_dense, return_sparse and return_colbert_vecs are all False")
-        single = isinstance(texts, str)
         several = [texts] if isinstance(texts, str) else list(texts)
         if instruction is not None:
             form = instruction_format.replace("\\n", "\n")
             several = [form.format(instruction, text) for text in several]
-        found = self._run(several, heads, role, batch_size, max_length)
-        rows = range(len(several))
-        dense_vecs, colbert_vecs = None, None
-        if dense:
-            stacked = np.empty((len(rows), self.encoder.dims["dense"]), dtype=np.float32)
-            for row in rows:
-                stacked[row] = found.dense[row]
-            dense_vecs = self._truncate(stacked)
-        if multi:
-            colbert_vecs = [self._truncate(found.multi[row]) for row in rows]
-        out = {
-            "dense_vecs": dense_vecs,
-            "lexical_weights": [found.weights[row] for row in rows] if sparse else None,
-            "colbert_vecs": colbert_vecs,
-        }
-        if single:
+        tokens = self._tokens(several, role, max_length)
+        rows, ids = self._run(tokens, batch_size, heads)
+        out: dict[str, Any] = dict.fromkeys(("dense_vecs", "lexical_weights", "colbert_vecs"))
+        if rows.dense is not None:
+            out["dense_vecs"] = self._truncate(rows.dense)
+        if rows.sparse is not None:
+            out["lexical_weights"] = _lexical_weights(rows.sparse, ids)
+        if rows.multi is not None:
+            vectors = [np.asarray(rows.tokens(row), np.float32) for row in range(len(rows))]
+            out["colbert_vecs"] = [self._truncate(text) for text in vectors]
+        if isinstance(texts, str):
             return {name: None if value is None else value[0] for name, value in out.items()}
         return out
 
+    def _tokens(self, texts: Sequence[str], role: Role, max_length: int | None) -> TokenBatch:
+        own = self.query_max_length if role == "query" else self.passage_max_length
+        length = own if max_length is None else max_length
+        return self.encoder.tokenize(texts, max_length=length, role=role)
+
     def _run(
-        self,
-        texts: list[str],
-        heads: tuple[Head, ...],
-        role: Role,
-        batch_size: int | None,
-        max_length: int,
-    ) -> _Found:
-        """One pass over the texts, token by token: multi-vectors keep their float32."""
-        encoder = self.encoder
-        limit = min(max_length, encoder.max_length)
-        texts_at_once = self.batch_size if batch_size is None else batch_size
-        budget = min(default_budget(encoder.device), texts_at_once * limit)
-        tokens = encoder.tokenize(texts, max_length=limit, role=role)
-        found = _Found()
+        self, tokens: TokenBatch, batch_size: int | None, heads: tuple[Head, ...] = HEADS
+    ) -> tuple[Embeddings, list[list[int]]]:
+        """Embeddings, multi-vectors in float32, and each text's ids that weigh, in their order."""
+        encoder, size = self.encoder, self.batch_size if batch_size is None else batch_size
+        budget = min(default_budget(encoder.device), size * int(tokens.lengths.max(initial=1)))
+        collector = RowCollector(encoder.dims, heads, len(tokens), half=False)
+        weighing: list[list[int]] = [[]] * len(tokens)
         for batch in run_batches(encoder.model, tokens, heads, budget=budget):
-            out, offsets = batch.outputs, batch.tokens.offsets.tolist()
-            multi_mask = out.multi_mask.cpu().numpy()
-            if out.dense is not None:
-                found.dense.update(zip(batch.rows.tolist(), out.dense.cpu().numpy(), strict=True))
-            for place, row in enumerate(batch.rows.tolist()):
-                own = slice(offsets[place], offsets[place + 1])
-                if out.weights is not None:
-                    weights = out.weights[own].cpu().numpy()
-                    found.weights[row] = _by_id(batch.tokens.ids[own], weights)
-                if out.multi is not None:
-                    found.multi[row] = out.multi[own].cpu().numpy()[multi_mask[own]]
-        return found
+            collector.add(batch)
+            if batch.outputs.weights is not None:
+                ids = np.where(batch.outputs.weights.cpu().numpy() > 0, batch.tokens.ids, -1)
+                for row, text in zip(
+                    batch.rows, np.split(ids, batch.tokens.offsets[1:-1]), strict=True
+                ):
+                    weighing[row] = text[text >= 0].tolist()
+        rows = collector.embeddings(tokens.lengths, tokens.truncated, encoder.fingerprint)
+        return rows, weighing
 
     def _truncate(self, vectors: Vectors) -> Vectors:
         """The first truncate_dim numbers of each vector, normalised again."""
@@ -355,21 +306,15 @@ def _device(devices: str | int | list[str] | list[int] | None) -> str | None:
     return f"cuda:{devices}" if isinstance(devices, int) else devices
 
 
-def _dtype(device: str | None, *, use_fp16: bool, use_bf16: bool) -> torch.dtype:
-    on_cpu = device == "cpu" or (device is None and not torch.cuda.is_available())
-    if use_bf16:
-        return torch.bfloat16
-    return torch.float16 if use_fp16 and not on_cpu else torch.float32
-
-
-def _by_id(ids: npt.NDArray[np.int32], weights: Vectors) -> LexicalWeights:
-    """The largest weight of each id, keyed by id string in the order of the text; 0 elsewhere."""
-    found: LexicalWeights = defaultdict(int)  # type: ignore[arg-type]  # as FlagEmbedding has it
-    for place in np.flatnonzero(weights > 0):
-        key, weight = str(ids[place]), weights[place]
-        if key not in found or weight > found[key]:
-            found[key] = weight
-    return found
+def _lexical_weights(sparse: sp.csr_array, ids: Sequence[Sequence[int]]) -> list[LexicalWeights]:
+    """The weight of each text's ids, keyed by id string in their order; 0 for others."""
+    out: list[LexicalWeights] = []
+    for own, start, end in zip(ids, sparse.indptr[:-1], sparse.indptr[1:], strict=True):
+        weights = dict(zip(sparse.indices[start:end].tolist(), sparse.data[start:end], strict=True))
+        named: LexicalWeights = defaultdict(np.float32)  # 0 for others, as FlagEmbedding has it
+        named.update((str(token), weights[token]) for token in own)
+        out.append(named)
+    return out
 
 
 def _shared(one: Weights, other: Weights) -> float:

@@ -138,24 +138,19 @@ def encode_tokens(
     autocast: torch.dtype | None = None,
     multi_pool: int | None = None,
     sparse_top: int | None = None,
-    half: bool = True,
     fingerprint: str = "",
     progress: Progress | None = None,
 ) -> Embeddings:
     """Embeddings of B tokenised texts, in their order, as `run_batches` gives them.
 
     multi_pool merges a text's vectors to about one for so many, sparse_top keeps so many of its
-    largest weights; half=False keeps multi-vectors in float32.
+    largest weights.
     """
-    rows = RowCollector(model.dims, heads, len(tokens), multi_pool, sparse_top, half=half)
+    rows = RowCollector(model.dims, heads, len(tokens), multi_pool, sparse_top)
     for batch in run_batches(
         model, tokens, heads, budget=budget, padding=padding, autocast=autocast, progress=progress
     ):
-        out, owners = batch.outputs, batch.owners
-        rows.add_dense(batch.rows, out.dense)
-        rows.add_sparse(batch.rows, owners, batch.tokens.ids, out.weights)
-        multi = None if out.multi is None else out.multi[out.multi_mask]
-        rows.add_multi(batch.rows, np.delete(owners, batch.tokens.cls), multi)
+        rows.add(batch)
     return rows.embeddings(tokens.lengths, tokens.truncated, fingerprint)
 
 
@@ -387,7 +382,10 @@ class RowCollector:
         *,
         half: bool = True,
     ) -> None:
-        """dims as in `Encoder.dims`; count is the number of rows."""
+        """dims as in `Encoder.dims`; count is the number of rows.
+
+        half=False keeps multi-vectors in float32.
+        """
         self._dims, self._heads = dims, heads
         self._pool, self._top, self._half = multi_pool or 1, sparse_top, half
         self._dense = np.empty((count if "dense" in heads else 0, dims["dense"]), dtype=np.float32)
@@ -396,6 +394,14 @@ class RowCollector:
         self._sparse = [max_by_id(none, none, none.astype(np.float32), shape)]
         self._multi: list[tuple[Rows, npt.NDArray[Any]]] = []
         self._counts = np.zeros(count, dtype=np.int64)  # vectors of each row
+
+    def add(self, batch: ModelBatch) -> None:
+        """The representations of a batch's texts."""
+        out, owners = batch.outputs, batch.owners
+        self.add_dense(batch.rows, out.dense)
+        self.add_sparse(batch.rows, owners, batch.tokens.ids, out.weights)
+        multi = None if out.multi is None else out.multi[out.multi_mask]
+        self.add_multi(batch.rows, np.delete(owners, batch.tokens.cls), multi)
 
     def add_dense(self, rows: Rows, vectors: Tensor | None) -> None:
         """A batch's (B, D) vectors of these rows, if any."""

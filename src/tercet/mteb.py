@@ -23,13 +23,19 @@ from tercet.encoder import Encoder
 from tercet.errors import InputError, MissingExtraError
 from tercet.evaluate.loaders import passage_text
 from tercet.evaluate.tasks import Protocol
-from tercet.hybrid import Ranked
-from tercet.scores import Places, Scores, dense_scores, lexical_scores, maxsim_scores, weighted_sum
+from tercet.model import M3Model
+from tercet.scores import Scores, dense_scores, lexical_scores, maxsim_scores, weighted_sum
 
 if TYPE_CHECKING:
     from mteb.models.model_meta import ModelMeta
 
 QUERY_TOKENS = Protocol().query_tokens
+KINDS = {  # mode: mteb's kind of model and its name of the similarity
+    "dense": ("dense", "COSINE"),
+    "sparse": ("sparse", "DOT_PRODUCT"),
+    "multi": ("late-interaction", "MAX_SIM"),
+    "hybrid": ("hybrid", "CUSTOM"),
+}
 
 Batch = Mapping[str, Sequence[str]]
 Vectors = npt.NDArray[np.float32]
@@ -54,9 +60,50 @@ class MtebModel:
 
     @cached_property
     def mteb_model_meta(self) -> "ModelMeta":
-        """What mteb wants to know; mteb may set it."""
-        lengths = (self.max_length, self.query_length)
-        return model_meta(self.encoder, self._mode, self._name, *lengths)
+        """What mteb wants to know, and may set; it keeps results by name, revision and mode."""
+        try:
+            from mteb.models.model_meta import ModelMeta, ScoringFunction
+        except ImportError as error:
+            raise MissingExtraError("mteb is not installed: pip install 'tercet[mteb]'") from error
+        encoder, mode, source = self.encoder, self._mode, self.encoder.source
+        kind, similarity = KINDS[mode]
+        with torch.device("meta"):  # layers that are packed have no parameters to count
+            model = M3Model(
+                encoder.model.backbone.config,
+                [],
+                sparse="sparse" in encoder.heads,
+                multi=encoder.dims.get("multi"),
+            )
+
+        def load(model_name: str, *, revision: str | None = None, **options: Any) -> Any:
+            return mteb_model(source, name=model_name, **options)
+
+        return ModelMeta(
+            loader=load,
+            name=self._name or _name(source),
+            revision=encoder.fingerprint,
+            release_date=None,
+            languages=None,
+            n_parameters=sum(part.numel() for part in model.parameters()),
+            n_embedding_parameters=encoder.dims["vocabulary"] * encoder.dims["dense"],
+            memory_usage_mb=None,
+            max_tokens=min(self.max_length, encoder.max_length),
+            embed_dim=encoder.dims["multi" if mode == "multi" else "dense"],
+            license=None,
+            open_weights=True,
+            public_training_code=None,
+            public_training_data=None,
+            framework=["PyTorch", "safetensors"],
+            similarity_fn_name=getattr(ScoringFunction, similarity),
+            use_instructions=bool(encoder.settings.query_prefix or encoder.settings.passage_prefix),
+            training_datasets=None,
+            model_type=[kind],
+            experiment_kwargs={
+                "mode": mode,
+                "max_length": self.max_length,
+                "query_length": self.query_length,
+            },
+        )
 
 
 class MtebDense(MtebModel):
@@ -81,15 +128,19 @@ class MtebDense(MtebModel):
         """
         if precision not in (None, "float32"):
             raise InputError(f"precision {precision!r}: vectors are given in float32")
-        role = role_of(prompt_type)
-        length = self.query_length if role == "query" else self.max_length
-        texts = (text for batch in inputs for text in texts_of(batch, role))
-        parts = [
-            part.dense
-            for part in self.encoder.stream(texts, heads=("dense",), max_length=length, role=role)
-            if part.dense is not None
-        ]
-        return np.concatenate(parts) if parts else np.zeros((0, self.encoder.dims["dense"]), "f4")
+        prompt = getattr(prompt_type, "value", prompt_type)
+        roles: dict[Any, Role] = {"query": "query", "document": "passage", None: "plain"}
+        if prompt not in roles:
+            raise InputError(f"unknown prompt type {prompt!r}: query, document or none")
+        length = self.query_length if prompt == "query" else self.max_length
+        texts = (text for batch in inputs for text in _texts(batch, roles[prompt]))
+        parts = [np.zeros((0, self.encoder.dims["dense"]), dtype=np.float32)]
+        for part in self.encoder.stream(
+            texts, heads=("dense",), max_length=length, role=roles[prompt]
+        ):
+            assert part.dense is not None
+            parts.append(part.dense)
+        return np.concatenate(parts)
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> Tensor:
         """Cosines of all pairs, which are inner products of unit rows."""
@@ -137,37 +188,41 @@ class MtebSearch(MtebModel):
     ) -> Results:
         """The best top_k passages of each query; with top_ranked, of those candidates alone.
 
-        Equal scores go by place in the corpus. Raises InputError where nothing was indexed.
+        Equal scores go by their place in the corpus. Raises InputError where nothing was indexed.
         """
         if self._corpus is None:
             raise InputError("there is nothing to search: call index first")
         names = [str(row["id"]) for row in queries]
-        asked = self.encoder.encode(
-            [query_text(row) for row in queries],
-            heads=self.heads,
-            max_length=self.query_length,
-            role="query",
+        texts = [_query_text(row) for row in queries]
+        encoded = self.encoder.encode(
+            texts, heads=self.heads, max_length=self.query_length, role="query"
         )
         ids = [str(row["id"]) for row in self._corpus]
-        candidates = None
-        if top_ranked is not None:
-            place = {identifier: number for number, identifier in enumerate(ids)}
-            candidates = np.zeros((len(names), len(ids)), dtype=np.bool_)
-            for row, name in enumerate(names):
-                candidates[row, [place[i] for i in top_ranked.get(name, ()) if i in place]] = True
-        best = Ranked(np.zeros((len(names), 0), np.int64), np.zeros((len(names), 0), np.float32))
+        place = {passage: number for number, passage in enumerate(ids)}
+        chosen = top_ranked or {}
+        candidates = [[place[i] for i in chosen.get(name, ()) if i in place] for name in names]
+        best = np.zeros((len(names), 0), dtype=np.float32)
+        places = np.zeros((len(names), 0), dtype=np.int64)
         first = 0
         passages = (passage_text(row.get("title") or "", row["text"]) for row in self._corpus)
         for part in self.encoder.stream(
             passages, shard=self.block, heads=self.heads, max_length=self.max_length
         ):
-            chosen = None if candidates is None else candidates[:, first : first + len(part)]
-            best = _merged(best, self._scores(asked, part), first, top_k, chosen)
+            block = np.arange(first, first + len(part))
+            scores = self._scores(encoded, part)
+            if top_ranked is not None:
+                outside = np.array([~np.isin(block, own) for own in candidates])
+                scores = np.where(outside, np.float32(-np.inf), scores)
+            best = np.concatenate((best, scores), axis=1)
+            places = np.concatenate((places, np.tile(block, (len(names), 1))), axis=1)
+            order = np.argsort(-best, axis=1, kind="stable")[:, :top_k]
+            best = np.take_along_axis(best, order, axis=1)
+            places = np.take_along_axis(places, order, axis=1)
             first += len(part)
         self._corpus = None
         return {
-            name: {ids[p]: float(s) for p, s in zip(places, scores, strict=True) if p >= 0}
-            for name, places, scores in zip(names, best.places, best.scores, strict=True)
+            name: {ids[p]: float(s) for p, s in zip(row, own, strict=True) if s > -np.inf}
+            for name, row, own in zip(names, places, best, strict=True)
         }
 
     def _scores(self, queries: Embeddings, passages: Embeddings) -> Scores:
@@ -176,51 +231,24 @@ class MtebSearch(MtebModel):
         return weighted_sum(parts, self.weights) if len(parts) > 1 else parts[self.heads[0]]
 
 
-def _merged(
-    best: Ranked, scores: Scores, first: int, count: int, chosen: npt.NDArray[np.bool_] | None
-) -> Ranked:
-    """The best so far and the scores (Q, P) of passages from `first` on, as one.
-
-    chosen: (Q, P), which passages count for each query; None: all.
-    """
-    if chosen is None:
-        size = min(count, scores.shape[1])
-        top: Places = np.argpartition(-scores, size - 1, axis=1)[:, :size]
-        rows, places = np.repeat(np.arange(len(scores)), size), top.ravel()
-    else:
-        rows, places = np.nonzero(chosen)
-    old_rows, old_places, old_scores = best.pairs()
-    return Ranked.of(
-        np.concatenate((old_rows, rows)),
-        np.concatenate((old_places, places + first)),
-        np.concatenate((old_scores, scores[rows, places])),
-        len(scores),
-        count,
-    )
-
-
 def mteb_model(
     source: str | Path | Encoder | None = None,
     mode: Mode = "dense",
     *,
-    name: str | None = None,
-    max_length: int = MAX_LENGTH,
-    query_length: int = QUERY_TOKENS,
     device: str | None = None,
     revision: str | None = None,
+    **options: Any,
 ) -> MtebDense | MtebSearch:
     """A model for `mteb.evaluate(model, tasks)`: a folder, a hub id or an encoder.
 
-    mode is dense, sparse, multi or hybrid (all three, weighted). Raises MissingExtraError without
-    mteb, ModelError for a model that cannot be loaded or has no such head.
+    mode is dense, sparse, multi or hybrid (all three, weighted); options are those of `MtebModel`.
+    Raises MissingExtraError without mteb, ModelError for a model that cannot be loaded or has no
+    such head.
     """
     if mode not in MODES:
         raise InputError(f"unknown mode {mode!r}: choose from {', '.join(MODES)}")
     if not isinstance(source, Encoder):
         source = Encoder.load(source, device=device, revision=revision)
-    options: dict[str, Any] = {
-        "name": name, "max_length": max_length, "query_length": query_length
-    }  # fmt: skip
     model = MtebDense(source, **options) if mode == "dense" else MtebSearch(source, mode, **options)
     _ = model.mteb_model_meta  # so that an mteb that is missing is told now
     return model
@@ -233,57 +261,7 @@ def register(meta: "ModelMeta") -> None:
     MODEL_REGISTRY[str(meta.name)] = meta
 
 
-def model_meta(
-    encoder: Encoder, mode: Mode, name: str | None, max_length: int, query_length: int
-) -> "ModelMeta":
-    """What mteb wants to know of a model; its results are kept by name, revision and mode."""
-    try:
-        from mteb.models.model_meta import ModelMeta, ScoringFunction
-    except ImportError as error:
-        raise MissingExtraError("mteb is not installed: pip install 'tercet[mteb]'") from error
-    source = encoder.source
-
-    def load(model_name: str, *, revision: str | None = None, **options: Any) -> Any:
-        return mteb_model(source, name=model_name, **options)
-
-    kinds = {"dense": "dense", "sparse": "sparse", "multi": "late-interaction", "hybrid": "hybrid"}
-    similarities = {"dense": ScoringFunction.COSINE, "sparse": ScoringFunction.DOT_PRODUCT}
-    similarities |= {"multi": ScoringFunction.MAX_SIM, "hybrid": ScoringFunction.CUSTOM}
-    settings = encoder.settings
-    return ModelMeta(
-        loader=load,
-        name=name or _name(source),
-        revision=encoder.fingerprint,
-        release_date=None,
-        languages=None,
-        n_parameters=_parameters(encoder),
-        n_embedding_parameters=encoder.dims["vocabulary"] * encoder.dims["dense"],
-        memory_usage_mb=None,
-        max_tokens=min(max_length, encoder.max_length),
-        embed_dim=encoder.dims["multi" if mode == "multi" else "dense"],
-        license=None,
-        open_weights=True,
-        public_training_code=None,
-        public_training_data=None,
-        framework=["PyTorch", "safetensors"],
-        similarity_fn_name=similarities[mode],
-        use_instructions=bool(settings.query_prefix or settings.passage_prefix),
-        training_datasets=None,
-        model_type=[kinds[mode]],
-        experiment_kwargs={"mode": mode, "max_length": max_length, "query_length": query_length},
-    )
-
-
-def role_of(prompt_type: Any) -> Role:
-    """mteb's prompt type to ours; none, as in clustering, is plain."""
-    value = getattr(prompt_type, "value", prompt_type)
-    known: dict[Any, Role] = {"query": "query", "document": "passage", None: "plain"}
-    if value not in known:
-        raise InputError(f"unknown prompt type {value!r}: query, document or none")
-    return known[value]
-
-
-def texts_of(batch: Batch, role: Role) -> Sequence[str]:
+def _texts(batch: Batch, role: Role) -> Sequence[str]:
     """The texts of a batch; of passages with a title and a body, both with a newline between."""
     if role != "passage" or "body" not in batch or "title" not in batch:
         return batch["text"]
@@ -291,7 +269,7 @@ def texts_of(batch: Batch, role: Role) -> Sequence[str]:
     return [passage_text(title or "", body) for title, body in both]
 
 
-def query_text(row: Mapping[str, Any]) -> str:
+def _query_text(row: Mapping[str, Any]) -> str:
     """The text of a query, its instruction behind it as mteb has it."""
     text = row["text"]
     if not isinstance(text, str):
@@ -306,14 +284,3 @@ def _name(source: str | None) -> str:
     if re.fullmatch(r"[\w.-]+/[\w.-]+", source) and not Path(source).exists():
         return source
     return f"local/{Path(source).name}"
-
-
-def _parameters(encoder: Encoder) -> int:
-    """Weights of trunk and heads, by their sizes: packed layers have none to be counted."""
-    c, heads = encoder.model.backbone.config, encoder.heads
-    layer = 4 * (c.hidden**2 + c.hidden) + 2 * c.hidden * c.feed_forward
-    layer += c.feed_forward + c.hidden + 4 * c.hidden
-    tables = (c.vocabulary + c.positions + 1) * c.hidden + 2 * c.hidden
-    multi = (c.hidden + 1) * encoder.dims["multi"] if "multi" in heads else 0
-    sparse = c.hidden + 1 if "sparse" in heads else 0
-    return tables + c.layers * layer + sparse + multi
