@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tercet.cli import run as tercet
-from tercet.curate.filter import COUNTS, STEPS, FilterJob, encoder_scorer
+from tercet.curate.filter import STEPS, SUMS, FilterJob, encoder_scorer
 from tercet.curate.near_duplicates import jaccard, shingles
 from tercet.curate.shards import Shard, merge, parts_folder, run_part
 from tercet.errors import InputError
@@ -221,9 +221,8 @@ def test_parts_of_other_versions_of_minhash_are_not_joined(tmp_path: Path) -> No
     source = write(tmp_path / "rows.jsonl", [row(str(n)) for n in range(600)])
     job = FilterJob(sources=(str(source),), target=str(tmp_path / "o.jsonl"))
     folders = [run_part(job, shard) for shard in Shard.all(2)]
-    facts = json.loads((folders[0] / COUNTS).read_text())
-    facts["sums"]["minhash"] = {"another": 1}
-    (folders[0] / COUNTS).write_text(json.dumps(facts))
+    sums = json.loads((folders[0] / SUMS).read_text())
+    (folders[0] / SUMS).write_text(json.dumps({**sums, "minhash": {"another": 1}}))
     with pytest.raises(InputError, match="different versions of rensa"):
         job.merge(folders)
 

@@ -7,8 +7,8 @@ A part is a folder:
 
     lines.jsonl     the rows that are left, as they will be written
     rows.bin        of each, `row_type`: its place, where its line lies, its key and its bands
-    dropped.jsonl   what was dropped, if that is asked for, by place
-    tally.json      what was counted
+    dropped.jsonl   what was dropped and why, by place
+    sums.json       what else was counted
 
 The memory of a part does not grow with the number of rows. Knows nothing of how parts are run.
 """
@@ -19,12 +19,13 @@ import heapq
 import json
 import logging
 import os
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
@@ -82,8 +83,11 @@ NEAR = 0.8  # of the shingles on both sides; below it are different questions on
 LEAST_NEAR = 0.5  # below it candidates would be most of all pairs
 EXAMPLES, SHOWN = 3, 160  # of each step; characters of a text in one
 
-LINES, ROWS, DROPPED, COUNTS = "lines.jsonl", "rows.bin", "dropped.jsonl", "tally.json"
+LINES, ROWS, DROPPED, SUMS = "lines.jsonl", "rows.bin", "dropped.jsonl", "sums.json"
 _LINE_BITS = 40  # of a place that are the line; the others are its file
+
+# rows, languages that were written or unknown, scores to 2 decimals, versions of MinHash
+Sums = defaultdict[str, Counter[str]]
 
 
 @dataclass(frozen=True)
@@ -149,11 +153,10 @@ class FilterJob:
 
     def part(self, shard: Shard, folder: Path) -> None:
         """Writes the part's rows that its own steps leave, and what tells them from others."""
-        counts = Counts()
-        checks = _checks(self, counts)
+        sums: Sums = defaultdict(Counter)
+        checks, files, size = _checks(self, sums), self._files(), 0
         if self.bands:
-            counts.sums["minhash"][str(minhash_version())] = 1
-        files, size = self._files(), 0
+            sums["minhash"][str(minhash_version())] = 1
         items = _items(files, shard)
         with (
             open(folder / LINES, "wb") as lines,
@@ -161,14 +164,14 @@ class FilterJob:
             open(folder / DROPPED, "wb") as dropped,
         ):
             while block := list(islice(items, BLOCK)):
-                counts.sums["all"]["rows"] += len(block)
-                entries: list[tuple[int, Row]] = []
+                sums["rows"]["read"] += len(block)
+                entries: list[Row] = []
                 for step, check in checks:
-                    entries += _drop(step, check(block), counts, files)
+                    entries += _drop(step, check(block), files)
                     block = [item for item in block if not item.gone]
-                entries.sort(key=lambda entry: entry[0])
-                if self.dropped is not None:
-                    dropped.writelines(line_of({NUMBER: at, **entry}) for at, entry in entries)
+                if self.dropped is None:
+                    entries = [{**entry, "row": None} for entry in entries]
+                dropped.writelines(map(line_of, sorted(entries, key=itemgetter(NUMBER))))
                 texts = [[item.texts[at] for at in item.left()] for item in block]
                 encoded = [line_of(item.finish()) for item in block]
                 rows = np.zeros(len(block), dtype=row_type(self.bands))
@@ -181,30 +184,44 @@ class FilterJob:
                 lines.writelines(encoded)
                 table.write(rows.tobytes())
                 size += int(rows["size"].sum())
-        (folder / COUNTS).write_text(json.dumps(vars(counts)))
+        (folder / SUMS).write_text(json.dumps(sums))
 
     def merge(self, folders: Sequence[Path]) -> dict[str, Any]:
         """Drops repeats among all rows, writes the result; returns the report."""
-        files, counts = self._files(), Counts.of_parts(folders)
-        rows = LeftRows(folders, self.bands)
+        files, rows = self._files(), LeftRows(folders, self.bands)
         repeats = self._repeats(rows, files)
-        for number, step, reason in repeats:
-            counts.drop(step, int(rows.places[number]), reason, rows.texts(number)[0])
+
+        def by_repeats() -> Iterator[tuple[int, Row]]:
+            for number, (step, reason) in sorted(repeats.items()):
+                entry = _entry(rows.places[number], files, step, reason, row=rows.row(number))
+                yield entry.pop(NUMBER), entry
+
+        by_checks = part_rows(folder / DROPPED for folder in folders)
+        steps: dict[str, Any] = {
+            step: {"rows": 0, "positives": 0, "groups": Counter(), "examples": []}
+            for step in STEPS
+            if self.has(step)
+        }
+        entries = _counted(heapq.merge(by_checks, by_repeats(), key=itemgetter(0)), steps)
+        if self.dropped is None:
+            deque(entries, maxlen=0)
+        else:
+            write_rows(Path(self.dropped), entries)
         left = np.ones(len(rows.places), dtype=np.bool_)
-        left[[number for number, _, _ in repeats]] = False
+        left[list(repeats)] = False
+        sums = _sums_of(folders)
         if not left.any():
-            raise InputError(_nothing_left(counts, files))
-        write_lines(Path(self.target), map(rows.line, np.flatnonzero(left).tolist()))
-        if self.dropped is not None:
-            by_checks = part_rows(folder / DROPPED for folder in folders)
-            by_repeats = (
-                _dropped(place, step, reason, files, json.loads(rows.line(number)))
-                for number, step, reason in repeats
-                for place in [int(rows.places[number])]
-            )
-            entries = heapq.merge(by_checks, by_repeats, key=lambda entry: entry[0])
-            write_rows(Path(self.dropped), (entry for _, entry in entries))
-        return self._report(counts, files, int(left.sum()))
+            raise InputError(_nothing_left(sums["rows"]["read"], steps, files))
+        kept = write_lines(Path(self.target), map(rows.line, np.flatnonzero(left).tolist()))
+        for step in steps.values():
+            step["groups"] = _by_count(step["groups"])
+        report = {"to": self.target, "rows": sums["rows"]["read"], "kept": kept, "steps": steps}
+        if self.has("language"):
+            report["languages_written"] = _by_count(sums["written"])
+            report["languages_unknown"] = _by_count(sums["unknown"])
+        if self.has("relevance"):
+            report["scores"] = _quantiles(sums["scores"])
+        return report
 
     def _files(self) -> list[Path]:
         """The files of rows; raises InputError where one is not there or is the result."""
@@ -215,98 +232,89 @@ class FilterJob:
                 raise InputError(f"{path} is read and would be written: give another --to")
         return files
 
-    def _repeats(self, rows: "LeftRows", files: Sequence[Path]) -> list[tuple[int, Step, str]]:
-        """Numbers of rows that repeat an earlier one, the step that says so, and the reason."""
-        repeats: list[tuple[int, Step, str]] = []
+    def _repeats(self, rows: "LeftRows", files: Sequence[Path]) -> dict[int, tuple[Step, str]]:
+        """Of rows that repeat an earlier one, by number, the step that says so and the reason."""
+        repeats: dict[int, tuple[Step, str]] = {}
         standing = np.arange(len(rows.places))
         if self.has("exact"):
             first = exact_repeats(rows.keys)
             standing = np.flatnonzero(first < 0)
-            repeats += [
-                (number, "exact", f"the same as {rows.where(first[number], files)}")
-                for number in np.flatnonzero(first >= 0).tolist()
-            ]
+            for number in np.flatnonzero(first >= 0).tolist():
+                repeats[number] = "exact", f"the same as {rows.where(first[number], files)}"
         if self.bands:
             near = near_repeats(rows.texts, map(rows.band, range(self.bands)), standing, self.near)
-            repeats += [
-                (number, "near", f"{similarity:.2f} alike to {rows.where(other, files)}")
-                for number, (other, similarity) in near.items()
-            ]
-        return sorted(repeats)
+            for number, (other, similarity) in near.items():
+                where = rows.where(other, files)
+                repeats[number] = "near", f"{similarity:.2f} alike to {where}"
+        return repeats
 
-    def _report(self, counts: "Counts", files: Sequence[Path], kept: int) -> dict[str, Any]:
-        sums = counts.sums
-        steps: dict[str, Any] = {}
-        for step in filter(self.has, STEPS):
-            examples = counts.examples.get(step, [])
-            for example in examples:
-                example["file"], example["line"] = _where(example.pop("place"), files)
-            steps[step] = {
-                "rows": sums["dropped"][step],
-                "positives": sums["positives"][step],
-                "groups": _by_count(sums[f"groups of {step}"]),
-                "examples": examples,
-            }
-        report = {"to": self.target, "rows": sums["all"]["rows"], "kept": kept, "steps": steps}
-        if self.has("language"):
-            report["languages_written"] = _by_count(sums["written"])
-            report["languages_unknown"] = _by_count(sums["unknown"])
-        if self.has("relevance"):
-            report["scores"] = _quantiles(sums["scores"])
-        return report
+
+# What was dropped
 
 
 def _where(place: int, files: Sequence[Path]) -> tuple[str, int]:
     """File and line of a place."""
-    return str(files[place >> _LINE_BITS]), place & ((1 << _LINE_BITS) - 1)
+    return str(files[place >> _LINE_BITS]), int(place & ((1 << _LINE_BITS) - 1))
 
 
-def _nothing_left(counts: "Counts", files: Sequence[Path]) -> str:
-    rows = counts.sums["all"]["rows"]
+def _entry(
+    place: int,
+    files: Sequence[Path],
+    step: Step,
+    reason: str,
+    *,
+    row: Row | None,
+    text: str | None = None,
+    group: str = "",
+    positives: int = 0,
+) -> Row:
+    """A line of the file of what was dropped, and what is counted of it.
+
+    positives: how many alone left the row. text: what was objected to; None: the row's first.
+    """
+    if text is None:
+        text = (row or {}).get("query") or (row or {}).get("text") or ""
+    shown = " ".join(text[: 2 * SHOWN].split())
+    shown = shown if len(shown) < SHOWN else shown[: SHOWN - 1] + "…"
+    what = "positives" if positives else "row"
+    file, line = _where(place, files)
+    entry = {"step": step, "dropped": what, "reason": reason, "file": file, "line": line}
+    return {NUMBER: int(place), **entry, "row": row, "counted": (shown, group, positives)}
+
+
+def _counted(entries: Iterable[tuple[int, Row]], steps: Mapping[str, Any]) -> Iterator[Row]:
+    """What is written of entries; counts them by step, and takes the first as examples."""
+    for _, entry in entries:
+        text, group, positives = entry.pop("counted")
+        step = steps[entry["step"]]
+        step["positives" if positives else "rows"] += positives or 1
+        step["groups"].update([group] if group else [])
+        if len(step["examples"]) < EXAMPLES:
+            place = {"file": entry["file"], "line": entry["line"]}
+            step["examples"].append({"reason": entry["reason"], "text": text, **place})
+        yield {name: value for name, value in entry.items() if value is not None}
+
+
+def _nothing_left(rows: int, steps: Mapping[str, Any], files: Sequence[Path]) -> str:
     if not rows:
         return f"no rows in {', '.join(map(str, files))}: nothing to filter"
-    dropped = counts.sums["dropped"]
-    steps = ", ".join(f"{step} {dropped[step]}" for step in STEPS if dropped[step])
-    examples = [example for step in counts.examples.values() for example in step]
-    first = min(examples, key=lambda example: example["place"])
-    file, line = _where(first["place"], files)
-    return f"no row is left of {rows}: {steps}; the first is {file}:{line}: {first['reason']}"
+    dropped = ", ".join(f"{name} {step['rows']}" for name, step in steps.items() if step["rows"])
+    first = next(example for step in steps.values() for example in step["examples"])
+    where = f"{first['file']}:{first['line']}"
+    return f"no row is left of {rows}: {dropped}; the first is {where}: {first['reason']}"
 
 
-@dataclass
-class Counts:
-    """What all steps dropped and did: named sums, and of each step the first examples."""
-
-    # all: rows; dropped, positives: by step; groups of STEP; written, unknown: languages; scores:
-    # of pairs, to 2 decimals; minhash: the versions of what made the bands
-    sums: defaultdict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
-    examples: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
-
-    def drop(self, step: Step, place: int, reason: str, text: str, positives: int = 0) -> None:
-        """Counts a row that goes, or positives that are taken out of one that stays."""
-        self.sums["positives" if positives else "dropped"][step] += positives or 1
-        examples = self.examples.setdefault(step, [])
-        if len(examples) < EXAMPLES:
-            line = " ".join(text[: 2 * SHOWN].split())
-            line = line if len(line) < SHOWN else line[: SHOWN - 1] + "…"
-            examples.append({"place": place, "reason": reason, "text": line})
-
-    @staticmethod
-    def of_parts(folders: Sequence[Path]) -> "Counts":
-        """All together; raises InputError where bands of parts are not comparable."""
-        total = Counts()
-        for folder in folders:
-            part = json.loads((folder / COUNTS).read_text())
-            for name, counter in part["sums"].items():
-                total.sums[name].update(counter)
-            for step, examples in part["examples"].items():
-                every = total.examples.get(step, []) + examples
-                total.examples[step] = sorted(every, key=lambda one: one["place"])[:EXAMPLES]
-        if len(total.sums["minhash"]) > 1:
-            raise InputError(
-                "the parts were made with different versions of rensa: make them again with one"
-            )
-        return total
+def _sums_of(folders: Sequence[Path]) -> Sums:
+    """The sums of all parts; raises InputError where their bands are not comparable."""
+    sums: Sums = defaultdict(Counter)
+    for folder in folders:
+        for name, counter in json.loads((folder / SUMS).read_text()).items():
+            sums[name].update(counter)
+    if len(sums["minhash"]) > 1:
+        raise InputError(
+            "the parts were made with different versions of rensa: make them again with one"
+        )
+    return sums
 
 
 def _by_count(counter: Counter[str]) -> dict[str, int]:
@@ -436,9 +444,14 @@ class LeftRows:
         start, lines = self._starts[number], self._lines[self._parts[number]]
         return bytes(lines[start : start + self._sizes[number]])
 
+    def row(self, number: int) -> Row:
+        """The row itself."""
+        row: Row = json.loads(self.line(number))
+        return row
+
     def texts(self, number: int) -> list[str]:
         """The query and the positives of a row, or its raw text."""
-        row = json.loads(self.line(number))
+        row = self.row(number)
         return [row["query"], *row["pos"]] if row.get("pos") else [row["text"]]
 
     def where(self, number: int, files: Sequence[Path]) -> str:
@@ -469,7 +482,7 @@ class Objection(NamedTuple):
 Check = Callable[[Sequence[Item]], Iterable[Objection]]
 
 
-def _checks(job: FilterJob, counts: Counts) -> list[tuple[Step, Check]]:
+def _checks(job: FilterJob, sums: Sums) -> list[tuple[Step, Check]]:
     """Those that run, in their order; raises MissingExtraError where one cannot."""
     checks: list[tuple[Step, Callable[[], Check]]] = [
         ("fields", lambda: _check_fields),
@@ -478,21 +491,19 @@ def _checks(job: FilterJob, counts: Counts) -> list[tuple[Step, Check]]:
         ("letters", lambda: partial(_check_texts, partial(check_letters, least=job.letters))),
         ("boilerplate", lambda: partial(_check_texts, check_boilerplate, query=False)),
         ("same", lambda: _check_same),
-        ("language", lambda: partial(_check_languages, Languages(job.sure), counts)),
+        ("language", lambda: partial(_check_languages, Languages(job.sure), sums)),
         ("evaluation", lambda: partial(_check_overlap, _overlap_index(job))),
-        ("relevance", lambda: partial(_check_scores, _scorer(job), job.min_score or 0.0, counts)),
+        ("relevance", lambda: partial(_check_scores, _scorer(job), job.min_score or 0.0, sums)),
     ]
     return [(step, make()) for step, make in checks if job.has(step)]
 
 
-def _drop(
-    step: Step, objections: Iterable[Objection], counts: Counts, files: Sequence[Path]
-) -> Iterator[tuple[int, Row]]:
-    """Takes positives out of rows, or marks rows as gone; yields what is dropped, by place."""
+def _drop(step: Step, objections: Iterable[Objection], files: Sequence[Path]) -> Iterator[Row]:
+    """Takes positives out of rows, or marks rows as gone; yields the entries of both."""
     by_place: dict[int, list[Objection]] = {}
     for objection in objections:
         by_place.setdefault(objection.item.place, []).append(objection)
-    for place, against in sorted(by_place.items()):
+    for place, against in by_place.items():
         item, first = against[0].item, against[0]
         taken = {objection.at for objection in against}
         item.gone = 0 in taken or taken.issuperset(item.positives)
@@ -503,27 +514,16 @@ def _drop(
         else:
             row = {"query": item.texts[0], "pos": [item.texts[at] for at in sorted(taken)]}
             item.positives = [at for at in item.positives if at not in taken]
-        if first.group:
-            counts.sums[f"groups of {step}"][first.group] += 1
-        positives = 0 if item.gone else len(taken)
-        counts.drop(step, place, first.reason, item.texts[first.at], positives)
-        yield _dropped(place, step, first.reason, files, row, positives=not item.gone)
-
-
-def _dropped(
-    place: int,
-    step: Step,
-    reason: str,
-    files: Sequence[Path],
-    row: Row | None,
-    *,
-    positives: bool = False,
-) -> tuple[int, Row]:
-    """A line of the file of what was dropped; with positives, they alone left the row."""
-    file, line = _where(place, files)
-    what = "positives" if positives else "row"
-    entry: Row = {"step": step, "dropped": what, "reason": reason, "file": file, "line": line}
-    return place, entry if row is None else {**entry, "row": row}
+        yield _entry(
+            place,
+            files,
+            step,
+            first.reason,
+            row=row,
+            text=item.texts[first.at],
+            group=first.group,
+            positives=0 if item.gone else len(taken),
+        )
 
 
 def _check_fields(items: Sequence[Item]) -> Iterator[Objection]:
@@ -572,20 +572,20 @@ def _check_same(items: Sequence[Item]) -> Iterator[Objection]:
 
 
 def _check_languages(
-    languages: Languages, counts: Counts, items: Sequence[Item]
+    languages: Languages, sums: Sums, items: Sequence[Item]
 ) -> Iterator[Objection]:
     """Rows in another language than they say; rows that say none get one."""
     for item in items:
         if not item.lang.strip():
             if lang := _language_of(languages, item):
                 item.row = {**(item.row or {}), "lang": lang}
-                counts.sums["written"][lang] += 1
+                sums["written"][lang] += 1
             continue
         readings = languages_of(item.lang)
         known = any(languages.name_of(tag) for pair in readings for tag in pair)
         readings = [pair for pair in readings if known and (not item.raw or len({*pair}) == 1)]
         if not readings:
-            counts.sums["unknown"][item.lang] += 1
+            sums["unknown"][item.lang] += 1
             continue
         every = [list(_against(languages, item, *reading)) for reading in readings]
         for against in every:
@@ -655,14 +655,14 @@ def _overlap_index(job: FilterJob) -> OverlapIndex:
 
 
 def _check_scores(
-    scorer: Scorer, least: float, counts: Counts, items: Sequence[Item]
+    scorer: Scorer, least: float, sums: Sums, items: Sequence[Item]
 ) -> Iterator[Objection]:
     """Positives that score less with their query."""
     pairs = [(item, at) for item in items for at in item.positives]
     texts = [(item.texts[0], item.texts[at]) for item, at in pairs]
     scores = scores_of(scorer, texts, [item.where for item, _ in pairs])
     for (item, at), score in zip(pairs, scores, strict=True):
-        counts.sums["scores"][f"{score:.2f}"] += 1
+        sums["scores"][f"{score:.2f}"] += 1
         if score < least:
             yield Objection(item, at, f"scores {score:.3f}")
 
