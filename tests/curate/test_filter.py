@@ -12,7 +12,7 @@ import pytest
 
 from tercet.cli import run as tercet
 from tercet.curate.filter import STEPS, SUMS, FilterJob, encoder_scorer
-from tercet.curate.near_duplicates import jaccard, shingles
+from tercet.curate.near_duplicates import Side, jaccard
 from tercet.curate.shards import Shard, merge, parts_folder, run_part
 from tercet.errors import InputError
 from tercet.rows import read_rows
@@ -190,7 +190,7 @@ def test_near_repeats_are_those_that_brute_force_finds(tmp_path: Path) -> None:
         for _ in range(draw.choice([0, 1, 2, 40])):
             words[draw.randrange(len(words))] = draw.choice(WORDS)
         rows.append({"text": " ".join(words)})
-    sets = [shingles(one["text"]) for one in rows]
+    sets = [Side(one["text"], 0).shingles for one in rows]
     wanted: list[int] = []
     for n in range(len(rows)):
         alike = [jaccard(sets[n], sets[m]) for m in wanted]

@@ -147,7 +147,11 @@ def test_rows_lie_in_random_order(job: Mix) -> None:
 def test_files_hold_the_lengths_that_they_are_called_by(
     job: Mix, tiny_checkpoint: Path, tokenizer: Tokenizer
 ) -> None:
-    tokens = {"unit": "tokens", "model": str(tiny_checkpoint), "lengths": (9, 20, 60)}
+    tokens: dict[str, Any] = {
+        "unit": "tokens",
+        "model": str(tiny_checkpoint),
+        "lengths": (9, 20, 60),
+    }
     in_tokens = replace(job, target=f"{job.target}.tokens", **tokens)  # as training counts them
 
     def length(unit: str, texts: Sequence[str]) -> int:
@@ -307,9 +311,9 @@ COUNTS = np.array([[1000, 100, 10], [500, 0, 7]])
 
 
 def quotas(weights: Sequence[float], counts: Any = COUNTS, **options: Any) -> Any:
-    caps = {name: np.array(options.pop(name)) for name in ("source_caps", "language_caps")
-            if name in options}  # fmt: skip
-    return allot(np.array(counts), weights=np.array(weights, dtype=float), **caps, **options)
+    for name in options.keys() & {"source_caps", "language_caps"}:
+        options[name] = np.array(options[name])
+    return allot(np.array(counts), weights=np.array(weights, dtype=float), **options)
 
 
 def test_a_weight_is_how_often_a_row_is_drawn() -> None:
@@ -341,7 +345,7 @@ def test_shares_hold_whatever_the_languages() -> None:
 
 
 def test_caps_hold_and_the_rest_fills_up() -> None:
-    capped = {"language_caps": [300, np.inf, np.inf]}
+    capped: dict[str, Any] = {"language_caps": [300, np.inf, np.inf]}
     drawn = quotas([1, 1], **capped)
     assert drawn.sum(axis=0).tolist() == [300, 100, 17]
     np.testing.assert_allclose(drawn[0, 0] / drawn[1, 0], 2, rtol=0.02)  # in proportion
@@ -351,7 +355,7 @@ def test_caps_hold_and_the_rest_fills_up() -> None:
 
 
 def test_what_repeats_keep_from_small_languages_goes_to_others() -> None:
-    few = {"repeats": 3, "alpha": 0.1}
+    few: dict[str, Any] = {"repeats": 3, "alpha": 0.1}
     np.testing.assert_array_equal(quotas([1, 1], rows=10_000, **few), 3 * COUNTS)
     assert quotas([1, 1], rows=4000, **few).sum() == 4000
     drawn = quotas([1], [[100_000, 10_000, 10]], alpha=0.3, repeats=2)[0].tolist()

@@ -168,9 +168,6 @@ def _texts_of(row: Row) -> list[str]:
 
 # The index
 
-# Thirteen words as in GPT-3's decontamination (Brown et al. 2020, appendix C); 50 characters as in
-# GPT-4's (OpenAI 2023, appendix C).
-WORDS, CHARACTERS = 13, 50
 WHOLE = 10  # words of an evaluation text that stands whole in another; 8 happen by chance
 SAME = 20  # letters of two equal texts at least (quality.count_letters)
 COMPARED = 8  # places of one run that are compared: what stands in more is common
@@ -198,8 +195,8 @@ class Overlap:
 class MinOverlap:
     """How long a shared stretch must be."""
 
-    words: int = WORDS  # of scripts with spaces
-    characters: int = CHARACTERS
+    words: int = 13  # of scripts with spaces: GPT-3 (Brown et al. 2020, appendix C)
+    characters: int = 50  # GPT-4 (OpenAI 2023, appendix C)
 
     def __post_init__(self) -> None:
         if self.words < 1 or self.characters < 12:

@@ -46,7 +46,7 @@ from tercet.curate.near_duplicates import (
     bands_of,
     exact_repeats,
     key_of,
-    minhash_version,
+    minhash,
     near_repeats,
 )
 from tercet.curate.quality import Normalized, check_boilerplate, check_encoding, check_letters
@@ -156,7 +156,7 @@ class FilterJob:
         sums: Sums = defaultdict(Counter)
         checks, files, size = _checks(self, sums), self._files(), 0
         if self.bands:
-            sums["minhash"][str(minhash_version())] = 1
+            sums["minhash"][str(minhash().ALGORITHM_VERSION)] = 1
         items = _items(files, shard)
         with (
             open(folder / LINES, "wb") as lines,

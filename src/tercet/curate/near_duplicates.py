@@ -16,6 +16,7 @@ Memory grows by some 60 bytes with each row, and by 10 for each band that it sha
 import hashlib
 import math
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property, lru_cache
 from itertools import pairwise
@@ -35,7 +36,6 @@ SHORT, SHORT_QUERY = 200, 500
 MISSED = 0.01  # part of the pairs just at the threshold that may share no band
 CACHED = 4096  # rows whose shingles are held at once
 COMPARED = 8  # rows of a band that a row is compared with; a larger one is a common phrase
-_SEEDS = (1, 2)  # of the two sides
 _MIX = np.uint64(0x9E3779B97F4A7C15)  # odd, 2**64 / golden ratio (Knuth, TAOCP 6.4)
 
 Hashes = npt.NDArray[np.uint64]
@@ -91,10 +91,12 @@ def bands_for(threshold: float) -> int:
 def bands_of(rows: Sequence[Sequence[str]], count: int) -> Hashes:
     """(N, K) the band hashes of N rows' texts, for K bands."""
     out = np.zeros((len(rows), count), dtype=np.uint64)
-    if not rows:
-        return out
-    for side, seed in zip(zip(*map(_sides_of, rows), strict=True), _SEEDS, strict=True):
-        values = _minhash(side, SIDE_VALUES * count, seed)
+    for seed, side in enumerate(zip(*map(_sides_of, rows), strict=True), 1):
+        hashes, bounds = shingle_hashes(Normalized.of(side, symbols=True))
+        matrix = minhash().digest_matrix_from_flat_token_hashes(
+            hashes, bounds, SIDE_VALUES * count, seed
+        )
+        values = np.array(matrix.to_rows(), dtype=np.uint64)
         for at in range(SIDE_VALUES):
             out = (out ^ values[:, at::SIDE_VALUES]) * _MIX
             out ^= out >> np.uint64(32)
@@ -106,19 +108,8 @@ def _sides_of(texts: Sequence[str]) -> tuple[str, str]:
     return texts[0], "\n".join(texts[1:]) if len(texts) > 1 else texts[0]
 
 
-def minhash_version() -> int:
-    """The version of the library's algorithm: bands of two versions are not comparable."""
-    return int(_library().ALGORITHM_VERSION)
-
-
-def _minhash(texts: Sequence[str], count: int, seed: int) -> Hashes:
-    """(N, count) MinHash values of N texts."""
-    hashes, bounds = shingle_hashes(Normalized.of(texts, symbols=True))
-    matrix = _library().digest_matrix_from_flat_token_hashes(hashes, bounds, count, seed)
-    return np.array(matrix.to_rows(), dtype=np.uint64)
-
-
-def _library() -> Any:
+def minhash() -> Any:
+    """The library; bands of two of its ALGORITHM_VERSIONs are not comparable."""
     try:
         from rensa import RMinHash
     except ImportError as error:
@@ -159,11 +150,6 @@ def jaccard(left: Hashes, right: Hashes) -> float:
     return shared / (len(left) + len(right) - shared)
 
 
-def shingles(text: str) -> Hashes:
-    """The set of a text's shingles, sorted."""
-    return Side(text, 0).shingles
-
-
 class Side:
     """A side of a row, to be compared; its shingles are made when they are needed."""
 
@@ -188,9 +174,9 @@ class Side:
 
 def sides_to_compare(texts: Sequence[str]) -> list[Side]:
     """The sides of a row as they are compared with another's: two, or one of a raw text."""
-    query, positives = _sides_of(texts)
     if len(texts) == 1:
-        return [Side(query, SHORT)]
+        return [Side(texts[0], SHORT)]
+    query, positives = _sides_of(texts)
     return [Side(query, SHORT_QUERY), Side(positives, SHORT)]
 
 
@@ -209,11 +195,10 @@ def near_repeats(
 
     def similarity(left: int, right: int) -> float:
         """Of the less alike of their sides."""
-        pair = sides(left), sides(right)
-        if len(pair[0]) != len(pair[1]):  # a raw text and a row
+        least, of_left, of_right = 1.0, sides(left), sides(right)
+        if len(of_left) != len(of_right):  # a raw text and a row
             return 0.0
-        least = 1.0
-        for one, other in zip(*pair, strict=True):
+        for one, other in zip(of_left, of_right, strict=True):
             if least >= threshold:
                 least = min(least, one.similarity(other))
         return least
@@ -221,10 +206,8 @@ def near_repeats(
     members: dict[int, list[int]] = {}  # group -> rows in it that stay
     repeats: dict[int, tuple[int, float]] = {}
     for number, groups in _sharing(bands, standing):
-        shared: dict[int, int] = {}  # row -> bands shared
-        for group in groups:
-            for other in members.get(group, ()):
-                shared[other] = shared.get(other, 0) + 1
+        # row -> bands shared
+        shared = Counter(other for group in groups for other in members.get(group, ()))
         # those that share most bands are most alike; of equals the earliest
         for other in sorted(shared, key=lambda other: (-shared[other], other)):
             if (alike := similarity(number, other)) >= threshold:
@@ -239,8 +222,7 @@ def near_repeats(
 
 def _sharing(bands: Iterable[Hashes], standing: Numbers) -> Iterator[tuple[int, list[int]]]:
     """Rows that share a band with another, rising, and the numbers of the groups they are in."""
-    member: list[Numbers] = [np.zeros(0, dtype=np.int64)]
-    group: list[Numbers] = [np.zeros(0, dtype=np.int64)]
+    member, group = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)]
     count = 0
     for band in bands:
         values = band[standing]
