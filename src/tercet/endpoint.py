@@ -121,8 +121,11 @@ class Client:
         headers = {"Content-Type": "application/json"}
         if self._key is not None:
             headers["Authorization"] = f"Bearer {self._key}"
-        patience = httpx2.Timeout(None, connect=CONNECT)
-        self._http = httpx2.AsyncClient(headers=headers, timeout=patience, limits=httpx2.Limits())
+        self._http = httpx2.AsyncClient(
+            headers=headers,
+            timeout=httpx2.Timeout(None, connect=CONNECT),
+            limits=httpx2.Limits(),  # the slots are the limit
+        )
 
     async def __aenter__(self) -> Self:
         return self
@@ -299,6 +302,7 @@ def _quote(response: "httpx2.Response") -> str:
     with suppress(ValueError):
         tree = json.loads(text)
         for name in ("error", "message", "detail"):
-            tree = (isinstance(tree, dict) and tree.get(name)) or tree
+            if isinstance(tree, dict):
+                tree = tree.get(name) or tree
         text = tree if isinstance(tree, str) else text
     return " ".join(text.split())[:QUOTED] or "it sent nothing"

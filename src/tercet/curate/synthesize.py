@@ -154,21 +154,22 @@ class Synthesis:
 
     def __post_init__(self) -> None:
         check_prompt(self.prompt, "the prompt")
-        for what, (low, high) in {"paragraph": self.paragraph, "question": self.question}.items():
-            if not 1 <= low < high:
-                raise InputError(f"a {what} of {low} to {high} tokens: give a range such as 60-500")
-        numbers = [self.tries, self.max_tokens, 1 if self.limit is None else self.limit]
-        if fixed := {"messages", "n", "stream"} & self.body.keys():
-            raise InputError(f"{', '.join(sorted(fixed))} cannot be set: one answer is read whole")
-        limits = {
-            f"the reach lies in {self.paragraph[1]} (a paragraph) to {LONGEST_REACH} tokens, got "
-            f"{self.reach}": self.paragraph[1] <= self.reach <= LONGEST_REACH,
-            f"tries, max_tokens and limit count from 1, got {numbers}": min(numbers) >= 1,
+        fixed = ", ".join(sorted({"messages", "n", "stream"} & self.body.keys()))
+        counts = [self.tries, self.max_tokens, 1 if self.limit is None else self.limit]
+        reach = f"{self.paragraph[1]} (a paragraph) to {LONGEST_REACH}"
+        checks = {
+            f"a paragraph has FROM-TO tokens, got {self.paragraph}": _is_range(self.paragraph),
+            f"a question has FROM-TO tokens, got {self.question}": _is_range(self.question),
+            f"the reach lies in {reach} tokens, got {self.reach}": (
+                self.paragraph[1] <= self.reach <= LONGEST_REACH
+            ),
+            f"tries, max_tokens and limit count from 1, got {counts}": min(counts) >= 1,
             f"the temperature lies in 0 to 2, got {self.temperature}": 0 <= self.temperature <= 2,
-            "the model needs a name, as the endpoint lists it": bool(self.model.strip()),
+            "the model needs a name, as the endpoint lists it": self.model.strip() != "",
+            f"{fixed} cannot be set: one answer is read whole": fixed == "",
         }
-        for message, fulfilled in limits.items():
-            if not fulfilled:
+        for message, holds in checks.items():
+            if not holds:
                 raise InputError(message)
 
     def inputs(self) -> list[Path]:
@@ -248,13 +249,15 @@ class Synthesis:
             if number == self.limit:
                 return
 
-    def messages(self, task: Task, answers: Sequence[Answer] = ()) -> list[Message]:
-        """What the model is to be asked next, given the answers it gave, all of them refused."""
-        out = [{"role": "user", "content": task.prompt}]
-        for answer, (reason, _) in zip(answers, self.outcome(task, answers).refused, strict=True):
-            out.append({"role": "assistant", "content": answer.text})
-            out.append({"role": "user", "content": AGAIN.format(problem=REASONS[reason])})
-        return out
+    def messages(
+        self, task: Task, answers: Sequence[Answer] = (), refused: Sequence[tuple[str, str]] = ()
+    ) -> list[Message]:
+        """What the model is to be asked next, given its answers and why each is refused."""
+        messages = [{"role": "user", "content": task.prompt}]
+        for answer, (reason, _) in zip(answers, refused, strict=True):
+            messages.append({"role": "assistant", "content": answer.text})
+            messages.append({"role": "user", "content": AGAIN.format(problem=REASONS[reason])})
+        return messages
 
     def outcome(self, task: Task, answers: Sequence[Answer]) -> Outcome:
         """The first answer that is a question to keep; after `tries` answers there is none.
@@ -347,8 +350,12 @@ class Synthesis:
 
     async def _settle(self, task: Task, client: Client, journal: "Journal") -> None:
         """Asks until an article has its question or no tries left."""
-        while not self.outcome(task, answers := journal.answers.get(task.key, [])).done:
-            messages = self.messages(task, answers)
+        while True:
+            answers = journal.answers.get(task.key, [])
+            outcome = self.outcome(task, answers)
+            if outcome.done:
+                return
+            messages = self.messages(task, answers, outcome.refused)
             # with the same seed a bad answer might come back
             seed = int.from_bytes(_hash(f"{self.seed}/{task.key}/{len(answers)}", 4), "big") >> 1
             body = {
@@ -410,6 +417,10 @@ def fill_prompt(template: str, paragraph: str, title: str, lang: str) -> str:
     unnamed = "the language of the paragraph" + (f" (code {lang})" if lang else "")
     language = LANGUAGES.get(lang.partition("-")[0].lower(), unnamed)
     return template.format(paragraph=paragraph, title=title or "(none)", language=language)
+
+
+def _is_range(tokens: tuple[int, int]) -> bool:
+    return 1 <= tokens[0] < tokens[1]
 
 
 def _hash(text: str, size: int) -> bytes:
@@ -595,10 +606,12 @@ def estimate(
         languages[task.lang] += 1
         prompts += [task.prompt] if len(prompts) < EXAMPLES else []
         given = answers.get(task.key, [])
-        if job.outcome(task, given).done:
+        outcome = job.outcome(task, given)
+        if outcome.done:
             counts["settled"] += 1
             continue
-        size, left = message_tokens(job.messages(task, given)), job.tries - len(given)
+        size = message_tokens(job.messages(task, given, outcome.refused))
+        left = job.tries - len(given)
         counts["requests"] += 1
         counts["tokens_in"] += size
         counts["tokens_out"] += ANSWER_TOKENS
