@@ -75,10 +75,12 @@ class Group:
 
     def compared(self, measure: str) -> tuple[str | None, dict[str, bool]]:
         """The base; systems that differ from it by more than chance: whether they are better."""
-        several = [one for one in self.comparisons if one["measure"] == measure]
-        sure = [one for one in several if one["corrected"] < SIGNIFICANT]
-        base = next((one["a"] for one in several), None)
-        return base, {one["b"]: one["difference"] > 0 for one in sure}
+        several = [
+            comparison for comparison in self.comparisons if comparison["measure"] == measure
+        ]
+        sure = [comparison for comparison in several if comparison["corrected"] < SIGNIFICANT]
+        base = next((comparison["a"] for comparison in several), None)
+        return base, {comparison["b"]: comparison["difference"] > 0 for comparison in sure}
 
 
 def page(report: Report) -> str:
@@ -104,7 +106,7 @@ def page(report: Report) -> str:
         verdicts=verdicts(report),
         mind=list(_mind(tasks)),
         weights=_weights(tasks),
-        base=next((one["a"] for one in report["comparisons"]), ""),
+        base=next((comparison["a"] for comparison in report["comparisons"]), ""),
         kinds=sorted({task["kind"] for task in tasks}),
         chunked=any(task["chunk"] for task in tasks),
         protocol=protocol,
@@ -139,7 +141,7 @@ def _suites(report: Report) -> dict[str, list[Group]]:
     out: dict[str, list[Group]] = {suite: [] for suite, _, _ in sections}
     for section in sorted(sections, key=lambda key: (key[2], key[1] or 0)):
         tasks, averages, compared = (
-            [one for one in report[kind] if section_of(one) == section]
+            [part for part in report[kind] if section_of(part) == section]
             for kind in ("tasks", "averages", "comparisons")
         )
         by_measure = {average["measure"]: average for average in averages}
@@ -246,7 +248,7 @@ def _summary(
                 rows.append((f"{suite}: {measure}{how}", average["tasks"]))
     if not rows or (len(suites) == 1 and len(next(iter(suites.values()))[-1].tasks) == 1):
         return None
-    base = next((one["a"] for one in report["comparisons"]), None)
+    base = next((comparison["a"] for comparison in report["comparisons"]), None)
     return Grid(rows, looks, marks=marks, base=base)
 
 
@@ -263,8 +265,10 @@ def _suite(report: Report, groups: Sequence[Group], looks: Mapping[str, Look]) -
         _by_length(groups, measure, looks) if several else _measured(last, measure, looks, True)
         for measure in last.averages
     ]
-    examples = [one for one in report.get("examples", ()) if section_of(one) == last.section]
-    pairs = [(group.reading, one) for group in groups for one in group.comparisons]
+    examples = [
+        example for example in report.get("examples", ()) if section_of(example) == last.section
+    ]
+    pairs = [(group.reading, comparison) for group in groups for comparison in group.comparisons]
     return {
         "name": last.section[0],
         "measured": measured,
@@ -346,16 +350,18 @@ def _by_length(groups: Sequence[Group], measure: str, looks: Mapping[str, Look])
 
 def _compared(pairs: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, Any]:
     """Differences from one system and their intervals, drawn on one axis."""
-    ends = [100 * one[end] for _, one in pairs for end in ("low", "high")]
+    ends = [100 * comparison[end] for _, comparison in pairs for end in ("low", "high")]
     scale, marks, axis = interval_axis(ends)
 
-    def drawn(one: Mapping[str, Any]) -> str:
-        low, middle, high = (100 * one[name] for name in ("low", "difference", "high"))
-        said = f"{one['b']} less {one['a']}: {middle:+.1f}, from {low:+.1f} to {high:+.1f}"
-        return interval(scale, marks, (low, middle, high), one["corrected"] < SIGNIFICANT, said)
+    def drawn(comparison: Mapping[str, Any]) -> str:
+        low, middle, high = (100 * comparison[name] for name in ("low", "difference", "high"))
+        names = f"{comparison['b']} less {comparison['a']}"
+        said = f"{names}: {middle:+.1f}, from {low:+.1f} to {high:+.1f}"
+        sure = comparison["corrected"] < SIGNIFICANT
+        return interval(scale, marks, (low, middle, high), sure, said)
 
     groups = [
-        (how, [(one, drawn(one)) for _, one in group])
+        (how, [(comparison, drawn(comparison)) for _, comparison in group])
         for how, group in groupby(pairs, key=lambda pair: pair[0])
     ]
     first = pairs[0][1]

@@ -77,9 +77,9 @@ class TaskResult:
         }
         # of the first measure: all have the same queries
         first = {system: next(iter(of.values())) for system, of in self.values.items() if of}
-        one = next(iter(first.values()), None)
-        out["judged"] = 0 if one is None else len(one.queries)
-        out["skipped"] = 0 if one is None else one.skipped
+        values = next(iter(first.values()), None)
+        out["judged"] = 0 if values is None else len(values.queries)
+        out["skipped"] = 0 if values is None else values.skipped
         out["missing"] = {system: of.missing for system, of in first.items() if of.missing}
         return out
 
@@ -200,8 +200,8 @@ def comparisons(
                 ]
                 for system in shared
             }
-            for one in compare(values, against, weights=[*map(len, parallel.values())]):
-                yield _named(section, measure) | asdict(one)
+            for comparison in compare(values, against, weights=[*map(len, parallel.values())]):
+                yield _named(section, measure) | asdict(comparison)
 
 
 def _in_order(values: Values) -> Any:
@@ -214,10 +214,10 @@ def _examples(
 ) -> Iterator[dict[str, Any]]:
     """Queries that the best of what is compared won and lost by most, a few of each suite."""
     groups = _sections(results)
-    for section, one in _best_compared(compared).items():
-        measure, pairs = one["measure"], []
+    for section, comparison in _best_compared(compared).items():
+        measure, pairs = comparison["measure"], []
         for result in groups[section]:
-            base, other = (result.values[one[side]][measure] for side in ("a", "b"))
+            base, other = (result.values[comparison[side]][measure] for side in ("a", "b"))
             for query, low, high in zip(base.queries, base.values, other.values, strict=True):
                 if text := result.texts.get(query):
                     pairs.append((high - low, result.name, query, text, low, high))
@@ -225,22 +225,20 @@ def _examples(
             order = sorted(pairs, key=lambda pair: (-sign * pair[0], *pair[1:3]))
             for difference, task, query, text, low, high in order[:EXAMPLES]:
                 if sign * difference > 0:
-                    told = {"task": task, "query": query, "text": text[:300]}
-                    told |= {"a": one["a"], "b": one["b"]}
-                    values = {"value_a": _rounded(low), "value_b": _rounded(high)}
-                    yield _named(section, measure) | told | values
+                    yield _named(section, measure) | {
+                        "task": task, "query": query, "text": text[:300],
+                        "a": comparison["a"], "b": comparison["b"],
+                        "value_a": _rounded(low), "value_b": _rounded(high),
+                    }  # fmt: skip
 
 
-def _best_compared(compared: Iterable[Mapping[str, Any]]) -> dict[Section, Mapping[str, Any]]:
+def _best_compared(compared: Sequence[Mapping[str, Any]]) -> dict[Section, Mapping[str, Any]]:
     """Of each section that of the best system; of a baseline only where there is no other."""
-    best: dict[Section, Mapping[str, Any]] = {}
-    for one in compared:
-        best[section_of(one)] = max(
-            best.get(section_of(one), one),
-            one,
-            key=lambda one: (one["b"] not in BASELINES, one["difference"]),
-        )
-    return best
+    order = sorted(
+        compared, key=lambda of: (of["b"] not in BASELINES, of["difference"]), reverse=True
+    )
+    best = {section_of(comparison): comparison for comparison in reversed(order)}
+    return {section: best[section] for section in map(section_of, compared)}
 
 
 def _machine() -> dict[str, Any]:
@@ -287,25 +285,25 @@ def verdicts(report: Report) -> list[str]:
     how much, how sure.
     """
     best = _best_compared(report["comparisons"])
-    return [
-        _verdict(report, one) for one in {section[0]: one for section, one in best.items()}.values()
-    ]
+    longest = {suite: comparison for (suite, _, _), comparison in best.items()}
+    return [_verdict(report, comparison) for comparison in longest.values()]
 
 
-def _verdict(report: Report, one: Mapping[str, Any]) -> str:
-    measure, winner, loser, difference = one["measure"], one["b"], one["a"], one["difference"]
+def _verdict(report: Report, comparison: Mapping[str, Any]) -> str:
+    suite, measure, difference = (comparison[name] for name in ("suite", "measure", "difference"))
+    winner, loser, p = (comparison[name] for name in ("b", "a", "corrected"))
     if difference < 0:
         winner, loser, difference = loser, winner, -difference
     (means,) = (
         average["tasks"]
         for average in report["averages"]
-        if section_of(average) == section_of(one) and average["measure"] == measure
+        if section_of(average) == section_of(comparison) and average["measure"] == measure
     )
-    sure = one["corrected"] < SIGNIFICANT
+    sure = p < SIGNIFICANT
     return (
-        f"{_behind(report, one['suite'], one)}: {winner} {'wins' if sure else 'is ahead'} with "
+        f"{_behind(report, suite, comparison)}: {winner} {'wins' if sure else 'is ahead'} with "
         f"{measure} {percent(means[winner])}, {100 * difference:.1f} points more than {loser}: "
-        f"{'significant' if sure else 'not significant'} (p {probability(one['corrected'])})"
+        f"{'significant' if sure else 'not significant'} (p {probability(p)})"
     )
 
 
@@ -361,23 +359,20 @@ def average_rows(
 
 def _compared(report: Report) -> list[str]:
     compared = report["comparisons"]
-    if not compared:
-        return []
-    names = [_behind(report, f"{one['suite']} {one['b']}", one) for one in compared]
-    width = max(map(len, names))
+    names = [_behind(report, f"{of['suite']} {of['b']}", of) for of in compared]
+    width = max(map(len, names), default=0)
     lines: list[str] = []
     measure = None
-    for one, name in zip(compared, names, strict=True):
-        if measure != one["measure"]:
-            measure = one["measure"]
-            lines.append(f"less {one['a']}, {measure}, 95% interval, p corrected (Holm)")
-        mark = "" if one["corrected"] < SIGNIFICANT else "  not significant"
-        low, high = 100 * one["low"], 100 * one["high"]
-        lines.append(
-            f"  {name.ljust(width)}  {100 * one['difference']:+6.1f}  [{low:+.1f}, {high:+.1f}]"
-            f"  p {one['corrected']:.4f}{mark}"
-        )
-    return [*lines, ""]
+    for comparison, name in zip(compared, names, strict=True):
+        if measure != comparison["measure"]:
+            measure = comparison["measure"]
+            lines.append(f"less {comparison['a']}, {measure}, 95% interval, p corrected (Holm)")
+        difference, low, high = (100 * comparison[of] for of in ("difference", "low", "high"))
+        p = comparison["corrected"]
+        mark = "" if p < SIGNIFICANT else "  not significant"
+        figures = f"{difference:+6.1f}  [{low:+.1f}, {high:+.1f}]  p {p:.4f}{mark}"
+        lines.append(f"  {name.ljust(width)}  {figures}")
+    return [*lines, ""] if lines else []
 
 
 def _behind(report: Report, name: str, part: Mapping[str, Any]) -> str:

@@ -253,12 +253,14 @@ class Evaluator:
         of_queries = EncodeOptions(
             self.heads, min(protocol.query_tokens, encoder.max_length), "query"
         )
-        asked = list(task.queries.values())
+        query_texts = list(task.queries.values())
         if task.prompts:
             of_queries, prefix = replace(of_queries, role="plain"), encoder.settings.query_prefix
-            asked = [task.prompts.get(key, prefix) + text for key, text in task.queries.items()]
+            query_texts = [
+                task.prompts.get(key, prefix) + text for key, text in task.queries.items()
+            ]
         with _timed(result, "encode queries"):
-            queries = self._encode(f"{task.name}: queries", asked, of_queries)
+            queries = self._encode(f"{task.name}: queries", query_texts, of_queries)
         multi = None
         if stored != self.heads:
             multi = streamed_maxsim(

@@ -114,12 +114,12 @@ class VectorCache:
         shutil.rmtree(blocks, ignore_errors=True)
         return Embeddings.load(folder)
 
-    def _block(self, place: Path, texts: Sequence[str], options: EncodeOptions) -> Embeddings:
-        vectors = _load(place)
+    def _block(self, folder: Path, texts: Sequence[str], options: EncodeOptions) -> Embeddings:
+        vectors = _load(folder)
         if vectors is None or len(vectors) != len(texts):
             vectors = self.once(texts, options)
-            if not place.exists():
-                vectors.save(place)
+            if not folder.exists():
+                vectors.save(folder)
         return vectors
 
     def once(self, texts: Sequence[str], options: EncodeOptions) -> Embeddings:
