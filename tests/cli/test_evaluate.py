@@ -13,12 +13,12 @@ from tercet.collection import Collection
 from tercet.config import Weights
 from tercet.encoder import Encoder
 from tercet.records import Document
-from tests.evaluate.test_runner import beir
+from tests.evaluate.test_runner import random_beir
 
 
 @pytest.fixture(scope="module")
 def one(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return f"beir:{beir(tmp_path_factory.mktemp('sets') / 'one-en', 1)}"
+    return f"beir:{random_beir(tmp_path_factory.mktemp('sets') / 'one-en', 1)}"
 
 
 def call(*arguments: object) -> Result:
@@ -42,7 +42,7 @@ def test_tuned_weights_are_said_and_kept(one: str, tmp_path: Path, tiny_checkpoi
     encoder = Encoder.load(tiny_checkpoint, device="cpu")
     with Collection.open(tmp_path / "index", encoder) as collection:
         collection.add([Document("a", "the river"), Document("b", "the mountain")])
-    dev = f"beir:{beir(tmp_path / 'two-de', 2)}"
+    dev = f"beir:{random_beir(tmp_path / 'two-de', 2)}"
     arguments = [one, "--model", model, "--tune-weights", dev, "--cache", tmp_path / "c", "--json"]
     for place in (model, tmp_path / "index"):
         done = call(*arguments, "--chunk", "16", "--store-weights", place)

@@ -25,7 +25,7 @@ from tercet.evaluate.vectors import Passages, VectorCache, chunking_of, cut_corp
 from tercet.records import Document
 from tercet.scores import Scores, dense_scores, lexical_scores, maxsim_scores, weighted_sum
 from tests.evaluate.conftest import CHUNK, DOCUMENTS, QUERIES, documents, task_of, texts
-from tests.evaluate.test_loaders import NQ, miracl_files, mkqa_zip, packed, written
+from tests.evaluate.test_loaders import NQ, beir, miracl_files, mkqa_zip, packed, written
 
 MODEL = ["dense", "sparse", "multi", "dense+sparse", "all"]
 COLUMNS = ["BM25", "BM25 pieces", *MODEL]
@@ -225,27 +225,24 @@ def test_what_cannot_be_measured_is_refused(
 # Whole evaluations
 
 
-def beir(folder: Path, seed: int, *, words: int = 20) -> Path:
+def random_beir(folder: Path, seed: int, *, words: int = 20) -> Path:
     """A BEIR folder of 30 random passages and 8 queries, each the beginning of one."""
     passages = texts(30, seed, words)
     places = np.random.default_rng(seed).choice(30, 8, replace=False).tolist()
-    queries = [{"_id": f"q{n}", "text": " ".join(passages[p].split()[:3])}
-               for n, p in enumerate(places)]  # fmt: skip
-    rows = {
-        "corpus.jsonl": [{"_id": f"d{n}", "title": "", "text": t} for n, t in enumerate(passages)],
-        "queries.jsonl": queries,
-    }
+    beginnings = [" ".join(passages[place].split()[:3]) for place in places]
+    corpus = [{"_id": f"d{n}", "title": "", "text": text} for n, text in enumerate(passages)]
+    queries = [{"_id": f"q{n}", "text": text} for n, text in enumerate(beginnings)]
     qrels = "".join(f"q{n}\td{place}\t1\n" for n, place in enumerate(places))
-    files = {name: "".join(json.dumps(row) + "\n" for row in of) for name, of in rows.items()}
-    files["qrels/test.tsv"] = f"query-id\tcorpus-id\tscore\n{qrels}"
-    return written(folder, {name: text.encode() for name, text in files.items()})
+    return beir(
+        folder, corpus=corpus, queries=queries, qrels=f"query-id\tcorpus-id\tscore\n{qrels}"
+    )
 
 
 @pytest.fixture(scope="module")
 def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sets")
-    beir(folder / "one-en", 1)
-    beir(folder / "two-de", 2)
+    random_beir(folder / "one-en", 1)
+    random_beir(folder / "two-de", 2)
     return folder
 
 
@@ -297,7 +294,7 @@ def test_published_benchmarks_from_copies(encoder: Encoder, tmp_path: Path) -> N
 
 
 def test_lengths_and_chunks_stand_side_by_side(encoder: Encoder, tmp_path: Path) -> None:
-    to, long = tmp_path / "to", beir(tmp_path / "long-en", 3, words=120)
+    to, long = tmp_path / "to", random_beir(tmp_path / "long-en", 3, words=120)
     plan = Plan((f"beir:{long}",), lengths=(9, 510, 600), chunks=(24, 0), to=to, cache=tmp_path)
     told: list[int] = []
     made = evaluate(encoder, plan, told=lambda result: told.append(result.chunk))
