@@ -36,8 +36,10 @@ def run_of(task: Task, terms: bm25.Terms, *, once: bool) -> Run:
     """The best passages of every query."""
     ids, texts = zip(*task.corpus.read(), strict=True)
     made = bm25.index(texts, terms)
-    asked = made.queries(task.queries.values(), once=once)
-    ranker = SparseRanker(asked, made.weights, len(ids))
+    counts = made.queries(task.queries.values())
+    if once:  # a term of a query counts once
+        counts.data[:] = 1
+    ranker = SparseRanker(counts, made.weights, len(ids))
     return Run.of(list(task.queries), ids, ranker.top(np.arange(len(task.queries)), DEPTH))
 
 

@@ -2,7 +2,8 @@
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no network in tests, whatever is asked
 
@@ -92,3 +93,43 @@ def memory(tmp_path: Path) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(dir=shared) as folder:
         yield Path(folder)
+
+
+@dataclass
+class Disk:
+    """What is asked of the disk, in order: ("sync" or "name", path)."""
+
+    events: list[tuple[str, Path]] = field(default_factory=list)
+
+    def check(self) -> None:
+        """Whatever takes a name was synced before, and its folder is synced after."""
+        names = [number for number, (kind, _) in enumerate(self.events) if kind == "name"]
+        assert names
+        for number in names:
+            path = self.events[number][1]
+            assert ("sync", path.parent) in self.events[number + 1 :], path
+            assert self.events[number - 1][0] == "sync", path
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
+    """Listens to every fsync and every file or folder that takes its name."""
+    if not Path("/proc/self/fd").exists():
+        pytest.skip("asks the system for the names of open files")
+    seen, fsync = Disk(), os.fsync
+
+    def sync(file: int) -> None:
+        seen.events.append(("sync", Path(os.readlink(f"/proc/self/fd/{file}"))))
+        fsync(file)
+
+    def naming(real: Callable[..., None]) -> Callable[..., None]:
+        def name(source: Path, target: Path) -> None:
+            real(source, target)
+            seen.events.append(("name", Path(target)))
+
+        return name
+
+    monkeypatch.setattr(os, "fsync", sync)
+    for name in ("rename", "replace"):
+        monkeypatch.setattr(os, name, naming(getattr(os, name)))
+    return seen

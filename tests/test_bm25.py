@@ -16,8 +16,8 @@ from tests.conftest import WORDS
 PASSAGES = ["red red stone", "a green stone by the river", "", "red sea"]
 
 
-def scores(made: TermIndex, *queries: str, once: bool = False) -> np.ndarray:
-    out: np.ndarray = (made.queries(queries, once=once) @ made.weights.T).toarray()
+def scores(made: TermIndex, *queries: str) -> np.ndarray:
+    out: np.ndarray = (made.queries(queries) @ made.weights.T).toarray()
     return out
 
 
@@ -38,12 +38,11 @@ def test_weights_are_those_of_bm25s() -> None:
     np.testing.assert_array_equal(made.weights.toarray(), want.toarray())
 
 
-def test_a_term_counts_as_often_as_the_query_has_it_unless_once() -> None:
+def test_a_term_counts_as_often_as_the_query_has_it() -> None:
     made = index(PASSAGES, Words())
     single, double, red = scores(made, "red stone", "red RED stone", "red")
     assert red.any()
     np.testing.assert_allclose(double, single + red, rtol=1e-6)
-    np.testing.assert_allclose(scores(made, "red RED stone", once=True)[0], single, rtol=1e-6)
     assert not scores(made, "unheard", "?!", "").any()
     np.testing.assert_allclose(scores(made, "unheard red")[0], red)
 

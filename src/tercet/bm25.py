@@ -138,17 +138,12 @@ class TermIndex:
     terms: Terms
     longer: int = 0  # passages of which only the first tokens were read
 
-    def queries(
-        self, texts: Iterable[str], *, max_tokens: int | None = None, once: bool = False
-    ) -> sp.csr_array:
-        """How often each term is in each query, (Q, V) float32, as Lucene counts; `once`: 1 each.
+    def queries(self, texts: Iterable[str], *, max_tokens: int | None = None) -> sp.csr_array:
+        """How often each term is in each query, (Q, V) float32, as Lucene counts.
 
         The product with the transposed weights is the score of every pair.
         """
-        counts, _ = _counts(texts, self.terms, max_tokens, new=False)
-        if once:
-            counts.data[:] = 1
-        return counts
+        return _counts(texts, self.terms, max_tokens, new=False)[0]
 
 
 def index(texts: Iterable[str], terms: Terms, *, max_tokens: int | None = None) -> TermIndex:

@@ -1,10 +1,9 @@
 """Deaths at every step, by copies of the folder as it stands on disk then; full disks; damage."""
 
 import json
-import os
 import random
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -217,7 +216,7 @@ def test_a_folder_left_by_a_death_while_it_was_made_is_made_again(memory: Path) 
         assert collection.add(corpus("old", range(2))).added == 2
     assert not (memory / "c" / ".index-000001.x").exists()
     (memory / "d").mkdir()
-    (memory / "d" / "documents.sqlite.new").write_bytes(b"half")
+    (memory / "d" / ".documents.sqlite.x").write_bytes(b"half")
     (memory / "d" / "lock").write_text("1\n")
     with Collection.open(memory / "d", encoder, backend="exact") as collection:
         assert len(collection) == 0
@@ -282,52 +281,38 @@ def test_the_engine_is_not_let_near_a_full_disk(
 # Damage
 
 
-def made(folder: Path, encoder: HashedEncoder) -> int:
-    with Collection.open(folder, encoder, backend="exact") as collection:
-        collection.add([Document(f"d{n}", f"text {n} " * 40) for n in range(60)])
-    return (folder / "documents.sqlite").stat().st_size
-
-
-def use(folder: Path, encoder: HashedEncoder) -> None:
-    with Collection.open(folder, encoder) as collection:
-        collection.search(["text 7"], k=60)
-        collection.add([Document("d7", "changed"), Document("new", "new")])
-        collection.delete(["d8"])
-
-
 def test_a_damaged_store_is_named_or_harmless_and_its_index_is_kept(memory: Path) -> None:
     encoder, draw = HashedEncoder(), random.Random(0)
-    size = made(memory / "c", encoder)
+    with Collection.open(memory / "c", encoder, backend="exact") as collection:
+        collection.add([Document(f"d{n}", f"text {n} " * 40) for n in range(60)])
+    whole = (memory / "c" / "documents.sqlite").read_bytes()
     index = len(list((memory / "c" / "index-000001").rglob("*")))
-    file = memory / "d" / "documents.sqlite"
-
-    def overwrite(places: list[int]) -> Callable[[], None]:
-        def damage() -> None:
-            with file.open("r+b") as opened:
-                for place in places:
-                    opened.seek(place)
-                    opened.write(draw.randbytes(draw.choice([1, 60, 3000])))
-
-        return damage
-
-    cuts = [lambda n=n: os.truncate(file, n) for n in (0, 1, 99, 4096, size // 2, size - 4096)]
-    strewn = [overwrite([draw.randrange(size) for _ in range(3)]) for _ in range(15)]
+    cuts = [whole[:size] for size in (0, 1, 99, 4096, len(whole) // 2, len(whole) - 4096)]
+    strewn = []
+    for _ in range(15):
+        content = bytearray(whole)
+        for start in [draw.randrange(len(whole)) for _ in range(3)]:
+            damage = draw.randbytes(draw.choice([1, 60, 3000]))
+            content[start : start + len(damage)] = damage
+        strewn.append(bytes(content))
     messages = {}
-    for number, damage in enumerate([file.unlink, *cuts, *strewn]):
+    for number, damaged in enumerate([None, *cuts, *strewn]):
         shutil.rmtree(memory / "d", ignore_errors=True)
         shutil.copytree(memory / "c", memory / "d")
-        damage()
+        (memory / "d" / "documents.sqlite").unlink()
+        if damaged is not None:
+            (memory / "d" / "documents.sqlite").write_bytes(damaged)
         try:
-            use(memory / "d", encoder)
+            with Collection.open(memory / "d", encoder) as collection:
+                collection.search(["text 7"], k=60)
+                collection.add([Document("d7", "changed"), Document("new", "new")])
+                collection.delete(["d8"])
         except TercetError as error:
             messages[number] = str(error)
+            if number <= len(cuts):
+                assert len(list((memory / "d" / "index-000001").rglob("*"))) == index
     assert len(messages) > len(cuts) + 3
-    for number in range(len(cuts) + 1):
-        assert "documents.sqlite" in messages[number]
-    os.truncate(file, 99)
-    with pytest.raises(StoreError):
-        use(memory / "d", encoder)
-    assert len(list((memory / "d" / "index-000001").rglob("*"))) == index
+    assert all("documents.sqlite" in messages[number] for number in range(len(cuts) + 1))
 
 
 # Real deaths
@@ -348,13 +333,11 @@ def test_what_is_lost_is_noticed(memory: Path) -> None:
     documents = [crash.document(number, 1) for number in range(4)]
     with Collection.open(memory, HashedEncoder(), backend="exact") as collection:
         collection.add([crash.document(0, 0), *documents[1:]])
-        said.hear("version", "", 1)
         for document in documents:
             said.hear("added", document.id, 1)
+        said.hear("version", "", 1)
         said.hear("removed", "d1", 1)
-        crash.check(collection, said, faults, None)
-        assert len(faults.lost) == len(faults.phantoms) == 1
-        assert not faults.not_found
         collection.index.delete(collection.index.ids()[:1])
         crash.check(collection, said, faults, None)
-        assert len(faults.lost) + len(faults.phantoms) > 4
+    assert faults.lost
+    assert faults.phantoms

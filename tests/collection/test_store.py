@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from tercet.collection.store import DONE, LEAVING, PENDING, DocumentStore, FileRecord, Incoming
+from tercet.collection.store import DONE, LEAVING, PENDING, DocumentStore, Incoming
 from tercet.errors import StoreError
 from tercet.records import Document, Span
+from tests.conftest import Disk
 
 
 @pytest.fixture
@@ -16,11 +17,11 @@ def store(memory: Path) -> DocumentStore:
     return DocumentStore(memory / "documents.sqlite")
 
 
-def incoming(id: str, text: str = "some text", file: int | None = None) -> Incoming:
+def incoming(id: str, text: str = "some text") -> Incoming:
     half = len(text) // 2
     spans = [Span(0, half), Span(half, len(text))]
     document = Document(id, text, "T", "s", "en", {"k": 1})
-    return Incoming(document, spans, f"hash of {text}", file)
+    return Incoming(document, spans, f"hash of {text}", None)
 
 
 def put(store: DocumentStore, *items: Incoming) -> list[int]:
@@ -28,55 +29,30 @@ def put(store: DocumentStore, *items: Incoming) -> list[int]:
         return store.put_pending(items)
 
 
-def test_a_document_comes_is_replaced_and_goes(store: DocumentStore) -> None:
+def test_only_done_documents_count_and_no_number_is_used_twice(store: DocumentStore) -> None:
     (first,) = put(store, incoming("a", "🙂 first"))
     assert store.known("a") is None  # pending ones do not count
-    assert store.chunks(list(store.rows(PENDING))) == {}
+    assert store.chunks(store.rows(PENDING).tolist()) == {}
     with store.transaction():
         store.promote([first])
-    rows = store.rows(DONE)
-    chunks = store.chunks([*rows, 999])
-    assert [chunks[int(row)][1].text for row in rows] == ["🙂 f", "irst"]
+    rows = store.rows(DONE).tolist()
+    assert [document.text for _, document in store.chunks([*rows, 999]).values()] == [
+        "🙂 f",
+        "irst",
+    ]
     assert store.document(first)[0] == Document("a", "🙂 first", "T", "s", "en", {"k": 1})
     (second,) = put(store, incoming("a", "second"))
     with store.transaction():
         store.promote([second])
-    assert store.keys(LEAVING) == [first]
-    assert store.moving()
-    assert store.rows(LEAVING).tolist() == rows.tolist()
-    assert store.chunks([int(row) for row in rows]) == {}
-    with store.transaction():
-        store.forget([first])
-    assert (store.counts(), store.moving()) == ((1, 2), False)
+    assert (store.keys(LEAVING), store.rows(LEAVING).tolist()) == ([first], rows)
+    assert store.chunks(rows) == {}
     with store.transaction():
         assert store.leave(["a", "b"]) == ["a"]
-        store.forget([second])
+        store.forget([first, second])
     (third,) = put(store, incoming("a"))
     assert third > second
-    assert min(store.rows(PENDING)) > max(rows) + 2  # no row number is used twice
+    assert min(store.rows(PENDING)) > max(rows) + 2
     assert store.owners(store.rows(PENDING)) == [third]
-
-
-def test_files_and_what_was_seen_of_them(store: DocumentStore) -> None:
-    record = FileRecord(store.next_file(), "/x/a.jsonl", "a.jsonl", 3, 4, None)
-    keys = put(store, incoming("a", file=record.number), incoming("b", file=record.number))
-    with store.transaction():
-        store.put_file(record)
-        store.promote(keys)
-    assert store.file("path", "/x/a.jsonl") == store.file("label", "a.jsonl") == record
-    assert (store.file("path", "/x"), store.file("number", record.number)) == (None, record)
-    assert store.next_file() == record.number + 1
-    assert store.mark_seen(record.number, "a")
-    assert not store.mark_seen(record.number, "a")
-    assert store.unseen(record.number) == ["b"]
-    store.clear_seen(record.number)
-    assert store.unseen(record.number) == ["a", "b"]
-    assert store.documents_of_file(record.number) == 2
-    with store.transaction():
-        store.move(keys[0], None, "elsewhere")
-        store.forget_file(record.number)
-    assert store.documents_of_file(record.number) == 1
-    assert list(store.files()) == []
 
 
 def test_a_transaction_is_kept_whole_or_not_at_all(store: DocumentStore, memory: Path) -> None:
@@ -107,13 +83,10 @@ def test_what_is_no_store_is_named(memory: Path) -> None:
         DocumentStore(memory / "b.sqlite")
 
 
-def test_every_commit_is_synced(
-    store: DocumentStore, memory: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen: list[Path] = []
-    monkeypatch.setattr("tercet.collection.store.fsync", seen.append)
-    DocumentStore.create(memory / "new.sqlite", {})
-    assert seen == [memory]  # the name of a new file, too
+def test_a_new_file_and_every_commit_are_on_the_disk(memory: Path, disk: Disk) -> None:
+    DocumentStore.create(memory / "documents.sqlite", {})
+    disk.check()
+    store = DocumentStore(memory / "documents.sqlite")
     assert store._db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     assert store._db.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
 

@@ -3,7 +3,6 @@
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -75,46 +74,6 @@ def _copy(source: str, target: str) -> None:
 
 def _unit(rows: Any) -> Any:
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
-
-
-@dataclass
-class Disk:
-    """What is asked of the disk, in order: ("sync" or "name", path)."""
-
-    events: list[tuple[str, Path]] = field(default_factory=list)
-
-    def check(self) -> None:
-        """Whatever takes a name was synced before, and its folder is synced after."""
-        names = [number for number, (kind, _) in enumerate(self.events) if kind == "name"]
-        assert names
-        for number in names:
-            path = self.events[number][1]
-            assert ("sync", path.parent) in self.events[number + 1 :], path
-            assert self.events[number - 1][0] == "sync", path
-
-
-@pytest.fixture
-def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
-    """Listens to every fsync and every file or folder that takes its name."""
-    if not Path("/proc/self/fd").exists():
-        pytest.skip("asks the system for the names of open files")
-    seen, fsync = Disk(), os.fsync
-
-    def sync(file: int) -> None:
-        seen.events.append(("sync", Path(os.readlink(f"/proc/self/fd/{file}"))))
-        fsync(file)
-
-    def naming(real: Callable[..., None]) -> Callable[..., None]:
-        def name(source: Path, target: Path) -> None:
-            real(source, target)
-            seen.events.append(("name", Path(target)))
-
-        return name
-
-    monkeypatch.setattr(os, "fsync", sync)
-    for name in ("rename", "replace"):
-        monkeypatch.setattr(os, name, naming(getattr(os, name)))
-    return seen
 
 
 @pytest.fixture(scope="module", params=["exact", "edge"])

@@ -13,8 +13,9 @@ from tercet.errors import StoreError
 from tercet.index import Index, open_index
 from tercet.index.qdrant_edge import EngineOptions, QdrantEdgeIndex
 from tercet.scores import dense_scores
+from tests.conftest import Disk
 
-from .conftest import MODEL, Disk, create, killed, make_embeddings
+from .conftest import MODEL, create, killed, make_embeddings
 
 ROWS = make_embeddings(60, seed=1, empty_sparse=(4,))
 QUERIES = make_embeddings(5, seed=5)

@@ -13,8 +13,9 @@ import pytest
 from tercet.errors import StoreError
 from tercet.index import Index, IndexSpec, open_index
 from tercet.index.store import RowStore, dequantize, quantize
+from tests.conftest import Disk
 
-from .conftest import Disk, create, killed, make_embeddings
+from .conftest import create, killed, make_embeddings
 
 Make = Callable[..., Index]
 

@@ -497,12 +497,13 @@ def _check_free(path: Path, create: bool) -> None:
         raise StoreError(f"{path} holds no collection: make one by adding documents")
     if path.exists() and not path.is_dir():
         raise StoreError(f"{path} is a file: give a folder for the collection")
-    files = {item.name for item in path.iterdir()} if path.exists() else set()
-    if others := files - {"lock", f"{DOCUMENTS}.new"}:
-        raise StoreError(
-            f"{path} holds other files ({min(others)}) and no {DOCUMENTS}: restore that, or choose "
-            f"an empty folder"
-        )
+    files = sorted(item.name for item in path.iterdir()) if path.exists() else []
+    for name in files:
+        if name != "lock" and not name.startswith(f".{DOCUMENTS}."):  # left by a start that died
+            raise StoreError(
+                f"{path} holds other files ({name}) and no {DOCUMENTS}: restore that, or choose an "
+                f"empty folder"
+            )
 
 
 def _checked(item: Any, kind: Any) -> Any:

@@ -7,7 +7,6 @@ models or files' contents.
 """
 
 import json
-import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -19,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tercet.errors import StoreError
-from tercet.io import fsync
+from tercet.io import atomic_write
 from tercet.records import Document, Span
 
 FORMAT = 1
@@ -98,7 +97,8 @@ class DocumentStore:
         if not path.is_file():
             raise StoreError(f"{path.parent} holds no collection: {path.name} is missing")
         self.path = path
-        self._db = _connect(path)
+        with _in_words(path):  # for any thread; transactions are opened by hand
+            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         try:
             for setting in ("journal_mode = WAL", "synchronous = FULL", "temp_store = FILE"):
                 self._rows(f"PRAGMA {setting}")
@@ -117,17 +117,15 @@ class DocumentStore:
     @staticmethod
     def create(path: Path, facts: Mapping[str, Any]) -> None:
         """Makes a new file, whole or not at all."""
-        scratch = path.with_name(path.name + ".new")
-        scratch.unlink(missing_ok=True)
         rows = [(name, json.dumps(value)) for name, value in {**facts, "format": FORMAT}.items()]
-        with closing(_connect(scratch)) as db, _in_words(path):
-            db.execute("PRAGMA synchronous = FULL")
-            db.executescript(f"BEGIN; {_SCHEMA}")
-            db.executemany("INSERT INTO facts VALUES (?, ?)", rows)
-            db.execute("COMMIT")
+        with closing(sqlite3.connect(":memory:")) as db:
+            db.executescript(_SCHEMA)
+            with db:
+                db.executemany("INSERT INTO facts VALUES (?, ?)", rows)
+            content = db.serialize()
         try:
-            os.replace(scratch, path)
-            fsync(path.parent)
+            with atomic_write(path) as file:
+                file.write(content)
         except OSError as error:
             raise StoreError(f"{path} cannot be made: {error.strerror}") from error
 
@@ -340,12 +338,6 @@ class DocumentStore:
     def _document(self, fields: Sequence[Any]) -> Document:
         id, text, title, source, language, metadata = fields
         return Document(id, text, title, source, language, self._json(metadata))
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    """A connection for any thread, whose transactions are opened by hand."""
-    with _in_words(path):
-        return sqlite3.connect(path, isolation_level=None, check_same_thread=False)
 
 
 @contextmanager
