@@ -146,7 +146,9 @@ def test_mteb_evaluates_it(encoder: Encoder, tiny_checkpoint: Path, mode: Mode) 
         name="own/tiny",
         suite="own",
         language="",
-        corpus=Corpus("tiny", lambda: zip([row["id"] for row in CORPUS], TEXTS, strict=True)),
+        corpus=Corpus(
+            "tiny", lambda: ((row["id"], "", text) for row, text in zip(CORPUS, TEXTS, strict=True))
+        ),
         queries={row["id"]: row["text"] for row in QUERIES},
         qrels={row["id"]: {f"p{n + 1}": 1, f"p{n + 9}": 2} for n, row in enumerate(QUERIES)},
     )

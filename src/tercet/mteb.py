@@ -21,8 +21,7 @@ from tercet.config import BUNDLED_NAME, HEADS, MAX_LENGTH, MODES, Head, Mode, Ro
 from tercet.embeddings import Embeddings
 from tercet.encoder import Encoder
 from tercet.errors import InputError, MissingExtraError
-from tercet.evaluate.loaders import passage_text
-from tercet.evaluate.tasks import Protocol
+from tercet.evaluate.tasks import Protocol, passage_text
 from tercet.model import M3Model
 from tercet.scores import Scores, dense_scores, lexical_scores, maxsim_scores, weighted_sum
 

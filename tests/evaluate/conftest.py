@@ -1,13 +1,12 @@
 """An encoder, random texts and a task over random documents, for every test of evaluation."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tercet.encoder import Encoder
-from tercet.evaluate.loaders import passage_text
 from tercet.evaluate.tasks import Corpus, Protocol, Task
 from tests.conftest import WORDS
 
@@ -45,11 +44,7 @@ def documents(seed: int = 0) -> Titled:
 def task_of(rows: Titled, asked: Sequence[str] | None = None) -> Task:
     """A task that ranks all documents again; three random ones are relevant to each query."""
 
-    def read() -> Iterator[tuple[str, str]]:
-        for key, title, text in rows:
-            yield key, passage_text(title, text)
-
-    corpus = Corpus("c", read, lambda: (len(title) for _, title, _ in rows))
+    corpus = Corpus("c", lambda: iter(rows))
     queries = {f"q{n}": text for n, text in enumerate(asked or texts(QUERIES, 1, 6))}
     draw = np.random.default_rng(2)
     qrels = {q: {rows[p][0]: int(1 + p % 2) for p in draw.choice(len(rows), 3)} for q in queries}

@@ -131,14 +131,14 @@ ANSWERS = {"q": ("Paris",), "r": ("Rome", "Roma"), "s": ("Oslo",), "t": ()}
 def mkqa() -> Task:
     reads: list[int] = []
 
-    def read() -> Iterator[tuple[str, str]]:
+    def rows() -> Iterator[tuple[str, str, str]]:
         reads.append(1)
         assert len(reads) == 1, "the corpus is read more than once"
-        yield from PASSAGES.items()
+        yield from ((key, "", text) for key, text in PASSAGES.items())
 
     queries = dict.fromkeys(ANSWERS, "text")
     protocol = Protocol(measures=("AnswerRecall@1", "AnswerRecall@2"))
-    return Task("mkqa/xx", "mkqa", "xx", Corpus("nq", read), queries, {}, ANSWERS, protocol)
+    return Task("mkqa/xx", "mkqa", "xx", Corpus("nq", rows), queries, {}, ANSWERS, protocol)
 
 
 def test_answers_in_the_top() -> None:

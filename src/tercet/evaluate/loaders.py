@@ -19,11 +19,12 @@ import numpy as np
 
 from tercet.errors import InputError
 from tercet.evaluate.measures import plain
-from tercet.evaluate.tasks import PAPER, PAPER_LONG, Bitext, Corpus, Protocol, Task, Texts
+from tercet.evaluate.tasks import PAPER, PAPER_LONG, Bitext, Corpus, Protocol, Rows, Task
 from tercet.evaluate.trec import numbered_lines, read_qrels
 from tercet.rows import SUFFIXES, Record, Row, check_row, files_of, numbered_rows, stem_of
 
 Numbered = Iterator[tuple[str, str, str]]  # file and line, id, text
+Located = Iterator[tuple[str, str, str, str]]  # file and line, id, title, text
 Qrels = dict[str, dict[str, int]]
 
 # Of the published benchmarks; the first split is the one that is reported. MIRACL's test split has
@@ -129,11 +130,6 @@ def load(
 # Rows as passages and queries
 
 
-def passage_text(title: str, text: str) -> str:
-    """Title, newline, text; the text alone where there is no title (docs/method.md, scores)."""
-    return f"{title}\n{text}" if title else text
-
-
 def _string(row: Row, name: str, where: str, default: str | None = None) -> str:
     value = default if row.get(name) is None else row[name]
     if not isinstance(value, str):
@@ -160,32 +156,28 @@ def _corpus(
 ) -> Corpus:
     """A corpus in files of rows {key, "title"?, "text"}."""
 
-    def rows() -> Numbered:
+    def rows() -> Located:
         for where, row in _rows_in(files):
-            passage = passage_text(_string(row, "title", where, ""), _string(row, "text", where))
-            yield where, _identifier(row, key, where), change(passage)
+            title, text = _string(row, "title", where, ""), _string(row, "text", where)
+            yield where, _identifier(row, key, where), change(title), change(text)
 
-    def titles() -> Iterator[int]:
-        for where, row in _rows_in(files):
-            yield len(change(_string(row, "title", where, "")))
-
-    return Corpus(name, lambda: once_each(rows, name), titles)
+    return Corpus(name, lambda: once_each(rows, name))
 
 
-def once_each(rows: Callable[[], Numbered], name: str) -> Texts:
-    """The ids and texts; when all are read, raises InputError for an id that came twice, or none.
+def once_each(rows: Callable[[], Located], name: str) -> Rows:
+    """Ids, titles and texts; raises InputError at the end for an id that came twice, or none.
 
     Keeps 8 bytes an id. Where two have the same hash, the rows are read again to find them.
     """
     hashes = array("q")
-    for _, key, text in rows():
+    for _, key, title, text in rows():
         hashes.append(hash(key))
-        yield key, text
+        yield key, title, text
     if not hashes:
         raise InputError(f"{name}: no passage")
     if len(np.unique(np.frombuffer(hashes, np.int64))) < len(hashes):
         first: dict[str, str] = {}
-        for where, key, _ in rows():
+        for where, key, _, _ in rows():
             if key in first:
                 raise InputError(f"{where}: the id {key!r} has a passage already, in {first[key]}")
             first[key] = where
@@ -420,12 +412,12 @@ def load_narrativeqa(language: str, split: str, local: Path | None) -> Task:
         queries.append((where, key, question))
         qrels[key] = {document: 1}
 
-    def documents() -> Numbered:
+    def documents() -> Located:
         seen: set[str] = set()
         for where, document, text, _ in rows():
             if document not in seen:  # it comes with each of its questions
                 seen.add(document)
-                yield where, document, text
+                yield where, document, "", text
 
     corpus = Corpus(f"narrativeqa/{split}", lambda: once_each(documents, "narrativeqa"))
     return _published("narrativeqa", language, split, corpus, queries, PAPER_LONG, source, qrels)
@@ -523,14 +515,14 @@ def load_pairs(path: Path) -> Task:
     if not queries:
         raise InputError(f"{path}: no row")
 
-    def passages() -> Numbered:
+    def passages() -> Located:
         seen: set[str] = set()
         for where, row in _pair_rows(files):
             for text in (*row.pos, *row.neg):
                 key = _hash(text)
                 if key not in seen:
                     seen.add(key)
-                    yield where, key, text
+                    yield where, key, "", text
 
     return Task(
         name=f"pairs/{stem_of(path)}",

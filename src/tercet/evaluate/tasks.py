@@ -9,7 +9,7 @@ from typing import Any
 
 from tercet.config import MAX_LENGTH, PAPER_WEIGHTS, PAPER_WEIGHTS_LONG, Weights
 
-Texts = Iterator[tuple[str, str]]  # id and text
+Rows = Iterator[tuple[str, str, str]]  # id, title ("" where there is none), text
 Qrels = Mapping[str, Mapping[str, int]]  # query id -> passage id -> gain; what is absent is 0
 
 
@@ -21,9 +21,17 @@ class Corpus:
     """
 
     name: str
-    read: Callable[[], Texts]  # passage: title, newline, text; raises InputError on a repeated id
-    # how many characters of each passage are its title, in the order of `read`; None: none has one
-    titles: Callable[[], Iterator[int]] | None = None
+    rows: Callable[[], Rows]  # raises InputError on a repeated id
+
+    def read(self) -> Iterator[tuple[str, str]]:
+        """Ids and passages."""
+        for key, title, text in self.rows():
+            yield key, passage_text(title, text)
+
+
+def passage_text(title: str, text: str) -> str:
+    """Title, newline, text; the text alone where there is no title (docs/method.md, scores)."""
+    return f"{title}\n{text}" if title else text
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from tercet.documents.chunks import SPECIAL, Chunker, Chunking
 from tercet.embeddings import Embeddings, EmbeddingsWriter, packed_positions
 from tercet.encoder import Encoder
 from tercet.errors import InputError, ModelError, StoreError
-from tercet.evaluate.tasks import Corpus, Texts
+from tercet.evaluate.tasks import Corpus, Rows, passage_text
 from tercet.io import atomic_write
 from tercet.scores import Places, Scores, maxsim_pairs
 
@@ -227,46 +227,45 @@ def cut_corpus(
     and with that at most so many tokens as `chunking` says.
     """
     corpus = passages.corpus
-    titles = array("q", [] if corpus.titles is None else corpus.titles())
     tokenizer = hashlib.sha256(encoder.tokenizer.backend.to_str().encode()).hexdigest()
-    titled = hashlib.sha256(titles.tobytes()).hexdigest()
-    facts = [1, tokenizer, encoder.max_length, asdict(chunking), passages.digest, titled]
+    titles = digest_of(title for _, title, _ in corpus.rows())
+    facts = [2, tokenizer, encoder.max_length, asdict(chunking), passages.digest, titles]
     path = folder / "chunks" / f"{_key(facts)}.npy"
-    # (n, 4): number of the passage, characters of the heading, start and end in the passage
+    chunker = Chunker(encoder.tokenizer.backend, chunking, encoder.max_length)
+    # (n, 3): number of the passage, start and end in its text; end -1: the passage as it is
     spans = _load_array(path)
-    if spans is None or spans.ndim != 2 or spans.shape[1] != 4:
-        chunker = Chunker(encoder.tokenizer.backend, chunking, encoder.max_length)
+    if spans is None or spans.ndim != 2 or spans.shape[1] != 3:
         flat = array("q")
-        for number, (_, text) in enumerate(corpus.read()):
-            for span in _spans(chunker, text, titles[number] if titles else 0):
+        for number, (_, title, text) in enumerate(corpus.rows()):
+            for span in _spans(chunker, *_parts(title, text)):
                 flat.extend((number, *span))
             advance(1)
-        spans = np.frombuffer(flat, np.int64).reshape(-1, 4)
+        spans = np.frombuffer(flat, np.int64).reshape(-1, 3)
         _save_array(path, spans)
-    of = np.array(spans[:, 0], dtype=np.int64)
-    owners = Owners.make(of)
+    owners = Owners.make(np.array(spans[:, 0], dtype=np.int64))
 
-    def texts() -> Texts:
-        for number, (key, passage) in enumerate(corpus.read()):
-            own = spans[owners.bounds[number] : owners.bounds[number + 1], 1:]
-            for heading, start, end in own.tolist():
-                text = passage[start:end]
-                yield key, f"{passage[:heading]}\n{text}" if heading else text
+    def chunks() -> Rows:
+        for number, (key, title, text) in enumerate(corpus.rows()):
+            title, text = _parts(title, text)
+            for start, end in spans[owners.bounds[number] : owners.bounds[number + 1], 1:].tolist():
+                whole = end < 0
+                chunk = (
+                    passage_text(title, text) if whole else chunker.heading(title) + text[start:end]
+                )
+                yield key, "", chunk
 
-    return Passages.read(Corpus(corpus.name, texts)), owners
+    return Passages.read(Corpus(corpus.name, chunks)), owners
 
 
-def _spans(chunker: Chunker, passage: str, title: int) -> Iterator[tuple[int, int, int]]:
-    """Heading (0: none), start and end of the chunks of a passage that begins with a title."""
-    if chunker.count(passage) <= chunker.chunking.chunk - SPECIAL:
-        yield 0, 0, len(passage)
-        return
-    first = title + 1 if title else 0  # behind the title's newline
-    if not (passage[:title].strip() and passage[first:].strip()):
-        first = title = 0  # a title alone is a text, as it is in an index
-    heading = len(chunker.heading(passage[:title]).removesuffix("\n"))
-    for span in chunker.spans(passage[first:], passage[:title]):
-        yield heading, first + span.start, first + span.end
+def _parts(title: str, text: str) -> tuple[str, str]:
+    """Title and text; a title alone is a text, as it is in an index."""
+    return (title, text) if title.strip() and text.strip() else ("", passage_text(title, text))
+
+
+def _spans(chunker: Chunker, title: str, text: str) -> Iterable[tuple[int, int]]:
+    if chunker.count(passage_text(title, text)) <= chunker.chunking.chunk - SPECIAL:
+        return [(0, -1)]
+    return ((span.start, span.end) for span in chunker.spans(text, title))
 
 
 def streamed_maxsim(
