@@ -89,36 +89,39 @@ def run(config: TrainConfig) -> list[dict[str, Any]]:
 
 def dev_of(lines: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
     """The last evaluation of a run, before any weights are tuned: set by head."""
-    found = [line["dev"] for line in lines if "dev" in line and "step" in line][-1]
-    return {name: heads for name, heads in found.items() if isinstance(heads, dict)}
+    dev = [line["dev"] for line in lines if "dev" in line and "step" in line][-1]
+    return {name: heads for name, heads in dev.items() if isinstance(heads, dict)}
 
 
-def distillation(options: argparse.Namespace) -> dict[str, Any]:
-    """nDCG@10 by set and head, with and without, for every seed."""
-    report: dict[str, Any] = {"on": [], "off": []}
+def compare(
+    options: argparse.Namespace, variants: dict[str, dict[str, Any]]
+) -> dict[str, list[dict[str, Any]]]:
+    """Trains both variants with every seed and prints nDCG@10 by set and head of both."""
+    report: dict[str, list[dict[str, Any]]] = {name: [] for name in variants}
     for seed in options.seeds:
-        for name in ("on", "off"):
-            tree = base(
-                options,
-                seed=seed,
-                to=str(options.work / f"distil-{name}-{seed}"),
-                loss={"distillation": name == "on"},
-            )
-            report[name].append(dev_of(run(from_tree(tree))))
-    print(f"\n{'set':<22}{'head':<8}{'off':>8}{'on':>8}{'gain':>8}  gains by seed")
-    for dataset in report["on"][0]:
-        for head in report["on"][0][dataset]:
-            on, off = ([x[dataset][head] for x in report[name]] for name in ("on", "off"))
-            gains = [a - b for a, b in zip(on, off, strict=True)]
-            print(
-                f"{dataset:<22}{head:<8}{np.mean(off):>8.1f}{np.mean(on):>8.1f}"
-                f"{np.mean(gains):>+8.2f}  {', '.join(f'{gain:+.1f}' for gain in gains)}"
-            )
+        for name, changes in variants.items():
+            to = str(options.work / f"{options.what}-{name}-{seed}")
+            lines = run(from_tree(base(options, seed=seed, to=to, **changes)))
+            losses = [line["loss"] for line in lines if "loss" in line]
+            report[name].append({"dev": dev_of(lines), "loss": [losses[0], losses[-1]]})
+    without, with_it = variants
+    print(f"\n{'set':<22}{'head':<8}{without:>10}{with_it:>10}{'gain':>8}  gains by seed")
+    for dataset, heads in report[without][0]["dev"].items():
+        for head in heads:
+            old, new = ([made["dev"][dataset][head] for made in report[n]] for n in variants)
+            gains = [a - b for a, b in zip(new, old, strict=True)]
+            means = f"{np.mean(old):>10.1f}{np.mean(new):>10.1f}{np.mean(gains):>+8.2f}"
+            print(f"{dataset:<22}{head:<8}{means}  {', '.join(f'{gain:+.1f}' for gain in gains)}")
     return report
 
 
+def distillation(options: argparse.Namespace) -> dict[str, Any]:
+    """With and without, for every seed."""
+    return compare(options, {n: {"loss": {"distillation": n == "on"}} for n in ("off", "on")})
+
+
 def retromae(options: argparse.Namespace) -> dict[str, Any]:
-    """The first stage's losses, and dense nDCG@10 after it and without it."""
+    """The first stage's losses, and what contrastive training makes of it and of the start."""
     tree = base(
         options,
         stage="retromae",
@@ -133,30 +136,13 @@ def retromae(options: argparse.Namespace) -> dict[str, Any]:
         "passage_tokens": 256,
         "shuffle_segments": 0.0,
     }
-    first = [line for line in run(from_tree(tree)) if "loss_encoder" in line]
-    report: dict[str, Any] = {
-        "encoder": [first[0]["loss_encoder"], first[-1]["loss_encoder"]],
-        "decoder": [first[0]["loss_decoder"], first[-1]["loss_decoder"]],
-    }
-    print(f"losses, first and last report: {report}")
-    starts = {"fresh": str(options.model), "retromae": str(options.work / "retromae" / "model")}
-    for name, start in starts.items():
-        report[name] = []
-        for seed in options.seeds:
-            tree = base(options, stage="contrastive", model=start, seed=seed)
-            tree["to"] = str(options.work / f"contrastive-{name}-{seed}")
-            lines = run(from_tree(tree))
-            losses = [line["loss"] for line in lines if "loss" in line]
-            report[name].append({"dev": dev_of(lines), "loss": [losses[0], losses[-1]]})
-    print(f"\n{'set':<22}{'fresh':>8}{'retromae':>10}{'gain':>8}  gains by seed")
-    for dataset in report["fresh"][0]["dev"]:
-        old, new = ([x["dev"][dataset]["dense"] for x in report[n]] for n in ("fresh", "retromae"))
-        gains = [a - b for a, b in zip(new, old, strict=True)]
-        print(
-            f"{dataset:<22}{np.mean(old):>8.1f}{np.mean(new):>10.1f}{np.mean(gains):>+8.2f}"
-            f"  {', '.join(f'{gain:+.1f}' for gain in gains)}"
-        )
-    return report
+    lines = [line for line in run(from_tree(tree)) if "loss_encoder" in line]
+    losses = {part: [lines[n][f"loss_{part}"] for n in (0, -1)] for part in ("encoder", "decoder")}
+    print(f"losses, first and last report: {losses}")
+    trained = str(options.work / "retromae" / "model")
+    starts = {"fresh": str(options.model), "retromae": trained}
+    contrastive = {n: {"stage": "contrastive", "model": start} for n, start in starts.items()}
+    return losses | compare(options, contrastive)
 
 
 def main() -> None:

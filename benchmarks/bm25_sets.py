@@ -5,18 +5,17 @@ words, each term counted once; pieces of the model's tokenizer; the table's. nDC
 Recall@100 in percent.
 """
 
-import argparse
 import re
 import sys
 import time
 from pathlib import Path
 
 import numpy as np
+from common import parser, save
 
 from tercet import bm25
 from tercet.checkpoint import fetch, read_tokenizer
 from tercet.encoder import BUNDLED
-from tercet.errors import TercetError
 from tercet.evaluate.loaders import load
 from tercet.evaluate.measures import measure
 from tercet.evaluate.tasks import Bitext, Task
@@ -51,23 +50,21 @@ def table(readme: Path) -> dict[str, tuple[float, float]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--data", type=Path, required=True, help="the folder of BEIR folders")
-    parser.add_argument("--readme", type=Path, help="the file with the table (default: none)")
-    parser.add_argument("--sets", default=SETS, help="names with commas between, or `all`")
-    options = parser.parse_args()
+    given = parser(__doc__)
+    given.add_argument("--data", type=Path, required=True, help="the folder of BEIR folders")
+    given.add_argument("--readme", type=Path, help="the file with the table (default: none)")
+    given.add_argument("--sets", default=SETS, help="names with commas between, or `all`")
+    options = given.parse_args()
     tokenizer, _ = read_tokenizer(fetch(BUNDLED))
     theirs = table(options.readme) if options.readme else {}
     names = options.sets.split(",")
     if options.sets == "all":
         names = sorted(path.parents[1].name for path in options.data.glob("*/qrels/test.tsv"))
+    report = {}
     print("| set | words | words, once | pieces | table | words, once - table |")
     print("|---|---:|---:|---:|---:|---:|")
     for name in names:
-        try:
-            (task,) = load(f"beir:{options.data / name}")
-        except TercetError as error:
-            sys.exit(f"bm25_sets: {error}")
+        (task,) = load(f"beir:{options.data / name}")
         assert not isinstance(task, Bitext)
         started = time.perf_counter()
         runs = {
@@ -75,17 +72,19 @@ def main() -> None:
             "once": run_of(task, bm25.Words(), once=True),
             "pieces": run_of(task, bm25.Subwords(tokenizer), once=False),
         }
-        found = {
-            column: [100 * values[one].mean for one in MEASURES]
+        figures = {
+            column: [100 * values[name].mean for name in MEASURES]
             for column, values in measure(task, runs, MEASURES).items()
         }
-        cells = [" / ".join(f"{value:.1f}" for value in found[column]) for column in runs]
+        report[name] = figures
+        cells = [" / ".join(f"{value:.1f}" for value in figures[column]) for column in runs]
         if name in theirs:
             cells.append(" / ".join(map(str, theirs[name])))
-            less = zip(found["once"], theirs[name], strict=True)
+            less = zip(figures["once"], theirs[name], strict=True)
             cells.append(" / ".join(f"{ours - value:+.1f}" for ours, value in less))
         print(f"| {name} | {' | '.join(cells)} |", flush=True)
         print(f"{name}: {time.perf_counter() - started:.1f} s", file=sys.stderr)
+    save(options.json, report)
 
 
 if __name__ == "__main__":
