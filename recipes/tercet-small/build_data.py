@@ -514,7 +514,7 @@ def markup(job: Job) -> Iterator[Page]:
         if job.take.file == DOCUMENTS:
             yield _document(found, job.take.lang)
             continue
-        for one in document_pairs(found, plan, name, "heading-section"):
+        for one in document_pairs(found, plan, name, ["heading-section"]):
             if isinstance(one, Pair):
                 heading = _NUMBER.sub("", one.query)
                 title = f"{one.path[0]}: {heading}" if len(one.path) > 1 else heading

@@ -102,8 +102,8 @@ READ: dict[str, Callable[[str], Outline]] = {
 
 
 def made(outline: Outline, *structures: str, min_chars: int = 40) -> list[Outcome]:
-    options = PairOptions(structures=structures, min_chars=min_chars)
-    return list(document_pairs(outline, options, "x", "heading-section"))
+    options = PairOptions(min_chars=min_chars)
+    return list(document_pairs(outline, options, "x", structures or ("heading-section",)))
 
 
 def of_html(text: str) -> Outline:

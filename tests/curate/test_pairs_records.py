@@ -143,4 +143,4 @@ def test_packed_files_and_tables_are_read(make: Make, tmp_path: Path) -> None:
     assert [row["query"] for row in make(table, parts=2)[0]] == titles
     table.write_bytes(b"PAR1 no table")
     (problem,) = make(table)[1]["first_problems"]
-    assert "not a whole Parquet file" in problem["reason"]
+    assert "not a whole file of rows" in problem["reason"]

@@ -12,10 +12,9 @@ import textwrap
 import tokenize
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from tercet.curate.pairs_sources import (
     Has,
@@ -174,42 +173,32 @@ def _does_nothing(node: ast.stmt) -> bool:
 # Other languages: a documentation comment, and what stands below it if that is a function
 
 
-@dataclass(frozen=True)
-class Grammar:
-    """What the nodes of a language are called in its grammar of tree-sitter."""
+class Grammar(NamedTuple):
+    """A language's grammar of tree-sitter."""
 
     module: str
-    functions: frozenset[str]  # nodes that are functions with a body
-    wrappers: frozenset[str] = frozenset()  # nodes that may hold one: `export`, `const f =`
-    comment: str = ""  # the mark of documentation in comments of a line; "": only in /** */
     language: str = "language"  # the function of the module that gives it
+    comment: str = ""  # the mark of documentation in comments of a line; "": only in /** */
 
 
-_SCRIPT_FUNCTIONS = frozenset(
+GRAMMARS = {
+    **dict.fromkeys((".js", ".mjs", ".cjs", ".jsx"), Grammar("javascript")),
+    ".ts": Grammar("typescript", "language_typescript"),
+    ".tsx": Grammar("typescript", "language_tsx"),
+    ".java": Grammar("java"),
+    ".go": Grammar("go", comment="//"),
+    ".rs": Grammar("rust", comment="///"),
+}
+# Nodes of all the grammars that are functions, and those that may hold one: `export`, `const f =`.
+_FUNCTIONS = frozenset(
     "function_declaration generator_function_declaration method_definition arrow_function "
-    "function_expression".split()
+    "function_expression method_declaration function_item".split()
 )
-_SCRIPT_WRAPPERS = frozenset(
+_WRAPPERS = frozenset(
     "export_statement lexical_declaration variable_declaration variable_declarator "
     "expression_statement assignment_expression pair public_field_definition "
     "field_definition".split()
 )
-_JAVASCRIPT, _TYPESCRIPT, _TSX = (
-    Grammar(module, _SCRIPT_FUNCTIONS, _SCRIPT_WRAPPERS, language=language)
-    for module, language in (
-        ("javascript", "language"),
-        ("typescript", "language_typescript"),
-        ("typescript", "language_tsx"),
-    )
-)
-GRAMMARS = {
-    **dict.fromkeys((".js", ".mjs", ".cjs", ".jsx"), _JAVASCRIPT),
-    ".ts": _TYPESCRIPT,
-    ".tsx": _TSX,
-    ".java": Grammar("java", frozenset(("method_declaration",))),
-    ".go": Grammar("go", frozenset(("function_declaration", "method_declaration")), comment="//"),
-    ".rs": Grammar("rust", frozenset(("function_item",)), comment="///"),
-}
 _ATTRIBUTES = frozenset(("attribute_item", "decorator"))
 _COMMENTS = frozenset(("comment", "line_comment", "block_comment"))
 _STARS = re.compile(r"(?m)^[ \t]*\*[ \t]?")
@@ -238,7 +227,7 @@ def _documented(
         siblings = waiting.pop().children
         waiting.extend(reversed(siblings))
         for place, node in enumerate(siblings):
-            function = _function(node, grammar)
+            function = _function(node)
             if function is None or not (text := _documentation(siblings, place, grammar)):
                 continue
             start = raw.rfind(b"\n", 0, node.start_byte) + 1  # with the space before it
@@ -249,13 +238,13 @@ def _documented(
             yield from function_pair(name, text, code.strip(), options, where)
 
 
-def _function(node: "Node", grammar: Grammar) -> "Node | None":
+def _function(node: "Node") -> "Node | None":
     """The function that a node is, or wraps; one without a body is none."""
     inner: Node | None = node
-    while inner is not None and inner.type in grammar.wrappers:
-        within = grammar.functions | grammar.wrappers
-        inner = next((child for child in inner.children if child.type in within), None)
-    if inner is None or inner.type not in grammar.functions:
+    while inner is not None and inner.type in _WRAPPERS:
+        held = (child for child in inner.children if child.type in _FUNCTIONS | _WRAPPERS)
+        inner = next(held, None)
+    if inner is None or inner.type not in _FUNCTIONS:
         return None
     return inner if inner.child_by_field_name("body") is not None else None
 

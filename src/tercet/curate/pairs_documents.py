@@ -274,14 +274,14 @@ def read_document(file: SourceFile, options: PairOptions, has: Has) -> Units:
         outline = restructured_outline(text, label)
     else:
         outline = html_outline(text) if file.kind == "html" else markdown_outline(text)
-    yield 0, list(document_pairs(outline, options, label, "heading-section"))
+    structures = options.structures or ("heading-section",)
+    yield 0, list(document_pairs(outline, options, label, structures))
 
 
 def document_pairs(
-    outline: Outline, options: PairOptions, label: str, default: str
+    outline: Outline, options: PairOptions, label: str, structures: Sequence[str]
 ) -> Iterator[Outcome]:
-    """The pairs that a document gives, of the default structure where none is asked for."""
-    structures = options.structures or (default,)
+    """The pairs of some structures that a document gives."""
 
     def pair(structure: str, path: Headings, body: str, where: str, wrong: str) -> Outcome:
         """The pair of the last heading and a body, unless it is wrong or the body too short."""
@@ -457,12 +457,6 @@ def _is_skipped(node: LexborNode) -> bool:
 
 _NAME = re.compile(r"(?m)^[ \t]*\.\.[ \t]+(?:\|[^|\n]+\|[ \t]+)?([\w.:+-]+?)[ \t]?::(?:\s|$)")
 _TARGET = re.compile(r"(?s)(.+?)\s*<[^<>]*>")  # of a role: text <where it leads>
-# Directives of text and tables, which docutils knows and which read nothing.
-_OWN = frozenset(
-    "admonition attention caution danger error hint important note tip warning topic sidebar "
-    "line-block parsed-literal math rubric epigraph highlights pull-quote compound container "
-    "table list-table figure replace unicode".split()
-)
 _CODE = frozenset(
     "code code-block sourcecode highlight prompt ipython doctest testcode productionlist "
     "jupyter-execute plot".split()
@@ -503,7 +497,8 @@ def restructured_outline(text: str, label: str) -> Outline:
     settings.syntax_highlight = "none"
     settings.line_length_limit = 1 << 30
     settings.warning_stream = False
-    for name in {match.lower() for match in _NAME.findall(text)} - _OWN:
+    theirs = directives._directive_registry.keys() - _CODE - _EMPTY  # texts and tables
+    for name in {match.lower() for match in _NAME.findall(text)} - theirs:
         directives.register_directive(name, _directive())
     document = new_document(label, settings)
     try:

@@ -6,7 +6,7 @@ Extracts of Wikipedia are such rows. Knows nothing of files that are no rows.
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -107,9 +107,15 @@ class _Record:
         own = [structure for structure in asked or ROLES if self.has_own_fields(structure)]
         for structure in own if asked else own[:1]:
             yield from self.from_fields(structure)
-        rest = tuple(one for one in asked if one not in own and one in DOCUMENT)
-        if self.has("title-body") and (rest or not (asked or own)):
-            yield from self.article(rest)
+        rest = tuple(name for name in asked if name not in own and name in DOCUMENT)
+        title, text = self.text("title"), self.text("text")
+        is_article = self.value("title") is not None and self.value("text") is not None
+        if is_article and (rest or not (asked or own)):
+            if is_list_of_meanings(title, text):
+                yield Skipped("a list of what the title may mean", self.where, text[:200])
+                return
+            outline = article_outline(title, text, self.lang)
+            yield from document_pairs(outline, self.options, self.id, rest or ("title-body",))
         elif not own:
             names = [f"{name}{'' if value else ' (empty)'}" for name, value in self.row.items()]
             fields = f"it has {', '.join(names[:8]) or 'nothing'}"
@@ -118,65 +124,55 @@ class _Record:
     def value(self, role: str) -> Any:
         """What a field of a role holds, None where there is nothing."""
         given = self.options.fields.get(role)
-        for name in (given,) if given else NAMES[role]:
-            value = _inside(self.row, name)
-            if value not in (None, "", []):
-                return value
-        return None
+        values = (_inside(self.row, name) for name in ((given,) if given else NAMES[role]))
+        return next((value for value in values if value not in (None, "", [])), None)
 
     def texts(self, role: str) -> list[str]:
-        """The texts in a field that is a text or a list of them."""
         value = self.value(role)
-        listed = value if isinstance(value, list) else [value]
-        return [text for one in listed if (text := _stripped(one))]
+        texts = map(_stripped, value if isinstance(value, list) else [value])
+        return [text for text in texts if text]
 
     def text(self, role: str) -> str:
-        """The text in a field, "" where it is none."""
         return _stripped(self.value(role))
-
-    def has(self, structure: str) -> bool:
-        """Whether the row has something in all the fields of a structure."""
-        return all(self.value(role) is not None for role in ROLES[structure])
 
     def has_own_fields(self, structure: str) -> bool:
         """Whether a structure stands in fields of its own, rather than in the text."""
         if structure == "instruction-output" and self.turns() is not None:
             return True
-        return structure in ROLES and structure != "title-body" and self.has(structure)
+        roles = ROLES.get(structure, ()) if structure != "title-body" else ()
+        return bool(roles) and all(self.value(role) is not None for role in roles)
 
     @property
     def id(self) -> str:
-        """The row's own id, else file and line."""
         own = self.value("id")
         return str(own) if isinstance(own, str | int) else self.where
 
     @property
     def lang(self) -> str:
-        """The language of the row, "" where nothing says it."""
-        told = tag_or_none(self.text("lang")) or tag_of_url(self.row.get("url"))
+        """The language of the row; of a Wikimedia address too: `https://de.wikipedia.org/...`."""
+        address = str(self.row.get("url"))
+        match = re.match(r"(?:https?:)?//([a-z-]{2,12})\.(?:m\.)?wik[a-z]+\.org\b", address)
+        told = tag_or_none(self.text("lang")) or tag_or_none(match[1] if match else "")
         return self.options.lang or told
 
     def from_fields(self, structure: str) -> Iterator[Outcome]:
         """The pairs of a structure that stands in fields of its own."""
+        options = self.options
         if structure == "translations":
             sides = self.value("translation")
             told = sides.items() if isinstance(sides, dict) else ()
             tagged = {tag_or_none(str(tag)): text for tag, text in told if isinstance(text, str)}
-            yield from translation_pairs(tagged, self.options, self.id)
-        elif structure == "code-docstring":
+            yield from translation_pairs(tagged, options, self.id)
+            return
+        if structure == "code-docstring":
             name, code = self.text("name").rpartition(".")[2], self.text("code")
-            yield from function_pair(name, self.text("docstring"), code, self.options, self.id)
-        else:
-            query_role, answer_role = ROLES[structure]
-            query, texts = self.text(query_role), self.texts(answer_role)
-            if structure == "instruction-output":
-                query, texts = self.turns() or (query, texts)
-                query = "\n".join(filter(None, (query, self.text("input"))))
-            yield self.answered(structure, query, texts)
-
-    def answered(self, structure: str, query: str, texts: list[str]) -> Outcome:
-        """A query and what answers it, if both are as long as they should be."""
-        options = self.options
+            yield from function_pair(name, self.text("docstring"), code, options, self.id)
+            return
+        query_role, answer_role = ROLES[structure]
+        query, texts = self.text(query_role), self.texts(answer_role)
+        if structure == "instruction-output":
+            query, texts = self.turns() or (query, texts)
+            query = "\n".join(filter(None, (query, self.text("input"))))
         long_enough = [text for text in texts if len(text) >= options.min_chars]
         no_text = "a field that is no text: name one inside it, as --field answer=answers.text"
         reason = first_reason(
@@ -185,9 +181,10 @@ class _Record:
             (len(query) > options.max_query_chars, "a query longer than asked"),
         )
         if reason:
-            return Skipped(reason, self.where, f"{query[:100]}: {' / '.join(texts)[:100]}")
-        pos = tuple(shorten(text, options.max_chars) for text in long_enough)
-        return Pair(structure, query, pos, self.id, self.lang)
+            yield Skipped(reason, self.where, f"{query[:100]}: {' / '.join(texts)[:100]}")
+        else:
+            pos = tuple(shorten(text, options.max_chars) for text in long_enough)
+            yield Pair(structure, query, pos, self.id, self.lang)
 
     def turns(self) -> tuple[str, list[str]] | None:
         """What is asked first in a conversation, and the answer to it."""
@@ -200,26 +197,9 @@ class _Record:
                         return (query, [answer]) if query and answer else ("", [])
         return None
 
-    def article(self, structures: tuple[str, ...]) -> Iterator[Outcome]:
-        """The pairs of a title and a text with headings."""
-        title, text = self.text("title"), self.text("text")
-        if is_list_of_meanings(title, text):
-            yield Skipped("a list of what the title may mean", self.where, text[:200])
-        else:
-            options = replace(self.options, structures=structures)
-            outline = article_outline(title, text, self.lang)
-            yield from document_pairs(outline, options, self.id, "title-body")
-
 
 def _stripped(value: Any) -> str:
-    """A text that is clean, "" where it is none."""
     return clean(value).strip() if isinstance(value, str) else ""
-
-
-def tag_of_url(url: Any) -> str:
-    """The language of a Wikimedia address: `https://de.wikipedia.org/...` -> `de`."""
-    match = re.match(r"(?:https?:)?//([a-z-]{2,12})\.(?:m\.)?wik[a-z]+\.org\b", str(url))
-    return tag_or_none(match[1]) if match else ""
 
 
 def _inside(value: Any, name: str) -> Any:

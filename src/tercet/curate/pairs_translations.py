@@ -175,26 +175,23 @@ def read_po(file: SourceFile, options: PairOptions, has: Has) -> Units:
 def _po_languages(
     header: dict[str, str], path: Path, label: str, options: PairOptions
 ) -> tuple[str, str]:
-    """The languages of messages and of translations, as the header, the place or options say."""
+    """The languages of messages and of translations, as the header, the place or options say.
+
+    The place is `de/LC_MESSAGES/x.po`, `po/de.po` or `x.de.po`.
+    """
     source = tag_or_none(header.get("X-Source-Language")) or "en"  # as gettext's manual asks
-    target = tag_or_none(header.get("Language", "").partition(".")[0]) or _tag_of_place(path)
+    in_folder = len(path.parts) > 2 and path.parts[-2] == "LC_MESSAGES"
+    place = path.parts[-3].partition(".")[0] if in_folder else path.stem.rpartition(".")[2]
+    target = tag_or_none(header.get("Language", "").partition(".")[0]) or tag_or_none(place)
     if len(options.directions) == 1:
         sides = options.directions[0]
         target = target or next((side for side in sides if not covers(side, source)), "")
         if any(covers(side, target) for side in sides):
             source = next((side for side in sides if not covers(side, target)), source)
     if not target:
-        raise Unreadable(
-            label, "its language is not said in its header: give --direction, as en-de"
-        )
+        reason = "its language is not said in its header: give --direction, as en-de"
+        raise Unreadable(label, reason)
     return source, target
-
-
-def _tag_of_place(path: Path) -> str:
-    """The language of a PO file by its place: `de/LC_MESSAGES/x.po`, `po/de.po`, `x.de.po`."""
-    if len(path.parts) > 2 and path.parts[-2] == "LC_MESSAGES":
-        return tag_or_none(path.parts[-3].partition(".")[0])  # of zh_TW.Big5 too
-    return tag_or_none(path.stem.rpartition(".")[2])
 
 
 def _message_unit(
