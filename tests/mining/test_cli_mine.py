@@ -62,10 +62,7 @@ def test_a_run_is_followed(training_run: Path, tiny_checkpoint: Path) -> None:
         (["rows.jsonl", "--to", "x.jsonl", "--limit", "high"], "neither a number nor none"),
         (["rows.jsonl", "--to", "x.jsonl", "--limit", "95"], "share of the positive's score"),
         (["rows.jsonl", "--to", "x.jsonl", "--scores"], "--reranker or --scorer: give one"),
-        (
-            ["rows.jsonl", "--to", "x.jsonl", "--scorer", "a:b", "--reranker", "c"],
-            "not both",
-        ),
+        (["rows.jsonl", "--to", "x.jsonl", "--scorer", "a:b", "--reranker", "c"], "not both"),
     ],
 )
 def test_wrong_usage_is_told(arguments: list[str], words: str) -> None:

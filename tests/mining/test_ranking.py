@@ -11,7 +11,6 @@ from tercet.errors import InputError
 from tercet.mining import MineConfig, mine
 from tercet.mining.pool import Pool
 from tercet.mining.selection import EXHAUSTIVE, Candidates, heads_needed
-from tercet.rows import write_rows
 from tercet.scores import dense_scores, lexical_scores, maxsim_scores
 from tests.mining.conftest import WordEncoder
 
@@ -71,36 +70,29 @@ def test_the_sum_and_maxsim_rank_the_candidates_of_the_others(
 
 
 def test_only_the_heads_needed_are_encoded(tmp_path: Path) -> None:
-    for number, (by, heads) in enumerate(
-        [
-            (("bm25",), []),
-            (("sparse", "bm25"), [("sparse",)] * 2),
-            (("multi",), [("multi",)] * 2),
-            (("all",), [("dense", "sparse", "multi")] * 2),
-        ]
+    for by, heads in (
+        (("bm25",), []),
+        (("sparse", "bm25"), [("sparse",)] * 2),
+        (("multi",), [("multi",)] * 2),
+        (("all",), [("dense", "sparse", "multi")] * 2),
     ):
-        encoder = WordEncoder()
-        folder = tmp_path / str(number)
+        encoder, folder = WordEncoder(), tmp_path / "-".join(by)
         folder.mkdir()
-        prepared(folder, encoder, by=by)
+        _, made = prepared(folder, encoder, by=by)
         assert encoder.asked == heads
+        if by == ("multi",):  # alone for small corpora
+            assert made.find(np.arange(3))["multi"].places.shape == (3, 4)
+            assert heads_needed(encoder, made.config, EXHAUSTIVE) == ("multi",)
+            with pytest.raises(InputError, match="name dense or sparse too"):
+                heads_needed(encoder, made.config, EXHAUSTIVE + 1)
 
 
-def test_maxsim_alone_is_for_small_corpora(tmp_path: Path, encoder: WordEncoder) -> None:
-    _, made = prepared(tmp_path, encoder, by=("multi",))
-    assert made.find(np.arange(3))["multi"].places.shape == (3, 4)
-    assert heads_needed(encoder, made.config, EXHAUSTIVE) == ("multi",)
-    with pytest.raises(InputError, match="name dense or sparse too"):
-        heads_needed(encoder, made.config, EXHAUSTIVE + 1)
-
-
-def test_a_prompt_of_a_row_is_encoded_with_its_query(tmp_path: Path, encoder: WordEncoder) -> None:
+def test_a_prompt_of_a_row_is_encoded_with_its_query(tmp_path: Path) -> None:
     rows = [
         {"query": "boat", "pos": ["a boat"], "prompt": "find: "},
         {"query": "law", "pos": ["the law"]},
         {"query": "sea", "pos": ["the sea"], "prompt": ""},
     ]
-    write_rows(tmp_path / "rows.jsonl.gz", rows)
-    pool = Pool.read([tmp_path / "rows.jsonl.gz"], tmp_path)
+    pool = Pool.read(rows, tmp_path)
     assert list(pool.prompted_queries("q: ")) == ["find: boat", "q: law", "sea"]
     assert list(pool.queries) == ["boat", "law", "sea"]
