@@ -34,12 +34,12 @@ def scorer_of(name: str, options: Mapping[str, Any] | None = None) -> Scorer:
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
     try:
-        found = getattr(importlib.import_module(module), function)
+        named = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError) as error:
         raise InputError(f"the scorer {name!r} is not there: {error}") from error
-    if not callable(found):
-        raise InputError(f"the scorer {name!r} is a {type(found).__name__}, not a function")
-    scorer: Scorer = found if options is None else found(**options)
+    if not callable(named):
+        raise InputError(f"the scorer {name!r} is a {type(named).__name__}, not a function")
+    scorer: Scorer = named if options is None else named(**options)
     return scorer
 
 
@@ -52,19 +52,19 @@ def scores_of(
     """
     out: list[float] = []
     for first in range(0, len(pairs), PAIRS):
-        some = list(pairs[first : first + PAIRS])
+        block = list(pairs[first : first + PAIRS])
         try:
-            array: Any = np.asarray(scorer(some), dtype=np.float64)
+            array: Any = np.asarray(scorer(block), dtype=np.float64)
         except (TypeError, ValueError) as error:
             raise InputError(f"the scorer gave something else than numbers: {error}") from error
-        if array.shape != (len(some),):
+        if array.shape != (len(block),):
             raise InputError(
-                f"the scorer gave numbers of shape {array.shape} for {len(some)} pairs: it must "
+                f"the scorer gave numbers of shape {array.shape} for {len(block)} pairs: it must "
                 "give one number for each pair"
             )
         for number, score in enumerate(array.tolist()):
             if not math.isfinite(score):
-                query, passage = some[number]
+                query, passage = block[number]
                 place = "" if where is None else f"{where[first + number]}: "
                 raise InputError(
                     f"{place}the scorer gave {score} for the query {query[:60]!r} and the text "

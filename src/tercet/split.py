@@ -98,12 +98,12 @@ class DistinctTexts:
         hashes = np.frombuffer(self._hashes, dtype=np.uint64)[::2]
         for first in range(0, len(self), _BLOCK):
             numbers = np.arange(first + 1, min(first + _BLOCK, len(self)) + 1, dtype=np.uint32)
-            wanted = hashes[first : first + _BLOCK] & mask
+            tried = hashes[first : first + _BLOCK] & mask
             while len(numbers):
-                free = slots[wanted] == 0
-                slots[wanted[free]] = numbers[free]  # of several that want a slot one gets it
-                left = slots[wanted] != numbers
-                numbers, wanted = numbers[left], (wanted[left] + np.uint64(1)) & mask
+                free = slots[tried] == 0
+                slots[tried[free]] = numbers[free]  # of several that try a slot one gets it
+                left = slots[tried] != numbers
+                numbers, tried = numbers[left], (tried[left] + np.uint64(1)) & mask
         self._slots = slots.data
 
 
@@ -131,12 +131,12 @@ class Groups:
 
         A text of no row, and a heading, has an id below 0 of its own.
         """
-        _, own = np.unique(keys, return_inverse=True)
+        _, unknown = np.unique(keys, return_inverse=True)
         if not len(self.keys):
-            return -1 - own.astype(np.int64)
+            return -1 - unknown.astype(np.int64)
         nearest = np.searchsorted(self.keys, keys).clip(max=len(self.keys) - 1)
         known = (self.keys[nearest] == keys) & (self.key_groups[nearest] >= 0)
-        return np.where(known, self.key_groups[nearest], -1 - own).astype(np.int64)
+        return np.where(known, self.key_groups[nearest], -1 - unknown).astype(np.int64)
 
 
 def group_rows(keys: Keys, offsets: Keys, given: tuple[Keys, Keys] = (_NONE, _NONE)) -> Groups:

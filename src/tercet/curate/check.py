@@ -43,9 +43,9 @@ class Found:
     count: int = 0
     first: int | None = None
 
-    def add(self, line: int, found: bool) -> None:
-        """Counts a line where it is found in it."""
-        if found:
+    def add(self, line: int, holds: bool) -> None:
+        """Counts a line where it holds."""
+        if holds:
             self.count += 1
             self.first = line if self.first is None else self.first
 
@@ -109,7 +109,7 @@ class _FileReader:
         self.defects: list[str] = []
         self.languages: Counter[str] = Counter()
         names = ("without_negatives", "positive_in_negatives", "duplicates", "oversized", "empty")
-        self.found = {name: Found() for name in names}
+        self.counts = {name: Found() for name in names}
         self._seen = seen
         self._texts = DistinctTexts()
         self._keys = array("q")  # text_key of each
@@ -123,7 +123,7 @@ class _FileReader:
         """Reads every row."""
         try:
             for line, row in numbered_rows(self.path, skip=self._refuse):
-                self.found["empty"].add(line, _has_empty(row))
+                self.counts["empty"].add(line, _has_empty(row))
                 try:
                     record = check_row(row, f"{self.path}:{line}")
                 except InputError as error:
@@ -159,13 +159,13 @@ class _FileReader:
         whole = repr((record.prompt, record.query, record.pos, record.neg))
         known = len(self._seen)
         repeated = self._seen.add(whole.encode("utf-8", "surrogatepass")) < known
-        for name, found in (
+        for name, holds in (
             ("positive_in_negatives", len(others) < len(record.neg)),
             ("without_negatives", not others),
             ("oversized", longest > OVERSIZED),
             ("duplicates", repeated),
         ):
-            self.found[name].add(line, found)
+            self.counts[name].add(line, holds)
         return bool(others)
 
     def _key(self, role: str, text: str) -> int:
@@ -206,7 +206,7 @@ class _FileReader:
             scored=self.scored,
             defects=self.refused,
             first_defects=tuple(self.defects),
-            **self.found,
+            **self.counts,
         )
 
     def _summary(self, lengths: npt.NDArray[np.int64]) -> Lengths:

@@ -113,20 +113,20 @@ class Candidates:
 
     def find(self, queries: Places) -> dict[Source, Ranked]:
         """The best texts of each source asked for, for these queries."""
-        wanted, count = self.config.by, self.config.last
-        stage: list[Source] = [name for name in ("dense", "sparse", "bm25") if name in wanted]
-        if "all" in wanted:
+        sources, count = self.config.by, self.config.last
+        stage: list[Source] = [name for name in ("dense", "sparse", "bm25") if name in sources]
+        if "all" in sources:
             stage = [name for name in ("dense", "sparse", "bm25") if name in {*stage, *self.heads}]
         ranked = {name: self.rankers[name].top(queries, count) for name in stage}
         if not ranked:
             return {"multi": self.rankers["multi"].top(queries, count)}
-        again: list[Source] = [name for name in ("multi", "all") if name in wanted]
+        again: list[Source] = [name for name in ("multi", "all") if name in sources]
         if again:
             rows, places = union(ranked.values())
             for name in again:
                 scores = self.score(name, queries[rows], places)
                 ranked[name] = Ranked.of(rows, places, scores, len(queries), count)
-        return {name: ranked[name] for name in wanted}
+        return {name: ranked[name] for name in sources}
 
     @property
     def heads(self) -> tuple[Head, ...]:
@@ -366,30 +366,34 @@ class Selector:
             pool = self.pool
             for first in range(0, len(pairs), PAIRS):
                 part = pairs[first : first + PAIRS]
-                texts = [(pool.queries[own.row], pool.texts[place]) for own, place in part]
-                for (own, place), score in zip(part, scores_of(scorer, texts), strict=True):
-                    yield own, place, score
+                texts = [(pool.queries[chosen.row], pool.texts[place]) for chosen, place in part]
+                for (chosen, place), score in zip(part, scores_of(scorer, texts), strict=True):
+                    yield chosen, place, score
 
-        positives = [(own, p) for own in rows for p in self.pool.positives[own.row].tolist()]
-        for own, _, score in scored(positives):
-            own.positive_scores.append(score)
+        positives = [
+            (chosen, p) for chosen in rows for p in self.pool.positives[chosen.row].tolist()
+        ]
+        for chosen, _, score in scored(positives):
+            chosen.positive_scores.append(score)
         waiting = rows
         while waiting:
             tried = [
-                (own, place)
-                for own in waiting
-                for place in islice(own.left, number - len(own.places))
+                (chosen, place)
+                for chosen in waiting
+                for place in islice(chosen.left, number - len(chosen.places))
             ]
-            for own, place, score in scored(tried):
-                lowest = min(own.positive_scores)
+            for chosen, place, score in scored(tried):
+                lowest = min(chosen.positive_scores)
                 if margin is not None and score > lowest - margin:
                     facts = {"score": score, "positive_score": lowest}
-                    self._drop("veto", own.row, place, facts)
+                    self._drop("veto", chosen.row, place, facts)
                 else:
-                    own.places.append(place)
-                    own.scores.append(score)
-            going = {own.row for own, _ in tried}  # the others have nothing left
-            waiting = [own for own in waiting if own.row in going and len(own.places) < number]
+                    chosen.places.append(place)
+                    chosen.scores.append(score)
+            going = {chosen.row for chosen, _ in tried}  # the others have nothing left
+            waiting = [
+                chosen for chosen in waiting if chosen.row in going and len(chosen.places) < number
+            ]
 
     def _drop(
         self,

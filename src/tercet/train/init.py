@@ -153,8 +153,8 @@ def init_model(
         size = vocabulary if even else None
         files = text_files(rows)
         scores = balanced_scores(tokenizer, files, alpha=alpha, prior=prior, even=size)
-        tokenizer, kept = prune_tokenizer(tokenizer, scores, vocabulary, name=str(source))
-        model = with_rows(model, kept, tokenizer)
+        tokenizer, old_ids = prune_tokenizer(tokenizer, scores, vocabulary, name=str(source))
+        model = with_rows(model, old_ids, tokenizer)
     extend_positions(model.backbone, positions)
     facts: dict[str, Any] = {}
     if fit or rows:
@@ -184,10 +184,10 @@ def init_model(
             facts["mean_to_pooled"] = cosine_correlation(cls_vectors(states, tokens), goal)
             model.sparse, facts["idf_correlation"] = fit_sparse(states, tokens, goals)
             centre(model.multi, content_states(states, tokens))
-    told = {"recipe": "tercet init", "from": Path(source).name, **facts}
+    training = {"recipe": "tercet init", "from": Path(source).name, **facts}
     if read.settings.training:
-        told["before"] = dict(read.settings.training)
-    settings = replace(read.settings, training=told)
+        training["before"] = dict(read.settings.training)
+    settings = replace(read.settings, training=training)
     write_checkpoint(
         target, model, tokenizer, settings=settings, dtype=dtype, embeddings=embeddings
     )

@@ -234,7 +234,9 @@ def count_languages(tokenizer: Tokenizer, tagged: Tagged) -> LanguageCounts:
 # 2. Scoring
 
 
-def balanced(found: LanguageCounts, probabilities: Scores, *, alpha: float, prior: float) -> Scores:
+def balanced(
+    counted: LanguageCounts, probabilities: Scores, *, alpha: float, prior: float
+) -> Scores:
     """A score of each id in which languages weigh by (their tokens) ** alpha, (V,), sum 1.
 
     `prior` is the share of the tokenizer's probability of each id, (V,); ids that it gives none
@@ -243,13 +245,13 @@ def balanced(found: LanguageCounts, probabilities: Scores, *, alpha: float, prio
     for name, value in (("alpha", alpha), ("prior", prior)):
         if not 0 <= value <= 1:
             raise InputError(f"{name} is from 0 to 1, got {value}")
-    tokens, shares = _shares(found, probabilities)
+    tokens, shares = _shares(counted, probabilities)
     weights = np.where(tokens > 0, np.maximum(tokens, 1) ** alpha, 0.0)
     return _weighed(shares, weights, probabilities, prior)
 
 
 def evened(
-    found: LanguageCounts,
+    counted: LanguageCounts,
     probabilities: Scores,
     free: npt.NDArray[np.bool_],
     room: int,
@@ -262,10 +264,10 @@ def evened(
     LEAST tokens have no say. free (V,) are the ids that need not stay anyway; prior as in
     `balanced`.
     """
-    tokens, shares = _shares(found, probabilities)
+    tokens, shares = _shares(counted, probabilities)
     rows = np.flatnonzero(tokens >= LEAST)
     if not len(rows):
-        return balanced(found, probabilities, alpha=0.0, prior=prior)
+        return balanced(counted, probabilities, alpha=0.0, prior=prior)
     shares = sp.csr_array(shares[rows])
     weights = np.ones(len(rows))
     for _ in range(ROUNDS):
@@ -277,9 +279,9 @@ def evened(
     return scores
 
 
-def _shares(found: LanguageCounts, probabilities: Scores) -> tuple[Scores, sp.csr_array]:
+def _shares(counted: LanguageCounts, probabilities: Scores) -> tuple[Scores, sp.csr_array]:
     """(L,) tokens of each language, and (L, V) the share of each id, special tokens left out."""
-    counts = sp.csr_array(found.counts.multiply(probabilities > 0))
+    counts = sp.csr_array(counted.counts.multiply(probabilities > 0))
     tokens = np.asarray(counts.sum(axis=1), dtype=np.float64).ravel()
     return tokens, sp.csr_array(counts.multiply(1 / np.maximum(tokens, 1)[:, None]))
 
@@ -323,13 +325,13 @@ def balanced_scores(
     of `text_files`, read once.
     """
     probabilities = subword_probabilities(tokenizer)
-    found = count_languages(tokenizer, tagged_texts(files))
+    counted = count_languages(tokenizer, tagged_texts(files))
     if even is None:
-        return balanced(found, probabilities, alpha=alpha, prior=prior)
+        return balanced(counted, probabilities, alpha=alpha, prior=prior)
     subwords = (tokenizer.backend.id_to_token(id) or "" for id in range(tokenizer.vocabulary))
     free = ~np.array([_stays(subword) for subword in subwords]) & (probabilities > 0)
     room = max(0, even - int((~free).sum()))
-    return evened(found, probabilities, free, room, prior=prior)
+    return evened(counted, probabilities, free, room, prior=prior)
 
 
 # 3. The tokenizer

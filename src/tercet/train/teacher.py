@@ -81,8 +81,8 @@ class TeacherVectors:
 
     def rows(self, keys: Ids) -> Ids:
         """Row number of each key, -1 where the teacher has not seen the text."""
-        at = np.searchsorted(self.keys, keys).clip(max=max(0, len(self.keys) - 1))
-        return np.where(self.keys[at] == keys, at, -1)
+        rows = np.searchsorted(self.keys, keys).clip(max=max(0, len(self.keys) - 1))
+        return np.where(self.keys[rows] == keys, rows, -1)
 
     @staticmethod
     def load(path: Path) -> "TeacherVectors":
