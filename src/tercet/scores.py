@@ -249,24 +249,24 @@ class _MaxSim(torch.autograd.Function):
             (len(queries), len(counts)) if learns else 0, dtype=torch.int16, device=queries.device
         )  # counted from the start of a passage: 8,192 tokens at most
         sizes = torch.from_numpy(counts).to(queries.device)
-        for some, positions in _passage_blocks(starts, counts, blocks.tokens):
-            at = torch.from_numpy(positions).to(queries.device)  # (n, T)
-            numbers = torch.from_numpy(some).to(queries.device)
-            block = passages[at.flatten()].float()
-            step = max(1, blocks.similarities // max(1, at.numel()))
+        for members, positions in _passage_blocks(starts, counts, blocks.tokens):
+            rows = torch.from_numpy(positions).to(queries.device)  # (n, T)
+            columns = torch.from_numpy(members).to(queries.device)
+            block = passages[rows.flatten()].float()
+            step = max(1, blocks.similarities // max(1, rows.numel()))
             for first in range(0, len(queries), step):
                 part = slice(first, first + step)
-                similar = (queries[part].float() @ block.T).view(-1, *at.shape)
+                similar = (queries[part].float() @ block.T).view(-1, *rows.shape)
                 if learns:
-                    best, place = similar.max(-1)  # (step, n)
-                    # a place behind the passage's end repeats its first vector
-                    place[place >= sizes[numbers]] = 0
-                    winners[part, numbers] = place.short()
+                    best, winner = similar.max(-1)  # (step, n)
+                    # a vector behind the passage's end repeats its first one
+                    winner[winner >= sizes[columns]] = 0
+                    winners[part, columns] = winner.short()
                 else:
                     best = similar.amax(-1)
-                sums = out.new_zeros(texts, len(some))
+                sums = out.new_zeros(texts, len(members))
                 sums.index_add_(0, owners[part], best * shares[part, None])
-                out[:, numbers] += sums
+                out[:, columns] += sums
         if learns:
             begins = torch.from_numpy(starts).to(queries.device)
             ctx.save_for_backward(queries, owners, passages, shares, winners, begins)
@@ -298,7 +298,7 @@ class _MaxSim(torch.autograd.Function):
 
 
 def _passage_blocks(starts: Places, counts: Places, tokens: int) -> Iterator[tuple[Places, Places]]:
-    """Passages of similar length, about so many tokens at once: their numbers (n,), places (n, T).
+    """Passages of similar length, about so many tokens at once: numbers (n,), positions (n, T).
 
     starts and counts (P,) say where each one's vectors lie; a shorter one repeats its own first
     vector up to T, which cannot change a maximum.
@@ -307,8 +307,9 @@ def _passage_blocks(starts: Places, counts: Places, tokens: int) -> Iterator[tup
     first = 0
     while first < len(order):
         padded = counts[order[first:]] * np.arange(1, len(order) - first + 1)
-        room = int(np.searchsorted(padded, tokens, side="right"))
-        some = order[first : first + max(1, room)]
-        longest = np.arange(counts[some[-1]])
-        yield some, starts[some][:, None] + np.where(longest < counts[some][:, None], longest, 0)
-        first += len(some)
+        fitting = int(np.searchsorted(padded, tokens, side="right"))
+        members = order[first : first + max(1, fitting)]
+        steps = np.arange(counts[members[-1]])
+        steps = np.where(steps < counts[members][:, None], steps, 0)
+        yield members, starts[members][:, None] + steps
+        first += len(members)

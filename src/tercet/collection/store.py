@@ -298,14 +298,14 @@ class DocumentStore:
 
         Rows of other documents are left out.
         """
-        found = self._rows(
+        joined = self._rows(
             "SELECT row, start, stop, id, substr(text, start + 1, stop - start), title, source, "
             "language, metadata FROM chunks JOIN documents ON document = key "
             "WHERE state = 1 AND row IN (SELECT value FROM json_each(?))",
             json.dumps([int(row) for row in rows]),
         )
         return {
-            row: (Span(start, stop), self._document(fields)) for row, start, stop, *fields in found
+            row: (Span(start, stop), self._document(fields)) for row, start, stop, *fields in joined
         }
 
     def rows(self, state: int) -> Rows:

@@ -400,8 +400,8 @@ class Sync:
             else:
                 before += size
             if vectors.truncated is not None:
-                places = np.flatnonzero(vectors.truncated)
-                truncated.update(dict.fromkeys(batch.ids[place] for place in places))
+                cut = np.flatnonzero(vectors.truncated).tolist()
+                truncated.update(dict.fromkeys(batch.ids[row] for row in cut))
         self.index.flush()
         return list(truncated)
 

@@ -102,11 +102,11 @@ class Chunker:
         start = 0
         while start < len(text):
             stop = min(len(text), start + self._window)
-            found = splitter.chunk_indices(text[start:stop])
-            again = stop < len(text) and len(found) > 1
-            for offset, chunk in found[: -1 if again else None]:
+            chunks = splitter.chunk_indices(text[start:stop])
+            again = stop < len(text) and len(chunks) > 1
+            for offset, chunk in chunks[: -1 if again else None]:
                 yield Span(start + offset, start + offset + len(chunk))
-            start = start + found[-1][0] if again else stop
+            start = start + chunks[-1][0] if again else stop
 
     def passes(self, text: str, title: str, spans: Sequence[Span]) -> list[list[Span]]:
         """For late chunking: runs of neighbouring spans that one pass of the model can hold.

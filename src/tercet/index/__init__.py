@@ -24,7 +24,6 @@ def create_index(path: str | Path, spec: IndexSpec) -> Index:
     try:
         with atomic_folder(target) as scratch:
             RowStore.create(scratch, spec)
-            spec.save(scratch)
     except OSError as error:
         raise StoreError(f"cannot make an index in {target}: {error.strerror}") from error
     return open_index(target)

@@ -16,6 +16,7 @@ to rows by them. Knows nothing of scores, queries or engines.
 """
 
 import json
+import math
 import os
 import shutil
 import sys
@@ -39,6 +40,7 @@ from tercet.records import Scalar
 
 FORMAT = 1
 COMPACT_ABOVE = 0.1  # share of dead rows from which `compact` copies the others
+COPIED = 1024  # rows that `compact` copies at once
 REBUILD = "rebuild the index"
 
 Backend = Literal["edge", "exact"]
@@ -77,10 +79,6 @@ class IndexSpec:
             elif not getattr(self, name):
                 raise InputError(f"storing {head} needs its size: give {name} >= 1")
 
-    def save(self, folder: Path) -> None:
-        """Writes index.json."""
-        write_json(folder / "index.json", {"format": FORMAT, **asdict(self)})
-
     @staticmethod
     def load(folder: Path) -> "IndexSpec":
         """Reads index.json; raises StoreError where it is missing or damaged."""
@@ -93,10 +91,10 @@ class IndexSpec:
 
 @dataclass(frozen=True)
 class _Column:
-    """One file: (N,) or (N, width), or, with `ends`, a run of items per row."""
+    """One file: (N, *row), or, with `ends`, a run of items per row."""
 
     dtype: str
-    width: int | None = None
+    row: tuple[int, ...] = ()
     ends: str = ""  # the column that says where each row's items end
     log: bool = False  # no row order at all
     head: Head | None = None  # whose bytes these are
@@ -104,11 +102,10 @@ class _Column:
     @property
     def bytes(self) -> int:
         """Of one item."""
-        return np.dtype(self.dtype).itemsize * (self.width or 1)
+        return np.dtype(self.dtype).itemsize * math.prod(self.row)
 
     def open(self, path: Path) -> GrowingArray:
-        row = () if self.width is None else (self.width,)
-        return GrowingArray(path, self.dtype, row, header=False, buffer=0)
+        return GrowingArray(path, self.dtype, self.row, header=False, buffer=0)
 
 
 def _columns(spec: IndexSpec) -> dict[str, _Column]:
@@ -122,14 +119,14 @@ def _columns(spec: IndexSpec) -> dict[str, _Column]:
     }
     vectors = "i1" if spec.dtype == "int8" else "<f2"
     if spec.dense:
-        columns["dense.bin"] = _Column(vectors, spec.dense, head="dense")
+        columns["dense.bin"] = _Column(vectors, (spec.dense,), head="dense")
     if spec.vocabulary:
         columns["term_ends.bin"] = _Column("<i8", head="sparse")
         columns["terms.bin"] = _Column("<i4", ends="term_ends.bin", head="sparse")
         columns["term_weights.bin"] = _Column("<f4", ends="term_ends.bin", head="sparse")
     if spec.multi:
         columns["multi_ends.bin"] = _Column("<i8", head="multi")
-        columns["multi.bin"] = _Column(vectors, spec.multi, ends="multi_ends.bin", head="multi")
+        columns["multi.bin"] = _Column(vectors, (spec.multi,), "multi_ends.bin", head="multi")
     if spec.dtype == "int8":
         for name in ("dense", "multi"):
             if of := columns.get(f"{name}.bin"):
@@ -154,6 +151,7 @@ class RowStore:
     @staticmethod
     def create(path: Path, spec: IndexSpec) -> None:
         """Writes an empty store into an empty folder."""
+        write_json(path / "index.json", {"format": FORMAT, **asdict(spec)})
         folder = _generation(path, 1)
         folder.mkdir()
         for name in _columns(spec):
@@ -410,8 +408,9 @@ class RowStore:
             for file in files.values():
                 closing.callback(file.close)
             with self._in_words("the index is whole, but not compacted"):
-                for first, last in _stretches(self.live):
-                    self._copy(first, last, files)
+                living = np.flatnonzero(self.live)
+                for first in range(0, len(living), COPIED):
+                    self._copy(living[first : first + COPIED], files)
                 fsync(folder)
                 self._save(number, files)
             closing.pop_all()
@@ -421,18 +420,16 @@ class RowStore:
         shutil.rmtree(_generation(self.path, number - 1))
         self._reset()
 
-    def _copy(self, first: int, last: int, files: dict[str, GrowingArray]) -> None:
+    def _copy(self, rows: Positions, files: dict[str, GrowingArray]) -> None:
         for name, column in self._columns.items():
-            view = self._view(name)
             if column.ends:
-                ends = self._view(column.ends)
-                files[name].append(view[int(ends[first - 1]) if first else 0 : int(ends[last - 1])])
+                items = packed_positions(*self._spans(column.ends, rows))
+                files[name].append(self._view(name)[items])
             elif name.endswith("_ends.bin"):
-                shift = int(files[name].view()[-1]) if len(files[name]) else 0
-                shift -= int(view[first - 1]) if first else 0
-                files[name].append(view[first:last] + shift)
+                before = int(files[name].view()[-1]) if len(files[name]) else 0
+                files[name].append(before + np.cumsum(self._spans(name, rows)[1]))
             elif not column.log:
-                files[name].append(view[first:last])
+                files[name].append(self._view(name)[rows])
 
     def sizes(self) -> dict[str, int]:
         """Bytes by head, and "other"."""
@@ -447,14 +444,6 @@ class RowStore:
             file.close()
         self._files = {}
         self._lock.release()
-
-
-def _stretches(live: npt.NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
-    """First and one past the last of every stretch of living rows, long ones cut up."""
-    edges = np.flatnonzero(np.diff(np.concatenate(([False], live, [False])).astype(np.int8)))
-    for start, stop in edges.reshape(-1, 2).tolist():
-        for first in range(start, stop, 8192):
-            yield first, min(stop, first + 8192)
 
 
 def quantize(matrix: npt.NDArray[Any]) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float16]]:
