@@ -54,9 +54,6 @@ class Run:
         values = [score for of in scores.values() for score in of.values()]
         return _sorted(tuple(scores), rows, _objects(ids), np.array(values, np.float32))
 
-    def __len__(self) -> int:
-        return len(self.queries)
-
     def of_query(self, number: int) -> tuple[list[str], list[float]]:
         """Ids and scores of the passages of one query, best first."""
         hits = slice(*self.starts[number : number + 2].tolist())
