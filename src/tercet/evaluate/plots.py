@@ -6,7 +6,7 @@ of reports: it draws numbers.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from html import escape
@@ -18,6 +18,7 @@ from tercet.evaluate.results import percent
 from tercet.evaluate.systems import BASELINES, OWN
 
 Number = float | None
+Scale = Callable[[float], float]
 
 CHARACTER = 6.6  # about, of the 12 px font; wide ones are twice that
 ROW, BAR = 18, 10
@@ -115,18 +116,9 @@ def drawing(
     return tag("svg", css, *desc, *shapes, title=title, **(size | told))
 
 
-@dataclass(frozen=True)
-class Scale:
-    """From numbers to pixels."""
-
-    low: float
-    high: float
-    first: float
-    last: float
-
-    def __call__(self, value: float) -> float:
-        share = (value - self.low) / (self.high - self.low)
-        return round(self.first + share * (self.last - self.first), 1)
+def scaled(low: float, high: float, first: float, last: float) -> Scale:
+    """From numbers (low to high) to pixels (first to last)."""
+    return lambda value: round(first + (value - low) / (high - low) * (last - first), 1)
 
 
 def ticks(
@@ -194,7 +186,7 @@ def bars(grid: Grid, title: str, caption: str) -> Plot:
     shapes: list[str] = []
     for number, panel in enumerate(panels):
         left = round(number * pitch + 6, 1)
-        scale = Scale(0, marks[-1], left + FIGURE, left + pitch - 16)
+        scale = scaled(0, marks[-1], left + FIGURE, left + pitch - 16)
         shapes.append(words(fitted(panel, pitch - 8), left + 6, 14, "head"))
         for mark in marks:
             shapes.append(line(scale(mark), HEAD - 3, scale(mark), y + 3, "grid"))
@@ -234,8 +226,8 @@ def curves(
     left, right, top, bottom = 44, 400, 12, 250
     every = [100 * v for values in lines.values() for v in values if v is not None]
     marks = ticks(min(every), max(every))
-    down = Scale(marks[0], marks[-1], bottom, top)
-    across = Scale(math.log2(lengths[0]), math.log2(lengths[-1]), left + 12, right)
+    down = scaled(marks[0], marks[-1], bottom, top)
+    across = scaled(math.log2(lengths[0]), math.log2(lengths[-1]), left + 12, right)
     shapes: list[str] = []
     for mark in marks:
         shapes.append(line(left, down(mark), right + 10, down(mark), "grid"))
@@ -310,7 +302,7 @@ INTERVAL = 260  # pixels
 def interval_axis(ends: Sequence[float]) -> tuple[Scale, list[float], str]:
     """The scale of intervals with these ends, its ticks, and how they are written over them."""
     marks = ticks(min(0.0, *ends), max(0.0, *ends), 4)
-    scale = Scale(marks[0], marks[-1], 14, INTERVAL - 14)
+    scale = scaled(marks[0], marks[-1], 14, INTERVAL - 14)
     texts = [f"{mark:+g}" if mark else "0" for mark in marks]
     axis = [words(t, scale(m), 12, "soft", "middle") for t, m in zip(texts, marks, strict=True)]
     return scale, marks, drawing(INTERVAL, 16, axis)
