@@ -2,6 +2,7 @@
 
 import json
 import ssl
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +148,7 @@ def test_a_planted_defect_is_named(
     assert result.verdict == "different"
     assert cause in says(result)
     assert result.explained is not None
+    assert result.explained.rest != "something else"
     assert len(result.explained.causes) == (2 if "; and " in cause else 1)
     assert not diagnosis.healthy("int8")
     assert cause in report_text(diagnosis)
@@ -172,9 +174,18 @@ def test_rounding_is_told_from_defects(model: Model, golden: Golden, dtype: str)
     assert not diagnosis.healthy("float32")
 
 
-def test_coarser_types_allow_more(golden: Golden) -> None:
+def test_coarser_types_allow_more_but_hide_no_known_defect(model: Model, golden: Golden) -> None:
     for limits in golden.limits().values():
         assert 0 < limits["float16"] < limits["bfloat16"] < limits["int8"] < 1
+    kinds = golden.about.kinds
+    coarse = replace(
+        golden, limits=lambda: {k: {"float16": 0, "bfloat16": 0, "int8": 1} for k in kinds}
+    )
+    rounded = diagnosed(model, coarse, "openai", Defect(dtype=torch.float16))
+    assert head(rounded, "dense").verdict == "same within int8 rounding"
+    assert "mean pooling" in says(
+        head(diagnosed(model, coarse, "openai", Defect(pool="mean")), "dense")
+    )
 
 
 @pytest.fixture(scope="module")
@@ -218,8 +229,8 @@ def test_stored_golden_vectors_give_the_same_diagnosis(
 ) -> None:
     golden.save(tmp_path / "golden")
     stored = Golden.read(tmp_path / "golden")
-    for defect in (Defect(limit=256), Defect(summed=True, pool="mean")):
-        live, read = (diagnosed(model, some, "vllm", defect).heads for some in (golden, stored))
+    for api, defect in (("vllm", Defect(limit=256)), ("tei", Defect(summed=True, pool="mean"))):
+        live, read = (diagnosed(model, g, api, defect).heads for g in (golden, stored))
         for a, b in zip(live, read, strict=True):
             assert (a.kind, a.verdict, len(a.texts)) == (b.kind, b.verdict, len(b.texts))
             np.testing.assert_allclose(a.errors, b.errors, atol=1e-6)

@@ -310,15 +310,15 @@ def _sparse(
         weighs = ~np.isin(ids, weightless)
         ids, logits = ids[weighs], logits[weighs]
     weights = _ACTIVATIONS[how.get("activation", "relu")](logits).astype(np.float32)
-    unique, place, counts = np.unique(ids, return_inverse=True, return_counts=True)
+    unique, inverse, counts = np.unique(ids, return_inverse=True, return_counts=True)
     merged = np.zeros(len(unique), dtype=np.float32)
     if "repeated" not in how:
         merged -= np.inf
-        np.maximum.at(merged, place, weights)
+        np.maximum.at(merged, inverse, weights)
     elif how["repeated"] == "last":
-        merged[place] = weights  # later ones overwrite
+        merged[inverse] = weights  # later ones overwrite
     else:
-        np.add.at(merged, place, weights)
+        np.add.at(merged, inverse, weights)
         if how["repeated"] == "mean":
             merged /= counts.astype(np.float32)
     if "size" in how and isinstance(like, SparseVector):
@@ -336,7 +336,7 @@ def distance(answer: Vector, expected: Vector) -> float:
     assert not isinstance(answer, SparseVector)
     assert not isinstance(expected, SparseVector)
     if answer.shape != expected.shape:
-        return WORST
+        return WORST if answer.size or expected.size else 0.0
     with np.errstate(over="ignore", invalid="ignore"):  # nonsense may be of any size
         size = float(np.linalg.norm(answer - expected))
         length = float(np.linalg.norm(expected))

@@ -143,13 +143,13 @@ class Trunk:
 
         content = states[1:-1] if len(states) > 2 else states
         pools = (states[0], states.mean(0), content.mean(0), states[-1], states.amax(0))
-        logits, kept = linear(self.model.sparse), len(ids) <= TOKENS
+        logits, short = linear(self.model.sparse), len(ids) <= TOKENS
         return TrunkOutput(
             ids=np.array(ids, dtype=np.int32),
             pools=_numpy(torch.stack(pools)),
             logits=None if logits is None else logits[:, 0],
-            multi=linear(self.model.multi) if kept else None,
-            states=_numpy(states) if kept else None,
+            multi=linear(self.model.multi) if short else None,
+            states=_numpy(states) if short else None,
         )
 
 
@@ -364,8 +364,8 @@ def run_checkpoint(
         if changes or variant.cause is None or runner is not trunk:
             runs.append((runner, variant, sequences))
 
-    def outputs(number: int) -> list[TrunkOutput | None]:
-        runner, _, sequences = runs[number]
+    def outputs(variant: int) -> list[TrunkOutput | None]:
+        runner, _, sequences = runs[variant]
         given = [ids for ids in sequences if ids is not None]
         made = iter(runner.run(given))
         return [None if ids is None else next(made) for ids in sequences]

@@ -153,11 +153,11 @@ class EmbeddingServer:
                 form = {"task": route.task} if route.task else {"encoding_format": "float"}
                 bodies.append({"model": self.name, "input": texts, **form})
         answers = ask(self.endpoint, route.path, bodies)
-        for place, (group, answer) in enumerate(zip(groups, answers, strict=True)):
+        for position, (group, answer) in enumerate(zip(groups, answers, strict=True)):
             if isinstance(answer, RejectedError):
                 continue
             try:
-                answers[place] = self._read(route, answer, group)
+                answers[position] = self._read(route, answer, group)
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise EndpointError(
                     f"{self.endpoint.url}{route}: an answer that is no embeddings ({error}): "
