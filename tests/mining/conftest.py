@@ -13,6 +13,7 @@ import scipy.sparse as sp
 from tercet.checkpoint import Settings
 from tercet.config import HEADS, Head, Role, Weights
 from tercet.embeddings import Embeddings
+from tercet.encoder import text_shards
 from tercet.mining import MineConfig, MineReport, mine
 from tercet.mining.miner import requests
 from tercet.rows import read_rows, write_rows
@@ -52,14 +53,8 @@ class WordEncoder:
         role: Role = "passage",
     ) -> Iterator[Embeddings]:
         self.asked.append(tuple(heads))
-        some: list[str] = []
-        for text in texts:
-            some.append(text)
-            if len(some) == 3:
-                yield self.encode(some, heads)
-                some = []
-        if some:
-            yield self.encode(some, heads)
+        for shard in text_shards(texts, 3, max_length):
+            yield self.encode(shard, heads)
 
     def encode(self, texts: Sequence[str], heads: Sequence[Head] = HEADS) -> Embeddings:
         ids = [few or [0] for few in self.tokenizer.contents(texts)]
