@@ -13,10 +13,10 @@ import scipy.sparse as sp
 from tercet.checkpoint import Settings
 from tercet.config import HEADS, Head, Role, Weights
 from tercet.embeddings import Embeddings
-from tercet.encoder import text_shards
 from tercet.mining import MineConfig, MineReport, mine
 from tercet.mining.miner import requests
 from tercet.rows import read_rows, write_rows
+from tercet.tokenizer import text_shards
 
 VOCABULARY = 512
 
