@@ -3,6 +3,7 @@
 import gzip
 import json
 import random
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from tercet.cli import run as tercet
 from tercet.curate.filter import STEPS, SUMS, FilterJob, encoder_scorer
 from tercet.curate.near_duplicates import Side, jaccard
 from tercet.curate.shards import Shard, merge, parts_folder, run_part
-from tercet.errors import InputError
+from tercet.errors import InputError, MissingExtraError
 from tercet.rows import read_rows
 from tests.kinds import KINDS, write_as
 
@@ -210,6 +211,9 @@ def test_near_repeats_are_those_that_brute_force_finds(tmp_path: Path) -> None:
         (row("1", query="Who was it not?"), row("1", query="Who was it?"), 2),
         (row("1", query="who wrote this book"), row("1", query="Who wrote this book?!"), 1),
         (row("1", query="What is it?"), row("2", query="What is it?"), 2),
+        (row("1", query="What is C++?"), row("1", query="What is C#?"), 2),
+        (row("1", query="第一回の大会は"), row("1", query="第二回の大会は"), 2),
+        (row("1", query=passage("q") * 9), row("1", query=passage("q") * 9 + " So."), 1),
     ],
 )
 def test_both_sides_must_be_alike(tmp_path: Path, left: Row, right: Row, kept: int) -> None:
@@ -323,6 +327,15 @@ def test_what_cannot_be_done_is_told(
         run(FilterJob(**{"sources": ["rows.jsonl"], "target": "out.jsonl", **options}))
     assert not (tmp_path / "out.jsonl").exists()
     assert list(read_rows(tmp_path / "rows.jsonl")) == [row("a")]
+
+
+@pytest.mark.parametrize(("step", "library"), [("language", "py3langid.langid"), ("near", "rensa")])
+def test_a_missing_library_is_named(
+    many: FilterJob, step: str, library: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(MissingExtraError, match=rf"tercet\[filter\].*'{step}'"):
+        run(replace(many, steps=(step,)))
 
 
 # `tercet data filter`: what is typed reaches the job, what comes back is told

@@ -1,11 +1,8 @@
 """A text speaks against its tag only where the identifier knows the language and is sure."""
 
-import sys
-
 import pytest
 
 from tercet.curate.language import Languages, are_kin, languages_of
-from tercet.errors import MissingExtraError
 
 TEXTS = {
     "de": "Der Hund schläft auf dem Teppich, während die Katze aus dem Fenster schaut.",
@@ -83,9 +80,3 @@ def test_a_foreign_beginning_is_looked_through(languages: Languages) -> None:
 )
 def test_tags_of_one_and_of_two_languages(tag: str, readings: list[tuple[str, str]]) -> None:
     assert languages_of(tag) == readings
-
-
-def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "py3langid.langid", None)
-    with pytest.raises(MissingExtraError, match=r"tercet\[filter\]"):
-        Languages()

@@ -1,7 +1,6 @@
 """Bands find what is alike on both sides, and keys what is the same."""
 
 import random
-import sys
 
 import numpy as np
 import pytest
@@ -15,9 +14,7 @@ from tercet.curate.near_duplicates import (
     fold,
     jaccard,
     key_of,
-    sides_to_compare,
 )
-from tercet.errors import MissingExtraError
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz      "
 
@@ -54,13 +51,6 @@ def test_bands_find_all_but_a_few_at_the_threshold(threshold: float) -> None:
     assert found >= 300 * (1 - MISSED) - 6  # three standard deviations below
 
 
-def test_one_side_alike_is_no_candidate() -> None:
-    draw = random.Random(2)
-    passage = text(draw, 900)
-    bands = bands_of([[text(draw, 60), passage] for _ in range(200)], bands_for(0.8))
-    assert min(len(np.unique(column)) for column in bands.T) > 190
-
-
 def test_bands_do_not_change_with_neighbours() -> None:
     rows = [["a b c", "one text"], ["水木"], ["", "x"], ["long " * 99, "two", "three"]]
     together = bands_of(rows, 16)
@@ -80,33 +70,3 @@ def test_repeats_point_to_the_first() -> None:
     keys = np.array([5, 3, 5, 7, 3, 5], dtype=np.uint64)
     assert exact_repeats(keys).tolist() == [-1, -1, 0, -1, 1, 0]
     assert exact_repeats(keys[:0]).tolist() == []
-
-
-@pytest.mark.parametrize(
-    ("left", "right", "similarity"),
-    [
-        ("Who won in 2010?", "who won, in 2010", 1.0),
-        ("Who won in 2010?", "Who won in 2011?", 0.0),
-        ("What is C++?", "What is C#?", 0.0),
-        ("第一回の大会はどこで開かれましたか", "第二回の大会はどこで開かれましたか", 0.0),
-    ],
-)
-def test_short_texts_are_alike_only_with_the_same_letters(
-    left: str, right: str, similarity: float
-) -> None:
-    (one,), (two,) = sides_to_compare([left]), sides_to_compare([right])
-    assert one.similarity(two) == similarity
-    (one, _), (two, _) = sides_to_compare([left, "p"]), sides_to_compare([right, "p"])
-    assert one.similarity(two) == similarity
-
-
-def test_long_texts_are_alike_by_their_shingles() -> None:
-    long = "a sentence of some words that differs by its number, " * 12
-    (one,), (two,) = sides_to_compare([long + "1"]), sides_to_compare([long + "2"])
-    assert 0.8 < one.similarity(two) < 1
-
-
-def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "rensa", None)
-    with pytest.raises(MissingExtraError, match=r"tercet\[filter\]"):
-        bands_of([["a", "b"]], 4)

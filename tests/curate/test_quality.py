@@ -8,8 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tercet.curate.quality import (
+    BROKEN,
     DENSE,
-    CharacterCounts,
+    LETTER,
+    SPACE,
     Normalized,
     as_text,
     character_classes,
@@ -17,6 +19,7 @@ from tercet.curate.quality import (
     check_encoding,
     check_letters,
     code_points,
+    count_characters,
     count_letters,
     normalize,
 )
@@ -30,11 +33,10 @@ def test_neighbours_change_nothing(texts: list[str]) -> None:
     normalized = Normalized.of(texts)
     assert len(normalized) == len(texts)
     assert [as_text(normalized.text(n)) for n in range(len(texts))] == list(map(normalize, texts))
-    counts = CharacterCounts.of(texts)
+    together = np.array(count_characters(texts, LETTER, SPACE, BROKEN))
     for number, text in enumerate(texts):
-        alone = CharacterCounts.of([text])
-        for name in ("solid", "letters", "broken"):
-            assert getattr(counts, name)[number] == getattr(alone, name)[0]
+        alone = np.array(count_characters([text], LETTER, SPACE, BROKEN))
+        assert together[:, number].tolist() == alone[:, 0].tolist()
 
 
 @settings(deadline=None)
@@ -68,10 +70,8 @@ def test_symbols_may_stay() -> None:
 
 
 def test_counts_are_of_characters() -> None:
-    counts = CharacterCounts.of(["a b1\t", "\x07�\n", "éก็", ""])
-    assert counts.solid.tolist() == [3, 2, 3, 0]
-    assert counts.letters.tolist() == [2, 0, 3, 0]
-    assert counts.broken.tolist() == [0, 2, 0, 0]
+    counts = count_characters(["a b1\t", "\x07�\n", "éก็", ""], SPACE, LETTER, BROKEN)
+    assert [count.tolist() for count in counts] == [[2, 1, 0, 0], [2, 0, 3, 0], [0, 2, 0, 0]]
 
 
 def test_dense_characters_count_for_more() -> None:

@@ -47,6 +47,28 @@ Integers = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 Unit = Literal["characters", "tokens"]
 
+# Numbers that say what is mixed: their kind, the least and the most. TOML may hold anything.
+_NUMBERS: dict[str, tuple[type, float, float]] = {
+    **dict.fromkeys(("rows", "cap", "repeats"), (int, 1, math.inf)),
+    **dict.fromkeys(("epochs", "file_mb", "weight"), (float, 0, math.inf)),
+    "seed": (int, 0, math.inf),
+    "alpha": (float, 0, 1),
+    "share": (float, 0, 100),
+}
+
+
+def _check_numbers(settings: Mapping[str, Any], what: str = "") -> None:
+    """Raises InputError where a number is none, or out of its bounds; None is left alone."""
+    for name, (kind, least, most) in _NUMBERS.items():
+        value = settings.get(name)
+        right = isinstance(value, int | kind) and not isinstance(value, bool)
+        if value is not None and not (right and least <= value <= most and value < math.inf):
+            whole = "whole " if kind is int else ""
+            raise InputError(
+                f"{what}{name} must be a {whole}number from {least} to {most}, got {value!r}"
+            )
+
+
 # Sources
 
 
@@ -64,13 +86,7 @@ class Source:
         """Raises InputError on values that cannot be."""
         if not self.files or not all(name and isinstance(name, str) for name in self.files):
             raise InputError(f"source {self.name or '?'}: files must be a list of names of files")
-        for name, least in (("weight", 0), ("share", 0), ("cap", 1)):
-            value = getattr(self, name)
-            if value is not None and not (_is(value, int, float) and least <= value < math.inf):
-                raise InputError(
-                    f"source {self.label}: {name} must be a number of at least {least}, got "
-                    f"{value!r}"
-                )
+        _check_numbers(vars(self), f"source {self.label}: ")
 
     @property
     def label(self) -> str:
@@ -81,15 +97,13 @@ class Source:
     def of(facts: Mapping[str, Any]) -> "Source":
         """The source of a TOML or JSON table; raises InputError on an unknown or missing key."""
         names = [field.name for field in fields(Source)]
+        if not isinstance(facts, dict):
+            raise InputError(f"a source is a table with files = [...], got {facts!r}")
         if unknown := sorted(facts.keys() - set(names)):
             raise InputError(f"unknown key {unknown[0]!r}: a source has {', '.join(names)}")
         if not isinstance(facts.get("files"), list | tuple):
             raise InputError("a source needs files, a list of names")
         return Source(**{**facts, "files": tuple(facts["files"])})
-
-
-def _is(value: Any, *kinds: type) -> bool:
-    return isinstance(value, kinds) and not isinstance(value, bool)
 
 
 def parse_source(text: str) -> Source:
@@ -112,16 +126,6 @@ def parse_source(text: str) -> Source:
     return Source((name,), share=number) if "%" in amount else Source((name,), weight=number)
 
 
-# What a TOML file may set besides `sources`: fields of Mix.
-_SETTINGS: dict[str, tuple[type, ...]] = {
-    **dict.fromkeys(("rows", "cap", "repeats", "seed"), (int,)),
-    **dict.fromkeys(("epochs", "alpha", "file_mb"), (int, float)),
-    **dict.fromkeys(("unit", "model", "revision"), (str,)),
-    "caps": (dict,),
-    "lengths": (list,),
-}
-
-
 def read_config(path: Path) -> dict[str, Any]:
     """Sources and settings of a TOML file, by the names of the fields of a mix.
 
@@ -129,17 +133,13 @@ def read_config(path: Path) -> dict[str, Any]:
     """
     try:
         facts = tomllib.loads(path.read_text(encoding="utf-8"))
-        tables = facts.pop("sources", None)
-        if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
-            raise InputError("no [[sources]], each with files = [...]")
-        for name, value in facts.items():
-            if name not in _SETTINGS:
-                raise InputError(f"unknown key {name!r}: it may hold {', '.join(_SETTINGS)}")
-            if not _is(value, *_SETTINGS[name]):
-                raise InputError(f"{name} is {value!r}: not of the right kind")
+        names = [field.name for field in fields(Mix) if field.name != "target"]
+        if unknown := sorted(facts.keys() - set(names)):
+            raise InputError(f"unknown key {unknown[0]!r}: it may hold {', '.join(names)}")
         if {"rows", "epochs"} <= facts.keys():
             raise InputError("rows and epochs both say how long the mix is: leave one out")
-        return {**facts, "sources": list(map(Source.of, tables))}
+        mix = Mix(**{"target": "", "sources": (), "model": "", **facts})
+        return {**facts, "sources": list(mix.sources)}
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not readable as TOML: {error}") from error
     except InputError as error:
@@ -390,18 +390,18 @@ class Mix:
 
     def __post_init__(self) -> None:
         """Raises InputError where settings are wrong or do not fit each other."""
+        for name in ("sources", "lengths"):
+            if not isinstance(getattr(self, name), list | tuple):
+                raise InputError(f"{name} must be a list, got {getattr(self, name)!r}")
         sources = tuple(s if isinstance(s, Source) else Source.of(s) for s in self.sources)
         object.__setattr__(self, "sources", sources)
         names = Counter(source.label for source in sources)
         twice = [repr(name) for name, count in names.items() if count > 1]
         shares = [source.share for source in sources if source.share is not None]
         unshared = [source.label for source in sources if source.share is None]
-        for name, least in {"rows": 1, "cap": 1, "repeats": 1, "seed": 0}.items():
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise InputError(f"{name} must be at least {least}, got {value}")
+        _check_numbers(vars(self))
         for wrong, problem in (
-            (not sources, "there are no sources to mix"),
+            (not sources, "no [[sources]], each with files = [...]: there is nothing to mix"),
             (twice, f"two sources are called {', '.join(twice)}: name them in a TOML file"),
             (
                 shares and unshared,
@@ -415,17 +415,15 @@ class Mix:
                 not shares and not any(source.weight for source in sources),
                 "all weights are 0: there is nothing to mix",
             ),
+            (not (self.epochs and self.file_mb), "epochs and file_mb must be above 0"),
             (
-                not (0 < self.epochs < math.inf and 0 < self.file_mb < math.inf),
-                f"epochs and file_mb must be above 0, got {self.epochs} and {self.file_mb}",
-            ),
-            (
-                not 0 <= self.alpha <= 1,
-                f"alpha lies between 0 (all languages alike) and 1 (as they are), got {self.alpha}",
-            ),
-            (
-                not all(_is(cap, int) and cap >= 0 for cap in self.caps.values()),
+                not isinstance(self.caps, dict)
+                or not all(type(cap) is int and cap >= 0 for cap in self.caps.values()),
                 f"caps must be whole numbers of rows, got {self.caps}",
+            ),
+            (
+                not isinstance(self.model, str | None) or not isinstance(self.revision, str | None),
+                f"model and revision must be names, got {self.model!r} and {self.revision!r}",
             ),
             (
                 self.unit not in get_args(Unit),

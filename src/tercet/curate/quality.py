@@ -79,27 +79,13 @@ def as_text(codes: Codes) -> str:
     return codes.astype("<u4").tobytes().decode("utf-32-le", "surrogatepass")
 
 
-@dataclass(frozen=True)
-class CharacterCounts:
-    """(N,) characters of each text that are no spaces, and how many of those are what."""
-
-    solid: Positions
-    letters: Positions
-    broken: Positions
-
-    @staticmethod
-    def of(texts: Sequence[str]) -> "CharacterCounts":
-        """Counts the characters of N texts."""
-        lengths = np.array([len(text) for text in texts], dtype=np.int64)
-        classes = character_classes()[code_points("".join(texts))]
-
-        def count(kind: int) -> Positions:
-            total = np.concatenate(([0], np.cumsum((classes & kind) > 0, dtype=np.int64)))
-            ends = np.cumsum(lengths)
-            counts: Positions = total[ends] - total[ends - lengths]
-            return counts
-
-        return CharacterCounts(lengths - count(SPACE), count(LETTER), count(BROKEN))
+def count_characters(texts: Sequence[str], *kinds: int) -> list[Positions]:
+    """Of each kind (N,) how many characters of each text are of it."""
+    lengths = np.array([len(text) for text in texts], dtype=np.int64)
+    ends = np.cumsum(lengths)
+    classes = character_classes()[code_points("".join(texts))]
+    totals = [np.append(0, np.cumsum((classes & kind) > 0, dtype=np.int64)) for kind in kinds]
+    return [total[ends] - total[ends - lengths] for total in totals]
 
 
 @dataclass(frozen=True)
@@ -163,19 +149,19 @@ TWICE = 3  # places that read as UTF-8 decoded twice; fewer happen by chance in 
 
 def check_encoding(texts: Sequence[str]) -> list[Wrong]:
     """Control characters, characters that stand for lost ones, and UTF-8 that was read as Latin."""
-    broken = CharacterCounts.of(texts).broken.tolist()
+    (broken,) = count_characters(texts, BROKEN)
     return [
         f"control characters or U+FFFD ({count})"
         if count * 1000 > BROKEN_SHARE * len(text)
         else _mojibake(text)
-        for text, count in zip(texts, broken, strict=True)
+        for text, count in zip(texts, broken.tolist(), strict=True)
     ]
 
 
 def check_letters(texts: Sequence[str], least: float) -> list[Wrong]:
     """Less than this part of the characters, white space left out, are letters."""
-    counts = CharacterCounts.of(texts)
-    shares = counts.letters / np.maximum(counts.solid, 1)
+    letters, spaces = count_characters(texts, LETTER, SPACE)
+    shares = letters / np.maximum([len(text) for text in texts] - spaces, 1)
     return [f"{share:.0%} letters" if share < least else None for share in shares.tolist()]
 
 
