@@ -1,10 +1,11 @@
-"""Training: split batches, compiling, padding, the largest batch, killed runs, a full-size model.
+"""Training: split batches, compiling, padding, the largest batch, killed runs, memory of rows.
 
     python benchmarks/training.py split
     python benchmarks/training.py compiled
     python benchmarks/training.py padding --rows split/train/qa.jsonl.gz split/train/docs.jsonl.gz
     python benchmarks/training.py largest
     python benchmarks/training.py killed --kills 10
+    python benchmarks/training.py rows
     python benchmarks/training.py full-size --model .work/reference-full --rows rows.jsonl
 
 split and compiled take a random model of 4 layers of 384, vocabulary 30,000, with dropout 0.1.
@@ -32,14 +33,17 @@ import torch.nn.functional as F
 from common import PEERS, Peak, answer_of, resident, save, train_command
 from torch import Tensor
 
+from tercet.checkpoint import read_checkpoint
 from tercet.config import HEADS, Head
+from tercet.encoder import BUNDLED
 from tercet.model import BackboneConfig, Inputs, M3Model
 from tercet.rows import read_rows, write_rows
 from tercet.scores import lexical, maxsim
 from tercet.tokenizer import TokenBatch
 from tercet.train import gradcache
-from tercet.train.batches import Batch, frame
+from tercet.train.batches import Batch, Collator, frame, make_sampler
 from tercet.train.config import LENGTHS, LossConfig, TeacherConfig, from_tree
+from tercet.train.dataset import Examples, read_negatives
 from tercet.train.distributed import World
 from tercet.train.gradcache import MicroBatch, Representations, Side, backward
 from tercet.train.losses import Columns, batch_loss, unified
@@ -536,6 +540,88 @@ def full_size(options: argparse.Namespace) -> dict[str, Any]:
     return report
 
 
+# What rows take of memory: pairs of short different texts, with hard negatives or without, are made
+# ready and drawn from in a process of their own, which then takes new negatives, two a row. Memory
+# is what is the process's own (anonymous): what is mapped from files goes when there is no room.
+# Bytes a pair are those of more rows less those of fewer.
+
+
+def own_memory() -> int:
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(status.partition("RssAnon:")[2].split()[0])
+
+
+def rows_trial(count: int, negatives: int, folder: Path) -> None:
+    """Bytes at the peak of every part of a run, less those before."""
+    rows, cache = folder / "rows.jsonl", folder / "cache"
+    draw = np.random.default_rng(0)
+    with open(rows, "w", encoding="utf-8") as file:
+        for row in range(count):
+            words = [f"{number:x}" for number in draw.integers(1 << 20, size=2 + negatives)]
+            texts = [f"{place} {word} {row}" for place, word in enumerate(words)]
+            file.write(json.dumps({"query": texts[0], "pos": texts[1:2], "neg": texts[2:]}) + "\n")
+    answer = folder / "negatives.jsonl"
+    with open(rows, encoding="utf-8") as file, open(answer, "w", encoding="utf-8") as out:
+        before = ["", ""]
+        for number, line in enumerate(file):
+            if number == 0:
+                before = json.loads(line)["pos"] * 2
+            out.write(json.dumps({"row": number, "neg": before}) + "\n")
+            before = [before[1], *json.loads(line)["pos"]]
+    tree = {
+        "steps": 10,
+        "data": {"sources": [{"files": [str(rows)]}], "cache": str(cache)},
+        "batch": {"rows": 64},
+    }
+    config = from_tree(tree)
+    tokenizer = read_checkpoint(BUNDLED).tokenizer
+    report: dict[str, int] = {}
+
+    def measured(name: str, work: Callable[[], Any]) -> Any:
+        gc.collect()
+        held, peak = own_memory(), Peak(own_memory, 0.01)
+        peak.start()
+        out = work()
+        report[name] = peak.stop() - held
+        return out
+
+    def load() -> Examples:
+        return Examples.load(config.data.sources, tokenizer, config.data, cache=cache)
+
+    def train_on(examples: Examples) -> Collator:
+        sampler = make_sampler(config, examples, scratch=folder)
+        collator = Collator(examples, tokenizer, config.data, seed=0)
+        for number in range(50):
+            collator.batch(sampler.batch(number)[1], number)
+        return collator
+
+    measured("making", load)
+    examples = measured("opening", load)
+    measured("drawing", lambda: train_on(examples))
+    measured("new negatives", lambda: read_negatives(examples, answer))
+    measured("negatives again", lambda: read_negatives(examples, answer))
+    print(json.dumps(report))
+
+
+def rows_memory(options: argparse.Namespace) -> dict[str, Any] | None:
+    if options.trial:
+        with tempfile.TemporaryDirectory(prefix="tercet-rows-") as scratch:
+            rows_trial(*options.trial, Path(scratch))
+        return None
+    report: dict[str, Any] = {}
+    for negatives in (0, 1):
+        fewer, more = (
+            answer_of(__file__, "rows", "--trial", count, negatives)
+            for count in (options.count // 4, options.count)
+        )
+        apart = options.count - options.count // 4
+        report[f"{2 + negatives} texts a row"] = {
+            name: round((more[name] - fewer[name]) / apart, 1) for name in more
+        }
+        print(f"{2 + negatives} texts a row, bytes a row: {report[f'{2 + negatives} texts a row']}")
+    return report
+
+
 def main() -> None:
     options = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -575,6 +661,10 @@ def main() -> None:
     part.add_argument("--scratch", type=Path, help="where 10 GB fit (default: temporary)")
     part.add_argument("--batch", type=int, default=8)
     part.set_defaults(do=full_size)
+    part = parts.add_parser("rows", help="what rows take of memory")
+    part.add_argument("--trial", type=int, nargs=2, metavar=("ROWS", "NEGATIVES"))
+    part.add_argument("--count", type=int, default=800_000)
+    part.set_defaults(do=rows_memory)
     for part in parts.choices.values():
         part.add_argument("--json", type=Path, help="write the figures here")
     given = options.parse_args()

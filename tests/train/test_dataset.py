@@ -39,12 +39,9 @@ ARRAYS = (
 def load(
     tokenizer: Tokenizer, cache: Path, *files: Path | Sequence[Path], **options: Any
 ) -> Examples:
-    sources = [SourceConfig(files=tuple(map(str, _list(some)))) for some in files]
+    listed = [[some] if isinstance(some, Path) else some for some in files]
+    sources = [SourceConfig(files=tuple(map(str, some))) for some in listed]
     return Examples.load(sources, tokenizer, DataConfig(**options), cache=cache)
-
-
-def _list(some: Path | Sequence[Path]) -> Sequence[Path]:
-    return [some] if isinstance(some, Path) else some
 
 
 def make(tokenizer: Tokenizer, folder: Path, rows: Sequence[Row], **options: Any) -> Examples:
@@ -56,11 +53,9 @@ def assert_equal(left: Examples, right: Examples) -> None:
         mine, yours = getattr(left, name), getattr(right, name)
         assert mine.dtype == yours.dtype
         np.testing.assert_array_equal(mine, yours, err_msg=name)
-    for name in ("positives", "negatives"):
-        for part in ("values", "offsets"):
-            np.testing.assert_array_equal(
-                getattr(getattr(left, name), part), getattr(getattr(right, name), part)
-            )
+    for mine, yours in ((left.positives, right.positives), (left.negatives, right.negatives)):
+        np.testing.assert_array_equal(mine.values, yours.values)
+        np.testing.assert_array_equal(mine.offsets, yours.offsets)
     assert left.languages == right.languages
 
 
@@ -71,7 +66,7 @@ def texts(examples: Examples, tokenizer: Tokenizer, places: Any) -> list[str]:
 # what is in them
 
 
-def test_every_row_finds_its_texts(tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_every_row_finds_its_texts_and_their_scores(tokenizer: Tokenizer, tmp_path: Path) -> None:
     found = make(tokenizer, tmp_path, ROWS)
     assert len(found) == len(ROWS)
     for number, row in enumerate(ROWS):
@@ -83,15 +78,10 @@ def test_every_row_finds_its_texts(tokenizer: Tokenizer, tmp_path: Path) -> None
         assert found.languages[found.language[number]] == row.get("lang", "")
         assert found.where(number) == f"{tmp_path / 'a.jsonl'}:{number + 1}"
     assert found.parallel.tolist() == [False, False, True, False, False, False]
-    assert found.ids.dtype == np.int32
     assert found.content(0).tolist() == tokenizer.contents(["the river"])[0]
     own = {text_key(row["query"] if "query" in row else row["text"]) for row in ROWS}
     assert own <= set(found.keys.tolist())
     assert len(found.offsets) - 1 == len(found.keys) == len(found.text_group)
-
-
-def test_scores_follow_their_texts(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    found = make(tokenizer, tmp_path, ROWS)
     start, end = found.negatives.offsets[3:5]
     assert found.negative_scores[start:end].tolist() == [0.5, -1.0]  # of the positive's copy: gone
     assert found.positive_scores[found.positives.offsets[3]] == 2.5
@@ -112,10 +102,8 @@ def test_a_text_is_stored_once_for_a_prefix(tokenizer: Tokenizer, tmp_path: Path
     assert texts(two, tokenizer, two.query) == ["the river", "the sea"]
     assert texts(two, tokenizer, two.positives.values) == ["sea", "river", "River"]
     # the same tokens, but another text behind another prefix
-    three = make(
-        tokenizer, tmp_path, [{"query": "river", "pos": ["the river"]}], query_prefix="the "
-    )
-    assert len(three.keys) == 2
+    rows = [{"query": "river", "pos": ["the river"]}]
+    three = make(tokenizer, tmp_path, rows, query_prefix="the ")
     assert three.keys[0] != three.keys[1]
 
 
@@ -140,12 +128,9 @@ def test_many_texts_are_the_same_in_blocks(tokenizer: Tokenizer, tmp_path: Path)
     rows = [
         {"query": f"river {n}", "pos": ["sea " * n], "neg": [f"{n} stone"]} for n in range(1, 60)
     ]
-    for name in "ab":
-        (tmp_path / name).mkdir()
-    whole = make(tokenizer, tmp_path / "a", rows)
-    path = write_as("jsonl", tmp_path / "b", rows)
-    sources = [SourceConfig(files=(str(path),))]
-    cache = tmp_path / "b" / "cache"
+    whole = make(tokenizer, tmp_path, rows)
+    sources = [SourceConfig(files=(str(tmp_path / "a.jsonl"),))]
+    cache = tmp_path / "other"
     assert_equal(whole, Examples.load(sources, tokenizer, DataConfig(), cache=cache, block=7))
 
 
@@ -169,22 +154,7 @@ def test_sources_files_and_lines(tokenizer: Tokenizer, tmp_path: Path) -> None:
     assert all(0 <= done <= total for done, total, _ in seen)
 
 
-def test_raw_texts_alone(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    found = make(tokenizer, tmp_path, [{"text": "the sea"}, {"text": "The  sea"}, {"text": "fire"}])
-    assert found.positives.offsets.tolist() == found.negatives.offsets.tolist() == [0, 0, 0, 0]
-    assert len(found.positives.values) == len(found.negatives) - 3 == 0
-    assert found.group[0] == found.group[1] != found.group[2]
-    np.testing.assert_array_equal(found.text_group[found.query], found.group)
-
-
 # groups
-
-
-def groups(found: Examples) -> list[int]:
-    """Groups by the number of the first row in each."""
-    listed = found.group.tolist()
-    assert min(listed) >= 0
-    return [listed.index(group) for group in listed]
 
 
 def test_groups(tokenizer: Tokenizer, tmp_path: Path) -> None:
@@ -198,33 +168,32 @@ def test_groups(tokenizer: Tokenizer, tmp_path: Path) -> None:
         {"query": "q6", "pos": ["p6"], "group": 9},
         {"query": "q7", "pos": ["p6"], "group": 10, "prompt": "the "},
         {"query": "q8", "pos": ["p8"], "group": 11},
+        {"text": "p8"},
     ]
     found = make(tokenizer, tmp_path, rows)
-    assert groups(found) == [0, 0, 0, 0, 4, 5, 5, 5, 8]
+    listed = found.group.tolist()
+    assert min(listed) >= 0
+    assert [listed.index(group) for group in listed] == [0, 0, 0, 0, 4, 5, 5, 5, 8, 8]
     of_text = found.text_group
     np.testing.assert_array_equal(of_text[found.query], found.group)
-    for number in range(len(rows)):
+    for number in range(len(rows) - 1):
         assert set(of_text[found.positives[number]].tolist()) == {int(found.group[number])}
     known, alone = found.negatives[4].tolist()
     assert of_text[known] == found.group[0]
     assert of_text[alone] < 0
     assert (of_text == of_text[alone]).sum() == 1
-
-
-def test_groups_go_through_files_and_do_not_hang_on_order(
-    tokenizer: Tokenizer, tmp_path: Path
-) -> None:
-    rows: list[Row] = [{"query": f"q{n % 7}", "pos": [f"p{n % 11}", f"r{n}"]} for n in range(30)]
-    whole = make(tokenizer, tmp_path, rows)
+    # through files, whatever their order
     parts = [
-        write_as("jsonl.gz", tmp_path, rows[20:], name="b"),
-        write_as("jsonl.gz", tmp_path, rows[:20][::-1], name="c"),
+        write_as("jsonl.gz", tmp_path, rows[6:], name="b"),
+        write_as("jsonl.gz", tmp_path, rows[:6][::-1], name="c"),
     ]
     other = load(tokenizer, tmp_path / "cache", *parts)
-    assert sorted(other.group.tolist()) == sorted(whole.group.tolist())
-    assert dict(zip(whole.keys.tolist(), whole.text_group.tolist(), strict=True)) == dict(
-        zip(other.keys.tolist(), other.text_group.tolist(), strict=True)
+    assert sorted(other.group.tolist()) == sorted(listed)
+    ours, theirs = (
+        dict(zip(e.keys.tolist(), e.text_group.tolist(), strict=True)) for e in (found, other)
     )
+    assert {key for key, group in ours.items() if group < 0} == {text_key("n")}
+    assert all(theirs[key] == group for key, group in ours.items() if group >= 0)
 
 
 def test_a_common_heading_joins_nothing(tokenizer: Tokenizer, tmp_path: Path) -> None:
@@ -237,15 +206,13 @@ def test_a_common_heading_joins_nothing(tokenizer: Tokenizer, tmp_path: Path) ->
     np.testing.assert_array_equal(found.text_group[found.positives.values], found.group)
 
 
+def test_tags_of_two_languages() -> None:
+    one = ("en", "zh-Hant", "", "pt-br", "fr-CA")
+    two = ("de-en", "fuc-en", "az-Latn-en", "fr-CA-en")
+    assert [is_parallel(tag) for tag in (*one, *two)] == [False] * len(one) + [True] * len(two)
+
+
 # the cache
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_of_file_gives_the_same(tokenizer: Tokenizer, tmp_path: Path, kind: str) -> None:
-    plain = make(tokenizer, tmp_path, ROWS)
-    assert_equal(
-        plain, load(tokenizer, tmp_path / "other", write_as(kind, tmp_path, ROWS, name="b"))
-    )
 
 
 class Counting(Tokenizer):
@@ -258,15 +225,27 @@ class Counting(Tokenizer):
         return super().contents(texts, limit=limit)
 
 
-def copy_of(tokenizer: Tokenizer) -> Counting:
+@pytest.fixture
+def counting(tokenizer: Tokenizer) -> Counting:
     return Counting(Backend.from_str(tokenizer.backend.to_str()))
 
 
-def test_what_is_there_is_used_again(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    counting = copy_of(tokenizer)
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_file_gives_the_same(tokenizer: Tokenizer, tmp_path: Path, kind: str) -> None:
+    plain = make(tokenizer, tmp_path, ROWS)
+    path = write_as(kind, tmp_path, ROWS, name="b")
+    assert_equal(plain, load(tokenizer, tmp_path / "other", path))
+    bad = write_as(kind, tmp_path, [*ROWS, {"query": "q", "pos": []}], name="bad")
+    with pytest.raises(InputError, match=r":7: 'pos' is empty") as caught:
+        load(tokenizer, tmp_path / "bad-cache", bad)
+    assert str(caught.value).startswith(str(bad))
+    assert list((tmp_path / "bad-cache").iterdir()) == []
+
+
+def test_what_is_there_is_used_again(counting: Counting, tmp_path: Path) -> None:
     first = make(counting, tmp_path, ROWS)
     assert counting.count == len(first.keys)
-    again = make(copy_of(tokenizer), tmp_path, ROWS)
+    again = make(counting, tmp_path, ROWS)
     (tmp_path / "a.jsonl").rename(tmp_path / "moved.jsonl")
     moved = load(counting, tmp_path / "cache", tmp_path / "moved.jsonl")
     assert counting.count == len(first.keys)
@@ -304,8 +283,9 @@ def test_another_input_is_another_cache(tokenizer: Tokenizer, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("damage", ["shorter", "longer", "gone", "header", "list", "no list"])
-def test_a_damaged_cache_is_made_again(tokenizer: Tokenizer, tmp_path: Path, damage: str) -> None:
-    good = make(copy_of(tokenizer), tmp_path, ROWS)
+def test_a_damaged_cache_is_made_again(counting: Counting, tmp_path: Path, damage: str) -> None:
+    good = make(counting, tmp_path, ROWS)
+    made = counting.count
     (folder,) = (tmp_path / "cache").iterdir()
     good = Examples(**{**vars(good), **{name: getattr(good, name).copy() for name in ARRAYS}})
     ids, listed = folder / "ids.npy", folder / "cache.json"
@@ -324,19 +304,10 @@ def test_a_damaged_cache_is_made_again(tokenizer: Tokenizer, tmp_path: Path, dam
         }
         ids.unlink()  # not in place: it is mapped
         ids.write_bytes(changed[damage])
-    counting = copy_of(tokenizer)
-    assert_equal(good, make(counting, tmp_path, ROWS))
-    assert counting.count == len(good.keys)
-    assert list((tmp_path / "cache").iterdir()) == [folder]
-    assert make(counting, tmp_path, ROWS).fingerprint == good.fingerprint
-    assert counting.count == len(good.keys)
-
-
-def test_nothing_is_left_of_a_build_that_fails(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    path = write_as("jsonl", tmp_path, [*ROWS, {"query": "q", "pos": []}])
-    with pytest.raises(InputError, match=r"a\.jsonl:7: 'pos' is empty"):
-        load(tokenizer, tmp_path / "cache", path)
-    assert list((tmp_path / "cache").iterdir()) == []
+    for _ in range(2):  # made again once
+        assert_equal(good, make(counting, tmp_path, ROWS))
+        assert counting.count == 2 * made
+        assert list((tmp_path / "cache").iterdir()) == [folder]
 
 
 CHILD = """
@@ -401,65 +372,39 @@ def test_the_second_of_two_takes_what_the_first_made(
     assert len(list((tmp_path / "cache").iterdir())) == 1
 
 
-def test_a_cache_that_cannot_be_written_is_named(
+def test_the_users_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    monkeypatch.setenv("TERCET_CACHE", "~/own")
+    for name, folder in (
+        ("TERCET_CACHE", tmp_path / "own"),
+        ("XDG_CACHE_HOME", tmp_path / "xdg" / "tercet"),
+        ("HOME", tmp_path / ".cache" / "tercet"),
+    ):
+        assert default_cache() == folder
+        if name != "HOME":
+            monkeypatch.delenv(name)
+
+
+def test_what_cannot_be_made_is_named(
     tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = write_as("jsonl", tmp_path, ROWS)
-    (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match=r"file: .*TERCET_CACHE"):
-        load(tokenizer, tmp_path / "file", path)
+    path, cache = write_as("jsonl", tmp_path, ROWS), tmp_path / "cache"
+    (tmp_path / "none.jsonl").write_text("\n")
+    for files, said in (
+        ([path, tmp_path / "none.jsonl"], r"source none: no rows in .*none\.jsonl"),
+        ([tmp_path / "gone.jsonl"], "no such file"),
+        ([], "no sources"),
+    ):
+        with pytest.raises(InputError, match=said):
+            load(tokenizer, cache, *files)
+    with pytest.raises(InputError, match=r"none\.jsonl: .*TERCET_CACHE"):  # a file, no folder
+        load(tokenizer, tmp_path / "none.jsonl", path)
 
     def full(*arguments: Any) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(InputError, match="No space left on device: make room"):
-        load(tokenizer, tmp_path / "cache", path)
-    assert list((tmp_path / "cache").iterdir()) == []
-
-
-def test_errors_name_file_and_line(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    bad = [*ROWS, {"query": "q", "pos": ["p"], "neg_scores": [1.0]}]
-    for kind in KINDS:
-        path = write_as(kind, tmp_path, bad, name=f"bad-{KINDS.index(kind)}")
-        with pytest.raises(InputError) as caught:
-            load(tokenizer, tmp_path / "cache", path)
-        assert str(caught.value).startswith(f"{path}:7: 'neg_scores' has 1 entries")
-    (tmp_path / "none.jsonl").write_text("\n")
-    with pytest.raises(InputError, match=r"source none: no rows in .*none\.jsonl"):
-        load(
-            tokenizer,
-            tmp_path / "cache",
-            write_as("jsonl", tmp_path, ROWS),
-            tmp_path / "none.jsonl",
-        )
-    with pytest.raises(InputError, match="no such file"):
-        load(tokenizer, tmp_path / "cache", tmp_path / "gone.jsonl")
-    with pytest.raises(InputError, match="no sources"):
-        load(tokenizer, tmp_path / "cache")
-
-
-def test_the_users_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    monkeypatch.setenv("TERCET_CACHE", "~/own")
-    assert default_cache() == tmp_path / "own"
-    monkeypatch.delenv("TERCET_CACHE")
-    assert default_cache() == tmp_path / "xdg" / "tercet"
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    assert default_cache() == tmp_path / ".cache" / "tercet"
-
-
-def test_tags_of_two_languages() -> None:
-    tags = {
-        "en": False,
-        "zh-Hant": False,
-        "de-en": True,
-        "fuc-en": True,
-        "az-Latn-en": True,
-        "": False,
-        "pt-br": False,
-        "fr-CA": False,
-        "fr-CA-en": True,
-    }
-    assert {tag: is_parallel(tag) for tag in tags} == tags
+        load(tokenizer, cache, path)
+    assert list(cache.iterdir()) == []

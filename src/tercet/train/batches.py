@@ -358,7 +358,8 @@ class Collator:
         own = np.array(firsts, dtype=np.int64)
         owners = np.repeat(np.arange(len(own)), np.diff(own, append=len(texts)))
         query_keys, keys = examples.keys[query_texts], examples.keys[passage_texts]
-        queries = [examples.content(place) for place in query_texts.tolist()]
+        ids, offsets = examples.ids, examples.offsets
+        queries = [ids[offsets[text] : offsets[text + 1]] for text in query_texts.tolist()]
         return Batch(
             queries=frame(queries, *self.special, config.query_tokens),
             passages=frame(contents, *self.special, config.passage_tokens),
@@ -384,7 +385,8 @@ class Collator:
 
     def _content(self, place: int, draw: np.random.Generator) -> Ids:
         """A passage's ids; now and then cut in three, its parts in another order (M3, 3.4)."""
-        ids = self.examples.content(place)
+        offsets = self.examples.offsets
+        ids = self.examples.ids[offsets[place] : offsets[place + 1]]
         if len(ids) < 3 or draw.random() >= self.config.shuffle_segments:
             return ids
         cuts = np.sort(draw.choice(np.arange(1, len(ids)), size=2, replace=False))

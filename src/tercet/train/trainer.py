@@ -145,6 +145,7 @@ class Trainer:
         self.collator = Collator(
             ready.examples, ready.checkpoint.tokenizer, config.data, seed=config.seed
         )
+        self.heads = config.heads
         self.context = autocast(ready.dtype, self.world.device)
         self.optimiser = make_optimiser(self.trained, config.optimiser)
         self.dev = DevChecks(ready) if config.data.dev else None
@@ -223,7 +224,8 @@ class Trainer:
             self.all_tokens += report.tokens
 
         parameters = [p for p in self.trained.parameters() if p.requires_grad]
-        self.world.sum_gradients(parameters)
+        if self.world.size > 1:
+            self.world.sum_gradients(parameters)
         norm = torch.nn.utils.clip_grad_norm_(parameters, config.optimiser.clip or math.inf)
         if not torch.isfinite(norm):
             raise self.not_finite(step, f"the gradient is not finite ({norm.item()})", rows)
@@ -286,7 +288,7 @@ class Trainer:
         else:
             source = config.data.sources[pool.source]
             named = source.heads or (config.data.parallel_heads if pool.parallel else HEADS)
-            heads = [head for head in config.heads if head in named] or ["dense"]
+            heads = [head for head in self.heads if head in named] or ["dense"]
 
             def compare(queries: Representations, passages: Representations) -> Tensor:
                 loss, parts = batch_loss(
@@ -306,8 +308,8 @@ class Trainer:
                 return loss * share
 
             backward(model, cut, heads, compare, context=self.context)
-        tokens = sum(int(side.offsets[-1]) for side in sides)
-        padded = sum(len(side) * int(side.lengths.max()) for side in sides)
+        tokens = sum(len(side.ids) for side in cut)
+        padded = sum(len(side.counts) * (int(side.counts.max()) + 1) for side in cut)
         return BatchReport(facts, tokens, padded, rows)
 
     def rebuild(self, side: Side, texts: Numbers, number: int) -> Facts:
