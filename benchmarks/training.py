@@ -589,7 +589,7 @@ def rows_trial(count: int, negatives: int, folder: Path) -> None:
         return Examples.load(config.data.sources, tokenizer, config.data, cache=cache)
 
     def train_on(examples: Examples) -> Collator:
-        sampler = make_sampler(config, examples, scratch=folder)
+        sampler = make_sampler(config, examples, scratch=folder, block=1 << 14)
         collator = Collator(examples, tokenizer, config.data, seed=0)
         for number in range(50):
             collator.batch(sampler.batch(number)[1], number)
@@ -611,7 +611,15 @@ def rows_memory(options: argparse.Namespace) -> dict[str, Any] | None:
     report: dict[str, Any] = {}
     for negatives in (0, 1):
         fewer, more = (
-            answer_of(__file__, "rows", "--trial", count, negatives)
+            answer_of(
+                __file__,
+                "rows",
+                "--trial",
+                count,
+                negatives,
+                MALLOC_MMAP_THRESHOLD_="65536",
+                MALLOC_ARENA_MAX="1",
+            )
             for count in (options.count // 4, options.count)
         )
         apart = options.count - options.count // 4

@@ -63,6 +63,10 @@ def test_a_run_is_made_and_gone_on_with(
         (["train", "unified", "--set", "batch.row=3"], "unknown field 'row'"),
         (["train", "unified", "--set", "optimiser.clip=-1"], "optimiser.clip is at least 0"),
         (["train", "unified", "--set", "optimiser.lr=nan"], "optimiser.lr is at least"),
+        (
+            ["train", "unified", "--set", "negatives.limit=1.5", "--dry-run"],
+            "negatives.limit is at least 0.01 and at most 1, got 1.5",
+        ),
         (["train", "unified", "--rows", ","], "a source needs files"),
         (["train", "unified"], "say where the run is kept (--to DIR)"),
         (["train", "unified", "--to", "x"], "give training rows (--rows FILES)"),

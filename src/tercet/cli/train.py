@@ -1,6 +1,5 @@
 """`tercet train`, `mine`, `init` and `trim`: models made, taught and made smaller."""
 
-import json
 import os
 import time
 from contextlib import closing
@@ -33,8 +32,6 @@ from tercet.cli.options import (
 from tercet.mining import MineConfig
 
 if TYPE_CHECKING:
-    from tercet.mining import Answers
-    from tercet.train.config import TrainConfig
     from tercet.train.init import InitReport
     from tercet.train.plan import Plan
     from tercet.train.prune_vocab import PruneReport
@@ -83,57 +80,17 @@ def train(
       resume: Go on from the newest checkpoint in --to.
       show: Print the whole config, each field explained, and stop.
     """
-    from tercet.train.config import to_toml
+    from tercet.encoder import Encoder
+    from tercet.mining import Answers
+    from tercet.train import config as configs
+    from tercet.train.distributed import World
+    from tercet.train.plan import make_plan, prepare
     from tercet.train.trainer import Stopped
     from tercet.train.trainer import train as run
 
-    config = _config(recipe, settings, rows, dev, model, to, resumed=resume)
-    if show:
-        click.echo(to_toml(config), nl=False)
-        return None
-    if dry_run:
-        _dry_run(config, as_json)
-        return None
-    with Meter(config.stage) as meter:
-        began = time.monotonic()
-
-        def watch(done: int, total: int, tokens: int) -> None:
-            if os.environ.get("RANK", "0") == "0":
-                meter.show(done, total, count=tokens, unit="tokens")
-
-        def log(line: dict[str, Any]) -> None:
-            if as_json:
-                emit(line)
-            else:
-                meter.note(_sentence(line))
-
-        try:
-            with closing(_miner(config)) as answers:
-                folder = run(config, resumed=resume, mine=answers, log=log, show=watch)
-        except Stopped as stop:
-            meter.note(f"tercet: {stop}")
-            return STOPPED + stop.number
-    if not as_json and os.environ.get("RANK", "0") == "0":
-        click.echo(f"{folder}: done in {time.monotonic() - began:.0f} s")
-    return None
-
-
-def _config(
-    recipe: str,
-    settings: tuple[str, ...],
-    rows: tuple[str, ...],
-    dev: tuple[str, ...],
-    model: str | None,
-    to: str | None,
-    *,
-    resumed: bool,
-) -> "TrainConfig":
-    from tercet.train import config as configs
-
-    kept = Path(to) / "config.json" if to else None
-    tree: dict[str, Any]
-    if resumed and kept is not None and kept.is_file():
-        tree, where = _kept(kept), str(kept)
+    kept = Path(to or "") / configs.CONFIG
+    if resume and to is not None and kept.is_file():
+        tree, where = configs.read_tree(kept), str(kept)
     elif recipe in configs.RECIPES:
         tree, where = configs.to_tree(configs.recipe(recipe)), recipe
     else:
@@ -142,82 +99,74 @@ def _config(
     if not isinstance(data, dict):
         raise click.BadParameter(f"{where}: data is no table", param_hint="RECIPE")
     if rows:
-        named = [[name.strip() for name in some.split(",") if name.strip()] for some in rows]
-        data["sources"] = [{"files": files} for files in named]
+        data["sources"] = [{"files": list(parse_list(files))} for files in rows]
     if dev:
         data["dev"] = list(dev)
-    for name, value in (("model", model), ("to", to)):
-        if value is not None:
-            tree[name] = value
-    return configs.from_tree(tree, settings, where=where)
-
-
-def _kept(path: Path) -> dict[str, Any]:
-    """The config of a run that goes on."""
-    from tercet.errors import InputError
-
-    try:
-        tree: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path}: damaged ({error}): name the recipe and its settings") from error
-    return tree
-
-
-def _miner(config: "TrainConfig") -> "Answers":
-    """Answers the trainer's requests for negatives in this process."""
-    from tercet.encoder import Encoder
-    from tercet.mining import Answers
-
+    tree |= {name: value for name, value in (("model", model), ("to", to)) if value is not None}
+    config = configs.from_tree(tree, settings, where=where)
+    if show:
+        click.echo(configs.to_toml(config), nl=False)
+        return None
     device = config.device or None
-    return Answers(Path(config.to), lambda folder: Encoder.load(folder, device=device))
+    if dry_run:
+        world = World.start(device)
+        try:
+            plan = make_plan(prepare(config, world))
+        finally:
+            world.stop()
+        if as_json:
+            emit(asdict(plan))
+        else:
+            click.echo(_plan_text(plan))
+        return None
+    first, began = os.environ.get("RANK", "0") == "0", time.monotonic()
+    with Meter(config.stage) as meter:
 
+        def watch(done: int, total: int, tokens: int) -> None:
+            if first:
+                meter.show(done, total, count=tokens, unit="tokens")
 
-def _dry_run(config: "TrainConfig", as_json: bool) -> None:
-    from tercet.train.distributed import World
-    from tercet.train.plan import make_plan, prepare
+        def log(line: dict[str, Any]) -> None:
+            if as_json:
+                emit(line)
+            else:
+                meter.note(_sentence(line))
 
-    world = World.start(config.device or None)
-    try:
-        plan = make_plan(prepare(config, world))
-    finally:
-        world.stop()
-    if as_json:
-        emit(asdict(plan))
-    else:
-        click.echo(_plan_text(plan))
+        miner = Answers(Path(config.to), lambda folder: Encoder.load(folder, device=device))
+        try:
+            with closing(miner):
+                folder = run(config, resumed=resume, mine=miner, log=log, show=watch)
+        except Stopped as stop:
+            meter.note(f"tercet: {stop}")
+            return STOPPED + stop.number
+    if first and not as_json:
+        click.echo(f"{folder}: done in {time.monotonic() - began:.0f} s")
+    return None
 
 
 def _plan_text(plan: "Plan") -> str:
     width = max(len(group["name"]) for group in plan.groups)
-    lines = [
-        f"{plan.stage}: {plan.rows:,} rows of {plan.texts:,} texts",
-        f"{'group':<{width}} {'rows':>9} {'batch':>7} {'batches':>8} {'tokens/row':>11}",
-    ]
-    lines += [
+    groups = [
         f"{group['name']:<{width}} {group['rows']:>9,} {group['batch']:>7,}"
         f" {group['batches']:>8,} {group['tokens_per_row']:>11,.1f}"
         for group in plan.groups
     ]
-    distil = plan.distillation_from
-    lines += [
+    distil, cut = plan.distillation_from, plan.sub_batch_tokens
+    from_step = distil is not None and distil < plan.steps
+    lines = [
+        f"{plan.stage}: {plan.rows:,} rows of {plan.texts:,} texts",
+        f"{'group':<{width}} {'rows':>9} {'batch':>7} {'batches':>8} {'tokens/row':>11}",
+        *groups,
         f"{plan.steps:,} steps, {plan.epochs:g} epochs of {plan.batches_per_epoch:,} batches"
-        + (
-            "" if distil is None or distil >= plan.steps else f"; distillation from step {distil:,}"
-        ),
+        + (f"; distillation from step {distil:,}" if from_step else ""),
         f"padding to the longest text of a batch: {plan.padding:.1%}"
         f" (batches at random: {plan.padding_at_random:.1%})",
         f"memory of a device: {plan.weights_mb:,} MB weights, gradients and moments;"
         f" {plan.activations_mb:,} MB activations"
-        + (
-            f" (sub-batches of {plan.sub_batch_tokens:,} tokens)"
-            if plan.sub_batch_tokens
-            else " (the whole batch at once)"
-        )
-        + f"; {plan.representations_mb:,} MB representations and scores",
+        f" ({f'sub-batches of {cut:,} tokens' if cut else 'the whole batch at once'});"
+        f" {plan.representations_mb:,} MB representations and scores",
     ]
-    if plan.warning:
-        lines.append(f"warning: {plan.warning}")
-    return "\n".join(lines)
+    return "\n".join([*lines, *([f"warning: {plan.warning}"] if plan.warning else [])])
 
 
 def _sentence(line: dict[str, Any]) -> str:
@@ -227,11 +176,12 @@ def _sentence(line: dict[str, Any]) -> str:
     if "waiting" in line:
         return f"step {line['step']}: waiting {line['waiting']}"
     if "dev" in line:
-        figures = dict(line["dev"])
-        mean = figures.pop("score", None)
-        parts = [] if mean is None else [f"mean {mean}"]
-        for name, heads in figures.items():
-            parts.append(f"{name}: " + ", ".join(f"{head} {heads[head]}" for head in heads))
+        parts = [
+            f"mean {heads}"
+            if name == "score"
+            else f"{name}: {', '.join(f'{head} {figure}' for head, figure in heads.items())}"
+            for name, heads in line["dev"].items()
+        ]
         if "weights" in line:
             parts.append("weights of the sum {:g}, {:g}, {:g}".format(*line["weights"]))
         when = f"step {line['step']}" if "step" in line else "at the end"

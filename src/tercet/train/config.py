@@ -376,13 +376,15 @@ class TrainConfig(_Table):
 
 
 def read_tree(path: Path) -> dict[str, Any]:
-    """The fields of a TOML file, for `from_tree`; raises InputError naming the file."""
+    """The fields of a TOML file, or of a run's config.json; raises InputError naming the file."""
+    kind, loads = ("JSON", json.loads) if path.suffix == ".json" else ("TOML", tomllib.loads)
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        tree: dict[str, Any] = loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file, and no recipe of that name") from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InputError(f"{path}: not readable as TOML: {error}") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not readable as {kind}: {error}") from error
+    return tree
 
 
 def from_tree(
