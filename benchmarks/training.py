@@ -606,7 +606,8 @@ def rows_trial(count: int, negatives: int, folder: Path) -> None:
 def rows_memory(options: argparse.Namespace) -> dict[str, Any] | None:
     if options.trial:
         with tempfile.TemporaryDirectory(prefix="tercet-rows-") as scratch:
-            rows_trial(*options.trial, Path(scratch))
+            count, negatives = options.trial
+            rows_trial(count, negatives, Path(scratch))
         return None
     report: dict[str, Any] = {}
     for negatives in (0, 1):
