@@ -2,13 +2,22 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 
-from tercet.checkpoint import EMBEDDINGS, Checkpoint, Settings, read_checkpoint, write_checkpoint
+from tercet.checkpoint import (
+    EMBEDDINGS,
+    Checkpoint,
+    Settings,
+    fetch,
+    read_checkpoint,
+    write_checkpoint,
+)
 from tercet.config import Weights
 from tercet.errors import InputError, ModelError
 from tercet.model import Inputs, M3Model
@@ -48,24 +57,21 @@ def test_written_is_read_the_same(tiny: Checkpoint, tiny_model: M3Model) -> None
     assert (dense[0] - dense[2]).abs().max() > 0.01  # else the tests below would be vacuous
 
 
-@pytest.mark.parametrize("prefix", ["roberta.", "model.", "model.roberta."])
-def test_prefixes(folder: Path, tiny: Checkpoint, prefix: str) -> None:
+def with_prefix(folder: Path, prefix: str) -> None:
     tensors = load_file(folder / "model.safetensors")
     renamed = {prefix + name: tensor for name, tensor in tensors.items()}
     save_file(renamed | {"lm_head.bias": torch.zeros(3)}, folder / "model.safetensors")
-    assert_same(outputs(read_checkpoint(folder)), outputs(tiny))
 
 
-def test_pytorch_bin(folder: Path, tiny: Checkpoint) -> None:
+def to_bin(folder: Path, *, zipped: bool = True) -> Path:
+    path = folder / "pytorch_model.bin"
     tensors = load_file(folder / "model.safetensors")
+    torch.save(tensors, path, _use_new_zipfile_serialization=zipped)
     (folder / "model.safetensors").unlink()
-    torch.save(tensors, folder / "pytorch_model.bin")
-    assert_same(outputs(read_checkpoint(folder)), outputs(tiny))
-    torch.save(tensors, folder / "pytorch_model.bin", _use_new_zipfile_serialization=False)
-    assert_same(outputs(read_checkpoint(folder)), outputs(tiny))
+    return path
 
 
-def test_shards(folder: Path, tiny: Checkpoint) -> None:
+def to_shards(folder: Path) -> None:
     tensors = load_file(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()
     names = sorted(tensors)
@@ -75,10 +81,36 @@ def test_shards(folder: Path, tiny: Checkpoint) -> None:
         save_file({name: tensors[name] for name in part}, folder / shard)
         index |= dict.fromkeys(part, shard)
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
+
+
+def move_heads(folder: Path, *, inside: bool) -> None:
+    """The heads as safetensors, or among the trunk's tensors."""
+    tensors = load_file(folder / "model.safetensors")
+    for name in ("sparse_linear", "colbert_linear"):
+        head = torch.load(folder / f"{name}.pt", weights_only=True)
+        (folder / f"{name}.pt").unlink()
+        if not inside:
+            save_file(head, folder / f"{name}.safetensors")
+        tensors |= {f"{name}.{key}": tensor for key, tensor in head.items()}
+    if inside:
+        save_file(tensors, folder / "model.safetensors")
+
+
+LAYOUTS: dict[str, Callable[[Path], object]] = {
+    "roberta.": lambda f: with_prefix(f, "roberta."),
+    "model.roberta.": lambda f: with_prefix(f, "model.roberta."),
+    "pytorch_model.bin": to_bin,
+    "pytorch_model.bin of old": lambda f: to_bin(f, zipped=False),
+    "shards": to_shards,
+    "heads as safetensors": lambda f: move_heads(f, inside=False),
+    "heads inside": lambda f: move_heads(f, inside=True),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_layout_is_read_the_same(folder: Path, tiny: Checkpoint, layout: str) -> None:
+    LAYOUTS[layout](folder)
     assert_same(outputs(read_checkpoint(folder)), outputs(tiny))
-    (folder / "model-00002-of-00002.safetensors").unlink()
-    with pytest.raises(ModelError, match="model-00002-of-00002"):
-        read_checkpoint(folder)
 
 
 def test_embeddings_are_stored_in_a_dtype_of_their_own(
@@ -109,20 +141,6 @@ def test_stored_dtypes(
     assert_same(outputs(read), outputs(tiny), 1e-6 if dtype == torch.float64 else 0.1)
 
 
-def test_heads_as_safetensors_or_inside_the_model(folder: Path, tiny: Checkpoint) -> None:
-    inside = load_file(folder / "model.safetensors")
-    for name in ("sparse_linear", "colbert_linear"):
-        head = torch.load(folder / f"{name}.pt", weights_only=True)
-        (folder / f"{name}.pt").unlink()
-        save_file(head, folder / f"{name}.safetensors")
-        inside |= {f"{name}.{key}": tensor for key, tensor in head.items()}
-    assert_same(outputs(read_checkpoint(folder)), outputs(tiny))
-    for name in ("sparse_linear", "colbert_linear"):
-        (folder / f"{name}.safetensors").unlink()
-    save_file(inside, folder / "model.safetensors")
-    assert_same(outputs(read_checkpoint(folder)), outputs(tiny))
-
-
 def test_a_missing_head_is_disabled_and_asking_is_the_error(folder: Path) -> None:
     (folder / "colbert_linear.pt").unlink()
     read = read_checkpoint(folder)
@@ -130,11 +148,6 @@ def test_a_missing_head_is_disabled_and_asking_is_the_error(folder: Path) -> Non
     assert outputs(read, ("dense", "sparse")).multi is None
     with pytest.raises(ModelError, match="no multi head"):
         outputs(read)
-
-
-def test_foreign_models_have_default_settings(folder: Path) -> None:
-    (folder / "tercet.json").unlink()
-    assert read_checkpoint(folder).settings == Settings()
 
 
 def test_fingerprint(
@@ -149,6 +162,7 @@ def test_fingerprint(
     (folder / "tercet.json").write_text(json.dumps(facts))
     assert read_checkpoint(folder).fingerprint != tiny.fingerprint
     (folder / "tercet.json").unlink()
+    assert read_checkpoint(folder).settings == Settings()
     head = torch.load(folder / "sparse_linear.pt", weights_only=True)
     before = read_checkpoint(folder).fingerprint
     torch.save(head | {"bias": head["bias"] + 1e-3}, folder / "sparse_linear.pt")
@@ -169,14 +183,8 @@ def drop_tensor(path: Path, name: str) -> None:
     save_file(tensors, path)
 
 
-def to_bin(folder: Path) -> Path:
-    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
-    (folder / "model.safetensors").unlink()
-    return folder / "pytorch_model.bin"
-
-
 NORM = "encoder.layer.1.output.LayerNorm.weight"
-BREAKS = {
+BREAKS: dict[str, Callable[[Path], object]] = {
     "model.safetensors: corrupt": lambda f: truncate(f / "model.safetensors"),
     "corrupt or truncated safetensors": lambda f: (f / "model.safetensors").write_bytes(b"{}"),
     "pytorch_model.bin": lambda f: truncate(to_bin(f)),
@@ -192,6 +200,7 @@ BREAKS = {
     ),
     "config.json: cannot be read as JSON": lambda f: truncate(f / "config.json"),
     "has no config.json": lambda f: (f / "config.json").unlink(),
+    "model-00002-of-00002": lambda f: (to_shards(f), next(f.glob("*-00002-of-*")).unlink()),
     "has no weights": lambda f: (f / "model.safetensors").unlink(),
     "neither tokenizer.json": lambda f: (f / "tokenizer.json").unlink(),
     "not a tokenizer.json": lambda f: truncate(f / "tokenizer.json"),
@@ -220,18 +229,6 @@ def test_what_is_broken_is_named(folder: Path, words: str) -> None:
     BREAKS[words](folder)
     with pytest.raises(ModelError, match=words):
         read_checkpoint(folder)
-
-
-def test_sources_that_are_no_model(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="no such folder"):
-        read_checkpoint(tmp_path / "absent")
-    (tmp_path / "file").write_text("")
-    with pytest.raises(ModelError, match="is a file"):
-        read_checkpoint(tmp_path / "file")
-    with pytest.raises(ModelError, match="nobody/nothing: no such folder here"):
-        read_checkpoint("nobody/nothing")  # the tests run offline
-    with pytest.raises(InputError, match="revision"):
-        read_checkpoint(tmp_path, revision="main")
 
 
 def test_writing_is_whole_or_not_at_all(
@@ -268,3 +265,57 @@ def test_transformers_reads_what_we_write(
         torch.testing.assert_close(
             torch.nn.functional.normalize(states[0], dim=-1), result.dense[row], rtol=0, atol=1e-5
         )
+
+
+# Hub ids
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture
+def cache(tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A hub cache that holds the tiny model as `someone/tiny`, its main branch at COMMIT."""
+    assert constants.HF_HUB_OFFLINE
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    model = tmp_path / "models--someone--tiny"
+    shutil.copytree(tiny_checkpoint, model / "snapshots" / COMMIT)
+    (model / "refs").mkdir()
+    (model / "refs" / "main").write_text(COMMIT)
+    return model
+
+
+def test_a_cached_model_is_read_offline(cache: Path, tiny: Checkpoint) -> None:
+    read = read_checkpoint("someone/tiny")
+    assert read.folder == cache / "snapshots" / COMMIT
+    assert read.fingerprint == tiny.fingerprint
+    assert fetch("someone/tiny", COMMIT) == read.folder
+
+
+def test_weights_of_a_cached_model_may_be_a_torch_file(cache: Path, tiny: Checkpoint) -> None:
+    to_bin(cache / "snapshots" / COMMIT)
+    assert_same(outputs(read_checkpoint("someone/tiny")), outputs(tiny))
+
+
+@pytest.mark.parametrize(
+    ("source", "revision", "words"),
+    [
+        ("someone/tiny", COMMIT[::-1], "someone/tiny: .*cannot be reached"),
+        ("someone/else", None, "someone/else: no such folder here"),
+        ("../outside", None, "no such folder"),
+        ("a/b/c", None, "no such folder"),
+        ("has space/x", None, "no such folder"),
+        ("bad--name/x..y", None, "neither a folder nor a hub id"),
+        (__file__, None, "is a file"),
+    ],
+)
+def test_what_is_neither_folder_nor_model(
+    cache: Path, source: str, revision: str | None, words: str
+) -> None:
+    with pytest.raises(ModelError, match=words):
+        fetch(source, revision)
+
+
+def test_folders_have_no_revisions(tmp_path: Path) -> None:
+    assert fetch(tmp_path) == tmp_path
+    with pytest.raises(InputError, match="revision is for hub ids"):
+        fetch(tmp_path, "main")

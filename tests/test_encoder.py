@@ -8,13 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tercet.checkpoint import Settings, write_checkpoint
 from tercet.config import PAPER_WEIGHTS, Weights
 from tercet.embeddings import Embeddings
-from tercet.encoder import Encoder
+from tercet.encoder import Encoder, batches, max_by_id, pool_tokens
 from tercet.errors import InputError, ModelError
-from tercet.model import M3Model
+from tercet.model import Inputs, M3Model
 from tercet.tokenizer import Tokenizer
 
 TEXTS = [
@@ -81,6 +83,7 @@ def test_shapes_and_types(encoder: Any, whole: Any) -> None:
 
 
 def test_the_tests_below_are_not_vacuous(whole: Any) -> None:
+    assert_close(whole[[0]], whole[[8]], 1e-6)  # the same text
     apart = np.abs(whole.dense[:, None] - whole.dense[None]).max(-1)
     different = [
         (i, j) for i in range(len(TEXTS)) for j in range(i) if TEXTS[i].strip() != TEXTS[j].strip()
@@ -98,10 +101,6 @@ def test_batch_mates_do_not_matter(encoder: Any, whole: Any) -> None:
     assert_close(whole, backwards[::-1])
 
 
-def test_equal_texts_get_equal_vectors(whole: Any) -> None:
-    assert_close(whole[[0]], whole[[8]], 1e-6)
-
-
 @pytest.mark.skipif(not BFLOAT16, reason="this CPU has no bfloat16 products")
 def test_bfloat16(tiny_checkpoint: Path, whole: Any) -> None:
     encoder: Any = Encoder.load(tiny_checkpoint, dtype="bfloat16", device="cpu")
@@ -115,12 +114,6 @@ def test_bfloat16(tiny_checkpoint: Path, whole: Any) -> None:
         assert float(alone.dense[0] @ together.dense[row]) >= 0.9999
 
 
-def test_default_dtype_follows_the_machine(tiny_checkpoint: Path) -> None:
-    fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    encoder: Any = Encoder.load(tiny_checkpoint, device="cpu")
-    assert encoder.dtype == (torch.bfloat16 if fast else torch.float32)
-
-
 def test_heads_are_what_was_asked(encoder: Any, whole: Any) -> None:
     only = encoder.encode(TEXTS, heads=("sparse",))
     assert only.heads == ("sparse",)
@@ -131,8 +124,6 @@ def test_heads_are_what_was_asked(encoder: Any, whole: Any) -> None:
 def test_sparse_rows_hold_the_largest_weight_of_each_id(
     tiny_model: M3Model, tokenizer: Tokenizer, whole: Any
 ) -> None:
-    from tercet.model import Inputs
-
     for row, text in enumerate(TEXTS):
         batch = tokenizer.encode([text])
         with torch.inference_mode():
@@ -175,7 +166,8 @@ def test_strange_texts(encoder: Any) -> None:
     strange = ["\ud800 half", "nul \0 inside", "\U0001f600" * 50, "a" * 20_000, "\n" * 5000 + "the"]
     rows = encoder.encode(strange)
     assert np.isfinite(rows.dense).all()
-    assert rows.lengths.max() <= encoder.max_length
+    assert rows.lengths.max() == encoder.max_length == 510  # more than it has positions for is cut
+    assert rows.truncated[3]
     replaced = encoder.encode(["\ufffd half"])
     np.testing.assert_allclose(rows.dense[0], replaced.dense[0], atol=1e-6)
 
@@ -191,13 +183,6 @@ def test_cuts_are_counted_and_logged_once(encoder: Any, caplog: pytest.LogCaptur
     assert [record.getMessage() for record in caplog.records] == [
         f"{int(cut.truncated.sum())} of {len(TEXTS)} texts were cut: they have more than 12 tokens"
     ]
-
-
-def test_what_a_model_has_no_positions_for_is_cut(encoder: Any) -> None:
-    long = encoder.encode(["the river " * 5000])
-    assert encoder.max_length == 510
-    assert long.lengths.tolist() == [510]
-    assert long.truncated.tolist() == [True]
 
 
 def test_role_chooses_the_prefix(encoder: Any) -> None:
@@ -232,13 +217,8 @@ def test_stream_is_encode_in_shards(encoder: Any, whole: Any) -> None:
     assert [len(part) for part in parts] == [3, 3, 3, 1]
     assert_close(Embeddings.concatenate(parts), whole)
     assert list(encoder.stream([])) == []
-
-
-def test_stream_closes_shards_of_long_texts(encoder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    parts = list(
-        encoder.stream(["the river " * 6, "sea " * 12, "star", "ship"], shard_characters=100)
-    )
-    assert [len(part) for part in parts] == [2, 2]
+    long = encoder.stream(["the river " * 6, "sea " * 12, "star", "ship"], shard_characters=100)
+    assert [len(part) for part in long] == [2, 2]
 
 
 def test_mcls_averages_the_states_of_every_cls(encoder: Any) -> None:
@@ -286,8 +266,6 @@ def spans_of(text: str, words: int) -> list[tuple[int, int]]:
 def test_spans_are_pooled_from_one_pass(
     encoder: Any, tiny_model: M3Model, tokenizer: Tokenizer
 ) -> None:
-    from tercet.model import Inputs
-
     spans = spans_of(SPANNED, 4)
     rows = encoder.encode_spans([SPANNED, "sea", SPANNED], [spans, [(0, 3)], []])
     assert len(rows) == len(spans) + 1
@@ -356,6 +334,11 @@ BAD: dict[str, Callable[[Any], Any]] = {
     "stream takes texts": lambda e: next(e.stream("abc")),
     "2 texts, but spans of 1": lambda e: e.encode_spans(["a", "b"], [[]]),
     "0 <= start <= end": lambda e: e.encode_spans(["abc"], [[(2, 1)]]),
+    "device 'nonsense' is not there": lambda e: Encoder.load(e.source, device="nonsense"),
+    "device 'cuda:99' is not there": lambda e: Encoder.load(e.source, device="cuda:99"),
+    "dtype 'int8'": lambda e: Encoder.load(e.source, dtype="int8", device="cpu"),
+    "dtype 'float16'": lambda e: Encoder.load(e.source, dtype="float16", device="cpu"),
+    "dtype torch.float64": lambda e: Encoder.load(e.source, dtype=torch.float64, device="cpu"),
 }
 
 
@@ -379,18 +362,6 @@ def test_a_lacking_head_is_the_error(
         encoder.encode(["the sea"])
 
 
-@pytest.mark.parametrize("device", ["nonsense", "cuda:99"])
-def test_bad_devices(tiny_checkpoint: Path, device: str) -> None:
-    with pytest.raises(InputError, match="is not there"):
-        Encoder.load(tiny_checkpoint, device=device)
-
-
-@pytest.mark.parametrize("dtype", ["int8", "nonsense", torch.float64, "float16"])
-def test_bad_dtypes(tiny_checkpoint: Path, dtype: str | torch.dtype) -> None:
-    with pytest.raises(InputError, match="choose float32 or bfloat16"):
-        Encoder.load(tiny_checkpoint, dtype=dtype, device="cpu")
-
-
 def test_source_is_absolute(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tiny_checkpoint.parent)
     assert Encoder.load("tiny", device="cpu").source == str(tiny_checkpoint.resolve())
@@ -408,3 +379,78 @@ def test_long_texts_are_cut_where_the_whole_text_would_be(
         cut = tokenizer.encode([one], max_length=100)
         assert cut.ids[1:-1].tolist() == whole[0][:98]
         assert cut.truncated.tolist() == [True]
+
+
+# Batches and reductions
+
+LENGTHS = st.lists(st.integers(2, 600), max_size=60).map(lambda x: np.array(x, dtype=np.int64))
+
+
+@given(LENGTHS, st.integers(1, 2000))
+def test_batches(lengths: np.ndarray, budget: int) -> None:
+    parts = list(batches(lengths, budget))
+    order = np.concatenate([*parts, np.zeros(0, dtype=np.int64)])
+    np.testing.assert_array_equal(order, np.argsort(-lengths, kind="stable"))
+    for number, rows in enumerate(parts):
+        size = lengths[rows].sum()
+        assert size <= budget or len(rows) == 1
+        if number + 1 < len(parts):  # as full as they can be
+            assert size + lengths[parts[number + 1][0]] > budget
+
+
+TOKENS = st.lists(
+    st.tuples(st.integers(0, 4), st.integers(0, 9), st.sampled_from([0.0, 0.5, 1.0, 2.0, 3.0])),
+    max_size=50,
+)
+
+
+@given(TOKENS, st.none() | st.integers(1, 4))
+def test_max_by_id(tokens: list[tuple[int, int, float]], top: int | None) -> None:
+    tokens = sorted(tokens, key=lambda token: token[0])
+    owners, ids, weights = (np.array([t[n] for t in tokens]) for n in range(3))
+    got = max_by_id(
+        owners.astype(np.int64), ids.astype(np.int32), weights.astype(np.float32), (5, 10), top=top
+    )
+    want = np.zeros((5, 10))
+    for owner, token, weight in tokens:
+        want[owner, token] = max(want[owner, token], weight)
+    assert (got.data > 0).all()
+    assert got.has_sorted_indices
+    if top is None:
+        np.testing.assert_array_equal(got.toarray(), want)
+        return
+    for row in range(5):
+        kept = np.sort(got.toarray()[row])[::-1][:top]
+        np.testing.assert_array_equal(kept, np.sort(want[row])[::-1][:top])
+        assert np.count_nonzero(got.toarray()[row]) == min(top, np.count_nonzero(want[row]))
+
+
+def unit(rows: int, size: int, seed: int = 0) -> np.ndarray:
+    vectors = np.random.default_rng(seed).normal(size=(rows, size)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors
+
+
+@pytest.mark.parametrize("rows", [1, 2, 5, 100])
+@pytest.mark.parametrize("factor", [1, 2, 3, 1000])
+def test_pool_tokens(rows: int, factor: int) -> None:
+    vectors = unit(rows, 8)
+    pooled = pool_tokens(vectors, factor, run=60)
+    most = sum(-(-min(60, rows - first) // factor) for first in range(0, rows, 60))
+    assert 1 <= len(pooled) <= most
+    assert len(pooled) > 0.8 * most
+    np.testing.assert_allclose(np.linalg.norm(pooled, axis=1), 1.0, atol=1e-5)
+    if factor == 1:
+        np.testing.assert_array_equal(pooled, vectors)
+
+
+def test_pooling_joins_what_is_alike() -> None:
+    centres = unit(4, 16)
+    noise = unit(12, 16, seed=1) * 0.05
+    vectors: np.ndarray = np.repeat(centres, 3, axis=0) + noise
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    pooled = pool_tokens(vectors, 3)
+    assert len(pooled) == 4
+    assert (np.sum(pooled * centres, axis=1) > 0.99).all()  # in the order of their first tokens
+    opposite = np.array([[1.0, 0.0], [-1.0, 0.0]], dtype=np.float32)
+    assert np.isfinite(pool_tokens(opposite, 2)).all()
