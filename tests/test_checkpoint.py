@@ -71,14 +71,15 @@ def to_bin(folder: Path, *, zipped: bool = True) -> Path:
     return path
 
 
-def to_shards(folder: Path) -> None:
+def to_shards(folder: Path, *, lost: int | None = None) -> None:
     tensors = load_file(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()
     names = sorted(tensors)
     index: dict[str, str] = {}
     for number, part in enumerate((names[::2], names[1::2]), start=1):
         shard = f"model-{number:05}-of-00002.safetensors"
-        save_file({name: tensors[name] for name in part}, folder / shard)
+        if number != lost:
+            save_file({name: tensors[name] for name in part}, folder / shard)
         index |= dict.fromkeys(part, shard)
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
 
@@ -200,7 +201,7 @@ BREAKS: dict[str, Callable[[Path], object]] = {
     ),
     "config.json: cannot be read as JSON": lambda f: truncate(f / "config.json"),
     "has no config.json": lambda f: (f / "config.json").unlink(),
-    "model-00002-of-00002": lambda f: (to_shards(f), next(f.glob("*-00002-of-*")).unlink()),
+    "model-00002-of-00002": lambda f: to_shards(f, lost=2),
     "has no weights": lambda f: (f / "model.safetensors").unlink(),
     "neither tokenizer.json": lambda f: (f / "tokenizer.json").unlink(),
     "not a tokenizer.json": lambda f: truncate(f / "tokenizer.json"),

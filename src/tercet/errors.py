@@ -1,6 +1,6 @@
 """The errors Tercet raises on purpose; every message says what is wrong, where, and the fix.
 
-Doors (command line, servers) print these as one sentence; anything else that escapes is a bug.
+The command line prints these as one sentence; anything else that escapes is a bug.
 """
 
 

@@ -1,4 +1,4 @@
-"""The plain records that travel between rooms: documents in, chunks between, hits out.
+"""The plain records of search: documents that are indexed, their chunks, and hits.
 
 Knows nothing of tokens, models, indexes or files.
 """

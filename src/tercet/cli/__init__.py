@@ -1,6 +1,6 @@
 """The command line: `tercet index`, `search`, `encode`, `info`, `data`, `train`, `mine` and so on.
 
-A door: reads arguments, calls the library, prints. What goes wrong on purpose is one sentence on
+Reads arguments, calls the library, prints. What goes wrong on purpose is one sentence on
 stderr; anything else is a defect and shows itself. Commands import what is heavy when they run, so
 that `tercet --help` is quick.
 """

@@ -5,7 +5,6 @@ Knows nothing of what the jobs do.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import click
@@ -69,21 +68,14 @@ def carry_out(
         def show(done: int, parts: int) -> None:
             meter.show(done, parts, count=done, unit="parts")
 
-        if cut.shard is not None:
-            here = job if watched is None else watched(meter)
-            folder = shards.run_part(here, cut.shard)
-        else:
+        if cut.shard is None:
             return shards.run(job, workers=cut.workers, ray=cut.ray, gpus=gpus, progress=show)
-    tell_part(job, cut.shard, folder, as_json=as_json)
-    return None
-
-
-def tell_part(job: "Job", shard: "Shard", folder: Path, *, as_json: bool) -> None:
-    """Says where a part lies, and how the parts are joined."""
+        folder = shards.run_part(job if watched is None else watched(meter), cut.shard)
+    number, count = cut.shard.number, cut.shard.count
     if as_json:
-        emit({"part": shard.number, "of": shard.count, "folder": str(folder), "to": job.target})
+        emit({"part": number, "of": count, "folder": str(folder), "to": job.target})
     else:
         click.echo(
-            f"{folder}: part {shard.number} of {shard.count}; when all are made: tercet data merge "
-            f"{job.target}"
+            f"{folder}: part {number} of {count}; when all are made: tercet data merge {job.target}"
         )
+    return None

@@ -28,7 +28,7 @@ from tercet.cli.options import (
     parse_filters,
 )
 from tercet.cli.parts import Cut, carry_out
-from tercet.config import MAX_LENGTH, Mode, Role
+from tercet.config import HEADS, MAX_LENGTH, Mode, Role
 from tercet.errors import InputError
 
 if TYPE_CHECKING:
@@ -181,17 +181,18 @@ def search(
     from tercet.collection import Collection
     from tercet.index.base import DEFAULT_CANDIDATES
 
-    wanted: Any = {
-        "k": k,
-        "mode": mode,
-        "weights": weights,
-        "candidates": DEFAULT_CANDIDATES if candidates is None else candidates or None,
-        "filter": filter,
-        "chunks": chunks,
-    }
+    most = DEFAULT_CANDIDATES if candidates is None else candidates or None
     with Collection.open(index, _encoder(model, revision), create=False) as collection:
         for batch in [list(questions)] if questions else _from_stdin():
-            answers = collection.search(batch, **wanted)
+            answers = collection.search(
+                batch,
+                k=k,
+                mode=mode,
+                weights=weights,
+                candidates=most,
+                filter=filter,
+                chunks=chunks,
+            )
             for question, hits in zip(batch, answers, strict=True):
                 if as_json:
                     emit({"query": question, "hits": [asdict(hit) for hit in hits]})
@@ -225,10 +226,8 @@ def _show_hits(question: str | None, hits: "list[Hit]") -> None:
     if not hits:
         click.echo("   no hits")
     for rank, hit in enumerate(hits, 1):
-        scores = {"dense": hit.dense, "sparse": hit.sparse, "multi": hit.multi}
-        parts = ", ".join(
-            f"{name} {score:.3f}" for name, score in scores.items() if score is not None
-        )
+        scores = {head: getattr(hit, head) for head in HEADS}
+        parts = ", ".join(f"{head} {s:.3f}" for head, s in scores.items() if s is not None)
         language = f"  [{hit.language}]" if hit.language else ""
         click.echo(f"{rank:2}. {hit.score:.3f}  ({parts})  {hit.id}{language}")
         if hit.title:
@@ -302,10 +301,10 @@ def encode(
     )
 
     def watched(meter: Meter) -> "EncodeJob":
-        return replace(
-            job,
-            show=lambda done, size, tokens: meter.show(done, size, count=tokens, unit="tokens"),
-        )
+        def show(done: int, size: int, tokens: int) -> None:
+            meter.show(done, size, count=tokens, unit="tokens")
+
+        return replace(job, show=show)
 
     if cut == Cut():
         with Meter("encoding") as meter:
@@ -354,10 +353,10 @@ def info(
     Options:
       what [MODEL|INDEX]:
     """
-    folder = None if what is None else Path(what)
-    if folder is not None and (folder / "documents.sqlite").exists():
+    folder = Path(what or "")
+    if what and (folder / "documents.sqlite").exists():
         facts = _index_facts(folder)
-    elif folder is not None and (folder / "embeddings.json").exists():
+    elif what and (folder / "embeddings.json").exists():
         facts = _embeddings_facts(folder)
     else:
         facts = _model_facts(what, revision)
