@@ -13,8 +13,9 @@ import scipy.sparse as sp
 from tercet.checkpoint import Settings
 from tercet.config import HEADS, Head, Role, Weights
 from tercet.embeddings import Embeddings
-from tercet.mining import MineConfig, MineReport, mine
-from tercet.mining.miner import requests
+from tercet.mining import MineConfig
+from tercet.mining.miner import mine, requests
+from tercet.mining.selection import MineReport
 from tercet.rows import read_rows, write_rows
 from tercet.tokenizer import text_shards
 

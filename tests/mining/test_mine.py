@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from tercet.errors import InputError, ModelError
-from tercet.mining import MineConfig, mine
+from tercet.mining import MineConfig
+from tercet.mining.miner import mine
 from tercet.mining.selection import REASONS
 from tercet.rows import write_rows
 from tercet.scores import dense_scores

@@ -8,7 +8,8 @@ import pytest
 
 from tercet.encoder import Encoder
 from tercet.errors import InputError
-from tercet.mining import MineConfig, mine
+from tercet.mining import MineConfig
+from tercet.mining.miner import mine
 from tercet.mining.pool import Pool
 from tercet.mining.selection import EXHAUSTIVE, Candidates, heads_needed
 from tercet.scores import dense_scores, lexical_scores, maxsim_scores

@@ -10,7 +10,7 @@ import torch
 
 from tercet.encoder import Encoder
 from tercet.errors import InputError, ModelError, TercetError
-from tercet.mining import Answers, follow
+from tercet.mining.miner import Answers, follow
 from tests.mining.conftest import WordEncoder, ask, training_rows
 
 

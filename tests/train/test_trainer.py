@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from tercet.encoder import Encoder
 from tercet.errors import InputError, TercetError
-from tercet.mining import follow
+from tercet.mining.miner import follow
 from tercet.train import runfolder
 from tercet.train.config import TrainConfig, from_tree
 from tercet.train.distributed import World

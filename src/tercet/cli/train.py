@@ -81,7 +81,7 @@ def train(
       show: Print the whole config, each field explained, and stop.
     """
     from tercet.encoder import Encoder
-    from tercet.mining import Answers
+    from tercet.mining.miner import Answers
     from tercet.train import config as configs
     from tercet.train.distributed import World
     from tercet.train.plan import make_plan, prepare
@@ -351,7 +351,8 @@ def mine(
 
 def _follow(run: Path, work: Path | None, device: str | None, as_json: bool) -> None:
     from tercet.encoder import Encoder
-    from tercet.mining import MineReport, follow
+    from tercet.mining.miner import follow
+    from tercet.mining.selection import MineReport
 
     def tell(step: int, report: MineReport) -> None:
         if as_json:

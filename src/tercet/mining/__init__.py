@@ -1,23 +1,15 @@
 """Hard negatives: candidates of an encoder's heads and of BM25, less what may be a positive.
 
-The settings are here; all else is loaded when it is first asked for, so that a command's help needs
-no torch.
+The settings are here, so that a command's help needs no torch.
 """
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib import import_module
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Literal, get_args
 
 from tercet.config import MAX_LENGTH, Weights
 from tercet.errors import InputError
-
-if TYPE_CHECKING:
-    from tercet.mining.miner import Answers, follow, mine
-    from tercet.mining.selection import MineReport
-
-__all__ = ["SOURCES", "Answers", "MineConfig", "MineReport", "Source", "follow", "mine"]
 
 # What ranks candidates: a head, "all" (the weighted sum of the heads), or BM25.
 Source = Literal["dense", "sparse", "multi", "all", "bm25"]
@@ -92,9 +84,3 @@ class MineConfig:
         """The share of the positive's score that a candidate of this source may have."""
         limit = self.limits.get(source, self.limit)
         return math.inf if limit is None else limit
-
-
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module 'tercet.mining' has no attribute {name!r}")
-    return getattr(import_module("tercet.mining.miner"), name)

@@ -166,18 +166,18 @@ class Pool:
                 f"none of the {read} rows has a query with positives: there is nothing to mine for"
             )
         groups = keys.groups()
-        text_keys = np.array(texts.keys, dtype=np.int64)
+        text_keys = np.frombuffer(texts.keys, dtype=np.int64)
         return Pool(
             texts=texts,
             candidates=len(texts) if corpus is None else corpus_size,
             keys=text_keys,
-            sizes=np.array(texts.sizes, dtype=np.int64),
+            sizes=np.frombuffer(texts.sizes, dtype=np.int64),
             groups=groups.of_texts(text_keys),
             queries=queries,
             prompts=prompts,
             rows=read,
-            row=np.array(numbers, dtype=np.int64),
-            row_keys=np.array(queries.keys, dtype=np.int64),
+            row=np.frombuffer(numbers, dtype=np.int64),
+            row_keys=np.frombuffer(queries.keys, dtype=np.int64),
             row_groups=groups.rows,
             positives=positives,
             negatives=negatives,
