@@ -14,17 +14,19 @@ import argparse
 import json
 import multiprocessing
 import random
+import sqlite3
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import count
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import common
 import numpy as np
 from hashed import HashedEncoder
 
@@ -106,13 +108,13 @@ class Said:
         """Takes a line of a child."""
         if kind == "version":
             self.version = version
-        if kind not in ("added", "updated", "leaving", "removed"):
-            return
-        self.reported += kind in ("added", "updated")
-        for state in (self.there, self.gone, self.unsure):
-            state.pop(id, None)
-        state = {"leaving": self.unsure, "removed": self.gone}.get(kind, self.there)
-        state[id] = version
+        states = {"added": self.there, "updated": self.there, "leaving": self.unsure}
+        states["removed"] = self.gone
+        if kind in states:
+            self.reported += states[kind] is self.there
+            for state in states.values():
+                state.pop(id, None)
+            states[kind][id] = version
 
 
 @dataclass
@@ -139,7 +141,12 @@ def check(collection: Collection, said: Said, faults: Faults, asked: int | None)
     for id, version in stored.items():
         if version > said.version:
             faults.phantoms.append(f"{id}: version {version} was never added")
-    rows = [row for _, row in _rows(collection)]
+    with closing(
+        sqlite3.connect(f"file:{collection.path}/documents.sqlite?mode=ro", uri=True)
+    ) as db:
+        rows = [
+            row for (row,) in db.execute("SELECT row FROM chunks JOIN documents ON document = key")
+        ]
     if not np.array_equal(np.sort(collection.index.ids()), np.array(sorted(rows), np.uint64)):
         faults.phantoms.append("the index does not hold the rows of the documents")
     asking = sorted(hits, key=lambda hit: hit.id)
@@ -152,17 +159,6 @@ def check(collection: Collection, said: Said, faults: Faults, asked: int | None)
         found = collection.search([hit.text], k=10)[0]
         if hit.id not in [other.id for other in found]:
             faults.not_found.append(f"{hit.id} in version {stored[hit.id]}")
-
-
-def _rows(collection: Collection) -> Iterator[tuple[str, int]]:
-    """(document id, row of the index) of all chunks, read from the documents' own record."""
-    import sqlite3
-
-    db = sqlite3.connect(f"file:{collection.path / 'documents.sqlite'}?mode=ro", uri=True)
-    try:
-        yield from db.execute("SELECT id, row FROM chunks JOIN documents ON document = key")
-    finally:
-        db.close()
 
 
 def kill_once(arguments: argparse.Namespace, path: Path, draw: random.Random, said: Said) -> None:
@@ -205,36 +201,32 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     encoder = encoder_of(arguments.encoder)
     path = arguments.folder / "collection"
     Collection.open(path, encoder, chunk=64, backend=arguments.backend).close()
-    started, kills, checks = time.monotonic(), 0, 0
+    started = time.monotonic()
     for number in range(arguments.kills):
         kill_once(arguments, path, draw, said)
-        kills += 1
         if number % 2 or number == arguments.kills - 1:  # else the next child has to recover
             with Collection.open(path, encoder) as collection:
                 asked = ASKED if number < arguments.kills - 1 else arguments.ask
                 check(collection, said, faults, asked)
                 encoder = collection.encoder
-            checks += 1
             print(f"kill {number + 1}: {said.reported} reported", file=sys.stderr)
+    kinds = vars(faults)
     return {
-        "kills": kills,
-        "checks": checks,
+        "kills": arguments.kills,
         "encoder": arguments.encoder,
         "backend": arguments.backend,
         "documents": arguments.documents,
         "versions": said.version + 1,
         "reported": said.reported,
-        "lost": len(faults.lost),
-        "phantoms": len(faults.phantoms),
-        "not_found": len(faults.not_found),
-        "examples": [*faults.lost[:5], *faults.phantoms[:5], *faults.not_found[:5]],
+        **{name: len(examples) for name, examples in kinds.items()},
+        "examples": [example for examples in kinds.values() for example in examples[:5]],
         "seconds": round(time.monotonic() - started, 1),
     }
 
 
 def parse(options: list[str] | None = None) -> argparse.Namespace:
     """The options, by default those of the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = common.parser(__doc__)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--documents", type=int, default=1000)
     parser.add_argument("--encoder", default="bundled", help="bundled, hashed, a folder or hub id")
@@ -255,6 +247,7 @@ def main() -> int:
         arguments.folder = arguments.folder or Path(folder)
         summary = run(arguments)
     print(json.dumps(summary, indent=1))
+    common.save(arguments.json, summary)
     return int(bool(summary["lost"] or summary["phantoms"] or summary["not_found"]))
 
 

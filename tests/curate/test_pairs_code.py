@@ -63,7 +63,7 @@ SOURCES = {
 
         import x from "y";
         /**
-         * Turns a {@link module.Date date} into a <b>short</b> text.
+         * Turns [a {@link module.Date date}](x) into a <b>short</b> text.
          * @param date what is turned
          */
         export const format = async (date) => {
@@ -218,12 +218,6 @@ def test_functions_of_other_languages(tmp_path: Path, suffix: str) -> None:
     assert not first[0].isspace()
     for end in range(0, len(text), 40):  # broken code is no harm
         made(tmp_path, f"a{suffix}", text[:end])
-
-
-def test_links_in_documentation_show_their_text(tmp_path: Path) -> None:
-    text = "/** Returns [key, {@link A.B value}] pairs of all. */\n"
-    text += "function f(a) {\n  const b = a.entries();\n  return b;\n}\n"
-    assert list(pairs(made(tmp_path, "a.js", text))) == ["Returns [key, value] pairs of all."]
 
 
 @pytest.mark.parametrize(
