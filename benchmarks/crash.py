@@ -201,7 +201,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     encoder = encoder_of(arguments.encoder)
     path = arguments.folder / "collection"
     Collection.open(path, encoder, chunk=64, backend=arguments.backend).close()
-    started = time.monotonic()
+    started, checks = time.monotonic(), 0
     for number in range(arguments.kills):
         kill_once(arguments, path, draw, said)
         if number % 2 or number == arguments.kills - 1:  # else the next child has to recover
@@ -209,10 +209,12 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
                 asked = ASKED if number < arguments.kills - 1 else arguments.ask
                 check(collection, said, faults, asked)
                 encoder = collection.encoder
+            checks += 1
             print(f"kill {number + 1}: {said.reported} reported", file=sys.stderr)
     kinds = vars(faults)
     return {
         "kills": arguments.kills,
+        "checks": checks,
         "encoder": arguments.encoder,
         "backend": arguments.backend,
         "documents": arguments.documents,
