@@ -129,6 +129,8 @@ def test_deleted_rows_are_gone_and_others_stay(make: Make) -> None:
     for mode in MODES:
         for hits in index.search(QUERIES, k=200, mode=mode):
             assert not set(ids_of(hits)) & set(gone.tolist())
+    few = index.search(QUERIES, k=5, mode="dense", candidates=5)
+    assert {len(hits) for hits in few} == {5}  # what is gone takes no candidate's place
     index.optimize()
     assert len(index) == len(IDS) - len(gone)
     index.add(gone, ROWS[::3])

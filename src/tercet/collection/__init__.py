@@ -501,8 +501,8 @@ def _check_free(path: Path, create: bool) -> None:
     for name in files:
         if name != "lock" and not name.startswith(f".{DOCUMENTS}."):  # left by a start that died
             raise StoreError(
-                f"{path} holds other files ({name}) and no {DOCUMENTS}: restore that, or choose an "
-                f"empty folder"
+                f"{path} holds no collection but other files ({name}): choose an empty folder, or "
+                f"restore {DOCUMENTS}"
             )
 
 
