@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tercet.checkpoint import read_tokenizer
@@ -72,6 +72,7 @@ def test_frames_keep_content_and_count_every_token(
 
 
 @given(st.text(alphabet="abc the水山 \n\u3000é", max_size=300), st.integers(3, 40))
+@example(" " * 300 + "the river", 3)
 @settings(max_examples=100, deadline=None)
 def test_reading_no_more_than_needed_changes_nothing(
     tokenizer: Tokenizer, text: str, limit: int

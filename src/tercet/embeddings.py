@@ -50,11 +50,8 @@ class Embeddings:
             raise InputError(f"representations of different numbers of texts: {sizes}")
         if not sizes:
             raise InputError("Embeddings need at least one of dense, sparse and multi")
-        if (
-            self.offsets is not None
-            and self.multi is not None
-            and int(self.offsets[-1]) > self.multi.shape[0]
-        ):
+        multi, ends = self.multi, self.offsets
+        if multi is not None and ends is not None and ends[-1] > len(multi):
             raise InputError("offsets point past the end of the multi-vectors")
 
     def _sizes(self) -> Iterator[tuple[str, int | None]]:
@@ -88,44 +85,31 @@ class Embeddings:
 
     def __getitem__(self, rows: slice | Sequence[int] | npt.NDArray[Any]) -> "Embeddings":
         """The texts of a slice, a list of row numbers or a boolean mask, in that order."""
+        chosen: Any = rows
+        multi = offsets = None
         if isinstance(rows, slice):
             start, stop, step = rows.indices(len(self))
-            if step == 1:
-                return self._range(start, max(start, stop))
-            rows = np.arange(start, stop, step)
-        picked = np.asarray(rows)
-        if picked.dtype == np.bool_:
-            picked = np.flatnonzero(picked)
-        picked = picked.astype(np.int64).reshape(-1)
-        multi = offsets = None
+            chosen = slice(start, max(start, stop)) if step == 1 else np.arange(start, stop, step)
+        else:
+            chosen = np.asarray(rows)
+            chosen = np.flatnonzero(chosen) if chosen.dtype == np.bool_ else chosen.astype(np.int64)
         if self.multi is not None and self.offsets is not None:
-            counts = np.diff(self.offsets)[picked]
-            offsets = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
-            multi = self.multi[packed_positions(self.offsets[picked], counts)]
+            if isinstance(chosen, slice):  # of neighbours nothing is copied
+                ends = self.offsets[chosen.start : chosen.stop + 1]
+                multi = self.multi[int(ends[0]) : int(ends[-1])]
+                offsets = ends - ends[0]
+            else:
+                counts = np.diff(self.offsets)[chosen]
+                offsets = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
+                multi = self.multi[packed_positions(self.offsets[chosen], counts)]
         return replace(
             self,
-            dense=None if self.dense is None else self.dense[picked],
-            sparse=None if self.sparse is None else self.sparse[picked],
+            dense=None if self.dense is None else self.dense[chosen],
+            sparse=None if self.sparse is None else self.sparse[chosen],
             multi=multi,
             offsets=offsets,
-            lengths=None if self.lengths is None else self.lengths[picked],
-            truncated=None if self.truncated is None else self.truncated[picked],
-        )
-
-    def _range(self, start: int, stop: int) -> "Embeddings":
-        multi = offsets = None
-        if self.multi is not None and self.offsets is not None:
-            offsets = self.offsets[start : stop + 1]
-            multi = self.multi[int(offsets[0]) : int(offsets[-1])]
-            offsets = offsets - offsets[0]
-        return replace(
-            self,
-            dense=None if self.dense is None else self.dense[start:stop],
-            sparse=None if self.sparse is None else self.sparse[start:stop],
-            multi=multi,
-            offsets=offsets,
-            lengths=None if self.lengths is None else self.lengths[start:stop],
-            truncated=None if self.truncated is None else self.truncated[start:stop],
+            lengths=None if self.lengths is None else self.lengths[chosen],
+            truncated=None if self.truncated is None else self.truncated[chosen],
         )
 
     @staticmethod
@@ -147,7 +131,7 @@ class Embeddings:
 
         def join(name: str) -> Any:
             arrays = [getattr(item, name) for item in items]
-            return None if any(a is None for a in arrays) else np.concatenate(arrays)
+            return None if any(array is None for array in arrays) else np.concatenate(arrays)
 
         sparse = offsets = None
         if first.sparse is not None:
@@ -157,15 +141,8 @@ class Embeddings:
             ends: Any = [item.offsets for item in items]
             counts = np.concatenate([np.diff(end) for end in ends])
             offsets = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
-        return replace(
-            first,
-            dense=join("dense"),
-            sparse=sparse,
-            multi=join("multi"),
-            offsets=offsets,
-            lengths=join("lengths"),
-            truncated=join("truncated"),
-        )
+        arrays = {name: join(name) for name in ("dense", "multi", "lengths", "truncated")}
+        return replace(first, sparse=sparse, offsets=offsets, **arrays)
 
     def save(self, folder: str | Path) -> None:
         """Writes one .npy per array and embeddings.json; the folder appears whole or not at all."""
