@@ -326,33 +326,26 @@ def test_what_a_request_holds_and_counts_without_usage(tmp_path: Path) -> None:
     assert 5 < report["tokens_out"] < 50
 
 
-def test_a_prompt_too_long_drops_its_article_alone(tmp_path: Path) -> None:
+def test_what_failed_is_asked_again_by_the_next_run_and_what_was_refused_is_left_out(
+    tmp_path: Path,
+) -> None:
     def mind(request: dict[str, Any], number: int) -> Reply:
         if "Mill Av" in prompt_of(request):
             return fails(400, "maximum context length is 64 tokens", code="context_length_exceeded")
-        return writer(request, number)
-
-    source(tmp_path)
-    with ChatServer(mind) as server:
-        report = run(job(tmp_path, server.url), workers=1)
-    assert (report["kept"], report["rejected"]) == (len(NAMES) - 1, 1)
-    assert "maximum context length" in report["examples"]["rejected"][0][1]
-
-
-def test_what_failed_is_asked_again_by_the_next_run(tmp_path: Path) -> None:
-    def mind(request: dict[str, Any], number: int) -> Reply:
         return fails(500, "oops") if "Mill Bw" in prompt_of(request) else writer(request, number)
 
     source(tmp_path)
     with ChatServer(mind) as server:
         first = job(tmp_path, server.url)
-        with pytest.raises(EndpointError, match=r"1 of 28 articles.*oops.*27 answers are kept"):
+        with pytest.raises(EndpointError, match=r"1 of 28 articles.*oops.*26 answers are kept"):
             run(first, workers=1)
         left = estimate(first, Shard())
         report = run(replace(first, skip_failed=True), workers=1)
-    assert (left["settled"], left["requests"]) == (27, 1)
-    assert (report["kept"], report["failed"]) == (27, 1)
-    assert len(server.requests) == 27 + 4
+    assert (left["settled"], left["requests"]) == (26, 2)
+    assert (report["kept"], report["failed"], report["rejected"]) == (26, 1, 1)
+    assert "maximum context length" in report["examples"]["rejected"][0][1]
+    assert "oops" in report["examples"]["failed"][0][1]
+    assert len(server.requests) == 26 + 2 * (1 + 2)  # a refused prompt is sent once, others twice
 
 
 def test_a_dead_endpoint_is_given_up_and_the_run_goes_on_later(tmp_path: Path) -> None:
@@ -380,10 +373,8 @@ def test_a_dead_endpoint_is_given_up_and_the_run_goes_on_later(tmp_path: Path) -
 def test_what_is_wrong_for_all_stops_at_once(what: str, tmp_path: Path) -> None:
     source(tmp_path)
     nonsense = Reply({"error": {"message": "no such thing"}})
-    with ChatServer(
-        lambda request, number: nonsense if what == "protocol" else writer(request, number),
-        key="sk-right" if what == "key" else None,
-    ) as server:
+    mind = (lambda request, number: nonsense) if what == "protocol" else writer
+    with ChatServer(mind, key="sk-right" if what == "key" else None) as server:
         wrong = job(tmp_path, f"{server.url}/v9" if what == "path" else server.url, concurrency=2)
         wrong = replace(wrong, model="other") if what == "model" else wrong
         with pytest.raises(EndpointError if what == "protocol" else AccessError):
