@@ -16,7 +16,7 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from tercet.config import HEADS, Head
-from tercet.errors import InputError, StoreError
+from tercet.errors import InputError, ModelError, StoreError
 from tercet.io import GrowingArray, atomic_folder, json_bytes
 
 FORMAT = 1
@@ -76,6 +76,15 @@ class Embeddings:
 
     def __len__(self) -> int:
         return next(size for _, size in self._sizes() if size is not None)
+
+    def check_finite(self) -> None:
+        """Raises ModelError where a number is nan or infinite."""
+        for numbers in (self.dense, self.multi, None if self.sparse is None else self.sparse.data):
+            if numbers is not None and not np.isfinite(numbers).all():
+                raise ModelError(
+                    "the model gives vectors that are not finite numbers: its weights are damaged, "
+                    "or the training that made them went astray"
+                )
 
     def tokens(self, row: int) -> npt.NDArray[np.float16]:
         """The (T, M) multi-vectors of one text; raises InputError where there are none."""

@@ -21,7 +21,7 @@ from tercet.config import MAX_LENGTH, Head, Role
 from tercet.documents.chunks import SPECIAL, Chunker, Chunking
 from tercet.embeddings import Embeddings, EmbeddingsWriter, packed_positions
 from tercet.encoder import Encoder
-from tercet.errors import InputError, ModelError, StoreError
+from tercet.errors import InputError, StoreError
 from tercet.evaluate.tasks import Corpus, Rows, passage_text
 from tercet.io import atomic_write
 from tercet.scores import Places, Scores, maxsim_pairs
@@ -125,12 +125,7 @@ class VectorCache:
     def once(self, texts: Sequence[str], options: EncodeOptions) -> Embeddings:
         """Vectors that are not kept: of texts whose multi-vectors would fill the disk."""
         made = self.encoder.encode(texts, **asdict(options))
-        for part in (made.dense, made.multi, None if made.sparse is None else made.sparse.data):
-            if part is not None and not np.isfinite(part).all():
-                raise ModelError(
-                    "the model gives vectors that are not finite numbers: its weights are "
-                    "damaged, or the training that made them went astray"
-                )
+        made.check_finite()
         return made
 
     def key(self, digest: str, options: EncodeOptions) -> str:

@@ -29,7 +29,7 @@ from tercet.checkpoint import Settings
 from tercet.config import HEADS, Head, Role, Weights
 from tercet.curate.near_duplicates import jaccard
 from tercet.embeddings import Embeddings, EmbeddingsWriter
-from tercet.errors import InputError, ModelError
+from tercet.errors import InputError
 from tercet.hybrid import Ranked, Ranker, SparseRanker, rankers, union
 from tercet.mining import MineConfig, Source
 from tercet.mining.pool import Places, Pool, shingles
@@ -167,13 +167,7 @@ def _write(shards: Iterable[Embeddings], folder: Path, advance: Advance) -> Embe
     """Writes embeddings to a folder and opens it memory-mapped."""
     with EmbeddingsWriter(folder) as writer:
         for shard in shards:
-            sparse = None if shard.sparse is None else shard.sparse.data
-            for numbers in (shard.dense, shard.multi, sparse):
-                if numbers is not None and not np.isfinite(numbers).all():
-                    raise ModelError(
-                        "the model gives vectors that are not finite numbers: its weights are "
-                        "damaged, or the training that made them went astray"
-                    )
+            shard.check_finite()
             writer.add(shard)
             advance(len(shard))
     return Embeddings.load(folder)
