@@ -621,9 +621,9 @@ def rows_memory(options: argparse.Namespace) -> dict[str, Any] | None:
                 MALLOC_MMAP_THRESHOLD_="65536",
                 MALLOC_ARENA_MAX="1",
             )
-            for count in (options.count // 4, options.count)
+            for count in (options.count // 3, options.count)
         )
-        apart = options.count - options.count // 4
+        apart = options.count - options.count // 3
         report[f"{2 + negatives} texts a row"] = {
             name: round((more[name] - fewer[name]) / apart, 1) for name in more
         }
@@ -672,7 +672,7 @@ def main() -> None:
     part.set_defaults(do=full_size)
     part = parts.add_parser("rows", help="what rows take of memory")
     part.add_argument("--trial", type=int, nargs=2, metavar=("ROWS", "NEGATIVES"))
-    part.add_argument("--count", type=int, default=800_000)
+    part.add_argument("--count", type=int, default=300_000)
     part.set_defaults(do=rows_memory)
     for part in parts.choices.values():
         part.add_argument("--json", type=Path, help="write the figures here")

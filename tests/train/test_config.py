@@ -55,6 +55,9 @@ def test_fields_are_set_by_name() -> None:
         ("optimiser.betas=[0.9]", "expected 2 values"),
         ("loss.distil_from=5", "distil_from = 5, but the run has 5 steps"),
         ("loss.temperature=0", "loss.temperature is at least 1e-09"),
+        ("loss.teacher=bert", "loss: teacher: expected one of kl_div, m3_kd"),
+        ("loss.flops=-1", "loss.flops is at least 0"),
+        ("loss.dense_sizes=[0]", "loss.dense_sizes and multi_sizes hold sizes of at least 1"),
         ("data.sources.3.weight=1", "no entry 3"),
         (
             "data.sources.0.heads=['colbert']",
@@ -91,6 +94,9 @@ def test_files_that_are_no_config(tmp_path: Path) -> None:
     (tmp_path / "bad.toml").write_text("steps = = 3")
     with pytest.raises(InputError, match="not readable as TOML"):
         read_tree(tmp_path / "bad.toml")
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(InputError, match="not readable as JSON"):
+        read_tree(tmp_path / "config.json")
     with pytest.raises(InputError, match="unknown recipe 'best'"):
         recipe("best")
     with pytest.raises(InputError, match="either steps or epochs"):

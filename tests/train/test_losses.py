@@ -190,18 +190,3 @@ def test_the_start_of_distillation() -> None:
     assert LossConfig(distillation=False, distil_from=9).start(8) == 8
     with pytest.raises(InputError, match="distil_from = 8, but the run has 8 steps"):
         LossConfig(distil_from=8).start(8)
-
-
-@pytest.mark.parametrize(
-    ("field", "value", "said"),
-    [
-        ("temperature", 0.0, "temperature"),
-        ("teacher", "bert", "kl_div, m3_kd"),
-        ("flops", -1.0, "flops"),
-        ("dense_sizes", (0,), "sizes"),
-    ],
-)
-def test_what_is_no_loss(field: str, value: Any, said: str) -> None:
-    changed: dict[str, Any] = {field: value}
-    with pytest.raises(InputError, match=said):
-        LossConfig(**changed)
