@@ -113,7 +113,8 @@ def rankers(
     out: dict[Head, Ranker] = {}
     if queries.dense is not None and passages.dense is not None:
         device = device or torch.device("cpu")
-        out["dense"] = DenseRanker(queries.dense, passages.dense, size, device)
+        blocks = CPU_BLOCKS if device.type == "cpu" else GPU_BLOCKS
+        out["dense"] = DenseRanker(queries.dense, passages.dense, size, device, blocks)
     if queries.sparse is not None and passages.sparse is not None:
         out["sparse"] = SparseRanker(queries.sparse, passages.sparse, size)
     if queries.multi is not None and passages.multi is not None:
@@ -166,14 +167,10 @@ class DenseRanker:
     passages: npt.NDArray[np.float32]
     candidates: int
     device: torch.device
-    blocks: Blocks | None = None  # by default those of the device
-
-    @property
-    def _blocks(self) -> Blocks:
-        return self.blocks or (CPU_BLOCKS if self.device.type == "cpu" else GPU_BLOCKS)
+    blocks: Blocks = CPU_BLOCKS
 
     def top(self, queries: Places, count: int) -> Ranked:
-        blocks = self._blocks
+        blocks = self.blocks
         size = min(count + SLACK, self.candidates)
         vectors = torch.from_numpy(self.queries[queries]).to(self.device)
         best = np.full((len(queries), size), -np.inf, dtype=np.float32)
@@ -198,8 +195,8 @@ class DenseRanker:
 
     def score(self, queries: Places, places: Places) -> Scores:
         out = np.empty(len(places), dtype=np.float32)
-        for first in range(0, len(places), self._blocks.pairs):
-            part = slice(first, first + self._blocks.pairs)
+        for first in range(0, len(places), self.blocks.pairs):
+            part = slice(first, first + self.blocks.pairs)
             left, right = self.queries[queries[part]], self.passages[places[part]]
             np.einsum("nd,nd->n", left, right, out=out[part])
         return out

@@ -323,20 +323,6 @@ def test_a_closed_collection_says_so(collection: Collection) -> None:
             call()
 
 
-def test_search_needs_no_order_of_documents(memory: Path, encoder: HashedEncoder) -> None:
-    texts = [long_text(3, f"topic{n} and topic{n + 1}") for n in range(12)]
-    documents = [Document(f"d{n}", text) for n, text in enumerate(texts)]
-    answers = []
-    for name, order in (("a", documents), ("b", documents[::-1])):
-        with Collection.open(memory / name, encoder, backend="exact") as collection:
-            for document in order:
-                collection.add([document])
-            answers.append(collection.search(["topic4 topic7"], k=4)[0])
-    scores = [[hit.score for hit in hits] for hits in answers]
-    assert np.allclose(scores[0], scores[1], atol=1e-4)
-    assert {hit.id for hit in answers[0]} == {hit.id for hit in answers[1]}
-
-
 # With a real model
 
 

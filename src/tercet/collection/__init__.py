@@ -292,7 +292,9 @@ class Collection:
         with self._turn:
             storable = [id for id in ids if clean(id) == id]  # others are not there
             self._recover()
-            return len(self._sync().remove(storable))
+            sync = self._sync()
+            sync.remove(storable)
+            return sync.result.removed
 
     def rebuild(self, *, progress: OnProgress = None) -> None:
         """Encodes every document anew into a new index, which then takes the old one's place.

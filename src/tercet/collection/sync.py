@@ -321,12 +321,11 @@ class Sync:
         with self.store.transaction():
             self.store.forget(keys)
 
-    def remove(self, ids: Sequence[str]) -> list[str]:
-        """Removes documents durably; the ids that were there."""
+    def remove(self, ids: Sequence[str]) -> None:
+        """Removes documents durably."""
         with self.store.transaction():
             left = self.store.leave(ids)
         self._let_go(left)
-        return left
 
     def remove_files(self, files: Sequence[FileRecord]) -> None:
         """Removes files' records and their documents."""
@@ -475,14 +474,12 @@ def sync_files(sync: Sync, paths: Sequence[str | Path]) -> None:
     roots = [label_of(os.path.abspath(path)) for path in paths if os.path.isdir(path)]
     folders = tuple(root.rstrip("/") + "/" for root in roots)
     records = [record for record in sync.store.files() if record.path.startswith(folders)]
-    gone = [record for record in records if _is_gone(record.path)]
-    if gone:
+    if gone := [record for record in records if _is_gone(record.path)]:
         sync.remove_files(gone)
 
 
 def _sync_file(sync: Sync, file: SourceFile) -> None:
-    record = _record(sync, file)
-    now = time.time_ns()
+    record, now = _record(sync, file), time.time_ns()
     changed, digest = record, record.hash
     if digest is None or (record.size, record.mtime_ns) != (file.size, file.mtime_ns):
         try:
