@@ -203,7 +203,7 @@ class RowKeys:
     def groups(self) -> Groups:
         """The groups of all rows, see `group_rows`."""
         arrays = (self._keys, self._offsets, *self._given)
-        keys, offsets, rows, ids = (np.array(numbers, np.int64) for numbers in arrays)
+        keys, offsets, rows, ids = map(np.asarray, arrays)  # views, not copies
         return group_rows(keys, offsets, (rows, ids))
 
 
