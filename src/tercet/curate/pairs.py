@@ -110,7 +110,7 @@ class PairsJob:
             lang=parse_tag(self.lang) if self.lang else "",
             directions=tuple(map(parse_direction, self.directions)),
             both=self.both,
-            fields={role: name for role, _, name in (one.partition("=") for one in self.fields)},
+            fields={role: name for role, _, name in (f.partition("=") for f in self.fields)},
             min_chars=self.min_chars or PairOptions.min_chars,
             min_translation=self.min_chars or PairOptions.min_translation,
             max_chars=self.max_chars,
@@ -184,8 +184,8 @@ def _outcomes(
     units: Counter[str],
 ) -> Iterator[tuple[int, Row]]:
     """What the units of a part gave, by their numbers."""
-    for place, file in enumerate(files):
-        if not KINDS[file.kind].streamed and not shard.has(place * BLOCK):
+    for index, file in enumerate(files):
+        if not KINDS[file.kind].streamed and not shard.has(index * BLOCK):
             continue  # a file is a block of its own
         try:
             for unit, outcomes in _READERS[file.kind](file, options, shard.has):
@@ -194,14 +194,14 @@ def _outcomes(
                     if isinstance(outcome, Pair) and outcome.path:
                         beginning = outcome.pos[0][:BEGINNING]
                         keys.extend((heading_key(outcome.path[-1]), text_key(beginning)))
-                    yield place << UNIT_BITS | unit, _fields(outcome, file)
+                    yield index << UNIT_BITS | unit, _fields(outcome, file)
         except (Unreadable, InputError, OSError) as error:  # InputError: of a table
             problem = Problem(file.label, str(error).removeprefix(f"{file.paths[0]}: "))
             if isinstance(error, Unreadable):
                 problem = Problem(error.source, error.reason)
             elif isinstance(error, OSError):
                 problem = Problem(file.label, cannot_be_read(error))
-            yield place << UNIT_BITS | END, _fields(problem, file)
+            yield index << UNIT_BITS | END, _fields(problem, file)
 
 
 _READERS: dict[str, Callable[[SourceFile, PairOptions, Has], Units]] = {

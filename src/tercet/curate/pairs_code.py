@@ -145,7 +145,7 @@ def _python_functions(text: str, options: PairOptions, label: str) -> Iterator[O
         docstring, after = node.body[0], node.body[1]
         if docstring.end_lineno == after.lineno or docstring.lineno == node.lineno:
             continue  # several statements in a line: rare, and hard to read
-        first = min([node.lineno, *(one.lineno for one in node.decorator_list)])
+        first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
         body = lines[docstring.end_lineno or docstring.lineno : node.end_lineno]
         rows = lines[first - 1 : docstring.lineno - 1] + (body if body[0].strip() else body[1:])
         code = textwrap.dedent(clean("\n".join(rows))).strip()
@@ -160,7 +160,7 @@ def _defined(tree: ast.Module) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDe
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             yield node
         statements = ("body", "orelse", "finalbody", "handlers", "cases")
-        waiting += reversed([one for name in statements for one in getattr(node, name, ())])
+        waiting += reversed([below for name in statements for below in getattr(node, name, ())])
 
 
 def _does_nothing(node: ast.stmt) -> bool:
@@ -226,9 +226,9 @@ def _documented(
     while waiting:
         siblings = waiting.pop().children
         waiting.extend(reversed(siblings))
-        for place, node in enumerate(siblings):
+        for index, node in enumerate(siblings):
             function = _function(node)
-            if function is None or not (text := _documentation(siblings, place, grammar)):
+            if function is None or not (text := _documentation(siblings, index, grammar)):
                 continue
             start = raw.rfind(b"\n", 0, node.start_byte) + 1  # with the space before it
             code = textwrap.dedent(clean(raw[start : node.end_byte].decode()))
@@ -249,13 +249,13 @@ def _function(node: "Node") -> "Node | None":
     return inner if inner.child_by_field_name("body") is not None else None
 
 
-def _documentation(siblings: "Sequence[Node]", place: int, grammar: Grammar) -> str:
+def _documentation(siblings: "Sequence[Node]", index: int, grammar: Grammar) -> str:
     """The documentation comment right above a node, attributes between them."""
-    while place and siblings[place - 1].type in _ATTRIBUTES:
-        place -= 1
+    while index and siblings[index - 1].type in _ATTRIBUTES:
+        index -= 1
     rows: list[str] = []
-    while place and siblings[place - 1].type in _COMMENTS:
-        comment, below = siblings[place - 1], siblings[place]
+    while index and siblings[index - 1].type in _COMMENTS:
+        comment, below = siblings[index - 1], siblings[index]
         text = _text(comment).rstrip()
         if below.start_point[0] - comment.start_point[0] > text.count("\n") + 1:
             break  # an empty line between them
@@ -265,7 +265,7 @@ def _documentation(siblings: "Sequence[Node]", place: int, grammar: Grammar) -> 
             break
         if not _DIRECTIVE.match(text):
             rows.insert(0, text.removeprefix(grammar.comment))
-        place -= 1
+        index -= 1
     return _plain("\n".join(rows))
 
 

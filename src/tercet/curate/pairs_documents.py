@@ -151,7 +151,7 @@ def is_around(title: str, inner: Sequence[str]) -> bool:
         page in PAGES
         or _PAGE.fullmatch(page) is not None
         or own in APPARATUS
-        or any(one in APPARATUS and one not in CONTENTS for one in above)
+        or any(name in APPARATUS and name not in CONTENTS for name in above)
     )
 
 
@@ -180,7 +180,7 @@ def is_version(heading: str) -> bool:
 
 def joined(path: Sequence[str]) -> str:
     """`("Requests", "API", "Session", "Hooks")` -> `Requests > Session > Hooks`."""
-    inner = [one for one in path[1:] if has_word(one) and normal(one) not in CONTENTS]
+    inner = [name for name in path[1:] if has_word(name) and normal(name) not in CONTENTS]
     return MARK.join((path[0], *inner[1 - LONGEST_PATH :]))
 
 
@@ -261,8 +261,8 @@ class Outline:
         for section in headed if first and top and first.blocks else self.sections:
             inner: list[str] = []
             if section.level and not (section is first and top):
-                above = [*(one for one in above if one.level < section.level), section]
-                inner = [one.heading for one in above if one.heading]
+                above = [*(outer for outer in above if outer.level < section.level), section]
+                inner = [outer.heading for outer in above if outer.heading]
             yield ((self.title, *inner) if self.title else tuple(inner)), section
 
 
@@ -567,7 +567,7 @@ def _add_nodes(outline: Outline, node: Any, level: int, listed: bool = False) ->
     for child in node.children:
         kind = type(child).__name__
         if kind == "section":
-            title = child.next_node(lambda one: type(one).__name__ == "title")
+            title = child.next_node(lambda node: type(node).__name__ == "title")
             number = max(0, (title.line or 0) - 1) if title else 0  # docutils tells the underline
             outline.heading(level + 1, title.astext() if title else "", number)
             _add_nodes(outline, child, level + 1)
@@ -588,7 +588,8 @@ def _add_nodes(outline: Outline, node: Any, level: int, listed: bool = False) ->
 
 
 def _linked(node: Any) -> int:
-    return sum(len(one.astext()) for one in node.findall() if type(one).__name__ == "reference")
+    links = (link for link in node.findall() if type(link).__name__ == "reference")
+    return sum(len(link.astext()) for link in links)
 
 
 # Articles of encyclopedias in plain text, as the usual dumps leave them

@@ -103,14 +103,14 @@ class _Record:
 
     def outcomes(self) -> Iterator[Outcome]:
         """The pairs of the structures that are asked for, else of the first that fits."""
-        asked = self.options.structures
-        own = [structure for structure in asked or ROLES if self.has_own_fields(structure)]
-        for structure in own if asked else own[:1]:
+        chosen = self.options.structures
+        own = [structure for structure in chosen or ROLES if self.has_own_fields(structure)]
+        for structure in own if chosen else own[:1]:
             yield from self.from_fields(structure)
-        rest = tuple(name for name in asked if name not in own and name in DOCUMENT)
+        rest = tuple(name for name in chosen if name not in own and name in DOCUMENT)
         title, text = self.text("title"), self.text("text")
         is_article = self.value("title") is not None and self.value("text") is not None
-        if is_article and (rest or not (asked or own)):
+        if is_article and (rest or not (chosen or own)):
             if is_list_of_meanings(title, text):
                 yield Skipped("a list of what the title may mean", self.where, text[:200])
                 return
@@ -152,16 +152,16 @@ class _Record:
         """The language of the row; of a Wikimedia address too: `https://de.wikipedia.org/...`."""
         address = str(self.row.get("url"))
         match = re.match(r"(?:https?:)?//([a-z-]{2,12})\.(?:m\.)?wik[a-z]+\.org\b", address)
-        told = tag_or_none(self.text("lang")) or tag_or_none(match[1] if match else "")
-        return self.options.lang or told
+        by_field, by_address = tag_or_none(self.text("lang")), tag_or_none(match and match[1])
+        return self.options.lang or by_field or by_address
 
     def from_fields(self, structure: str) -> Iterator[Outcome]:
         """The pairs of a structure that stands in fields of its own."""
         options = self.options
         if structure == "translations":
             sides = self.value("translation")
-            told = sides.items() if isinstance(sides, dict) else ()
-            tagged = {tag_or_none(str(tag)): text for tag, text in told if isinstance(text, str)}
+            pairs = sides.items() if isinstance(sides, dict) else ()
+            tagged = {tag_or_none(str(tag)): text for tag, text in pairs if isinstance(text, str)}
             yield from translation_pairs(tagged, options, self.id)
             return
         if structure == "code-docstring":
@@ -211,5 +211,5 @@ def _inside(value: Any, name: str) -> Any:
     if inner is None or not rest:
         return None
     if isinstance(inner, list):
-        return [within for one in inner if (within := _inside(one, rest)) is not None]
+        return [value for item in inner if (value := _inside(item, rest)) is not None]
     return _inside(inner, rest)
