@@ -232,7 +232,7 @@ def parse(options: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--documents", type=int, default=1000)
     parser.add_argument("--encoder", default="bundled", help="bundled, hashed, a folder or hub id")
-    parser.add_argument("--backend", choices=("edge", "exact"), default="edge")
+    parser.add_argument("--backend", choices=("graph", "exact"), default="graph")
     parser.add_argument(
         "--span", type=float, default=3.0, help="s from a report to a kill, at most"
     )

@@ -71,7 +71,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--oracle-queries", type=int, default=100, help="compared with exhaustive")
     parser.add_argument("--characters", type=int, default=600, help="length of a chunk")
     parser.add_argument("--candidates", type=int, nargs="+", default=[50, 100, 200, 300, 500, 1000])
-    parser.add_argument("--backend", choices=["edge", "exact"], default="edge")
+    parser.add_argument("--backend", choices=["graph", "exact"], default="graph")
     parser.add_argument("--dtype", choices=["float16", "int8"], default="float16")
     parser.add_argument("--scratch", type=Path, help="where the index is made (default: temporary)")
     parser.add_argument("--seed", type=int, default=0)

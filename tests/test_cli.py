@@ -18,6 +18,7 @@ import pytest
 
 from tercet.cli import run, tercet
 from tercet.cli.meter import Meter
+from tercet.collection import Collection
 from tercet.embeddings import Embeddings
 from tercet.encoder import Encoder
 
@@ -127,7 +128,7 @@ def test_help_is_quick() -> None:
         [sys.executable, "-c", script], check=True, capture_output=True, text=True
     ).stdout.split()
     assert "click" in loaded
-    assert not {"torch", "numpy", "scipy", "tokenizers", "rich", "qdrant_edge"} & set(loaded)
+    assert not {"torch", "numpy", "scipy", "tokenizers", "rich", "usearch"} & set(loaded)
 
 
 def test_choices_and_defaults_are_those_of_the_library(cli: Cli) -> None:
@@ -301,7 +302,7 @@ def test_failures_are_code_1_and_a_sentence(
     cases = [
         (["search", "--index", tmp_path / "none", "q"], "holds no collection"),
         (["search", "--index", made, " "], "is empty"),
-        (["index", docs, "--to", docs], "holds other files"),
+        (["index", docs, "--to", docs], "other files"),
         (["index", docs, "--to", tmp_path / "a", "--model", tmp_path / "none"], "no such folder"),
         (["index", docs, "--to", tmp_path / "b", "--model", broken], "model.safetensors"),
         (["encode", tmp_path / "none.txt", "--out", tmp_path / "c"], "none.txt: No such file"),
@@ -407,7 +408,7 @@ def popen(*arguments: object, **options: Any) -> "subprocess.Popen[str]":
     return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, **options)
 
 
-def test_ctrl_c_and_the_lock(cli: Cli, made: Path, tmp_path: Path) -> None:
+def test_ctrl_c_and_readers_beside_a_writer(cli: Cli, made: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(made, tmp_path / "index"))
     with popen("search", "--index", copy, "--json", stdin=subprocess.PIPE) as process:
         assert process.stdin is not None
@@ -415,11 +416,13 @@ def test_ctrl_c_and_the_lock(cli: Cli, made: Path, tmp_path: Path) -> None:
         process.stdin.write("the river\n" * 64)  # as many as are encoded together
         process.stdin.flush()
         assert json.loads(process.stdout.readline())["query"] == "the river"
-        second = cli("search", "--index", copy, "river")
+        with Collection.open(copy):
+            assert cli("search", "--index", copy, "river").code == 0
+            second = cli("index", copy.parent, "--to", copy)
         process.send_signal(signal.SIGINT)
         _, complaint = process.communicate(timeout=60)
     assert second.code == 1
-    assert str(process.pid) in one_sentence(second)
+    assert str(os.getpid()) in one_sentence(second)
     assert process.returncode == 130
     assert complaint.strip() == "tercet: interrupted"
 

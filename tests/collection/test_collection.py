@@ -26,7 +26,7 @@ CORPUS = [
 ]
 
 
-@pytest.fixture(params=["exact", "edge"])
+@pytest.fixture(params=["exact", "graph"])
 def backend(request: pytest.FixtureRequest) -> Any:
     return request.param
 

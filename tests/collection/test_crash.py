@@ -17,8 +17,7 @@ from tercet.collection import Collection
 from tercet.collection.store import DONE, LEAVING, PENDING, DocumentStore
 from tercet.collection.sync import BatchSize, Change
 from tercet.errors import InputError, StoreError, TercetError
-from tercet.index import Index, open_index
-from tercet.index.qdrant_edge import QdrantEdgeIndex
+from tercet.index import GraphOptions, Index, open_index
 from tercet.records import Document
 
 
@@ -70,7 +69,6 @@ class Deaths:
 
             for name in ("add", "delete", "flush", "optimize"):
                 watch(Index, name)
-            watch(QdrantEdgeIndex, "optimize")
             real = DocumentStore.transaction
 
             @contextmanager
@@ -109,18 +107,21 @@ def check(folder: Path, told: Told, encoder: HashedEncoder, leaving: set[str]) -
     return ids
 
 
+FEW = GraphOptions(rows=3)  # a graph for hardly any rows
+
+
 def corpus(version: str, numbers: range) -> list[Document]:
     filler = " ".join(f"Sentence {version} {n}." for n in range(12))
     return [Document(f"d{n}", f"Text {n} {version} said. {filler}") for n in numbers]
 
 
-@pytest.mark.parametrize(("backend", "every"), [("exact", 1), ("edge", 5)])  # its files are large
+@pytest.mark.parametrize(("backend", "every"), [("exact", 1), ("graph", 2)])
 def test_a_death_at_any_step_loses_nothing_and_leaves_nothing(
     memory: Path, backend: Any, every: int
 ) -> None:
     encoder, told = HashedEncoder(), Told()
     deaths = Deaths(memory, told, every)
-    with Collection.open(memory / "c", encoder, backend=backend, chunk=16) as collection:
+    with Collection.open(memory / "c", encoder, backend=backend, chunk=16, graph=FEW) as collection:
         collection.batch = BatchSize(documents=4)
         collection.add(corpus("old", range(6)), report=told)
         with deaths.of(memory / "c"):
@@ -259,23 +260,6 @@ def test_a_full_disk_under_the_index_loses_nothing(
         collection.add([Document("last", "text")], report=told)
         told.there |= {"d4", "d5"}  # recorded as pending, so finished when there was room
     assert check(memory, told, encoder, set()) == {*(f"d{n}" for n in range(6)), "last"}
-
-
-def test_the_engine_is_not_let_near_a_full_disk(
-    memory: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    encoder, told = HashedEncoder(), Told()
-    full = shutil.disk_usage(memory)._replace(free=9 << 20)
-    with Collection.open(memory, encoder, backend="edge") as collection:
-        collection.add(corpus("old", range(3)), report=told)
-        monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
-        with pytest.raises(StoreError, match="full but for 9 MB"):
-            collection.add(corpus("new", range(5)), report=told)
-    with pytest.raises(StoreError, match="full but for 9 MB"):
-        Collection.open(memory, encoder)
-    monkeypatch.undo()
-    with Collection.open(memory, encoder) as collection:
-        assert told.there <= {hit.id for hit in collection.search(["text"], k=99)[0]}
 
 
 # Damage

@@ -1,6 +1,5 @@
 """Random embeddings with clusters, and one index of every backend."""
 
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,18 +10,19 @@ import pytest
 import scipy.sparse as sp
 
 from tercet.embeddings import Embeddings
-from tercet.index import Index, IndexSpec, create_index
+from tercet.index import GraphOptions, Index, IndexSpec, create_index
 
 DIMS = {"dense": 16, "vocabulary": 300, "multi": 8}
 MODEL = "model-a"
+SMALL = GraphOptions(rows=20)  # a graph even for few rows
 
 MakeIndex = Callable[..., Index]
 
 
 def create(path: Path, backend: Any = "exact", **changed: Any) -> Index:
     """A new index of DIMS for vectors of MODEL, or as changed."""
-    options: dict[str, Any] = {"fingerprint": MODEL, "backend": backend, **DIMS}
-    return create_index(path, IndexSpec(**(options | changed)))
+    spec: dict[str, Any] = {"fingerprint": MODEL, "backend": backend, **DIMS}
+    return create_index(path, IndexSpec(**(spec | changed)), options=SMALL)
 
 
 def make_embeddings(
@@ -58,25 +58,14 @@ def make_embeddings(
 
 def killed(index: Index, to: Path) -> Path:
     """The folder as a process killed right now would leave it."""
-    return Path(shutil.copytree(index.path, to, copy_function=_copy))
-
-
-def _copy(source: str, target: str) -> None:
-    """Copies a file without filling its holes: the engine makes large sparse files."""
-    with open(source, "rb") as old, open(target, "wb") as new:
-        while block := old.read(1 << 16):
-            if block.strip(b"\0"):
-                new.write(block)
-            else:
-                new.seek(len(block), os.SEEK_CUR)
-        new.truncate()
+    return Path(shutil.copytree(index.path, to))
 
 
 def _unit(rows: Any) -> Any:
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-@pytest.fixture(scope="module", params=["exact", "edge"])
+@pytest.fixture(scope="module", params=["exact", "graph"])
 def backend(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

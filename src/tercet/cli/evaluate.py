@@ -216,7 +216,7 @@ def _keep_weights(folder: Path, weights: Weights) -> Path:
 
     if not (folder / DOCUMENTS).exists():
         return set_weights(folder, weights)
-    with Collection.open(folder, create=False) as collection:
+    with Collection.open(folder, read_only=True) as collection:
         collection.keep_weights(weights)
     return folder
 

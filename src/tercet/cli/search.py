@@ -50,7 +50,7 @@ def index(
     late_chunking: bool = False,
     heads: Heads = None,
     dtype: Literal["float16", "int8"] | None = None,
-    backend: Literal["edge", "exact"] | None = None,
+    backend: Literal["graph", "exact"] | None = None,
     model: Model = None,
     revision: Revision = None,
     rebuild: bool = False,
@@ -78,7 +78,7 @@ def index(
       late_chunking: Take chunks' vectors from one pass over their document, 8192 tokens at a
           time.
       dtype: How vectors are stored.  [default: float16]
-      backend: edge: embedded engine; exact: every row is scored.  [default: edge]
+      backend: graph: candidates from a graph; exact: every row is scored.  [default: graph]
       rebuild: First encode every stored document anew: for a damaged index or another model;
           --heads, --dtype and --backend may change.
     """
@@ -182,7 +182,7 @@ def search(
     from tercet.index.base import DEFAULT_CANDIDATES
 
     most = DEFAULT_CANDIDATES if candidates is None else candidates or None
-    with Collection.open(index, _encoder(model, revision), create=False) as collection:
+    with Collection.open(index, _encoder(model, revision), read_only=True) as collection:
         for batch in [list(questions)] if questions else _from_stdin():
             answers = collection.search(
                 batch,
@@ -338,6 +338,7 @@ def info(
     what: str | None = None,
     *,
     revision: Revision = None,
+    verify: bool = False,
     as_json: Json = False,
 ) -> None:
     """Describe a model or an index.
@@ -347,15 +348,16 @@ def info(
     \b
     Examples:
       tercet info
-      tercet info my-index --json
-      tercet info BAAI/bge-m3
+      tercet info my-index --verify
+      tercet info BAAI/bge-m3 --json
 
     Options:
       what [MODEL|INDEX]:
+      verify: First read every byte of an index, and say what has changed on the disk.
     """
     folder = Path(what or "")
     if what and (folder / "documents.sqlite").exists():
-        facts = _index_facts(folder)
+        facts = _index_facts(folder, verify)
     elif what and (folder / "embeddings.json").exists():
         facts = _embeddings_facts(folder)
     else:
@@ -366,10 +368,12 @@ def info(
         _show_facts(facts)
 
 
-def _index_facts(folder: Path) -> dict[str, Any]:
+def _index_facts(folder: Path, verify: bool) -> dict[str, Any]:
     from tercet.collection import Collection
 
-    with Collection.open(folder, create=False) as collection:
+    with Collection.open(folder, read_only=True) as collection:
+        if verify:
+            collection.verify()
         facts = asdict(collection.info())
     settings = facts.pop("settings")
     model = {"source": settings.pop("source"), "fingerprint": settings.pop("fingerprint")}

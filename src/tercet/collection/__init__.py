@@ -2,16 +2,19 @@
 
     DIR/documents.sqlite    texts, spans, states, settings: all that cannot be made again
     DIR/index-000001/       vectors, made from the documents and, if need be, made again
-    DIR/lock                the process that has the collection open
+    DIR/lock                the process that changes the collection
 
-Files are read in `documents`, SQLite in `store`, the order of durable steps in `sync`. Knows
-nothing of formats, tokens or engines.
+One process changes a collection, any number search it, also while it changes: they see what was
+committed last. Files are read in `documents`, SQLite in `store`, the order of durable steps in
+`sync`. Knows nothing of formats, tokens or graphs.
 """
 
+import os
+import re
 import shutil
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import chain
 from pathlib import Path
@@ -31,12 +34,13 @@ from tercet.config import Head, Mode, Weights, check_heads
 from tercet.documents.chunks import Chunking
 from tercet.documents.readers import clean
 from tercet.errors import InputError, StoreError
-from tercet.index import create_index, open_index
+from tercet.index import GraphOptions, create_index, open_index
 from tercet.index.base import DEFAULT_CANDIDATES, Filter, Index
 from tercet.index.store import Backend, Dtype, IndexSpec, Lock
 from tercet.records import Document, Hit, IndexHit
 
 DOCUMENTS = "documents.sqlite"
+INDEX = r"index-\d{6}"  # names of folders
 REMADE = ("backend", "heads", "dtype")  # what may change when the index is made again
 FETCH, MORE = 3, 4  # chunks asked for per document wanted; times that where they do not do
 
@@ -87,24 +91,32 @@ class CollectionInfo:
 
 
 class Collection:
-    """A folder of searchable documents; any thread may call it, calls go one after the other."""
+    """A folder of searchable documents, for any thread: changes wait for each other, reads do not.
+
+    What is read is the state of the last commit, whoever made it.
+    """
 
     def __init__(
         self,
         path: Path,
-        lock: Lock,
-        store: DocumentStore,
+        lock: Lock | None,
         settings: CollectionSettings,
         encoder: Encodes | None,
+        graph: GraphOptions | None,
     ) -> None:
-        """Use `Collection.open`."""
+        """Use `Collection.open`; without a lock it is read-only."""
         self.path, self.settings = path, settings
         self.batch = BatchSize()
-        self._lock: Lock | None = lock
-        self._documents = store
-        self._encoder = encoder
-        self._index: Index | None = None
-        self._turn = threading.RLock()
+        self._lock, self._encoder, self._graph = lock, encoder, graph
+        self._pid, self._closed = os.getpid(), False
+        self._turn, self._loading = threading.RLock(), threading.RLock()
+        with ExitStack() as undo:
+            self._documents = DocumentStore(path / DOCUMENTS, read_only=True)
+            undo.callback(self._documents.close)
+            self._writable = None if lock is None else DocumentStore(path / DOCUMENTS)
+            undo.pop_all()
+        self._index: Index | None = None  # that is changed
+        self._reader: Index | None = None  # that is searched
 
     @classmethod
     def open(
@@ -113,6 +125,7 @@ class Collection:
         encoder: Encodes | None = None,
         *,
         create: bool = True,
+        read_only: bool = False,
         rebuild: bool = False,
         backend: Backend | None = None,
         heads: Sequence[str] | None = None,
@@ -120,15 +133,18 @@ class Collection:
         chunk: int | None = None,
         overlap: int | None = None,
         late_chunking: bool | None = None,
+        graph: GraphOptions | None = None,
         progress: OnProgress = None,
     ) -> "Collection":
         """Opens the collection in a folder, or makes one there.
 
-        Without an encoder, the model it was made with is loaded when it is first needed. The
-        options are fixed when a collection is made (by default: edge, all heads of the model,
-        float16, 512, 64, no late chunking); for one that is there, leave them out. What a killed
-        process left undone is finished first. rebuild encodes all documents anew: for a damaged
-        index, another model, or another backend, heads or dtype. Raises StoreError where the
+        Without an encoder, the model it was made with is loaded when it is first needed. read_only
+        searches one that is there, beside whoever changes it; it writes nothing. The options are
+        fixed when a collection is made (by default: graph, all heads of the model, float16, 512,
+        64, no late chunking); for one that is there, leave them out. What a killed process left
+        undone is finished first. rebuild encodes all documents anew: for a damaged
+        index, another model, or another backend, heads or dtype. graph says how graphs are
+        made and when. Raises StoreError where the
         collection is in use, damaged, or another model's, and where create is False and there is
         none; InputError where an option is not what was recorded.
         """
@@ -142,8 +158,19 @@ class Collection:
             "late_chunking": late_chunking,
         }
         options = {name: value for name, value in options.items() if value is not None}
+        if read_only and (options or rebuild):
+            raise InputError("read_only changes nothing: leave out rebuild and the options")
         if not (path / DOCUMENTS).exists():
-            _check_free(path, create)
+            _check_free(path, create and not read_only)
+        if read_only:
+            collection = cls(path, None, _recorded_settings(path), encoder, graph)
+            with ExitStack() as undo:
+                undo.callback(collection.close)
+                if encoder is not None:
+                    collection._check_model(encoder)
+                collection._newest()
+                undo.pop_all()
+            return collection
         try:
             path.mkdir(parents=True, exist_ok=True)
             lock = Lock(path)
@@ -156,9 +183,7 @@ class Collection:
                 encoder = encoder or _load(None)
                 facts = {"settings": asdict(_new_settings(encoder, options))}
                 DocumentStore.create(path / DOCUMENTS, facts)
-            store = DocumentStore(path / DOCUMENTS)
-            undo.callback(store.close)
-            settings = _recorded_settings(store)
+            settings = _recorded_settings(path)
             for name, value in options.items():
                 recorded = getattr(settings, name)
                 if value != recorded and not (rebuild and name in REMADE):
@@ -166,7 +191,7 @@ class Collection:
                         f"{path} was made with {name} = {recorded!r}, not {value!r}: leave the "
                         f"option out, or make another collection"
                     )
-            collection = cls(path, lock, store, replace(settings, **options), encoder)
+            collection = cls(path, lock, replace(settings, **options), encoder, graph)
             undo.pop_all()
             undo.callback(collection.close)
             if rebuild and not new:
@@ -175,6 +200,7 @@ class Collection:
                 if encoder is not None:
                     collection._check_model(encoder)
                 collection._open_index()
+                store = collection._store
                 if store.moving() or store.counts()[1] != len(collection.index):
                     collection._sync(progress=progress).recover()
             undo.pop_all()
@@ -185,11 +211,12 @@ class Collection:
     @property
     def encoder(self) -> Encodes:
         """The model of the collection, loaded at the first use."""
-        if self._encoder is None:
-            encoder = _load(self.settings.source)
-            self._check_model(encoder)
-            self._encoder = encoder
-        return self._encoder
+        with self._loading:
+            if self._encoder is None:
+                encoder = _load(self.settings.source)
+                self._check_model(encoder)
+                self._encoder = encoder
+            return self._encoder
 
     def _check_model(self, encoder: Encodes) -> None:
         """Raises StoreError where the vectors are another model's."""
@@ -203,33 +230,80 @@ class Collection:
 
     @property
     def index(self) -> Index:
-        """The vectors of the collection; raises StoreError after `close`."""
-        if self._index is None:
-            raise StoreError(f"the collection {self.path} is closed")
+        """The vectors that are changed; raises StoreError where it is read-only or closed."""
+        self._check_open(writable=True)
+        assert self._index is not None
         return self._index
 
     @property
     def _store(self) -> DocumentStore:
-        if self._lock is None:
-            raise StoreError(f"the collection {self.path} is closed")
-        return self._documents
+        """The documents that are changed."""
+        self._check_open(writable=True)
+        assert self._writable is not None
+        return self._writable
 
-    def _open_index(self) -> None:
-        folder = self.path / self.settings.index
-        for other in [*self.path.glob("index-*"), *self.path.glob(".index-*")]:
-            if other != folder:  # of a rebuild, or a start, that was killed
-                shutil.rmtree(other)
-        empty = self._store.counts() == (0, 0) and not self._store.moving()
-        if empty and not (folder / "index.json").exists():
-            shutil.rmtree(folder, ignore_errors=True)
-            self._index = create_index(folder, self.settings.spec(self.encoder))
-            return
+    def _newest(self) -> tuple[DocumentStore, Index]:
+        """Documents and vectors as they were committed last."""
+        self._check_open()
+        with self._loading:
+            name = self._documents.fact("settings").get("index")
+            if self._reader is None or self._reader.path.name != name:
+                settings = _recorded_settings(self.path)
+                if self._encoder is not None and settings.fingerprint != self._encoder.fingerprint:
+                    raise StoreError(
+                        f"{self.path} was rebuilt with another model "
+                        f"({_named(settings.source)}): open it again"
+                    )
+                reader = self._open_reader(settings)
+                if self._reader is not None:
+                    self._reader.close()
+                self._reader, self.settings = reader, settings
+            return self._documents, self._reader
+
+    def _open_reader(self, settings: CollectionSettings) -> Index:
+        folder = self.path / settings.index
+        with self._in_words():
+            return open_index(
+                folder, fingerprint=settings.fingerprint, read_only=True, options=self._graph
+            )
+
+    @contextmanager
+    def _in_words(self) -> Iterator[None]:
+        """Adds the way out to what is wrong with an index."""
         try:
-            self._index = open_index(folder, fingerprint=self.settings.fingerprint)
+            yield
         except StoreError as error:
             raise StoreError(
                 f"{error}. The documents are safe: {_how_to_rebuild(self.path)}"
             ) from error
+
+    def _check_open(self, *, writable: bool = False) -> None:
+        """Raises StoreError after `close`, in a fork, and for a change where it is read-only."""
+        if self._closed:
+            raise StoreError(f"the collection {self.path} is closed")
+        if self._pid != os.getpid():
+            raise StoreError(
+                f"{self.path} was opened in process {self._pid}, and this is a fork: open it here"
+            )
+        if writable and self._lock is None:
+            raise StoreError(f"{self.path} was opened read_only: open it without, to change it")
+
+    def _open_index(self) -> None:
+        folder = self.path / self.settings.index
+        for other in self.path.iterdir():  # of a rebuild, or a start, that was killed
+            if other != folder and re.fullmatch(rf"{INDEX}|\.{INDEX}\..*", other.name):
+                _remove_index(other)
+        empty = self._store.counts() == (0, 0) and not self._store.moving()
+        if empty and not (folder / "index.json").exists():
+            _remove_index(folder)
+            self._index = create_index(
+                folder, self.settings.spec(self.encoder), options=self._graph
+            )
+            return
+        with self._in_words():
+            self._index = open_index(
+                folder, fingerprint=self.settings.fingerprint, options=self._graph
+            )
 
     def _sync(self, report: OnChange = None, progress: OnProgress = None) -> Sync:
         return Sync(
@@ -306,14 +380,14 @@ class Collection:
             self._encoder = encoder
             number = int(self.settings.index.rpartition("-")[2]) + 1
             folder = self.path / f"index-{number:06d}"
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove_index(folder)
             settings = replace(
                 self.settings,
                 source=encoder.source,
                 fingerprint=encoder.fingerprint,
                 index=folder.name,
             )
-            index = create_index(folder, settings.spec(encoder))
+            index = create_index(folder, settings.spec(encoder), options=self._graph)
             old, self._index = self._index, index
             try:
                 sync = self._sync(progress=progress)
@@ -328,12 +402,12 @@ class Collection:
             except BaseException:
                 index.close()
                 self._index = old
-                shutil.rmtree(folder, ignore_errors=True)
+                _remove_index(folder)
                 raise
             previous, self.settings = self.settings.index, settings
             if old is not None:
                 old.close()
-            shutil.rmtree(self.path / previous, ignore_errors=True)
+            _remove_index(self.path / previous)
             self._recover()
 
     # Asking
@@ -361,45 +435,29 @@ class Collection:
         for number, question in enumerate(queries, 1):
             if not isinstance(question, str) or not question.strip():
                 raise InputError(f"question {number} of {len(queries)} is empty: ask something")
-        with self._turn:
-            out: list[list[Hit]] = [[] for _ in queries]
-            if not queries or not len(self.index):
-                return out
-            vectors = self.encoder.encode(queries, heads=self.settings.heads, role="query")
-            options: dict[str, Any] = {"mode": mode, "candidates": candidates, "filter": filter}
-            options["weights"] = weights or self.weights
-            waiting = list(range(len(queries)))
-            fetch = k if chunks else FETCH * k
-            while waiting:  # for more rows until there are k documents or no more rows
-                ranked = self.index.search(vectors[waiting], k=fetch, **options)
-                short = []
-                for number, rows in zip(waiting, ranked, strict=True):
-                    out[number] = self._hits(rows, k, chunks)
-                    if len(out[number]) < k and len(rows) == fetch < len(self.index):
-                        short.append(number)
-                waiting, fetch = short, MORE * fetch
+        store, index = self._newest()
+        out: list[list[Hit]] = [[] for _ in queries]
+        if not queries or not len(index):
             return out
-
-    def _hits(self, rows: Sequence[IndexHit], k: int, chunks: bool) -> list[Hit]:
-        """The k best documents (or chunks) of ranked rows."""
-        stored = self._store.chunks(row.id for row in rows)
-        out: dict[int | str, Hit] = {}
-        for row in rows:
-            if row.id not in stored:
-                continue  # on its way in or out
-            span, document = stored[row.id]
-            key = row.id if chunks else document.id
-            if key not in out:
-                facts = {**vars(row), **vars(document)}
-                out[key] = Hit(**facts, span=span)
-            if len(out) == k:
-                break
-        return list(out.values())
+        vectors = self.encoder.encode(queries, heads=self.settings.heads, role="query")
+        options: dict[str, Any] = {"mode": mode, "candidates": candidates, "filter": filter}
+        options["weights"] = weights or self.weights
+        waiting = list(range(len(queries)))
+        fetch = k if chunks else FETCH * k
+        while waiting:  # for more rows until there are k documents or no more rows
+            ranked = index.search(vectors[waiting], k=fetch, **options)
+            short = []
+            for number, rows in zip(waiting, ranked, strict=True):
+                out[number] = _hits(store, rows, k, chunks)
+                if len(out[number]) < k and len(rows) == fetch < len(index):
+                    short.append(number)
+            waiting, fetch = short, MORE * fetch
+        return out
 
     @property
     def weights(self) -> Weights:
         """Of the hybrid sum: those that were kept here, else the model's."""
-        recorded = self._store.fact("weights")
+        recorded = self._newest()[0].fact("weights")
         return Weights(*recorded) if recorded else self.encoder.weights
 
     def keep_weights(self, weights: Weights) -> None:
@@ -409,39 +467,61 @@ class Collection:
 
     def __len__(self) -> int:
         """The number of documents."""
-        with self._turn:
-            return self._store.counts()[0]
+        return self._newest()[0].counts()[0]
 
     def __contains__(self, id: str) -> bool:
-        with self._turn:
-            return clean(id) == id and self._store.known(id) is not None
+        return clean(id) == id and self._newest()[0].known(id) is not None
 
     def info(self) -> CollectionInfo:
         """What the collection is and holds."""
-        with self._turn:
-            documents, chunks = self._store.counts()
-            files = self.path.glob(f"{DOCUMENTS}*")  # SQLite's log is part of it
-            sizes = {**self.index.sizes(), "documents": sum(f.stat().st_size for f in files)}
-            return CollectionInfo(str(self.path), documents, chunks, self.settings, sizes)
+        store, index = self._newest()
+        documents, chunks = store.counts()
+        files = self.path.glob(f"{DOCUMENTS}*")  # SQLite's log is part of it
+        sizes = {**index.sizes(), "documents": sum(file.stat().st_size for file in files)}
+        return CollectionInfo(str(self.path), documents, chunks, self.settings, sizes)
+
+    def verify(self) -> None:
+        """Reads every byte of texts and vectors; raises StoreError naming what has changed."""
+        store, index = self._newest()
+        store.verify()
+        with self._in_words():
+            index.verify()
 
     def close(self) -> None:
         """Lets go of the folder; a second call does nothing."""
         with self._turn:
-            index, lock, self._index, self._lock = self._index, self._lock, None, None
-            if lock is None:
+            if self._closed:
                 return
-            try:
-                if index is not None:
-                    index.close()
-            finally:
-                self._documents.close()
-                lock.release()
+            self._closed = True
+            with ExitStack() as closing:
+                if self._lock is not None:
+                    closing.callback(self._lock.release)
+                for part in (self._documents, self._writable, self._reader, self._index):
+                    if part is not None:
+                        closing.callback(part.close)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+
+def _hits(store: DocumentStore, rows: Sequence[IndexHit], k: int, chunks: bool) -> list[Hit]:
+    """The k best documents (or chunks) of ranked rows."""
+    stored = store.chunks(row.id for row in rows)
+    out: dict[int | str, Hit] = {}
+    for row in rows:
+        if row.id not in stored:
+            continue  # on its way in or out
+        span, document = stored[row.id]
+        key = row.id if chunks else document.id
+        if key not in out:
+            facts = {**vars(row), **vars(document)}
+            out[key] = Hit(**facts, span=span)
+        if len(out) == k:
+            break
+    return list(out.values())
 
 
 def _load(source: str | None) -> Encodes:
@@ -466,7 +546,7 @@ def _new_settings(encoder: Encodes, options: dict[str, Any]) -> CollectionSettin
     usual = Chunking()
     chunk = options.get("chunk", min(usual.chunk, encoder.max_length))
     defaults: dict[str, Any] = {
-        "backend": "edge",
+        "backend": "graph",
         "heads": encoder.heads,
         "dtype": "float16",
         "chunk": chunk,
@@ -483,14 +563,34 @@ def _new_settings(encoder: Encodes, options: dict[str, Any]) -> CollectionSettin
     return settings
 
 
-def _recorded_settings(store: DocumentStore) -> CollectionSettings:
-    facts = store.fact("settings")
+def _recorded_settings(path: Path) -> CollectionSettings:
+    """What was recorded in a folder; raises StoreError where it is of no known form."""
+    store = DocumentStore(path / DOCUMENTS, read_only=True)
+    try:
+        facts = store.fact("settings")
+    finally:
+        store.close()
     names = {field.name for field in fields(CollectionSettings)}
-    if not isinstance(facts, dict) or set(facts) != names:
+    if (
+        not isinstance(facts, dict)
+        or set(facts) != names
+        or not re.fullmatch(INDEX, str(facts["index"]))
+    ):
         raise StoreError(
             f"{store.path}: its settings are of no known form: index the documents anew"
         )
+    if facts["backend"] == "edge":  # of Tercet 0.1
+        facts["backend"] = "graph"
     return CollectionSettings(**{**facts, "heads": check_heads(tuple(facts["heads"]))})
+
+
+def _remove_index(folder: Path) -> None:
+    """Removes what an index left; a folder that holds anything else, and a link, stay."""
+    if folder.is_dir() and not folder.is_symlink():
+        names = {item.name for item in folder.iterdir()}
+        own = r"(index|manifest)\.json|lock|engine.*|(rows|graph)-\d{6}|\..*"
+        if all(re.fullmatch(own, name) for name in names):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _check_free(path: Path, create: bool) -> None:

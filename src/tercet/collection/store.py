@@ -90,22 +90,25 @@ class Incoming:
 
 
 class DocumentStore:
-    """The SQLite file of a collection; any thread may call it, one at a time."""
+    """The SQLite file of a collection; any thread may call it, one at a time.
 
-    def __init__(self, path: Path) -> None:
+    Read-only, it sees what was committed last, and waits for no writer.
+    """
+
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
         """Opens a file that `create` made; raises StoreError where it is none, or damaged."""
         if not path.is_file():
             raise StoreError(f"{path.parent} holds no collection: {path.name} is missing")
         self.path = path
-        with _in_words(path):  # for any thread; transactions are opened by hand
-            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        self._db = _connect(path, read_only)
         try:
-            for setting in ("journal_mode = WAL", "synchronous = FULL", "temp_store = FILE"):
-                self._rows(f"PRAGMA {setting}")
-            self._rows(
-                "CREATE TEMP TABLE seen (file INTEGER, id TEXT, PRIMARY KEY (file, id)) "
-                "WITHOUT ROWID"
-            )
+            if not read_only:
+                for setting in ("journal_mode = WAL", "synchronous = FULL", "temp_store = FILE"):
+                    self._rows(f"PRAGMA {setting}")
+                self._rows(
+                    "CREATE TEMP TABLE seen (file INTEGER, id TEXT, PRIMARY KEY (file, id)) "
+                    "WITHOUT ROWID"
+                )
             if not self._rows("SELECT name FROM sqlite_master WHERE name = 'facts'"):
                 raise StoreError(f"{path}: emptied or cut short: {_AGAIN}")
             if (written := self.fact("format")) != FORMAT:
@@ -132,6 +135,12 @@ class DocumentStore:
     def close(self) -> None:
         """Closes the file; SQLite folds its log into it."""
         self._db.close()
+
+    def verify(self) -> None:
+        """Reads all of the file; raises StoreError where it is damaged."""
+        answer = self._column("PRAGMA integrity_check(1)")
+        if answer != ["ok"]:
+            raise StoreError(f"{self.path}: the file is damaged ({answer[0]}): {_AGAIN}")
 
     @contextmanager
     def transaction(self) -> Iterator[Self]:
@@ -338,6 +347,29 @@ class DocumentStore:
     def _document(self, fields: Sequence[Any]) -> Document:
         id, text, title, source, language, metadata = fields
         return Document(id, text, title, source, language, self._json(metadata))
+
+
+def _connect(path: Path, read_only: bool) -> sqlite3.Connection:
+    """A connection for any thread, whose transactions are opened by hand.
+
+    Read-only, SQLite still makes the index of its log beside the file; where the folder or the disk
+    does not allow that, no writer can be at work either, and the file is read as it stands.
+    """
+    address = f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rw'}"
+    options: dict[str, Any] = {"uri": True, "isolation_level": None, "check_same_thread": False}
+    with _in_words(path):
+        db: sqlite3.Connection = sqlite3.connect(address, **options)
+        try:
+            db.execute("SELECT 1 FROM sqlite_master").fetchall()
+        except sqlite3.OperationalError:
+            db.close()
+            if not read_only:
+                raise
+            log = path.with_name(f"{path.name}-wal")
+            if log.exists() and log.stat().st_size:
+                raise
+            db = sqlite3.connect(f"{address}&immutable=1", **options)
+    return db
 
 
 @contextmanager

@@ -6,14 +6,25 @@ Takes Embeddings and gives IndexHits; knows nothing of texts, documents or model
 from pathlib import Path
 
 from tercet.errors import StoreError
-from tercet.index.base import DEFAULT_CANDIDATES, ExactIndex, Filter, Index
+from tercet.index.base import DEFAULT_CANDIDATES, Filter, Index
+from tercet.index.graph import GraphOptions
 from tercet.index.store import IndexSpec, RowStore
 from tercet.io import atomic_folder
 
-__all__ = ["DEFAULT_CANDIDATES", "Filter", "Index", "IndexSpec", "create_index", "open_index"]
+__all__ = [
+    "DEFAULT_CANDIDATES",
+    "Filter",
+    "GraphOptions",
+    "Index",
+    "IndexSpec",
+    "create_index",
+    "open_index",
+]
 
 
-def create_index(path: str | Path, spec: IndexSpec) -> Index:
+def create_index(
+    path: str | Path, spec: IndexSpec, *, options: GraphOptions | None = None
+) -> Index:
     """Makes an empty index in a folder that does not exist or is empty, and opens it.
 
     Raises StoreError for a folder in use.
@@ -26,11 +37,20 @@ def create_index(path: str | Path, spec: IndexSpec) -> Index:
             RowStore.create(scratch, spec)
     except OSError as error:
         raise StoreError(f"cannot make an index in {target}: {error.strerror}") from error
-    return open_index(target)
+    return open_index(target, options=options)
 
 
-def open_index(path: str | Path, *, fingerprint: str | None = None) -> Index:
-    """Opens an index; raises StoreError where it is missing, damaged, open or another model's."""
+def open_index(
+    path: str | Path,
+    *,
+    fingerprint: str | None = None,
+    read_only: bool = False,
+    options: GraphOptions | None = None,
+) -> Index:
+    """Opens an index, to write or only to read.
+
+    Raises StoreError where it is missing, damaged, another model's, or, to write, open elsewhere.
+    """
     source = Path(path)
     if not source.is_dir():
         raise StoreError(f"{source} is no index: there is no such folder")
@@ -40,8 +60,4 @@ def open_index(path: str | Path, *, fingerprint: str | None = None) -> Index:
             f"{source} holds vectors of the model {spec.fingerprint!r}, not of {fingerprint!r}: "
             f"open it with that, or rebuild it"
         )
-    if spec.backend == "exact":
-        return ExactIndex(source, spec)
-    from tercet.index.qdrant_edge import QdrantEdgeIndex
-
-    return QdrantEdgeIndex(source, spec)
+    return Index(source, spec, read_only=read_only, options=options)

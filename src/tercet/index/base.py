@@ -1,10 +1,9 @@
-"""What every index is: candidates of each leg, their union, exact scores from the rows, ranks.
+"""An index: candidates of each leg, their union, exact scores from the rows, ranks.
 
-An index keeps rows of Embeddings under u64 ids with a small payload each, and answers queries that
-are Embeddings too. A backend says how the first stage finds rows; every score comes from the row
-store, so every backend gives the same one. Rows, filters and queries pass every check before a
-backend sees them: an engine that is given a bad batch may keep half of it. Knows nothing of texts,
-tokens, documents or models.
+It keeps rows of Embeddings under u64 ids with a small payload each, and answers queries that are
+Embeddings too. A graph finds the candidates among the rows that it was built over; the newest rows,
+and all of a small index, are scored one by one. Every score comes from the rows. One process
+writes, any number read: a reader sees the last flush. Knows nothing of texts, documents or models.
 """
 
 import math
@@ -14,7 +13,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Self
@@ -27,7 +26,8 @@ from tercet.config import MODES, PAPER_WEIGHTS, Head, Mode, Weights
 from tercet.embeddings import Embeddings
 from tercet.errors import InputError, StoreError
 from tercet.hybrid import highest
-from tercet.index.store import Floats, Ids, IndexSpec, Positions, RowStore, Serials
+from tercet.index.graph import Graph, GraphOptions, Progress, build_graph, verify_graph
+from tercet.index.store import MANIFEST, Floats, Ids, IndexSpec, Positions, Rows, RowStore
 from tercet.records import IndexHit, Payload, Scalar
 from tercet.scores import maxsim_packed, weighted_sum
 
@@ -53,47 +53,99 @@ Choices = dict[str, list[Scalar]]
 Parts = dict[Head, Floats]
 
 
+@dataclass(frozen=True)
+class _View:
+    """A state of the rows, and the graph over those that it has."""
+
+    rows: Rows
+    graph: Graph | None = None
+    places: Positions | None = None  # of the graph's serials among the rows, -1 where gone
+    generation: int = 0  # of the rows that the places are of
+
+    @staticmethod
+    def of(rows: Rows, name: str, options: GraphOptions, before: "_View | None" = None) -> "_View":
+        """The view of some rows; raises StoreError where the graph is damaged."""
+        if not name:
+            return _View(rows)
+        generation = rows.manifest.generation
+        graph = before.graph if before else None
+        if graph is None or graph.folder.name != name:
+            graph = Graph(rows.path / name, rows.spec, options)
+        elif before and before.generation == generation:
+            return replace(before, rows=rows)
+        places = np.searchsorted(rows.serials, graph.serials)
+        places[places == len(rows.serials)] = -1
+        if len(rows.serials):
+            places[rows.serials[places] != graph.serials] = -1
+        return _View(rows, graph, places, generation)
+
+    def inside(self, eligible: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        """(n,): which of the graph's rows are eligible, given (N,) of all rows."""
+        if self.places is None or not len(eligible):
+            return np.zeros(0 if self.graph is None else len(self.graph), dtype=np.bool_)
+        return eligible[self.places] & (self.places >= 0)
+
+
 class Index:
     """Rows of dense, sparse and multi-vectors under u64 ids, searched by any of them or all.
 
     What `add` and `delete` did is seen by `search` at once and is durable when `flush` returns; a
     process that dies before that loses only what came after the last flush. Calls from several
-    threads wait for each other.
+    threads wait for each other. Opened read_only, it writes nothing, sees the last flush of
+    whoever writes, waits for nobody, and threads search side by side.
     """
 
-    def __init__(self, path: Path, spec: IndexSpec) -> None:
+    def __init__(
+        self,
+        path: Path,
+        spec: IndexSpec,
+        *,
+        read_only: bool = False,
+        options: GraphOptions | None = None,
+    ) -> None:
         """Use `create_index` or `open_index`."""
-        self.path = path
-        self.spec = spec
-        self._store = RowStore(path, spec)
+        self.path, self.spec, self.read_only = path, spec, read_only
+        self._options = options = options or GraphOptions()
         self._turn = threading.RLock()
-        self._closed = False
+        self._closed, self._pid = False, os.getpid()
         self._changed = False  # since the last flush
+        self._store: RowStore | None = None
+        self._stamp: tuple[int, ...] = ()
+        if read_only:
+            self._view = self._newest(None)
+            return
+        self._store = RowStore(path, spec)
+        try:
+            self._view = _View.of(self._store, self._store.graph, options)
+        except StoreError:  # damaged: rows are whole, and the graph is made again
+            self._store.graph, self._view = "", _View(self._store)
+            self.optimize()
 
-    # What a backend adds.
+    def _newest(self, before: _View | None) -> _View:
+        """The last flushed state."""
+        self._stamp = _stamp(self.path / MANIFEST)
+        rows = Rows(self.path, self.spec, before.rows if before else None)
+        return _View.of(rows, rows.manifest.graph, self._options, before)
 
-    def _candidates(
-        self, queries: Embeddings, legs: Sequence[Head], count: int, choices: Choices
-    ) -> list[Positions]:
-        """For each query the union of the `count` best rows of each leg, in any order."""
-        raise NotImplementedError
+    @contextmanager
+    def _reading(self) -> Iterator[_View]:
+        """The state that a call reads: the last flush, or with the writer what it has done."""
+        if not self.read_only:
+            with self._open():
+                yield self._view
+            return
+        self._check_open()
+        if _stamp(self.path / MANIFEST) != self._stamp and self._turn.acquire(blocking=False):
+            try:  # meanwhile the others read on
+                self._view = self._newest(self._view)
+            finally:
+                self._turn.release()
+        yield self._view
 
-    def _changing(self) -> None:
-        """Called before rows come or go."""
-        self._changed = True
-
-    def _added(self, positions: Positions) -> None:
-        """Called with new rows that do not count yet; raising refuses the batch."""
-
-    def _removed(self, serials: Serials) -> None:
-        """Called with rows that do not count any more."""
-
-    def _commit(self) -> None:
-        """Makes what changed durable and countable."""
-        self._store.commit()
-
-    def _release(self) -> None:
-        """Called once, before the folder is let go."""
+    def _writer(self) -> RowStore:
+        if self._store is None:
+            raise StoreError(f"{self.path} is open for reading alone")
+        return self._store
 
     # What callers see.
 
@@ -123,19 +175,16 @@ class Index:
         plain = [{key: _plain(key, value) for key, value in row.items()} for row in payloads]
         with self._open():
             if len(checked):
-                self._changing()
-                self._removed(self._store.append(checked, rows, plain, self._added))
+                self._writer().append(checked, rows, plain)
+                self._changed = True
 
     def delete(self, ids: Iterable[int]) -> int:
         """Removes rows and returns how many there were; ids that are not there are no error."""
         checked = _check_ids(ids)
         with self._open():
-            if not len(checked):
-                return 0
-            self._changing()
-            serials = self._store.remove(checked)
-            self._removed(serials)
-            return len(serials)
+            removed = self._writer().remove(checked)
+            self._changed = self._changed or removed > 0
+            return removed
 
     def search(
         self,
@@ -175,64 +224,109 @@ class Index:
                 raise InputError(f"mode {mode} needs {head}, which the queries lack")
         if not legs:
             raise InputError("a hybrid search needs dense or sparse queries")
-        with self._open():
+        with self._reading() as view:
             if candidates is None:
-                positions = [np.flatnonzero(self._store.matching(choices))] * len(used)
+                positions = [np.flatnonzero(view.rows.matching(choices))] * len(used)
             else:
-                positions = self._candidates(used, legs, max(k, candidates), choices)
+                positions = self._candidates(view, used, legs, max(k, candidates), choices)
             return [
-                self._hits(part_of(used, number, scored), rows, mode, weights, k)
+                _hits(view.rows, part_of(used, number, scored), rows, mode, weights, k)
                 for number, rows in enumerate(positions)
             ]
 
-    def _hits(
-        self, query: Embeddings, positions: Positions, mode: Mode, weights: Weights, k: int
-    ) -> list[IndexHit]:
-        """The k best of some rows, scored again by every part."""
-        parts = score_rows(self._store, query, positions)
-        if not parts or (mode != "hybrid" and mode not in parts):
-            return []  # no row to score, or an empty sparse query
-        total = weighted_sum(parts, weights) if mode == "hybrid" else parts[mode]
-        best = highest(total, k)
-        if mode == "sparse":  # a row that shares no token is no answer
-            best = best[total[best] > 0]
-        ids = self._store.ids[positions[best]]
-        best = best[np.lexsort((ids, -total[best]))][:k]
-        return [
-            IndexHit(
-                id=int(self._store.ids[positions[row]]),
-                score=float(total[row]),
-                **{head: float(part[row]) for head, part in parts.items()},
-            )
-            for row in best
-        ]
+    def _candidates(
+        self, view: _View, queries: Embeddings, legs: Sequence[Head], count: int, choices: Choices
+    ) -> list[Positions]:
+        """For each query the union of the `count` best rows of each leg, in any order."""
+        rows, graph, places = view.rows, view.graph, view.places
+        eligible = rows.matching(choices)
+        single = np.flatnonzero(eligible)  # rows that are scored one by one
+        if len(single) <= self._options.rows:
+            graph = None
+        inside = view.inside(eligible)
+        share = max(1, int(inside.sum()))
+        if graph is not None:
+            single = single[rows.serials[single] > graph.serials[-1]]
+        out = []
+        for number in range(len(queries)):
+            query = part_of(queries, number, legs)
+            union = [_best(score_rows(rows, query, single), single, count)]
+            if graph is not None and places is not None:
+                if query.sparse is not None and query.sparse.nnz:
+                    union.append(places[graph.sparse(query.sparse, count, inside)])
+                if query.dense is not None:
+                    size = count * len(graph) // share  # so that `count` are eligible, about
+                    near = graph.dense(query.dense[0], size) if size * 10 < share else places[:0]
+                    near = near[inside[near]]
+                    if len(near) < min(count, share):
+                        dense, within = part_of(query, 0, ("dense",)), places[inside]
+                        union.append(_best(score_rows(rows, dense, within), within, count))
+                    union.append(places[near[:count]])
+            out.append(np.unique(np.concatenate(union)))
+        return out
 
     def __len__(self) -> int:
-        with self._open():
-            return int(self._store.live.sum())
+        with self._reading() as view:
+            return int(view.rows.live.sum())
 
     def ids(self) -> Ids:
         """The ids of all rows, ascending."""
-        with self._open():
-            return np.sort(self._store.ids[self._store.live])
+        with self._reading() as view:
+            return np.sort(view.rows.ids[view.rows.live])
 
     def flush(self) -> None:
         """Makes all that was added and deleted durable (fsync) before it returns."""
         with self._open():
             if self._changed:
-                self._commit()
+                self._writer().commit()
                 self._changed = False
 
-    def optimize(self) -> None:
-        """Builds what makes search fast and drops what was deleted; flushes first and last."""
+    def optimize(self, *, progress: Progress | None = None) -> None:
+        """Builds what makes search fast and drops what was deleted; flushes first and last.
+
+        A graph is made where the rows outside it are more than are scored one by one as quickly,
+        and made anew where a quarter of its rows is gone. progress(rows done, of all).
+        """
         with self._open():
             self.flush()
-            self._store.compact()
+            store = self._writer()
+            store.compact()
+            view = _View.of(store, store.graph, self._options, self._view)
+            count, alive = int(store.live.sum()), int(view.inside(store.live).sum())
+            worn = view.graph is not None and alive < 0.75 * len(view.graph)
+            if self.spec.backend == "graph" and (count - alive > self._options.rows or worn):
+                store.graphs, store.graph = store.graphs + 1, ""
+                if count > self._options.rows:
+                    name, before = f"graph-{store.graphs:06d}", None if worn else view.graph
+                    self._build(name, before, progress)
+                    store.graph = name
+                store.commit()
+                store.sweep()
+                view = _View.of(store, store.graph, self._options)
+            self._view = view
+
+    def _build(self, name: str, before: Graph | None, progress: Progress | None) -> None:
+        try:
+            build_graph(self.path / name, self._writer(), self._options, before, progress)
+        except (OSError, RuntimeError) as error:
+            raise StoreError(
+                f"{self.path}: cannot write a graph ({error}); the index is whole, and slower"
+            ) from error
+
+    def verify(self) -> None:
+        """Reads every byte of the last flush; raises StoreError naming what has changed on disk."""
+        rows = Rows(self.path, self.spec)
+        rows.verify()
+        if rows.manifest.graph:
+            verify_graph(self.path / rows.manifest.graph)
 
     def sizes(self) -> dict[str, int]:
         """Bytes on disk by head, and "other" (ids, payloads, logs)."""
-        with self._open():
-            return self._store.sizes()
+        with self._reading() as view:
+            sizes = view.rows.sizes()
+            for head, size in (view.graph.sizes() if view.graph else {}).items():
+                sizes[head] += size
+            return sizes
 
     def close(self) -> None:
         """Flushes and lets go of the folder; a second call does nothing."""
@@ -240,19 +334,28 @@ class Index:
             if self._closed:
                 return
             try:
-                self.flush()
+                if self._store is not None and self._pid == os.getpid():
+                    self.flush()
             finally:
                 self._closed = True
-                self._release()
-                self._store.close()
+                if self._store is not None:
+                    self._store.close()
 
     @contextmanager
     def _open(self) -> Iterator[None]:
-        """One caller at a time; raises StoreError after `close`."""
+        """One caller at a time; raises StoreError as `_check_open` does."""
         with self._turn:
-            if self._closed:
-                raise StoreError(f"{self.path}: this index was closed; open it again")
+            self._check_open()
             yield
+
+    def _check_open(self) -> None:
+        """Raises StoreError after `close`, and in a process that was forked since."""
+        if self._closed:
+            raise StoreError(f"{self.path}: this index was closed; open it again")
+        if self._pid != os.getpid():
+            raise StoreError(
+                f"{self.path} was opened in process {self._pid}, and this is a fork: open it here"
+            )
 
     def __enter__(self) -> Self:
         return self
@@ -261,23 +364,13 @@ class Index:
         self.close()
 
 
-class ExactIndex(Index):
-    """Every leg scores every row, 1 ms per 10,000: the oracle, and right for small corpora."""
-
-    def _candidates(
-        self, queries: Embeddings, legs: Sequence[Head], count: int, choices: Choices
-    ) -> list[Positions]:
-        rows = np.flatnonzero(self._store.matching(choices))
-        out = []
-        for query in range(len(queries)):
-            union = [np.empty(0, dtype=np.int64)]
-            parts = score_rows(self._store, part_of(queries, query, legs), rows)
-            for head, scores in parts.items():
-                best = highest(scores, count)  # of equals the first ones
-                best = best[np.argsort(-scores[best], kind="stable")][:count]
-                union.append(rows[best[scores[best] > 0] if head == "sparse" else best])
-            out.append(np.unique(np.concatenate(union)))
-        return out
+def _stamp(path: Path) -> tuple[int, ...]:
+    """Differs where a file was replaced; empty where there is none."""
+    try:
+        facts = path.stat()
+    except OSError:
+        return ()
+    return (facts.st_ino, facts.st_mtime_ns, facts.st_size)
 
 
 def part_of(queries: Embeddings, number: int, heads: Sequence[Head]) -> Embeddings:
@@ -296,7 +389,40 @@ def part_of(queries: Embeddings, number: int, heads: Sequence[Head]) -> Embeddin
 # Scores of one query with chosen rows
 
 
-def score_rows(store: RowStore, query: Embeddings, positions: Positions) -> Parts:
+def _hits(
+    rows: Rows, query: Embeddings, positions: Positions, mode: Mode, weights: Weights, k: int
+) -> list[IndexHit]:
+    """The k best of some rows, scored again by every part."""
+    parts = score_rows(rows, query, positions)
+    if not parts or (mode != "hybrid" and mode not in parts):
+        return []  # no row to score, or an empty sparse query
+    total = weighted_sum(parts, weights) if mode == "hybrid" else parts[mode]
+    best = highest(total, k)
+    if mode == "sparse":  # a row that shares no token is no answer
+        best = best[total[best] > 0]
+    ids = rows.ids[positions[best]]
+    best = best[np.lexsort((ids, -total[best]))][:k]
+    return [
+        IndexHit(
+            id=int(rows.ids[positions[row]]),
+            score=float(total[row]),
+            **{head: float(part[row]) for head, part in parts.items()},
+        )
+        for row in best
+    ]
+
+
+def _best(parts: Parts, positions: Positions, count: int) -> Positions:
+    """The `count` rows of the highest scores of each part; of equals the first ones."""
+    union = [np.empty(0, dtype=np.int64)]
+    for head, scores in parts.items():
+        best = highest(scores, count)
+        best = best[np.argsort(-scores[best], kind="stable")][:count]
+        union.append(positions[best[scores[best] > 0] if head == "sparse" else best])
+    return np.concatenate(union)
+
+
+def score_rows(store: Rows, query: Embeddings, positions: Positions) -> Parts:
     """Raw scores of one query (B = 1) with rows, (n,) a part; only the parts both sides have."""
     if not len(positions):
         return {}

@@ -1,6 +1,6 @@
-"""The rows of an index in plain append-only files: memory-mapped, crash-safe, one owner at a time.
+"""The rows of an index in plain append-only files: crash-safe, one writer, any number of readers.
 
-    index.json, manifest.json, lock          what was fixed; what counts; who has it open
+    index.json, manifest.json, lock          what was fixed; what counts; who writes
     rows-000001/serials.bin, ids.bin         (N,) u64
     rows-000001/dense.bin [dense_scales.bin] (N, D) float16, or int8 with (N,) float16 scales
     rows-000001/terms.bin, term_weights.bin  int32 and float32, row n ending at term_ends.bin[n]
@@ -8,19 +8,23 @@
     rows-000001/payloads.jsonl               row n ending at byte payload_ends.bin[n]
     rows-000001/dead.bin                     serials that do not count any more
 
-The manifest, replaced atomically, says how many bytes of each file count: what a dying process
-wrote after it is cut off when the store is opened again. A row is never changed: replacing an id
-appends a new row under a new serial number and marks the old one dead; `compact` copies the living
-rows to a new generation of files. Serials grow and are never used twice, so another store may refer
-to rows by them. Knows nothing of scores, queries or engines.
+The manifest, replaced atomically, says how many bytes of each file count, and their CRC-32: readers
+map these bytes and no more, what a dying process wrote after them is cut off by the next writer. A
+row is never changed: replacing an id appends a new row under a new serial number and marks the old
+one dead; `compact` copies the living rows to a new generation of files. Serials grow and are never
+used twice, so that a graph may refer to rows by them. Knows nothing of scores, queries or graphs.
 """
 
 import json
 import math
 import os
+import re
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+import threading
+import weakref
+import zlib
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -39,11 +43,13 @@ from tercet.io import GrowingArray, fsync, write_json
 from tercet.records import Scalar
 
 FORMAT = 1
+MANIFEST = "manifest.json"
+GRAPH = r"graph-\d{6}"  # names of folders
 COMPACT_ABOVE = 0.1  # share of dead rows from which `compact` copies the others
 COPIED = 1024  # rows that `compact` copies at once
 REBUILD = "rebuild the index"
 
-Backend = Literal["edge", "exact"]
+Backend = Literal["graph", "exact"]
 Dtype = Literal["float16", "int8"]
 
 Ids = npt.NDArray[np.uint64]
@@ -58,7 +64,7 @@ class IndexSpec:
     """What is fixed when an index is created, and kept in its index.json."""
 
     fingerprint: str  # of the model whose vectors these are
-    backend: Backend = "edge"
+    backend: Backend = "graph"
     heads: tuple[Head, ...] = HEADS  # what is stored; multi-vectors only rescore: they need dense
     dtype: Dtype = "float16"  # of dense and multi; sparse weights are float32
     dense: int | None = None  # D; None where the head is not stored
@@ -83,6 +89,8 @@ class IndexSpec:
     def load(folder: Path) -> "IndexSpec":
         """Reads index.json; raises StoreError where it is missing or damaged."""
         facts = _read_json(folder / "index.json")
+        if facts.get("backend") == "edge":  # of Tercet 0.1
+            facts["backend"] = "graph"
         try:
             return IndexSpec(**facts)
         except (TypeError, InputError) as error:
@@ -134,80 +142,127 @@ def _columns(spec: IndexSpec) -> dict[str, _Column]:
     return columns
 
 
-class RowStore:
-    """The rows of one index, owned by this object until `close`."""
+@dataclass(frozen=True)
+class Manifest:
+    """What counts of an index: the folder of its rows, how much of each file, and the graph."""
 
-    def __init__(self, path: Path, spec: IndexSpec) -> None:
-        """Opens a store that `create` made; raises StoreError where it is damaged or in use."""
-        self.path, self.spec = path, spec
-        self._columns = _columns(spec)
-        self._files: dict[str, GrowingArray] = {}
-        self._lock = Lock(path)
-        with ExitStack() as undo:
-            undo.callback(self.close)
-            self._open()
-            undo.pop_all()
+    generation: int
+    next_serial: int
+    bytes: dict[str, int]
+    crc: dict[str, int]  # CRC-32 of these bytes; empty in an index of Tercet 0.1
+    graphs: int  # how many were made; the last one's folder has this number
+    graph: str  # its folder; empty where there is none
 
     @staticmethod
-    def create(path: Path, spec: IndexSpec) -> None:
-        """Writes an empty store into an empty folder."""
-        write_json(path / "index.json", {"format": FORMAT, **asdict(spec)})
-        folder = _generation(path, 1)
-        folder.mkdir()
-        for name in _columns(spec):
-            (folder / name).touch()
-        _write_manifest(path, 1, 0, dict.fromkeys(_columns(spec), 0))
-
-    def _open(self) -> None:
-        path = self.path / "manifest.json"
-        manifest = _read_json(path)
+    def read(path: Path, columns: Iterable[str]) -> "Manifest":
+        """Reads manifest.json; raises StoreError where it is missing or damaged."""
+        facts = _read_json(path / MANIFEST)
         try:
-            self._number = int(manifest["generation"])
-            self.next_serial = int(manifest["next_serial"])
-            sizes = {name: int(manifest["bytes"][name]) for name in self._columns}
-        except (KeyError, TypeError, ValueError) as error:
-            raise StoreError(f"{path} is damaged ({error!r}): {REBUILD}") from error
-        folder = _generation(self.path, self._number)
-        for name, column in self._columns.items():
-            size = (folder / name).stat().st_size if (folder / name).is_file() else -1
-            if size < sizes[name] or sizes[name] % column.bytes:
-                what = f"cut short ({size} of {sizes[name]} bytes)" if size >= 0 else "missing"
-                raise StoreError(f"{folder / name} is {what}: {REBUILD}")
-            self._files[name] = column.open(folder / name)
-            if size > sizes[name]:  # left by a process that died before it committed
-                self._files[name].cut(sizes[name] // column.bytes)
-        self._check()
-        for other in self.path.glob("rows-*"):
-            if other != folder:  # left by a process that died while it compacted
-                shutil.rmtree(other)
-        self._reset()
+            graph = str(facts.get("graph", ""))
+            if graph and not re.fullmatch(GRAPH, graph):
+                raise ValueError(f"graph is {graph!r}")
+            return Manifest(
+                int(facts["generation"]),
+                int(facts["next_serial"]),
+                {name: int(facts["bytes"][name]) for name in columns},
+                {name: int(value) for name, value in facts.get("crc", {}).items()},
+                int(facts.get("graphs", 0)),
+                graph,
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise StoreError(f"{path / MANIFEST} is damaged ({error!r}): {REBUILD}") from error
 
-    def _reset(self) -> None:
-        self.live: npt.NDArray[np.bool_] = ~np.isin(self.serials, self._view("dead.bin"))
-        self.__dict__.pop("_places", None)
-        self._codes: dict[str, tuple[list[int], dict[str, int]]] = {}
+    def write(self, path: Path) -> None:
+        """Replaces manifest.json: from now on this counts."""
+        write_json(path / MANIFEST, {"format": FORMAT, **asdict(self)})
 
-    def _check(self) -> None:
-        """Whether the files fit together; cheap, and it keeps later reads within their borders."""
+
+class Rows:
+    """The rows that counted when this was opened: read-only, and safe in many threads."""
+
+    def __init__(self, path: Path, spec: IndexSpec, before: "Rows | None" = None) -> None:
+        """Opens what counts now; before is an older state, of which what still holds is reused.
+
+        Raises StoreError where a file is missing or damaged.
+        """
+        self.path, self.spec, self._columns = path, spec, _columns(spec)
+        for tries in reversed(range(5)):
+            self.manifest = Manifest.read(path, self._columns)
+            try:
+                self._arrays = {name: self._map(name) for name in self._columns}
+                break
+            except StoreError:  # a writer may have compacted it just now
+                if not tries or Manifest.read(path, self._columns) == self.manifest:
+                    raise
+        self._begin(before)
+
+    def _map(self, name: str) -> npt.NDArray[Any]:
+        column, size = self._columns[name], self.manifest.bytes[name]
+        path = _generation(self.path, self.manifest.generation) / name
+        self._check_size(path, size, column)
+        shape = (size // column.bytes, *column.row)
+        if not size:
+            return np.empty(shape, column.dtype)
+        try:
+            mapped = np.memmap(path, column.dtype, "r", shape=shape)
+        except OSError as error:
+            raise StoreError(f"{path} cannot be read ({error}): {REBUILD}") from error
+        return mapped.view(np.ndarray)  # np.memmap itself is slow to slice
+
+    @staticmethod
+    def _check_size(path: Path, size: int, column: _Column) -> int:
+        """The bytes of a file; raises StoreError where they are fewer than count."""
+        there = path.stat().st_size if path.is_file() else -1
+        if not 0 <= size <= there or size % column.bytes:
+            what = f"cut short ({there} of {size} bytes)" if there >= 0 else "missing"
+            raise StoreError(f"{path} is {what}: {REBUILD}")
+        return there
+
+    def _begin(self, before: "Rows | None" = None) -> None:
+        """Checks how the files fit together, and finds which rows are alive."""
+        if before is not None and before.manifest.generation != self.manifest.generation:
+            before = None
+        first = 0 if before is None else len(before.live)
+        self._check(first)
+        # Codes of payload values by position: they never change while rows only come.
+        self._codes: dict[str, tuple[list[int], dict[str, int]]] = before._codes if before else {}
+        self._coding: Any = before._coding if before else threading.Lock()
+        self.live: npt.NDArray[np.bool_] = np.ones(len(self.serials), dtype=np.bool_)
+        if before is not None:
+            self.live[:first] = before.live
+        dead = self._view("dead.bin")
+        self.live[self.positions(dead[before.dead if before else 0 :])] = False
+        self.dead: int = len(dead)  # entries of dead.bin
+
+    def _check(self, first: int) -> None:
+        """Whether the files fit together from a row on; cheap, keeps reads within their borders."""
         for name, column in self._columns.items():
-            file, expected = self._files[name], len(self._files["serials.bin"])
+            values, expected = self._view(name), len(self._view("serials.bin"))
             if column.ends:
                 borders = self._view(column.ends)
                 expected = int(borders[-1]) if len(borders) else 0
-            wrong = not column.log and len(file) != expected
+            wrong = not column.log and len(values) != expected
             if name.endswith("_ends.bin") or name == "serials.bin":
-                steps = np.diff(file.view().astype(np.int64), prepend=np.int64(-1))
+                prior = values[first - 1 : first] if first else np.array([-1])
+                steps = np.diff(values[first:].astype(np.int64), prepend=prior.astype(np.int64))
                 wrong = wrong or bool((steps < (name == "serials.bin")).any())
             if wrong:
                 raise self._damaged(name)
 
     def _damaged(self, name: str) -> StoreError:
-        return StoreError(f"{self._files[name].path} is damaged: {REBUILD}")
+        path = _generation(self.path, self.manifest.generation) / name
+        return StoreError(f"{path} is damaged: {REBUILD}")
+
+    def verify(self) -> None:
+        """Reads every byte that counts; raises StoreError naming a file that has changed."""
+        for name, crc in self.manifest.crc.items():
+            if name in self._columns and checksum(self._view(name)) != crc:
+                raise self._damaged(name)
 
     # Reading: positions are rows of the files, dead ones included.
 
     def _view(self, name: str) -> npt.NDArray[Any]:
-        return self._files[name].view()
+        return self._arrays[name]
 
     @property
     def serials(self) -> Serials:
@@ -283,15 +338,78 @@ class RowStore:
         """(N,): the living rows whose payload has one of the choices under every key."""
         mask = self.live.copy()
         for key, values in choices.items():
-            codes, names = self._codes.setdefault(key, ([], {}))
-            for position in range(len(codes), len(self.live)):
-                payload = self.payload(position)
-                name = json.dumps(payload[key]) if key in payload else None
-                codes.append(-1 if name is None else names.setdefault(name, len(names)))
+            with self._coding:
+                codes, names = self._codes.setdefault(key, ([], {}))
+                for position in range(len(codes), len(mask)):
+                    payload = self.payload(position)
+                    name = json.dumps(payload[key]) if key in payload else None
+                    codes.append(-1 if name is None else names.setdefault(name, len(names)))
+                array = np.array(codes[: len(mask)], dtype=np.int64)
             # Compared as JSON, since Python holds True and 1 for equal and a filter must not.
             chosen = [names[name] for name in map(json.dumps, values) if name in names]
-            mask &= np.isin(np.array(codes, dtype=np.int64), chosen)
+            mask &= np.isin(array, chosen)
         return mask
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes by head, and "other"."""
+        sizes: dict[str, int] = dict.fromkeys((*self.spec.heads, "other"), 0)
+        for name, column in self._columns.items():
+            sizes[column.head or "other"] += self._view(name).nbytes
+        return sizes
+
+
+class RowStore(Rows):
+    """The rows of one index and its writer, the only one until `close`; not for many threads."""
+
+    def __init__(self, path: Path, spec: IndexSpec) -> None:
+        """Opens a store that `create` made; raises StoreError where it is damaged or in use."""
+        self.path, self.spec, self._columns = path, spec, _columns(spec)
+        self._files: dict[str, GrowingArray] = {}
+        self._lock = Lock(path)
+        with ExitStack() as undo:
+            undo.callback(self.close)
+            self._open()
+            undo.pop_all()
+
+    @staticmethod
+    def create(path: Path, spec: IndexSpec) -> None:
+        """Writes an empty store into an empty folder."""
+        write_json(path / "index.json", {"format": FORMAT, **asdict(spec)})
+        names = _columns(spec)
+        folder = _generation(path, 1)
+        folder.mkdir()
+        for name in names:
+            (folder / name).touch()
+        Manifest(1, 0, dict.fromkeys(names, 0), dict.fromkeys(names, 0), 0, "").write(path)
+
+    def _open(self) -> None:
+        self.manifest = Manifest.read(self.path, self._columns)
+        self.graphs, self.graph = self.manifest.graphs, self.manifest.graph
+        self.next_serial = self.manifest.next_serial
+        folder = _generation(self.path, self.manifest.generation)
+        for name, column in self._columns.items():
+            size = self.manifest.bytes[name]
+            there = self._check_size(folder / name, size, column)
+            self._files[name] = column.open(folder / name)
+            if there > size:  # left by a process that died before it committed
+                self._files[name].cut(size // column.bytes)
+        self._crc = {
+            name: self.manifest.crc[name] if self.manifest.crc else checksum(self._view(name))
+            for name in self._columns
+        }
+        self._begin()
+        self.sweep()
+
+    def sweep(self) -> None:
+        """Removes older generations and graphs, whole or half made, that this store left."""
+        current = {_generation(self.path, self.manifest.generation).name, self.graph}
+        for other in self.path.iterdir():
+            made = re.fullmatch(rf"rows-\d{{6}}|\.?({GRAPH})(\..*)?", other.name)
+            if made and other.name not in current and other.is_dir() and not other.is_symlink():
+                shutil.rmtree(other, ignore_errors=True)  # a reader may hold it, on Windows
+
+    def _view(self, name: str) -> npt.NDArray[Any]:
+        return self._files[name].view()
 
     # Writing.
 
@@ -300,35 +418,25 @@ class RowStore:
         ids: Ids,
         embeddings: Embeddings,
         payloads: list[dict[str, Scalar]],
-        then: Callable[[Positions], None],
-    ) -> Serials:
-        """Adds checked rows; gives the serials of the rows that they replaced.
-
-        `then` is called with the new rows' positions when they can be read but do not count
-        yet. All of the batch is added or nothing: raises what `then` raises, and StoreError
-        where the disk is full.
-        """
+    ) -> None:
+        """Adds checked rows, all or none: raises StoreError where the disk is full."""
         first, count = len(self.live), len(ids)
         old = self._positions_of(ids)
         dead = self.serials[old]
-        parts = self._encode(ids, embeddings, payloads)
-        self.next_serial += count  # even if this fails: `then` may have used them
-        with self._writing({**parts, "dead.bin": dead}):
-            then(np.arange(first, first + count, dtype=np.int64))
+        self._write({**self._encode(ids, embeddings, payloads), "dead.bin": dead})
+        self.next_serial += count
         self.live = np.concatenate((self.live, np.ones(count, dtype=np.bool_)))
         self.live[old] = False
         self._places.update(zip(ids.tolist(), range(first, first + count), strict=True))
-        return dead
 
-    def remove(self, ids: Ids) -> Serials:
-        """Marks rows dead; gives their serials."""
+    def remove(self, ids: Ids) -> int:
+        """Marks rows dead; how many there were."""
         old = self._positions_of(np.unique(ids))
-        dead = self.serials[old]
-        with self._writing({"dead.bin": dead}):
-            self.live[old] = False
+        self._write({"dead.bin": self.serials[old]})
+        self.live[old] = False
         for id in self.ids[old].tolist():
             del self._places[id]
-        return dead
+        return len(old)
 
     @cached_property
     def _places(self) -> dict[int, int]:
@@ -363,18 +471,17 @@ class RowStore:
             parts[self._columns[name].ends] = ends
         return parts
 
-    @contextmanager
-    def _writing(self, parts: Arrays) -> Iterator[None]:
-        """Appends to files; where that or the block fails, they are as before."""
-        before = {name: len(self._files[name]) for name in parts}
+    def _write(self, parts: Arrays) -> None:
+        """Appends to files; where that fails, they are as before."""
+        before = {name: (len(self._files[name]), self._crc[name]) for name in parts}
         try:
             with self._in_words("this batch was not stored, and what was there before is whole"):
                 for name, values in parts.items():
-                    self._files[name].append(values)
-            yield
+                    self._crc[name] = _append(self._files[name], values, self._crc[name])
         except BaseException:
-            for name, rows in before.items():
+            for name, (rows, crc) in before.items():
                 self._files[name].cut(rows)
+                self._crc[name] = crc
             raise
 
     @contextmanager
@@ -387,56 +494,54 @@ class RowStore:
     def commit(self) -> None:
         """Makes everything written so far durable and countable."""
         with self._in_words("what was flushed before is whole"):
-            self._save(self._number, self._files)
+            self._save(self.manifest.generation, self._files, self._crc)
 
-    def _save(self, number: int, files: dict[str, GrowingArray]) -> None:
+    def _save(self, generation: int, files: dict[str, GrowingArray], crc: dict[str, int]) -> None:
         for file in files.values():
             file.sync()
         sizes = {name: len(file) * self._columns[name].bytes for name, file in files.items()}
-        _write_manifest(self.path, number, self.next_serial, sizes)
+        manifest = Manifest(generation, self.next_serial, sizes, dict(crc), self.graphs, self.graph)
+        manifest.write(self.path)
+        self.manifest = manifest
 
     def compact(self) -> None:
         """Copies the living rows to new files where many are dead."""
         if len(self.live) - int(self.live.sum()) <= COMPACT_ABOVE * len(self.live):
             return
-        old, number = self._files, self._number + 1
+        old, number = self._files, self.manifest.generation + 1
         folder = _generation(self.path, number)
         shutil.rmtree(folder, ignore_errors=True)  # left by a compaction that found the disk full
         folder.mkdir()
         files = {name: column.open(folder / name) for name, column in self._columns.items()}
+        crc = dict.fromkeys(files, 0)
         with ExitStack() as closing:
             for file in files.values():
                 closing.callback(file.close)
             with self._in_words("the index is whole, but not compacted"):
                 living = np.flatnonzero(self.live)
                 for first in range(0, len(living), COPIED):
-                    self._copy(living[first : first + COPIED], files)
+                    self._copy(living[first : first + COPIED], files, crc)
                 fsync(folder)
-                self._save(number, files)
+                self._save(number, files, crc)
             closing.pop_all()
-        self._files, self._number = files, number
+        self._files, self._crc = files, crc
         for file in old.values():
             file.close()
-        shutil.rmtree(_generation(self.path, number - 1))
-        self._reset()
+        self.__dict__.pop("_places", None)
+        self._begin()
+        self.sweep()
 
-    def _copy(self, rows: Positions, files: dict[str, GrowingArray]) -> None:
+    def _copy(self, rows: Positions, files: dict[str, GrowingArray], crc: dict[str, int]) -> None:
         for name, column in self._columns.items():
+            values = self._view(name)
             if column.ends:
-                items = packed_positions(*self._spans(column.ends, rows))
-                files[name].append(self._view(name)[items])
+                values = values[packed_positions(*self._spans(column.ends, rows))]
             elif name.endswith("_ends.bin"):
                 before = int(files[name].view()[-1]) if len(files[name]) else 0
-                files[name].append(before + np.cumsum(self._spans(name, rows)[1]))
-            elif not column.log:
-                files[name].append(self._view(name)[rows])
-
-    def sizes(self) -> dict[str, int]:
-        """Bytes by head, and "other"."""
-        sizes: dict[str, int] = dict.fromkeys((*self.spec.heads, "other"), 0)
-        for name, column in self._columns.items():
-            sizes[column.head or "other"] += len(self._files[name]) * column.bytes
-        return sizes
+                values = before + np.cumsum(self._spans(name, rows)[1])
+            else:
+                values = values[:0] if column.log else values[rows]
+            crc[name] = _append(files[name], values, crc[name])
 
     def close(self) -> None:
         """Lets go of the files, without a commit."""
@@ -463,13 +568,20 @@ def dequantize(codes: npt.NDArray[np.int8], scales: npt.NDArray[np.float16]) -> 
     return values.numpy()
 
 
+def _append(file: GrowingArray, values: npt.NDArray[Any], crc: int) -> int:
+    """Appends to a file; gives the CRC-32 of all of it, from that of what was there."""
+    values = np.ascontiguousarray(values, file.dtype)
+    file.append(values)
+    return checksum(values, crc)
+
+
+def checksum(values: npt.NDArray[Any], crc: int = 0) -> int:
+    """CRC-32 of an array's bytes, after bytes with a given one."""
+    return zlib.crc32(values.reshape(-1).view(np.uint8).data, crc)
+
+
 def _generation(path: Path, number: int) -> Path:
     return path / f"rows-{number:06d}"
-
-
-def _write_manifest(path: Path, number: int, next_serial: int, sizes: dict[str, int]) -> None:
-    facts = {"format": FORMAT, "generation": number, "next_serial": next_serial, "bytes": sizes}
-    write_json(path / "manifest.json", facts)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -505,9 +617,28 @@ class Lock:
         os.ftruncate(self._file, 0)
         os.lseek(self._file, 0, os.SEEK_SET)
         os.write(self._file, f"{os.getpid()}\n".encode())
+        _held.add(self)
 
-    def release(self) -> None:
-        os.close(self._file)  # which lets go of the lock, as the end of the process would
+    def release(self, *, forked: bool = False) -> None:
+        """Lets go, as the end of the process would; in a fork of its child alone."""
+        if self in _held:
+            _held.discard(self)
+            if not forked:
+                _unlock(self._file)  # whatever forks still have the file
+            os.close(self._file)
+
+
+_held: "weakref.WeakSet[Lock]" = weakref.WeakSet()  # of this process
+
+
+def _forget_locks() -> None:
+    """A forked child must not hold what its parent lets go."""
+    for lock in list(_held):
+        lock.release(forked=True)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_locks)
 
 
 if sys.platform == "win32":
@@ -516,8 +647,15 @@ if sys.platform == "win32":
     def _lock(file: int) -> None:
         os.lseek(file, 1 << 20, os.SEEK_SET)  # past the process id, so that others can read it
         msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
+
+    def _unlock(file: int) -> None:
+        os.lseek(file, 1 << 20, os.SEEK_SET)
+        msvcrt.locking(file, msvcrt.LK_UNLCK, 1)
 else:
     import fcntl
 
     def _lock(file: int) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def _unlock(file: int) -> None:
+        fcntl.flock(file, fcntl.LOCK_UN)

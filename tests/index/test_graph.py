@@ -1,0 +1,313 @@
+"""Graphs over the rows of an index, and readers beside its writer."""
+
+import json
+import os
+import shutil
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tercet.embeddings import Embeddings
+from tercet.errors import StoreError
+from tercet.index import Index, open_index
+from tercet.scores import dense_scores
+
+from .conftest import MODEL, SMALL, create, make_embeddings
+
+QUERIES = make_embeddings(5, seed=5)
+
+
+def graphed(path: Path, **how: Any) -> Index:
+    return create(path, "graph", **how)
+
+
+def reader(path: Path) -> Index:
+    return open_index(path, read_only=True, options=SMALL)
+
+
+def exhaustive(index: Index, **how: Any) -> Any:
+    return index.search(QUERIES, k=20, candidates=None, **how)
+
+
+def full(index: Index, **how: Any) -> Any:
+    return index.search(QUERIES, k=20, candidates=10_000, **how)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "int8"])
+@pytest.mark.parametrize("tail", [0, 30])
+def test_the_graph_serves_candidates_and_never_scores(
+    tmp_path: Path, dtype: Any, tail: int
+) -> None:
+    rows = make_embeddings(1500, seed=2)
+    with graphed(tmp_path / "index", dtype=dtype) as index:
+        payloads = [{"tenth": n % 10, "part": n % 200} for n in range(1500)]
+        index.add(range(1500 - tail), rows[: 1500 - tail], payloads[: 1500 - tail])
+        index.optimize()
+        assert (index.path / "graph-000001").is_dir()
+        index.add(range(1500 - tail, 1500), rows[1500 - tail :], payloads[1500 - tail :])
+        index.delete(range(0, 1500, 20))
+        for filter in (None, {"tenth": 3}, {"part": [3, 4, 5, 6, 7, 8, 9]}):
+            best = index.search(QUERIES, candidates=None, filter=filter)
+            found = index.search(QUERIES, candidates=100, filter=filter)
+            true = {(q, h.id): h for q, hits in enumerate(best) for h in hits}
+            same = [(q, h) for q, hits in enumerate(found) for h in hits if (q, h.id) in true]
+            assert len(same) >= 0.9 * len(true)
+            for q, hit in same:  # the graph's own scores would be off by 1e-3 and more
+                for part in ("dense", "sparse", "multi", "score"):
+                    wanted = getattr(true[q, hit.id], part)
+                    assert getattr(hit, part) == pytest.approx(wanted, abs=2e-6)
+            for key, values in (filter or {}).items():
+                allowed = {n for n in range(1500) if payloads[n][key] in np.atleast_1d(values)}
+                assert {h.id for hits in found for h in hits} <= allowed
+            assert not any(h.id % 20 == 0 for hits in found for h in hits)
+
+
+def test_the_graph_finds_what_brute_force_finds(tmp_path: Path) -> None:
+    """Of vectors without order, where a graph is at its worst, ef 2 finds 86% and ef 1 69%."""
+    rng, size, k = np.random.default_rng(0), 48, 10
+
+    def rows(count: int) -> Embeddings:
+        dense = rng.standard_normal((count, size)).astype(np.float32)
+        dense /= np.linalg.norm(dense, axis=1, keepdims=True)
+        return Embeddings(dense=dense, fingerprint=MODEL)
+
+    with graphed(tmp_path / "index", heads=("dense",), dense=size) as index:
+        passages, queries = rows(3000), rows(60)
+        index.add(range(3000), passages)
+        index.optimize()
+        best = np.argsort(-dense_scores(queries, passages), axis=1)[:, :k]
+        found = index.search(queries, k=k, mode="dense", candidates=k)
+        shared = [
+            len({hit.id for hit in hits} & set(row.tolist()))
+            for hits, row in zip(found, best, strict=True)
+        ]
+        assert 0.78 < np.mean(shared) / k < 0.999  # below 1: it was the graph
+
+
+def test_sparse_candidates_are_exact(tmp_path: Path) -> None:
+    rows = make_embeddings(600, seed=3, empty_sparse=(4, 5))
+    with graphed(tmp_path / "index", heads=("dense", "sparse")) as index:
+        index.add(range(600), rows)
+        index.optimize()
+        index.delete(range(0, 600, 7))
+        for k in (1, 10):
+            best = index.search(QUERIES, k=k, mode="sparse", candidates=None)
+            assert index.search(QUERIES, k=k, mode="sparse", candidates=k) == best
+
+
+def test_a_graph_grows_and_is_made_anew_when_worn(tmp_path: Path) -> None:
+    rows = make_embeddings(400, seed=4)
+    with graphed(tmp_path / "index") as index:
+        index.add(range(200), rows[:200])
+        index.optimize()
+        index.add(range(200, 215), rows[200:215])
+        index.optimize()  # so few are scored one by one
+        assert [p.name for p in index.path.glob("graph-*")] == ["graph-000001"]
+        index.add(range(215, 400), rows[215:])
+        index.optimize()
+        assert [p.name for p in index.path.glob("graph-*")] == ["graph-000002"]
+        assert full(index) == exhaustive(index)
+        index.delete(range(150))  # which compacts, and wears the graph
+        index.optimize()
+        assert [p.name for p in index.path.glob("graph-*")] == ["graph-000003"]
+        assert full(index) == exhaustive(index)
+        index.delete(range(380))
+        index.optimize()
+        assert not list(index.path.glob("graph-*"))
+        assert full(index) == exhaustive(index)
+
+
+# Readers beside a writer
+
+
+def test_a_reader_sees_the_last_flush_and_holds_nobody_up(tmp_path: Path) -> None:
+    rows = make_embeddings(400, seed=6)
+    with graphed(tmp_path / "index") as writer:
+        writer.add(range(200), rows[:200], [{"even": n % 2 == 0} for n in range(200)])
+        writer.flush()
+        with reader(writer.path) as one, reader(writer.path) as other:
+            before = full(one)
+            assert before == full(other) == full(writer)
+            writer.add(range(200, 400), rows[200:], [{"even": n % 2 == 0} for n in range(200, 400)])
+            writer.delete(range(50))
+            assert full(one) == before
+            assert len(one) == 200
+            writer.optimize()  # compacts, and makes a graph
+            assert (writer.path / "rows-000002").is_dir()
+            assert len(one) == len(other) == 350
+            assert full(one) == full(other) == full(writer) != before
+            assert full(one, filter={"even": True}) == exhaustive(writer, filter={"even": True})
+            writer.delete([399])
+            writer.add([60], rows[[399]])
+            writer.flush()
+            assert full(one) == exhaustive(writer)
+            assert full(one, filter={"even": True}) == exhaustive(writer, filter={"even": True})
+            for call in (lambda: one.add([1], rows[[0]]), one.optimize, lambda: one.delete([1])):
+                with pytest.raises(StoreError, match="for reading alone"):
+                    call()
+
+
+def test_reading_writes_nothing(tmp_path: Path) -> None:
+    with graphed(tmp_path / "index") as writer:
+        writer.add(range(200), make_embeddings(200))
+        writer.optimize()
+        expected = full(writer)
+    files = [p for p in writer.path.rglob("*") if p.is_file()]
+    before = {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in files}
+    (writer.path / "lock").unlink()
+    with reader(writer.path) as index:
+        assert full(index) == expected
+        index.verify()
+    (writer.path / "lock").touch()
+    for path, (time, content) in before.items():
+        if path.name != "lock":
+            assert (path.stat().st_mtime_ns, path.read_bytes()) == (time, content)
+    assert {p for p in writer.path.rglob("*") if p.is_file()} == set(before)
+
+
+def test_threads_search_while_rows_come_and_go(tmp_path: Path) -> None:
+    """What a reader gives is the state of some flush: row n and row n + 1000 come together."""
+    rows = make_embeddings(300, seed=7)
+    failed: list[Exception] = []
+    done = threading.Event()
+    with graphed(tmp_path / "index") as writer, reader(writer.path) as index:
+
+        def read() -> None:
+            try:
+                while not done.is_set():
+                    for hits in index.search(QUERIES, k=50, candidates=None):
+                        ids = {hit.id % 1000 for hit in hits}
+                        assert len(hits) in (2 * len(ids), 0)
+            except Exception as error:  # noqa: BLE001 - any is a failure here
+                failed.append(error)
+
+        threads = [threading.Thread(target=read) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for turn in range(12):
+            ids = list(range(turn * 20, turn * 20 + 20))
+            same = rows[[id for id in ids for _ in range(2)]]
+            writer.add([id + shift for id in ids for shift in (0, 1000)], same)
+            writer.flush()
+            if turn % 3 == 2:
+                gone = ids[:15]
+                writer.delete(gone + [id + 1000 for id in gone])
+                writer.optimize()
+        done.set()
+        for thread in threads:
+            thread.join()
+    assert not failed, failed[0]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+@pytest.mark.parametrize("read_only", [False, True])
+def test_a_fork_is_told_to_open_it_itself(tmp_path: Path, read_only: bool) -> None:
+    create(tmp_path / "index", "graph").close()
+    index = open_index(tmp_path / "index", read_only=read_only)
+    receive, send = os.pipe()
+    if not (child := os.fork()):
+        try:
+            index.search(QUERIES)
+        except StoreError as error:
+            os.write(send, str(error).encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert b"was opened in process" in os.read(receive, 1000)
+    os.close(receive)
+    os.close(send)
+    index.close()
+    open_index(tmp_path / "index").close()
+
+
+# What is damaged, and what is not ours
+
+
+def test_a_damaged_graph_is_seen_and_made_again(tmp_path: Path) -> None:
+    with graphed(tmp_path / "index") as index:
+        index.add(range(200), make_embeddings(200))
+        index.optimize()
+        expected = full(index)
+    for name in ("dense.usearch", "rows.npy", "starts.npy", "checksums.json"):
+        file = next(index.path.glob(f"graph-*/{name}"))
+        content = bytearray(file.read_bytes())
+        content[-9] ^= 64
+        file.write_bytes(content)
+        with pytest.raises(StoreError, match=r"graph-\d+ is damaged"):
+            reader(index.path)
+        with open_index(index.path, options=SMALL) as again:
+            assert list(again.path.glob("graph-*"))
+            assert full(again) == expected
+    next(index.path.glob("graph-*/rows.npy")).unlink()
+    with open_index(index.path, options=SMALL) as again:
+        assert full(again) == expected
+
+
+def test_bit_rot_is_seen_in_every_file(tmp_path: Path) -> None:
+    with graphed(tmp_path / "index") as index:
+        index.add(range(80), make_embeddings(80), [{"n": n} for n in range(80)])
+        index.delete([3])
+        index.optimize()
+        index.verify()
+        files = [*index.path.glob("rows-*/*"), *index.path.glob("graph-*/*")]
+        assert len(files) > 12
+        for file in files:
+            content = file.read_bytes()
+            middle = len(content) // 2
+            if not content:
+                continue
+            file.write_bytes(
+                content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+            )
+            with pytest.raises(StoreError, match="damaged"):
+                index.verify()
+            file.write_bytes(content)
+        index.verify()
+
+
+def test_a_writer_removes_only_what_an_index_made(tmp_path: Path) -> None:
+    with graphed(tmp_path / "index") as index:
+        index.add(range(80), make_embeddings(80))
+        index.optimize()
+    own = ["rows-000009", "graph-000007", ".graph-000008.x1"]
+    foreign = ["rows-mine", "graph", "notes", "rows-0000001"]
+    for name in own + foreign:
+        (index.path / name).mkdir()
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (index.path / "rows-000005").symlink_to(outside)
+    with open_index(index.path, options=SMALL):
+        names = {path.name for path in index.path.iterdir()}
+    assert not names & set(own)
+    assert names >= {*foreign, "rows-000005", "rows-000001", "graph-000001"}
+    manifest = json.loads((index.path / "manifest.json").read_text())
+    for graph in ("../outside", str(outside), "graph-000001/../../outside"):
+        (index.path / "manifest.json").write_text(json.dumps({**manifest, "graph": graph}))
+        for read_only in (False, True):
+            with pytest.raises(StoreError, match="damaged"):
+                open_index(index.path, read_only=read_only)
+    assert outside.is_dir()
+
+
+def test_an_index_of_0_1_is_read_and_gets_what_it_lacks(tmp_path: Path) -> None:
+    with create(tmp_path / "index", "exact") as index:
+        index.add(range(80), make_embeddings(80))
+        index.flush()
+        expected = full(index)
+    for name, gone in (("index.json", ()), ("manifest.json", ("crc", "graph"))):
+        facts = json.loads((index.path / name).read_text())
+        facts = {key: value for key, value in facts.items() if key not in gone}
+        facts |= {"backend": "edge"} if "backend" in facts else {}
+        (index.path / name).write_text(json.dumps(facts))
+    (index.path / "engine").mkdir()
+    with open_index(index.path, read_only=True) as old:
+        assert old.spec.backend == "graph"
+        assert full(old) == expected
+    with open_index(index.path, options=SMALL) as old:
+        old.optimize()
+        assert full(old) == expected
+        shutil.rmtree(old.path / "engine")
+        old.verify()
+        assert json.loads((old.path / "manifest.json").read_text())["crc"]
