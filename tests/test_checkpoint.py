@@ -220,8 +220,9 @@ BREAKS: dict[str, Callable[[Path], object]] = {
     ),
     "colbert_linear.pt: corrupt": lambda f: truncate(f / "colbert_linear.pt"),
     "tercet.json: format 99": lambda f: change(f / "tercet.json", format=99),
-    "unknown setting 'prefix'": lambda f: change(f / "tercet.json", prefix="x"),
-    "tercet.json: weights": lambda f: change(f / "tercet.json", weights={"dense": -1}),
+    "tercet.json: .*argument 'prefix'": lambda f: change(f / "tercet.json", prefix="x"),
+    "tercet.json: the dense weight": lambda f: change(f / "tercet.json", weights={"dense": -1}),
+    "query_prefix is 3, not a string": lambda f: change(f / "tercet.json", query_prefix=3),
 }
 
 

@@ -90,9 +90,9 @@ class EncodeJob:
                     )
         ends = [np.cumsum([0, *part["blocks"]]).tolist() for part in parts]
         with EmbeddingsWriter(self.target) as writer:
-            for number in range(sum(len(part["blocks"]) for part in parts)):
-                turn, at = divmod(number, len(parts))  # blocks go round
-                writer.add(stored[at][ends[at][turn] : ends[at][turn + 1]])
+            for block in range(sum(len(part["blocks"]) for part in parts)):
+                turn, part = divmod(block, len(parts))  # blocks go round
+                writer.add(stored[part][ends[part][turn] : ends[part][turn + 1]])
         return self._report(sum(part["seconds"] for part in parts))
 
     def _report(self, seconds: float) -> dict[str, Any]:
@@ -131,9 +131,9 @@ class EncodeJob:
             sizes: deque[int] = deque()  # bytes of the lines that were read and are not done
             limit = min(self.max_length, encoder.max_length)
             shards = text_shards(read_texts(file, sizes), self.texts, limit)
-            for number, texts in enumerate(shards):
+            for block, texts in enumerate(shards):
                 done += sum(sizes.popleft() for _ in texts)
-                if not shard.has(number * BLOCK):  # each is far more work than reading past it
+                if not shard.has(block * BLOCK):  # each is far more work than reading past it
                     continue
                 rows = encoder.encode(
                     texts,

@@ -41,19 +41,20 @@ def entries(folder: Path | None = None, *, older_than: float = 0) -> list[Entry]
     older_than: only what was not used for so many days.
     """
     folder = folder or default_cache()
-    found = []
+    listed = []
     for kind, patterns in KINDS.items():
         for path in (path for pattern in patterns for path in folder.glob(pattern)):
             with suppress(FileNotFoundError):  # another process may remove it meanwhile
-                found.append(Entry(kind, path, _size(path), path.lstat().st_mtime))
+                listed.append(Entry(kind, path, _size(path), path.lstat().st_mtime))
     latest = time.time() - 86400 * older_than
-    return sorted((one for one in found if one.used <= latest), key=lambda one: one.used)
+    old = [entry for entry in listed if entry.used <= latest]
+    return sorted(old, key=lambda entry: entry.used)
 
 
-def remove(several: Iterable[Entry]) -> int:
+def remove(listed: Iterable[Entry]) -> int:
     """Removes entries and returns how many bytes that frees."""
     freed = 0
-    for entry in several:
+    for entry in listed:
         if entry.path.is_dir() and not entry.path.is_symlink():
             shutil.rmtree(entry.path)
         else:

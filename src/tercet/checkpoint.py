@@ -181,18 +181,16 @@ def _read_settings(path: Path) -> Settings:
     version = facts.pop("format", None)
     if version != FORMAT:
         raise ModelError(f"{path}: format {version!r}, this Tercet reads {FORMAT}")
-    kinds = {"weights": dict, "query_prefix": str, "passage_prefix": str, "training": dict}
-    for name, value in facts.items():
-        if name not in kinds:
-            raise ModelError(f"{path}: unknown setting {name!r}; known: {', '.join(kinds)}")
-        if not isinstance(value, kinds[name]) and not (name == "weights" and value is None):
-            raise ModelError(f"{path}: {name} is a {type(value).__name__}")
     try:
         if facts.get("weights") is not None:
             facts["weights"] = Weights(**facts["weights"])
-    except (TypeError, InputError) as error:
-        raise ModelError(f"{path}: weights: {error}") from error
-    return Settings(**facts)
+        settings = Settings(**facts)
+    except (TypeError, InputError) as error:  # an unknown setting, or weights that are none
+        raise ModelError(f"{path}: {error}") from error
+    for name in ("query_prefix", "passage_prefix"):
+        if not isinstance(getattr(settings, name), str):
+            raise ModelError(f"{path}: {name} is {getattr(settings, name)!r}, not a string")
+    return settings
 
 
 def set_weights(folder: Path, weights: Weights) -> Path:

@@ -201,11 +201,11 @@ class BGEM3FlagModel:
         self, lexical_weights: Weights | Sequence[Weights]
     ) -> dict[str, Any] | list[dict[str, Any]]:
         """Weights by token instead of by id; one dictionary for one text."""
-        several = [lexical_weights] if isinstance(lexical_weights, Mapping) else lexical_weights
+        rows = [lexical_weights] if isinstance(lexical_weights, Mapping) else lexical_weights
         decode = self.encoder.tokenizer.backend.decode
         named = [
             {decode([int(id)], skip_special_tokens=False): weight for id, weight in row.items()}
-            for row in several
+            for row in rows
         ]
         return named[0] if len(named) == 1 else named
 
@@ -215,12 +215,12 @@ class BGEM3FlagModel:
         lexical_weights_2: Weights | Sequence[Weights],
     ) -> float | npt.NDArray[np.float64]:
         """Sum of the products of shared tokens' weights; of two lists, the (Q, P) matrix."""
-        one, other = lexical_weights_1, lexical_weights_2
-        if isinstance(one, Mapping) and isinstance(other, Mapping):
-            return _shared(one, other)
-        if isinstance(one, Mapping) or isinstance(other, Mapping):
+        first, second = lexical_weights_1, lexical_weights_2
+        if isinstance(first, Mapping) and isinstance(second, Mapping):
+            return _shared(first, second)
+        if isinstance(first, Mapping) or isinstance(second, Mapping):
             raise InputError("give two dictionaries of weights, or two lists of them")
-        return np.array([[_shared(query, passage) for passage in other] for query in one])
+        return np.array([[_shared(query, passage) for passage in second] for query in first])
 
     def colbert_score(self, q_reps: Vectors, p_reps: Vectors) -> torch.Tensor:
         """MaxSim of one text's vectors (S, M) with another's (T, M), a tensor of no dimension."""
@@ -237,17 +237,18 @@ class BGEM3FlagModel:
         instruction_format: str,
     ) -> dict[str, Any]:
         own = (self.return_dense, self.return_sparse, self.return_colbert_vecs)
-        wanted = [
-            mine if given is None else given for given, mine in zip(returns, own, strict=True)
-        ]
-        heads = tuple(head for head, want in zip(HEADS, wanted, strict=True) if want)
+        heads = tuple(
+            head
+            for head, given, default in zip(HEADS, returns, own, strict=True)
+            if (default if given is None else given)
+        )
         if not heads:
             raise InputError("return_dense, return_sparse and return_colbert_vecs are all False")
-        several = [texts] if isinstance(texts, str) else list(texts)
+        batch = [texts] if isinstance(texts, str) else list(texts)
         if instruction is not None:
             form = instruction_format.replace("\\n", "\n")
-            several = [form.format(instruction, text) for text in several]
-        tokens = self._tokens(several, role, max_length)
+            batch = [form.format(instruction, text) for text in batch]
+        tokens = self._tokens(batch, role, max_length)
         rows, ids = self._run(tokens, batch_size, heads)
         out: dict[str, Any] = dict.fromkeys(("dense_vecs", "lexical_weights", "colbert_vecs"))
         if rows.dense is not None:
@@ -317,8 +318,10 @@ def _lexical_weights(sparse: sp.csr_array, ids: Sequence[Sequence[int]]) -> list
     return out
 
 
-def _shared(one: Weights, other: Weights) -> float:
-    return sum(float(weight) * float(other[key]) for key, weight in one.items() if key in other)
+def _shared(query: Weights, passage: Weights) -> float:
+    return sum(
+        float(weight) * float(passage[key]) for key, weight in query.items() if key in passage
+    )
 
 
 def _maxsim(query: Vectors, passage: Vectors) -> float:

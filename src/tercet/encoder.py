@@ -309,8 +309,8 @@ class Encoder:
             counted = packed_positions(np.where(empty, end - 1, starts), counts)
             out, positions = batch.outputs, torch.from_numpy(counted).to(self.device)
             if "dense" in heads:
-                of, at = (torch.from_numpy(side).to(self.device) for side in (owners, pooled))
-                collector.add_dense(rows, mean_vectors(batch.states, at, of, len(rows)))
+                of, tokens_of = (torch.from_numpy(i).to(self.device) for i in (owners, pooled))
+                collector.add_dense(rows, mean_vectors(batch.states, tokens_of, of, len(rows)))
             weights = None if out.weights is None else out.weights[positions]
             collector.add_sparse(rows, owners, batch.tokens.ids[counted], weights)
             collector.add_multi(rows, owners, None if out.multi is None else out.multi[positions])

@@ -323,11 +323,11 @@ def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
     position = 0
     while position < len(data):
         key, position = _varint(data, position)
-        number, wire = key >> 3, key & 7
+        field, wire = key >> 3, key & 7
         if wire in (0, 2):
             value, position = _varint(data, position)
             if wire == 0:
-                yield number, value
+                yield field, value
                 continue
         elif wire in (1, 5):
             value = 8 if wire == 1 else 4
@@ -335,7 +335,7 @@ def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
             raise ValueError(f"wire type {wire} at byte {position}")
         if position + value > len(data):
             raise ValueError(f"cut short at byte {len(data)}")
-        yield number, data[position : position + value]
+        yield field, data[position : position + value]
         position += value
 
 

@@ -35,11 +35,11 @@ def cache(
       older_than DAYS: Only what was not used for so many days.
       folder DIR: The folder.  [default: $TERCET_CACHE or ~/.cache/tercet]
     """
-    found = entries(folder, older_than=older_than)
+    listed = entries(folder, older_than=older_than)
     if remove is not None:
-        found = [entry for entry in found if remove in ("all", entry.kind)]
-        remove_entries(found)
-    for entry in found:
+        listed = [entry for entry in listed if remove in ("all", entry.kind)]
+        remove_entries(listed)
+    for entry in listed:
         used = datetime.fromtimestamp(entry.used).astimezone()
         if as_json:
             emit(
@@ -50,5 +50,5 @@ def cache(
             size = f"{entry.bytes / 1e6:,.1f} MB"
             click.echo(f"{entry.kind:10}  {size:>14}  {used:%Y-%m-%d}  {entry.path}")
     if not as_json:
-        total = f"{len(found):,} entries, {sum(entry.bytes for entry in found) / 1e6:,.1f} MB"
+        total = f"{len(listed):,} entries, {sum(entry.bytes for entry in listed) / 1e6:,.1f} MB"
         click.echo(f"{total} {'removed' if remove is not None else 'in all'}")

@@ -142,15 +142,7 @@ def _callback(parse: Callable[[Any], Any] | None, default: Any) -> Any:
 
 @dataclass(frozen=True)
 class _Late:
-    where: str
-    name: str
-
-    def value(self) -> Any:
-        module, _, owner = self.where.partition(":")
-        there = getattr(import_module(module), owner) if owner else import_module(module)
-        if inspect.isfunction(there):
-            return inspect.signature(there).parameters[self.name].default
-        return getattr(there, self.name)
+    value: Callable[[], Any]
 
 
 def default_of(where: str, name: str) -> Any:
@@ -158,7 +150,15 @@ def default_of(where: str, name: str) -> Any:
 
     where is a module, module:dataclass or module:function.
     """
-    return _Late(where, name)
+
+    def value() -> Any:
+        module, _, attribute = where.partition(":")
+        owner = getattr(import_module(module), attribute) if attribute else import_module(module)
+        if inspect.isfunction(owner):
+            return inspect.signature(owner).parameters[name].default
+        return getattr(owner, name)
+
+    return _Late(value)
 
 
 class _Option(click.Option):
@@ -222,12 +222,7 @@ def as_usage(option: str) -> Iterator[None]:
 def parse_list(value: str | tuple[str, ...]) -> tuple[str, ...]:
     """`a,b` -> ("a", "b"); of several values, all their parts."""
     values = (value,) if isinstance(value, str) else value
-    return tuple(part.strip() for one in values for part in one.split(",") if part.strip())
-
-
-def parse_paths(values: tuple[str, ...]) -> tuple[Path, ...]:
-    """`a,b` `c` -> (Path("a"), Path("b"), Path("c"))."""
-    return tuple(Path(name) for name in parse_list(values))
+    return tuple(part.strip() for part in ",".join(values).split(",") if part.strip())
 
 
 def parse_range(value: str) -> tuple[int, int]:
@@ -280,7 +275,9 @@ Natural = Annotated[int, Opt(min=0)]
 Tokens = Annotated[int, Opt(min=3)]  # of a text: [CLS] and </s> count
 Share = Annotated[float, Opt(min=0, max=1)]
 Names = Annotated[tuple[str, ...], Opt(parse=parse_list)]
-Paths = Annotated[tuple[Path, ...], Opt(parse=parse_paths, many=True)]
+Paths = Annotated[
+    tuple[Path, ...], Opt(parse=lambda values: tuple(map(Path, parse_list(values))), many=True)
+]
 Range = Annotated[tuple[int, int], Opt(parse=parse_range, join="-", metavar="FROM-TO")]
 Model = Annotated[
     str | None,
