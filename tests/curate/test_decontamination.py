@@ -140,8 +140,11 @@ def test_a_short_run_does_not_hide_a_long_one(tmp_path: Path) -> None:
 
 
 def test_blocks_change_nothing(tmp_path: Path) -> None:
-    overlap = index(tmp_path, [PASSAGE, CHINESE])
+    overlap = index(tmp_path, ["z" * BLOCK, PASSAGE, CHINESE])
     texts = [PASSAGE, "short", "", CHINESE, "x" * BLOCK, f"a {PASSAGE} b", QUERY]
+    wheres = [match and match.where for match in overlap.find(texts)]
+    passage, chinese = "set/q.jsonl:2", "set/q.jsonl:3"
+    assert wheres == [passage, None, None, chinese, None, passage, None]
     assert overlap.find(texts) == [one(overlap, text) for text in texts]
     assert overlap.find([]) == []
 

@@ -23,7 +23,7 @@ from tercet.config import MAX_LENGTH
 from tercet.errors import InputError
 
 if TYPE_CHECKING:
-    from tercet.curate.check import FileReport, Found
+    from tercet.curate.check import FileReport
 
 SHOWN = 20  # defects that are told one by one
 LANGUAGES = 10  # that are named
@@ -84,16 +84,15 @@ def check(
                 show=lambda rows, tokens: meter.show(rows, None, count=tokens, unit="tokens"),
             )
         )
+    told = [defect for report in reports for defect in report.first_defects][:SHOWN]
     for report in reports:
         if as_json:
             emit(asdict(report))
         else:
             click.echo("\n".join(_lines(report, max_length)))
     if refused := sum(report.defects for report in reports):
-        told = [defect for report in reports for defect in report.first_defects][:SHOWN]
-        if not as_json:
-            for defect in told:
-                click.echo(f"tercet: {defect}", err=True)
+        for defect in () if as_json else told:
+            click.echo(f"tercet: {defect}", err=True)
         more = f", of which {len(told)} are named" if len(told) < refused else ""
         click.echo(f"tercet: {refused:,} defects: this cannot train{more}", err=True)
         click.get_current_context().exit(1)
@@ -105,28 +104,22 @@ def _lines(report: "FileReport", max_length: int) -> list[str]:
     head = ("tokens", "median", "90%", "longest", f"over {max_length}")
     lines.append("  {:<10}{:>9}{:>9}{:>9}{:>12}".format(*head))
     for name, of in report.lengths.items():
-        row = (of.median, of.p90, of.longest, of.cut)
-        lines.append(f"  {name:<10}{row[0]:>9,}{row[1]:>9,}{row[2]:>9,}{row[3]:>12,}")
+        lines.append(f"  {name:<10}{of.median:>9,}{of.p90:>9,}{of.longest:>9,}{of.cut:>12,}")
     named = [f"{name or 'not said'} {rows:,}" for name, rows in report.languages.items()]
     more = [f"and {len(named) - LANGUAGES:,} more"] if len(named) > LANGUAGES else []
     lines.append(f"  languages: {', '.join(named[:LANGUAGES] + more) or '-'}")
     lines.append(f"  groups: {report.groups:,}, the largest of {report.largest_group:,} rows")
     lines.append(f"  rows with outside scores: {report.scored:,}")
-    counted = {
-        "rows without negatives": report.without_negatives,
-        "rows with a positive among the negatives": report.positive_in_negatives,
-        "rows that repeat an earlier one": report.duplicates,
-        "rows with an oversized text": report.oversized,
-        "rows with an empty text": report.empty,
-        "defects": None,
-    }
-    for name, found in counted.items():
-        lines.append(f"  {name}: {_count(found) if found else f'{report.defects:,}'}")
-    return lines
-
-
-def _count(found: "Found") -> str:
-    return f"{found.count:,}" + (f", the first in line {found.first}" if found.count else "")
+    for name, rows in (
+        ("rows without negatives", report.without_negatives),
+        ("rows with a positive among the negatives", report.positive_in_negatives),
+        ("rows that repeat an earlier one", report.duplicates),
+        ("rows with an oversized text", report.oversized),
+        ("rows with an empty text", report.empty),
+    ):
+        first = f", the first in line {rows.first}" if rows.count else ""
+        lines.append(f"  {name}: {rows.count:,}{first}")
+    return [*lines, f"  defects: {report.defects:,}"]
 
 
 @command()

@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, get_args
@@ -399,17 +399,14 @@ def _items(files: Sequence[Path], shard: Shard) -> Iterator[Item]:
 def _lines(file: Path) -> Iterator[tuple[int, Row | None, str]]:
     """Line, row and, where there is none, the problem, in the order of the file."""
     problems: list[InputError] = []
-
-    def pending() -> Iterator[tuple[int, None, str]]:
+    rows = numbered_rows(file, skip=problems.append)
+    for line, row in chain(rows, [(0, None)]):  # after the last row there may be problems
         for problem in problems:
-            line, _, reason = str(problem).removeprefix(f"{file}:").partition(": ")
-            yield int(line), None, reason
+            number, _, reason = str(problem).removeprefix(f"{file}:").partition(": ")
+            yield int(number), None, reason
         problems.clear()
-
-    for line, row in numbered_rows(file, skip=problems.append):
-        yield from pending()
-        yield line, row, ""
-    yield from pending()
+        if row is not None:
+            yield line, row, ""
 
 
 def row_type(bands: int) -> np.dtype[Any]:
