@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -35,6 +35,8 @@ from tercet.scores import maxsim_packed, weighted_sum
 # were found with 200, 95% with 100, 99% with 300 (benchmarks/search.py; the time grows in step).
 DEFAULT_CANDIDATES = 200
 
+# A graph is asked for dense candidates where it holds so many eligible rows for each one it gives.
+EXACT_ABOVE = 10
 ROWS_AT_ONCE = 4096  # of dense and sparse: a few MB
 TOKENS_AT_ONCE = 1 << 12  # of multi: a float32 copy of them stays in a core's cache
 ROWS_PER_TASK = 64  # fewer are not worth a second thread
@@ -84,6 +86,29 @@ class _View:
         if self.places is None or not len(eligible):
             return np.zeros(0 if self.graph is None else len(self.graph), dtype=np.bool_)
         return eligible[self.places] & (self.places >= 0)
+
+    def eligible(self, choices: Choices) -> "_Eligible":
+        """The rows that a filter lets pass."""
+        mask = self.rows.matching(choices)
+        first = 0
+        if self.graph is not None:
+            first = int(np.searchsorted(self.rows.serials, self.graph.serials[-1], "right"))
+        inside = self.inside(mask)
+        return _Eligible(inside, int(inside.sum()), first + np.flatnonzero(mask[first:]))
+
+    @cached_property
+    def living(self) -> "_Eligible":
+        """All rows, of a view whose rows never change."""
+        return self.eligible({})
+
+
+@dataclass(frozen=True)
+class _Eligible:
+    """Rows that may be hits: (n,) which of the graph's, how many, and positions of the others."""
+
+    inside: npt.NDArray[np.bool_]
+    count: int
+    others: Positions
 
 
 class Index:
@@ -239,29 +264,26 @@ class Index:
     ) -> list[Positions]:
         """For each query the union of the `count` best rows of each leg, in any order."""
         rows, graph, places = view.rows, view.graph, view.places
-        eligible = rows.matching(choices)
-        single = np.flatnonzero(eligible)  # rows that are scored one by one
-        if len(single) <= self._options.rows:
-            graph = None
-        inside = view.inside(eligible)
-        share = max(1, int(inside.sum()))
-        if graph is not None:
-            single = single[rows.serials[single] > graph.serials[-1]]
+        own = view.living if self.read_only and not choices else view.eligible(choices)
         out = []
         for number in range(len(queries)):
             query = part_of(queries, number, legs)
-            union = [_best(score_rows(rows, query, single), single, count)]
-            if graph is not None and places is not None:
+            union = [_best(score_rows(rows, query, own.others), own.others, count)]
+            if graph is not None and places is not None and own.count:
                 if query.sparse is not None and query.sparse.nnz:
-                    union.append(places[graph.sparse(query.sparse, count, inside)])
+                    union.append(places[graph.sparse(query.sparse, count, own.inside)])
                 if query.dense is not None:
-                    size = count * len(graph) // share  # so that `count` are eligible, about
-                    near = graph.dense(query.dense[0], size) if size * 10 < share else places[:0]
-                    near = near[inside[near]]
-                    if len(near) < min(count, share):
-                        dense, within = part_of(query, 0, ("dense",)), places[inside]
-                        union.append(_best(score_rows(rows, dense, within), within, count))
-                    union.append(places[near[:count]])
+                    size = count * len(graph) // own.count  # so that `count` are eligible, about
+                    if size * EXACT_ABOVE < own.count:
+                        near = graph.dense(query.dense[0], size)
+                        near = near[own.inside[near]][:count]
+                    else:
+                        near = places[:0]
+                    if len(near) < min(count, own.count):  # few pass: each is scored
+                        within = places[own.inside]
+                        scores = score_rows(rows, part_of(query, 0, ("dense",)), within)
+                        union.append(_best(scores, within, count))
+                    union.append(places[near])
             out.append(np.unique(np.concatenate(union)))
         return out
 
