@@ -83,6 +83,7 @@ def evaluate(
     tune: Annotated[tuple[str, ...], Opt(flag="--tune-weights")] = (),
     store: Annotated[Path | None, Opt(flag="--store-weights")] = None,
     measures: Names | None = None,
+    ignore_identical_ids: bool = False,
     outside: Annotated[dict[str, Path] | None, Opt(flag="--run", parse=_runs, many=True)] = None,
     against: str | None = None,
     to: Path | None = None,
@@ -96,9 +97,8 @@ def evaluate(
 
     A SUITE is miracl, mkqa, mldr (maybe with languages, as in miracl:sw,yo) or narrativeqa, as the
     M3 paper has them; beir:PATH, a BEIR folder or a folder of them; bitext:PATH, translations; or
-    pairs:PATH, your own rows {"query", "pos"}. @SPLIT behind it names another split. A hit whose id
-    is the query's counts as any other. What was encoded is kept, so that a second run, or one after
-    a kill, is quick.
+    pairs:PATH, your own rows {"query", "pos"}. @SPLIT behind it names another split. What was
+    encoded is kept, so that a second run, or one after a kill, is quick.
 
     \b
     Examples:
@@ -131,6 +131,8 @@ def evaluate(
           alike.
       store DIR: Keep the tuned weights in this model's folder or this index.
       measures LIST: Measures by their names in ir_measures, as in nDCG@10,RR@10,Recall@100.
+      ignore_identical_ids: Leave out passages under the id of their query, as is always done for
+          arguana and quora, whose queries are passages too.
       outside NAME=PATH: A TREC run of another system, or a folder of TASK.trec files; may be
           repeated.
       against COLUMN: What every column is compared with, by a paired test.  [default: BM25]
@@ -173,6 +175,7 @@ def evaluate(
             union=union,
             weights=weights,
             measures=measures,
+            ignore_identical_ids=ignore_identical_ids,
             multi_gb=multi_gb,
             heads=heads,
         )
