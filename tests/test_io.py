@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tercet.io import atomic_folder, atomic_write
+from tercet.io import LARGEST_JSON, atomic_folder, atomic_write, read_json
 
 
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.jsonl.gz"])
@@ -85,3 +85,19 @@ def test_content_is_on_the_disk_before_its_name(
     with atomic_folder(tmp_path / "folder") as scratch:
         (scratch / "inner").write_text("text")
     assert done == ["file", "name", "folder", "file", "folder", "name", "folder"]
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[" * 10**6, "1" * 5000, "\0", '"' + "a" * LARGEST_JSON]
+)
+def test_json_that_cannot_be_read_is_a_value_error(tmp_path: Path, content: str) -> None:
+    (tmp_path / "a.json").write_text(content)
+    with pytest.raises(ValueError, match=r"larger than|nested|line 1|digits|column"):
+        read_json(tmp_path / "a.json")
+
+
+def test_json_is_read_from_files_alone(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path, tmp_path / "pipe", tmp_path / "absent"):
+        with pytest.raises(OSError, match=r"not a regular file|No such file"):
+            read_json(path)

@@ -61,6 +61,24 @@ def test_a_file_that_was_cut_is_refused(tmp_path: Path, kind: str) -> None:
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_pointer_of_git_lfs_is_called_that(tmp_path: Path, kind: str) -> None:
+    path = write_as(kind, tmp_path, ROWS)
+    pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{0:064}\nsize 9\n"
+    for part in path.rglob("*.arrow") if path.is_dir() else [path]:
+        part.write_text(pointer)
+    with pytest.raises(InputError, match=rf"{path.name}.* is a Git LFS pointer.*git lfs pull"):
+        list(read_rows(path))
+
+
+@pytest.mark.parametrize("name", ["../a.arrow", "/etc/passwd", "..", "", "a\0b", 5])
+def test_a_dataset_names_its_own_files_alone(tmp_path: Path, name: Any) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "state.json").write_text(json.dumps({"_data_files": [{"filename": name}]}))
+    with pytest.raises(InputError, match="not the name of a file in this folder"):
+        list(read_rows(tmp_path / "a"))
+
+
 def test_lines_are_counted_as_an_editor_does(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_bytes(b'\xef\xbb\xbf{"a": 1}\r\n\n  \n{"a": 2}\n' + b'{"a": 0}\n' * 3000 + b"\xff\n")

@@ -17,7 +17,11 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
+from tercet.errors import InputError, TercetError
+
 BUFFER = 1 << 18  # bytes gathered before they are written
+LARGEST_JSON = 1 << 26  # bytes of a JSON file that is read whole
+_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 @contextmanager
@@ -81,6 +85,48 @@ def atomic_folder(folder: Path, *, replace: bool = False) -> Iterator[Path]:
         raise
     if old is not None:
         shutil.rmtree(old, ignore_errors=True)
+
+
+def check_pointer(path: Path, kind: type[TercetError] = InputError) -> None:
+    """Raises an error of this kind where a file is a Git LFS pointer instead of its content."""
+    if path.is_file():  # what is read from a pipe is gone
+        with path.open("rb") as file:
+            if file.read(len(_POINTER)) == _POINTER:
+                raise kind(
+                    f"{path} is a Git LFS pointer, not the file itself: fetch it with `git lfs"
+                    " pull`, or download the file"
+                )
+
+
+def check_file(path: Path, kind: type[TercetError] = InputError) -> None:
+    """Raises an error of this kind for a pipe or device, which may never end, and a LFS pointer."""
+    if path.exists() and not path.is_file():
+        raise kind(f"{path} is not a regular file")
+    check_pointer(path, kind)
+
+
+def inner_path(folder: Path, name: object) -> Path:
+    """The path of a folder's own file that another file names; ValueError where it is elsewhere."""
+    if not isinstance(name, str) or Path(name).name != name or name == ".." or "\0" in name:
+        raise ValueError(f"{name!r} is not the name of a file in this folder")
+    return folder / name
+
+
+def read_json(path: Path) -> Any:
+    """The value in a JSON file.
+
+    Raises OSError where it cannot be read, ValueError where it is no JSON or beyond LARGEST_JSON.
+    """
+    if path.exists() and not path.is_file():
+        raise OSError("not a regular file")
+    with path.open("rb") as file:
+        data = file.read(LARGEST_JSON + 1)
+    if len(data) > LARGEST_JSON:
+        raise ValueError(f"larger than {LARGEST_JSON >> 20} MB")
+    try:
+        return json.loads(data.decode())
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tercet.errors import InputError, MissingExtraError
-from tercet.io import atomic_write
+from tercet.io import atomic_write, check_pointer, inner_path, read_json
 
 Row = dict[str, Any]
 NumberedRows = Iterator[tuple[int, Row]]
@@ -100,6 +100,7 @@ def _table_rows(source: Path) -> Iterator[Row]:
             f"reading {source} needs pyarrow: pip install 'tercet[parquet]'"
         ) from error
     for path in parts_of(source):
+        check_pointer(path)
         try:
             with pa.OSFile(str(path)) as file:
                 if source.is_dir():
@@ -126,19 +127,21 @@ def _dataset_files(folder: Path) -> list[Path]:
     part = folder / _SPLIT if (folder / _SPLITS).is_file() else folder
     path = part / _STATE
     try:
-        state = json.loads(path.read_text(encoding="utf-8"))
-        return [part / entry["filename"] for entry in state["_data_files"]]
+        return [inner_path(part, entry["filename"]) for entry in read_json(path)["_data_files"]]
     except FileNotFoundError as error:
         where = folder if part == folder else f"{folder} has no split {_SPLIT!r}"
         raise InputError(
             f"{where}: no {_STATE} here: give a folder that datasets saved, of one split"
         ) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: names no '_data_files': save the dataset again") from error
+        raise InputError(
+            f"{path}: names no '_data_files' ({error}): save the dataset again"
+        ) from error
 
 
 def open_packed(path: Path) -> io.BufferedIOBase:
-    """Opens a plain, .gz, .xz or .zst file for its unpacked bytes."""
+    """Opens a plain, .gz, .xz or .zst file for its unpacked bytes; InputError for a LFS pointer."""
+    check_pointer(path)
     if path.suffix == ".gz":
         return gzip.open(path)
     if path.suffix == ".xz":
