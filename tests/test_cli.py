@@ -1,10 +1,13 @@
 """The command line: every command does its work, and what goes wrong is a sentence and a code."""
 
+import errno
 import io
 import json
 import os
+import re
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -16,6 +19,7 @@ import click
 import numpy as np
 import pytest
 
+from tercet import cli as cli_package
 from tercet.cli import run, tercet
 from tercet.cli.meter import Meter
 from tercet.collection import Collection
@@ -488,3 +492,166 @@ def test_a_terminal_sees_throughput_and_a_pipe_no_bar(
         assert all(part in shown.getvalue() for part in ("encoding", "50%", "tokens/s", note))
     else:
         assert shown.getvalue() == f"{note}\n"
+
+
+# what a terminal would obey
+
+EVIL = "\x1b[31mred\x1b]0;title\x07 \x9b2J\x7f\r gone"
+
+
+def test_documents_command_no_terminal(cli: Cli, docs: Path, tiny_checkpoint: Path) -> None:
+    row = {"id": f"id {EVIL}", "title": f"title {EVIL}\nmore", "text": f"the river {EVIL}"}
+    (docs / "rows.jsonl").write_text(json.dumps(row))
+    (docs / f"{EVIL.replace('/', '')}.txt").write_bytes(b"not \xff text")
+    to = docs.parent / "index"
+    indexed = cli("index", docs, "--to", to, "--model", tiny_checkpoint)
+    shown = cli("search", "--index", to, f"river {EVIL}", "night")
+    refused = cli("search", "--index", EVIL, "q")
+    told = cli("info", EVIL)
+    usage = cli(EVIL)
+    for result in (indexed, shown, refused, told, usage):
+        assert not set(result.out + result.err) & set("\x1b\x07\x9b\x7f\r"), result
+    assert "\\x1b[31mred" in shown.out
+    as_json = cli("search", "--index", to, "river", "--json")
+    assert not set(as_json.out) & set("\x1b\x07\x9b\x7f\r")
+    assert "\x9b2J\x7f" in next(h for h in as_json.json["hits"] if "red" in h["id"])["id"]
+
+
+def test_commands_print_through_one_function() -> None:
+    for path in Path(cli_package.__file__).parent.glob("*.py"):
+        text = path.read_text()
+        assert "print(" not in text.replace("console.print(message", ""), path
+        assert path.name == "options.py" or "click.echo" not in text, path
+
+
+def test_a_bar_shows_any_label(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = Terminal()
+    monkeypatch.setattr(sys, "stderr", shown)
+    monkeypatch.setenv("TERM", "xterm")
+    with Meter(f"[/bold] {EVIL}") as meter:
+        meter.show(1, 2)
+        meter.note(f"[/red] a\nb {EVIL}")
+    assert "[/red] a b \\x1b[31mred" in shown.getvalue()
+    assert "\x1b]0;" not in shown.getvalue()
+
+
+# what the system has no more of
+
+
+def fail_with(error: BaseException) -> Callable[..., Any]:
+    def fail(*arguments: Any, **options: Any) -> Any:
+        raise error
+
+    return fail
+
+
+SHORTAGES: list[tuple[BaseException, str]] = [
+    (MemoryError(), "out of memory"),
+    (OSError(errno.ENOMEM, os.strerror(errno.ENOMEM), "x.npy"), "x.npy.*out of memory"),
+    (RuntimeError("DefaultCPUAllocator: can't allocate memory: 8 bytes"), "out of memory"),
+    (RuntimeError("CUDA out of memory. Tried"), "out of memory"),
+    (RuntimeError("can't start new thread"), "out of memory"),
+    (ImportError("libtorch_cpu.so: failed to map segment from shared object"), "out of memory"),
+    (OSError(errno.EMFILE, os.strerror(errno.EMFILE), "a.txt"), "a.txt.*ulimit -n"),
+    (sqlite3.OperationalError("unable to open database file"), "ulimit -n"),
+    (Exception("IO error: Too many open files (os error 24)"), "ulimit -n"),
+    (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "out"), "out: No space left.*free some"),
+    (sqlite3.OperationalError("database or disk is full"), "free some"),
+]
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize(("error", "says"), SHORTAGES, ids=lambda value: repr(value)[:40])
+def test_what_the_system_lacks_is_a_sentence(
+    error: BaseException, says: str, wrapped: bool, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if wrapped:  # as some libraries do
+        outer = ValueError("no such thing")
+        outer.__cause__, error = error, outer
+    monkeypatch.setattr(sys.modules["tercet.cli.search"], "_model_facts", fail_with(error))
+    result = cli("info")
+    assert result.code == 1
+    assert re.search(says, one_sentence(result))
+
+
+def test_a_defect_shows_itself(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    defect = KeyError("allocation")
+    defect.__context__ = FileNotFoundError(errno.ENOENT, "no such file", "x")
+    monkeypatch.setattr(sys.modules["tercet.cli.search"], "_model_facts", fail_with(defect))
+    with pytest.raises(KeyError, match="allocation"):
+        cli("info")
+
+
+# Ctrl-C
+
+
+def test_ctrl_c_while_modules_load(tmp_path: Path) -> None:
+    (tmp_path / "click.py").write_text("raise KeyboardInterrupt")
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-m", "tercet", "--help"],
+        capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path}, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (130, "tercet: interrupted\n")
+
+
+LOST = """
+import os, signal, sys, weakref
+from tercet.cli import main
+
+class Thing: pass
+
+def info(*_):
+    thing = Thing()
+    keep = weakref.ref(thing, lambda _: os.kill(os.getpid(), signal.SIGINT))
+    del thing  # in its callback, Ctrl-C raises where nobody can catch it
+    signal.sigtimedwait([signal.SIGTERM], 20)
+
+sys.modules["tercet.cli.search"]._model_facts = info
+sys.argv[1:] = ["info"]
+main()
+"""
+
+
+def test_ctrl_c_in_a_callback_is_not_lost() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LOST], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.returncode, done.stderr.strip()) == (130, "tercet: interrupted")
+
+
+def test_ctrl_c_that_a_library_made_another_error_of(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error = ImportError("it cannot be imported")
+    error.__context__ = KeyboardInterrupt()
+    monkeypatch.setattr(sys.modules["tercet.cli.search"], "_model_facts", fail_with(error))
+    result = cli("info")
+    assert (result.code, result.err) == (130, "tercet: interrupted\n")
+
+
+KEPT = [
+    ("index docs --to x", "collection.Collection.open", "documents indexed so far are kept in x"),
+    ("index --rebuild --to x", "collection.Collection.open", "x is as it was: the same command"),
+    ("encode t.txt --out x", "bulk.EncodeJob.encode", "nothing is kept of x"),
+    ("encode t.txt --out x --workers 2", "curate.shards.run", "0 whole parts are kept in x.parts"),
+    ("evaluate pairs:r.jsonl --cache c", "evaluate.runner.evaluate", "encoded is kept in c"),
+    ("train unified --rows r.jsonl --to x", "train.trainer.train", "nothing is kept: there was no"),
+    ("mine r.jsonl --to x.jsonl", "mining.miner.mine", "nothing is kept of x.jsonl"),
+    ("data teach r.jsonl --model m --to x", "train.teacher.teach", "is kept beside x"),
+    ("data filter r.jsonl --to x.jsonl", "curate.shards.run", "0 whole parts are kept"),
+]
+
+
+@pytest.mark.parametrize(("line", "called", "says"), KEPT)
+def test_ctrl_c_says_what_is_kept(
+    line: str, called: str, says: str, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(f"tercet.{called}", fail_with(KeyboardInterrupt()))
+    monkeypatch.setattr("tercet.encoder.Encoder.load", lambda *_, **options: None)
+    (tmp_path / "t.txt").write_text("text")
+    result = cli(*line.split())
+    assert result.code == 130
+    assert "tercet: interrupted: " in result.err
+    assert says in result.err

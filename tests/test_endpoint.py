@@ -1,10 +1,20 @@
 """The HTTP client against a local server with every fault."""
 
 import asyncio
+import base64
+import gzip
+import html
+import socket
+import threading
 import time
+import tracemalloc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from itertools import repeat
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -227,3 +237,166 @@ def test_a_failure_stops_the_others() -> None:
     with ChatServer(mind) as server, pytest.raises(AccessError):
         ask(quick(server.url), PATH, [body("good"), body("bad")])
     assert time.monotonic() - start < 2
+
+
+# answers of servers that are hostile
+
+
+@contextmanager
+def raw_server(*pieces: bytes, endless: bytes = b"") -> Iterator[tuple[str, list[int]]]:
+    """Sends bytes to whoever connects, and one piece without end; its address, and sizes sent."""
+    sent: list[int] = []
+
+    def serve(listener: socket.socket) -> None:
+        with suppress(OSError):  # closed at the end
+            while True:
+                connection, _ = listener.accept()
+                with connection, suppress(OSError):
+                    connection.recv(1 << 16)
+                    for piece in pieces:
+                        connection.sendall(piece)
+                    for piece in repeat(endless) if endless else ():
+                        connection.sendall(piece)
+                        sent.append(len(piece))
+                    connection.shutdown(socket.SHUT_WR)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=serve, args=(listener,), daemon=True).start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/v1", sent
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
+MB = 1 << 20
+ENDLESS: dict[str, tuple[bytes, bytes, str]] = {
+    "body": (OK + b"\r\n", b" " * MB, "more than"),
+    "chunks": (OK + CHUNKED, b"10000\r\n" + b"[" * (1 << 16) + b"\r\n", "more than"),
+    "chunk": (OK + CHUNKED + b"fffffffffffff\r\n", b" " * MB, "more than"),
+    "chunk's header": (OK + CHUNKED + b"1;", b"a" * (1 << 14), "connection broke"),
+    "header": (OK + b"X: ", b"a" * (1 << 14), "connection broke"),
+    "headers": (OK, b"X: " + b"a" * 1000 + b"\r\n", "connection broke"),
+    "of an error": (b"HTTP/1.1 400 No\r\n\r\n", b"no " * MB, "refused the request"),
+    "packed": (OK + b"Content-Encoding: gzip\r\n\r\n" + gzip.compress(b""), b"\0" * MB, "no JSON"),
+    "interim answers": (b"", b"HTTP/1.1 102 Processing\r\n\r\n", "no answer within"),
+}
+
+
+@pytest.mark.parametrize("what", ENDLESS)
+def test_an_endless_answer_is_bounded(what: str) -> None:
+    start, endless, words = ENDLESS[what]
+    with raw_server(start, endless=endless) as (url, sent):
+        with pytest.raises(EndpointError, match=words):
+            (answer,) = ask(quick(url, timeout=1.0, retries=0), PATH, [body()], largest=MB)
+            raise answer
+        if "within" not in words:
+            assert sum(sent) < 32 * MB  # the kernel's buffers count
+
+
+@pytest.mark.parametrize("largest", [MB, 32 * MB])
+def test_a_packed_answer_is_bounded_by_its_size_unpacked(largest: int) -> None:
+    packed = gzip.compress(b" " * (16 * MB) + b"7")
+    with raw_server(OK + b"Content-Encoding: gzip\r\n\r\n", packed) as (url, _):
+        tracemalloc.start()
+        try:
+            if largest == MB:
+                with pytest.raises(EndpointError, match="more than 1 MB"):
+                    ask(quick(url), PATH, [body()], largest=largest)
+                assert tracemalloc.get_traced_memory()[1] < 8 * MB
+            else:
+                assert ask(quick(url), PATH, [body()], largest=largest) == [7]
+        finally:
+            tracemalloc.stop()
+
+
+ODD = {
+    "deep": b"[" * 100_000,
+    "deep objects": b'{"a":' * 100_000,
+    "not UTF-8": b'{"a": "\xff\xfe"}',
+    "a number of 5,000 digits": b"9" * 5000,
+    "empty": b"",
+}
+
+
+@pytest.mark.parametrize("status", [200, 400, 500])
+@pytest.mark.parametrize("what", ODD)
+def test_odd_bodies_are_told(what: str, status: int) -> None:
+    kind = {"Content-Type": "text/html; charset=zlib", "Content-Encoding": ""}
+    with ChatServer(lambda request, number: Reply(ODD[what], status, kind)) as server:
+        endpoint = quick(server.url, retries=0)
+        with pytest.raises(EndpointError):
+            (answer,) = ask(endpoint, PATH, [body()])
+            raise answer
+
+
+@pytest.mark.parametrize("total", ["9" * 4000, "1" + "0" * 17, "-1", "NaN", "1e400", "true"])
+def test_usage_that_cannot_be_holds_nothing_up(total: str) -> None:
+    reply = Reply(f'{{"usage": {{"total_tokens": {total}}}}}'.encode())
+    with ChatServer(lambda request, number: reply) as server:
+        for _ in ask(quick(server.url, tokens_per_minute=1e6), PATH, [body()] * 2):
+            pass
+    assert server.times[-1] - server.times[0] < 1
+
+
+SECRET = "sk-secret0123456789+/abcdefghijklmnopqrstuvwxyz"
+SPELLINGS: dict[str, Callable[[str], str]] = {
+    "as it is": str,
+    "percent": lambda text: quote(text, safe=""),
+    "every letter percent": lambda text: "".join(f"%{ord(c):02X}" for c in text),
+    "entities": lambda text: "".join(f"&#{ord(c)};" for c in html.escape(text)),
+    "base64": lambda text: base64.b64encode(text.encode()).decode(),
+    "base64 for addresses": lambda text: base64.urlsafe_b64encode(text.encode()).decode(),
+    "hexadecimal": lambda text: text.encode().hex(),
+    "utf-16": lambda text: text.encode("utf-16-le").decode("latin-1"),
+    "capitals": str.upper,
+    "in lines": lambda text: "\n".join(text[start : start + 3] for start in range(0, 99, 3)),
+    "cut by the server": lambda text: text[:-12] + "...",
+    "coloured": lambda text: "\x1b[1m".join(text),
+}
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_a_key_is_hidden_before_anything_is_cut(
+    spelling: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("A_KEY", SECRET)
+    for pad in (*range(9), *range(140, 210, 7)):
+        said = "y" * pad + SPELLINGS[spelling](f"Bearer {SECRET}"[pad % 3 :])
+        endpoint = quick("http://127.0.0.1/v1", key_env="A_KEY")
+        client_quote = endpoint.redact(said)
+        whole = SPELLINGS[spelling](SECRET)
+        for start in range(12, len(whole) - 24):
+            assert whole[start : start + 12] not in client_quote, (pad, client_quote)
+
+
+@pytest.mark.parametrize("status", [200, 302, 400, 401, 429, 500])
+def test_no_message_has_a_part_of_the_key(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("A_KEY", SECRET)
+    told: list[str] = []
+
+    async def post(endpoint: Endpoint) -> Any:
+        async with Client(endpoint, tell=told.append) as client:
+            answer = await client.post(PATH, body())
+            with endpoint.reading("no completion", answer):
+                return float(answer)  # as the reader of an answer would say what it cannot read
+
+    for pad in (0, 8, 160, 175, 190):
+        message = "y" * pad + f" {SECRET} \x1b[31m\x9b2J"
+        reply = fails(status, message, location=f"http://elsewhere/{quote(SECRET)}")
+        reply = Reply([message], 200) if status == 200 else reply
+        with ChatServer(faults=(reply,) * 2) as server, pytest.raises(EndpointError) as caught:
+            wait_for(post(quick(server.url, key_env="A_KEY", retries=1)))
+        for text in (str(caught.value), repr(caught.value.__cause__), *told):
+            assert not any(SECRET[n : n + 7] in text for n in range(len(SECRET) - 6)), text
+            assert not any(control in text for control in "\x1b\x9b"), text
+    assert bool(told) == (status in (429, 500))
+
+
+def test_a_password_in_an_address_is_not_repeated() -> None:
+    for url in (
+        "http://user:secret@host:99999/v1",
+        "http://user:secret@host/v1",
+        "http://:secret@",
+    ):
+        with pytest.raises(InputError) as caught:
+            Endpoint(url)
+        assert "secret" not in str(caught.value)

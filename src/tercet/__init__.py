@@ -5,9 +5,11 @@ tercet alone loads no torch.
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # typing takes a while to load
 if TYPE_CHECKING:
+    from typing import Any
+
     from tercet.collection import Collection
     from tercet.config import Weights
     from tercet.embeddings import Embeddings
@@ -38,7 +40,7 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'tercet' has no attribute {name!r}")

@@ -72,13 +72,14 @@ def read_checkpoint(
     revision: str | None = None,
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
+    download: bool = True,
 ) -> Checkpoint:
-    """Loads a folder or a hub id, tensor by tensor into dtype.
+    """Loads a folder or a hub id, tensor by tensor into dtype; see `fetch`.
 
     Raises ModelError naming the file and what is wrong with it, InputError for a revision of a
     folder.
     """
-    folder = fetch(source, revision)
+    folder = fetch(source, revision, download=download)
     config = read_config(folder / "config.json")
     tokenizer, tokenizer_file = read_tokenizer(folder)
     if tokenizer.vocabulary > config.vocabulary:
@@ -346,10 +347,11 @@ _FILES = [
 ]
 
 
-def fetch(source: str | Path, revision: str | None = None) -> Path:
+def fetch(source: str | Path, revision: str | None = None, *, download: bool = True) -> Path:
     """The local folder of a model; raises ModelError in words where it cannot be had.
 
     revision pins a branch, tag or commit of a hub id; raises InputError where given for a folder.
+    download: False takes a hub id from the cache alone and asks nobody.
     """
     folder = Path(source)
     if folder.is_dir():
@@ -360,15 +362,15 @@ def fetch(source: str | Path, revision: str | None = None) -> Path:
         raise ModelError(f"{folder} is a file: give the folder of a checkpoint, or a hub id")
     if not isinstance(source, str) or not _HUB_ID.fullmatch(source):
         raise ModelError(f"{source}: no such folder")
-    folder = _download(source, revision, _FILES)
+    folder = _download(source, revision, _FILES, download)
     if not (folder / "tokenizer.json").exists():
-        folder = _download(source, revision, ["sentencepiece.bpe.model"])
+        folder = _download(source, revision, ["sentencepiece.bpe.model"], download)
     if not any(folder.glob("model*.safetensors*")):
-        folder = _download(source, revision, ["pytorch_model.bin"])
+        folder = _download(source, revision, ["pytorch_model.bin"], download)
     return folder
 
 
-def _download(source: str, revision: str | None, patterns: list[str]) -> Path:
+def _download(source: str, revision: str | None, patterns: list[str], download: bool) -> Path:
     from huggingface_hub import errors, snapshot_download
 
     sentences: dict[type[Exception], str] = {  # the first that fits
@@ -376,12 +378,17 @@ def _download(source: str, revision: str | None, patterns: list[str]) -> Path:
         errors.RepositoryNotFoundError: "no such folder here and no such model on the hub (or it "
         "is private)",
         errors.RevisionNotFoundError: f"the hub has no revision {revision!r} of it",
-        errors.LocalEntryNotFoundError: "no such folder here, the hub cannot be reached, and its "
+        errors.LocalEntryNotFoundError: "no such folder here, "
+        f"{'the hub cannot be reached, and its' if download else 'and the hub was not asked: its'} "
         "cache has no copy",
         errors.HFValidationError: "neither a folder nor a hub id",
     }
     try:
-        return Path(snapshot_download(source, revision=revision, allow_patterns=patterns))
+        return Path(
+            snapshot_download(
+                source, revision=revision, allow_patterns=patterns, local_files_only=not download
+            )
+        )
     except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
         what = f"the hub did not deliver it: {_first_line(error)}"
         what = next((told for kind, told in sentences.items() if isinstance(error, kind)), what)

@@ -181,9 +181,11 @@ class Encoder:
         device: str | torch.device | None = None,
         dtype: str | torch.dtype | None = None,
         revision: str | None = None,
+        download: bool = True,
     ) -> "Encoder":
         """Loads a folder or a hub id; no source is the model that comes with Tercet.
 
+        download: False takes a hub id from the hub's local cache alone and asks nobody.
         device defaults to a GPU where there is one. dtype defaults to bfloat16 on a GPU and on
         CPUs that multiply it (AMX, AVX512-BF16), else to float32. Raises ModelError for what
         cannot be loaded, InputError for a device or dtype that is not there.
@@ -199,6 +201,7 @@ class Encoder:
             revision=revision,
             dtype=_dtype(dtype, usable),
             device=usable,
+            download=download,
         )
         checkpoint.model.backbone.pack()
         if source is not None and Path(source).is_dir():

@@ -1,8 +1,8 @@
 """JSON posted to an HTTP endpoint that may be slow, busy, wrong or gone; failures in words.
 
 Requests run side by side, within limits a minute. What may pass (429, 5xx, a timeout, a cut
-connection, a page of HTML in place of JSON) is tried again after growing waits. Knows nothing of
-what is asked.
+connection, a page of HTML in place of JSON) is tried again after growing waits. Answers are
+bounded, and nothing that is told of them holds the key. Knows nothing of what is asked.
 """
 
 import asyncio
@@ -10,27 +10,37 @@ import json
 import math
 import os
 import random
+import re
+import reprlib
 import time
-from collections.abc import Callable, Coroutine, Sequence
+import zlib
+from base64 import b64encode
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from html import unescape
 from typing import TYPE_CHECKING, Any, Self, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
-from tercet.errors import InputError, TercetError
+from tercet.errors import InputError, TercetError, printable
 
 if TYPE_CHECKING:
     import httpx2
 
 T = TypeVar("T")
+_COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 LONGEST_BACKOFF = 60.0  # seconds between two tries, where the endpoint does not say
 LONGEST_WAIT = 600.0  # seconds that an endpoint may ask for; more is told to the user
 CONNECT = 10.0  # seconds to open a connection
 QUOTED = 200  # characters of an endpoint's own words
+LARGEST = 16 << 20  # bytes of an answer, unpacked: a chat's longest has about 1 MB
+WORDS = 1 << 16  # bytes that are read of an answer that is no success
+MOST_TOKENS = 10_000_000  # that one request can take; who says more is not believed
+KEY_RUN = 6  # letters and digits of a key, one after the other, that are not shown
 
 
 class EndpointError(TercetError):
@@ -65,9 +75,9 @@ class Endpoint:
         except ValueError:
             usable = False
         if not usable or self.url.split() != [self.url]:
+            shown = re.sub(r"[^/]*@", "...@", self.url)  # before it may be a password
             raise InputError(
-                f"{self.url!r} is no address of an endpoint: give one such as "
-                "http://localhost:8000/v1"
+                f"{shown!r} is no address of an endpoint: give one such as http://localhost:8000/v1"
             )
         if parts.username is not None or parts.query or parts.fragment:
             raise InputError(
@@ -90,6 +100,47 @@ class Endpoint:
             what = "holds no API key: it has odd characters" if key else "is not set"
             raise InputError(f"the environment variable {self.key_env} {what}")
         return key
+
+    def redact(self, text: str) -> str:
+        """A text without the API key and longer parts of it, which some servers repeat.
+
+        The key is seen as it is, in base64 and hexadecimal, and with percent signs, HTML's entities
+        or colours, whatever stands between its letters.
+        """
+        key = None if self.key_env is None else self.key()
+        if key is None:
+            return text
+        forms = [key, key.encode().hex()]
+        forms += [b64encode(b"\0" * shift + key.encode()).decode() for shift in range(3)]
+        plain = [re.sub(r"[\W_]", "", form).lower() for form in forms]
+        size = max(1, min(KEY_RUN, len(plain[0])))
+        runs = {form[start : start + size] for form in plain for start in range(len(form))}
+        runs = {run for run in runs if len(run) == size}
+        for read in (str, unquote, unescape, lambda told: _COLOUR.sub("", told)):
+            shown = read(text)
+            places = [place for place, c in enumerate(shown) if c.isascii() and c.isalnum()]
+            letters = "".join(shown[place] for place in places).lower()
+            spans: list[list[int]] = []  # of the characters that are hidden
+            for start in range(len(letters) - size + 1):
+                if letters[start : start + size] in runs:
+                    first, last = places[start], places[start + size - 1] + 1
+                    if spans and first <= spans[-1][1]:
+                        spans[-1][1] = last
+                    else:
+                        spans.append([first, last])
+            for first, last in reversed(spans):
+                shown = f"{shown[:first]}[key]{shown[last:]}"
+            text = shown if spans else text
+        return text
+
+    @contextmanager
+    def reading(self, what: str, answer: Any) -> Iterator[None]:
+        """Raises EndpointError where an answer cannot be read in the block, as what it is not."""
+        try:
+            yield
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            begin = reprlib.repr(answer)
+            raise EndpointError(self.redact(f"{what} ({error}; it begins {begin})")) from None
 
     def share(self, count: int) -> "Endpoint":
         """The same with the limits a minute of one of `count` that ask at the same time."""
@@ -118,7 +169,7 @@ class Client:
         self._tokens = _Rate(endpoint.tokens_per_minute)
         self._paused = 0.0  # until when, on the monotonic clock, nothing is sent
         self._slots = asyncio.Semaphore(endpoint.concurrency)
-        headers = {"Content-Type": "application/json"}
+        headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
         if self._key is not None:
             headers["Authorization"] = f"Bearer {self._key}"
         self._http = httpx2.AsyncClient(
@@ -133,12 +184,12 @@ class Client:
     async def __aexit__(self, *error: object) -> None:
         await self._http.aclose()
 
-    async def post(self, path: str, body: Any, *, tokens: float = 0) -> Any:
+    async def post(self, path: str, body: Any, *, tokens: float = 0, largest: int = LARGEST) -> Any:
         """The JSON that answers a POST of `body` to a path below the endpoint's address.
 
         tokens: how many the request and its answer will take, for the limit; what the answer says
-        of its usage corrects it. Raises RejectedError, AccessError, or EndpointError when the tries
-        are used up.
+        of its usage corrects it. largest: bytes of the answer. Raises RejectedError, AccessError,
+        or EndpointError when it is larger or the tries are used up.
         """
         url = f"{self.endpoint.url.rstrip('/')}/{path}"
         payload = json.dumps(body, allow_nan=False).encode()
@@ -147,14 +198,12 @@ class Client:
             try:
                 async with self._slots:
                     await self._turn(tokens)
-                    answer = await self._post_once(url, payload)
+                    answer = await self._post_once(url, payload, largest)
                 self._tokens.take(_used_tokens(answer, tokens) - tokens)
                 return answer
             except _TransientError as error:
                 if attempt == self.endpoint.retries:
-                    raise EndpointError(
-                        self._redact(f"{url}: {error} (tries: {attempt + 1})")
-                    ) from error
+                    raise EndpointError(f"{url}: {error} (tries: {attempt + 1})") from error
                 await self._wait(error, attempt)
                 attempt += 1
 
@@ -170,69 +219,94 @@ class Client:
         wait *= random.uniform(0.5, 1)  # so that those who failed together do not return together
         self._paused = max(self._paused, time.monotonic() + error.after)
         if error.kind not in self._told and self._tell is not None:
-            self._tell(self._redact(f"{error}; trying again in {max(wait, error.after):.0f} s"))
+            self._tell(f"{error}; trying again in {max(wait, error.after):.0f} s")
         self._told.add(error.kind)
         await asyncio.sleep(wait)
 
-    async def _post_once(self, url: str, payload: bytes) -> Any:
+    async def _post_once(self, url: str, payload: bytes, largest: int) -> Any:
         import httpx2
 
-        limit = self.endpoint.timeout
+        limit, redact = self.endpoint.timeout, self.endpoint.redact
         try:
-            async with asyncio.timeout(limit):  # httpx's own limit starts anew with each byte
-                response = await self._http.post(url, content=payload)
+            async with (
+                asyncio.timeout(limit),  # httpx's own limit starts anew with each byte
+                self._http.stream("POST", url, content=payload) as response,
+            ):
+                body = await _read(response, largest if response.is_success else WORDS)
         except TimeoutError as error:
             what = f"no answer within {limit:g} s: allow more time or ask less at once"
             raise _TransientError("too slow", what) from error
         except httpx2.ConnectError as error:
             what = f"cannot connect ({error}): check the address, and whether anything runs there"
             raise _TransientError("no connection", what) from error
-        except (httpx2.TransportError, httpx2.DecodingError) as error:
-            what = f"the connection broke: {str(error) or type(error).__name__}"
-            raise _TransientError("cut", what) from error
+        except (httpx2.TransportError, zlib.error) as error:
+            what = f"the connection broke: {redact(str(error))[:QUOTED] or type(error).__name__}"
+            raise _TransientError("cut", what) from None
         except httpx2.InvalidURL as error:
             raise InputError(f"{url} is no address of an endpoint: {error}") from error
         if not response.is_success:
-            raise self._failure(url, response)
+            raise self._failure(url, response, body)
+        if len(body) > largest:
+            raise EndpointError(f"{url}: the answer has more than {largest / 1e6:,.0f} MB")
         try:
-            return json.loads(response.content)
-        except ValueError as error:
+            return json.loads(body)
+        except (ValueError, RecursionError):
             kind = response.headers.get("content-type", "").split(";")[0].strip() or "something"
-            what = f"answered with {kind} that is no JSON: {_quote(response)}"
-            raise _TransientError("no JSON", what) from error
+            what = f"answered with {redact(kind)[:QUOTED]} that is no JSON: {self._quote(body)}"
+            raise _TransientError("no JSON", what) from None
 
-    def _failure(self, url: str, response: "httpx2.Response") -> Exception:
+    def _failure(self, url: str, response: "httpx2.Response", body: bytes) -> Exception:
         """What an answer that is no success means."""
-        status, quote = response.status_code, _quote(response)
+        status, quote = response.status_code, self._quote(body)
         after = _retry_after(response.headers.get("retry-after", ""))
         kind: type[EndpointError] = AccessError
         if status in (401, 403):
             key = self.endpoint.key_env
             what = "access denied, " + (f"check the key in {key}" if key else "no API key was sent")
-        elif status == 402 or (status == 429 and b"insufficient_quota" in response.content):
+        elif status == 402 or (status == 429 and b"insufficient_quota" in body):
             what = "the account is used up"
         elif status in (404, 405):
             what = "no such address or model: check both; the address often ends in /v1"
         elif response.is_redirect:
-            what = f"moved to {response.headers.get('location')}: give the address it has now"
+            where = self.endpoint.redact(response.headers["location"])[:QUOTED]
+            what = f"moved to {where}: give the address it has now"
         elif status not in (408, 409, 425, 429) and status < 500:
             kind, what = RejectedError, "refused the request"
         elif after <= LONGEST_WAIT:
             return _TransientError(str(status), f"answered {status}: {quote}", after)
         else:
             what = f"asks to wait {after:,.0f} s, come back then"
-        return kind(self._redact(f"{url}: {what} ({status}): {quote}"))
+        return kind(f"{url}: {what} ({status}): {quote}")
 
-    def _redact(self, message: str) -> str:
-        """A message without the key, which some servers repeat."""
-        return message if self._key is None else message.replace(self._key, "[key]")
+    def _quote(self, body: bytes) -> str:
+        """What an endpoint says of its failure: the message in its JSON, or how its text begins."""
+        text = body[:WORDS].decode(errors="replace")
+        with suppress(ValueError, RecursionError):
+            tree = json.loads(body)
+            for name in ("error", "message", "detail"):
+                if isinstance(tree, dict):
+                    tree = tree.get(name) or tree
+            text = tree if isinstance(tree, str) else text
+        return " ".join(self.endpoint.redact(text).split())[:QUOTED] or "it sent nothing"
+
+
+async def _read(response: "httpx2.Response", most: int) -> bytes:
+    """The body of an answer, to one byte more than `most`."""
+    body = bytearray()
+    async for piece in response.aiter_raw():
+        body += piece
+        if len(body) > most:
+            break
+    if response.headers.get("content-encoding", "") not in ("", "identity"):  # as not asked for
+        return zlib.decompressobj(zlib.MAX_WBITS | 32).decompress(body, most + 1)
+    return bytes(body[: most + 1])
 
 
 class _TransientError(Exception):
     """A failure that may be gone at the next try."""
 
     def __init__(self, kind: str, what: str, after: float = 0.0) -> None:
-        super().__init__(what)
+        super().__init__(printable(what))
         self.kind, self.after = kind, after  # after: seconds that the endpoint asks to wait
 
 
@@ -250,7 +324,9 @@ class _Rate:
         return start
 
 
-def ask(endpoint: Endpoint, path: str, bodies: Sequence[Any]) -> list[Any]:
+def ask(
+    endpoint: Endpoint, path: str, bodies: Sequence[Any], *, largest: int = LARGEST
+) -> list[Any]:
     """The answers to all bodies, in their order; a RejectedError stands in place of its answer.
 
     The first other failure stops all and raises as in Client.post.
@@ -258,7 +334,7 @@ def ask(endpoint: Endpoint, path: str, bodies: Sequence[Any]) -> list[Any]:
 
     async def answer(client: Client, body: Any) -> Any:
         try:
-            return await client.post(path, body)
+            return await client.post(path, body, largest=largest)
         except RejectedError as error:
             return error
 
@@ -283,7 +359,7 @@ def _used_tokens(answer: Any, expected: float) -> float:
     """The tokens that an answer in OpenAI's form says it took."""
     usage = answer.get("usage") if isinstance(answer, dict) else None
     total = usage.get("total_tokens") if isinstance(usage, dict) else None
-    return total if isinstance(total, int) and total >= 0 else expected
+    return total if isinstance(total, int) and 0 <= total <= MOST_TOKENS else expected
 
 
 def _retry_after(value: str) -> float:
@@ -294,15 +370,3 @@ def _retry_after(value: str) -> float:
         with suppress(ValueError, TypeError):  # no date, or one without a time zone
             return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
     return 0.0
-
-
-def _quote(response: "httpx2.Response") -> str:
-    """What an endpoint says of its own failure: the message in its JSON, or how its text begins."""
-    text = response.text
-    with suppress(ValueError):
-        tree = json.loads(text)
-        for name in ("error", "message", "detail"):
-            if isinstance(tree, dict):
-                tree = tree.get(name) or tree
-        text = tree if isinstance(tree, str) else text
-    return " ".join(text.split())[:QUOTED] or "it sent nothing"

@@ -7,6 +7,9 @@ The command line prints these as one sentence; anything else that escapes is a b
 class TercetError(Exception):
     """Any failure that a user can understand and mend."""
 
+    def __str__(self) -> str:
+        return printable(super().__str__())  # a message may quote a server or a file
+
 
 class InputError(TercetError):
     """A text, file, option or record given by the caller cannot be used."""
@@ -22,3 +25,13 @@ class StoreError(TercetError):
 
 class MissingExtraError(TercetError):
     """An optional dependency is not installed; the message names the `pip install`."""
+
+
+_ESCAPED = {
+    code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if code not in (9, 10)
+}
+
+
+def printable(text: str) -> str:
+    """A text in which no character commands a terminal: control characters show as `\\x1b` does."""
+    return text.translate(_ESCAPED)

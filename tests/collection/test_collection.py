@@ -1,12 +1,14 @@
 """A collection adds, finds, filters, deletes, and is opened, refused and rebuilt as it says."""
 
+import re
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import numpy as np
 import pytest
 from hashed import HashedEncoder
@@ -15,7 +17,7 @@ from tercet.collection import Collection
 from tercet.collection.sync import Change, SyncState
 from tercet.config import MODES, Weights
 from tercet.encoder import Encoder
-from tercet.errors import InputError, StoreError
+from tercet.errors import InputError, ModelError, StoreError
 from tercet.records import Document, Span
 from tercet.scores import dense_scores, lexical_scores, maxsim_scores
 
@@ -378,3 +380,32 @@ def test_chunks_of_a_real_tokenizer_are_never_truncated(
         assert report.truncated == 0
     with pytest.raises(InputError, match="reads 510"):
         Collection.open(memory / "d", encoder, chunk=511)
+
+
+@pytest.mark.parametrize(
+    "source", ["somebody/evil", "../evil", "http://evil.example/m", "a/b/c", ""]
+)
+@pytest.mark.parametrize("how", ["search", "rebuild"])
+def test_a_folder_asks_no_hub_for_the_model_that_it_names(
+    memory: Path, encoder: HashedEncoder, source: str, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+
+    def snapshot_download(name: str, *, local_files_only: bool = False, **options: Any) -> Any:
+        asked.append(local_files_only)
+        raise huggingface_hub.errors.LocalEntryNotFoundError("no copy")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    with Collection.open(memory / "c", encoder, backend="exact") as made:
+        made.add(CORPUS)
+        with made._store.transaction() as store:
+            store.set_fact("settings", {**asdict(made.settings), "source": source})
+    with (
+        pytest.raises(ModelError, match=f"--model {re.escape(source)}"),
+        Collection.open(memory / "c", rebuild=how == "rebuild") as opened,
+    ):
+        opened.search(["a question"])
+    assert all(asked)
+    assert len(asked) == (source == "somebody/evil")
+    with Collection.open(memory / "c", encoder) as opened:  # whose model the user names
+        assert opened.search(["flour"], k=1)[0][0].id == "bread"

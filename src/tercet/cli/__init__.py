@@ -5,11 +5,15 @@ stderr; anything else is a defect and shows itself. Commands import what is heav
 that `tercet --help` is quick.
 """
 
+import errno
 import io
 import logging
 import os
+import re
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 
 import click
 
@@ -18,6 +22,7 @@ from tercet.cli.curate import filter_rows, mix, pairs
 from tercet.cli.data import check, merge, split, teach
 from tercet.cli.doctor import doctor
 from tercet.cli.evaluate import evaluate
+from tercet.cli.options import echo
 from tercet.cli.search import encode, index, info, search
 from tercet.cli.synthesize import synthesize
 from tercet.cli.train import init, mine, train, trim
@@ -85,7 +90,19 @@ for _command in (pairs, filter_rows, mix, synthesize, check, split, teach, merge
 def main() -> None:
     """The entry point of the `tercet` command."""
     logging.getLogger("tercet").setLevel(logging.ERROR)  # commands tell what they see themselves
-    sys.exit(run(sys.argv[1:]))
+    sys.unraisablehook = _unraisable
+    code = run(sys.argv[1:])
+    signal.signal(signal.SIGINT, lambda *_: os._exit(code))  # while threads end
+    sys.exit(code)
+
+
+def _unraisable(event: "sys.UnraisableHookArgs") -> None:
+    """Ctrl-C in a callback, where Python would print and pass over it, comes again at once."""
+    if issubclass(event.exc_type, KeyboardInterrupt):
+        main_thread = threading.main_thread().ident
+        threading.Timer(0.01, signal.pthread_kill, (main_thread, signal.SIGINT)).start()
+    else:
+        sys.__unraisablehook__(event)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -96,9 +113,6 @@ def run(arguments: Sequence[str]) -> int:
     try:
         code = tercet.main(list(arguments), prog_name="tercet", standalone_mode=False)
         sys.stdout.flush()
-    except (click.Abort, KeyboardInterrupt):
-        complain("interrupted")
-        return INTERRUPTED
     except click.UsageError as error:
         return _wrong_usage(error)
     except click.ClickException as error:
@@ -108,23 +122,74 @@ def run(arguments: Sequence[str]) -> int:
     except BrokenPipeError:
         # Whoever read our output has gone; without this, Python would complain at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except OSError as error:
-        reason = error.strerror or str(error)
-        complain(f"{error.filename}: {reason}" if error.filename else reason)
+    except BaseException as error:
+        causes = list(_causes(error))
+        for cause in causes:  # a library may have made another error of it
+            if isinstance(cause, KeyboardInterrupt | click.Abort):
+                complain(": ".join(("interrupted", *map(str, cause.args))))
+                return INTERRUPTED
+        shortages = filter(None, map(_shortage, causes))
+        sentence = next(shortages, _told(error) if isinstance(error, OSError) else None)
+        if sentence is None:
+            raise
+        complain(sentence)
     else:
         return code if isinstance(code, int) else 0
     return FAILED
 
 
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """What an error came from, the first cause first."""
+    before = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    if before is not None:
+        yield from _causes(before)
+    yield error
+
+
+def _told(error: OSError) -> str:
+    reason = error.strerror or str(error)
+    return f"{error.filename}: {reason}" if error.filename else reason
+
+
+# What the system has no more of: its error numbers, how libraries in C++ and Rust say it, the mend.
+_SHORTAGES = (
+    (
+        {errno.ENOMEM},
+        r"(not|'t) allocate|out of memory|bad_alloc|map segment|unable to mmap|start new thread"
+        r"|os error 12\b|static TLS",
+        "out of memory: close other programs, raise the limit (ulimit -v, -u), or do less at once",
+    ),
+    (
+        {errno.EMFILE, errno.ENFILE},
+        r"too many open files|os error (23|24)\b|unable to open database file",
+        "too many open files: raise the limit (ulimit -n)",
+    ),
+    (
+        {errno.ENOSPC, errno.EDQUOT, errno.EFBIG},
+        r"no space left|os error (27|28|122)\b|disk is full|disk I/O error|file too large",
+        "no space left on the disk: free some, or raise the limit (ulimit -f, a quota)",
+    ),
+)
+
+
+def _shortage(error: BaseException) -> str | None:
+    """The sentence on an error that says that the system has no more of something."""
+    number = errno.ENOMEM if isinstance(error, MemoryError) else getattr(error, "errno", None)
+    for numbers, words, sentence in _SHORTAGES:
+        if number in numbers or re.search(words, str(error), re.IGNORECASE):
+            return f"{_told(error)}: {sentence}" if isinstance(error, OSError) else sentence
+    return None
+
+
 def complain(message: str) -> None:
     """One sentence on stderr."""
-    click.echo(f"tercet: {' '.join(message.split())}", err=True)
+    echo(f"tercet: {' '.join(message.split())}", err=True)
 
 
 def _wrong_usage(error: click.UsageError) -> int:
     command = error.ctx.command_path if error.ctx is not None else "tercet"
     if isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ())):  # click 8.2 on
-        click.echo(error.message, err=True)
+        echo(error.message, err=True)
         return WRONG_USAGE
     message = " ".join(error.format_message().split()).rstrip(".")
     complain(f"{message[:1].lower()}{message[1:]} (see `{command} --help`)")

@@ -4,11 +4,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
-import click
-
 from tercet.cache import KINDS, entries
 from tercet.cache import remove as remove_entries
-from tercet.cli.options import Json, Opt, command, emit
+from tercet.cli.options import Json, Opt, command, echo, emit
 
 
 @command()
@@ -48,7 +46,7 @@ def cache(
             )  # fmt: skip
         else:
             size = f"{entry.bytes / 1e6:,.1f} MB"
-            click.echo(f"{entry.kind:10}  {size:>14}  {used:%Y-%m-%d}  {entry.path}")
+            echo(f"{entry.kind:10}  {size:>14}  {used:%Y-%m-%d}  {entry.path}")
     if not as_json:
         total = f"{len(listed):,} entries, {sum(entry.bytes for entry in listed) / 1e6:,.1f} MB"
-        click.echo(f"{total} {'removed' if remove is not None else 'in all'}")
+        echo(f"{total} {'removed' if remove is not None else 'in all'}")

@@ -21,6 +21,7 @@ from tercet.cli.options import (
     as_usage,
     command,
     default_of,
+    echo,
     emit,
     parse_list,
 )
@@ -133,16 +134,16 @@ def tell_pairs(job: "PairsJob", report: dict[str, Any], *, as_json: bool) -> Non
     if as_json:
         emit(report)
     else:
-        click.echo("\n".join(report_lines(report)))
+        echo("\n".join(report_lines(report)))
     if count := report["problems"]:
         named = report["first_problems"][:SHOWN]
         for problem in named:
-            click.echo(f"tercet: {problem['where']}: {problem['reason']}", err=True)
+            echo(f"tercet: {problem['where']}: {problem['reason']}", err=True)
         more = f", of which {len(named)} are named" if len(named) < count else ""
         what = "file or unit" if count == 1 else "files or units"
-        click.echo(f"tercet: {count:,} {what} could not be read{more}", err=True)
+        echo(f"tercet: {count:,} {what} could not be read{more}", err=True)
     if not report["rows"]:
-        click.echo("tercet: no row was made: see what was left out, and why", err=True)
+        echo("tercet: no row was made: see what was left out, and why", err=True)
     if count or not report["rows"]:
         click.get_current_context().exit(1)
 
@@ -296,7 +297,7 @@ def tell_filtered(job: "FilterJob", report: dict[str, Any], *, as_json: bool) ->
         lines.append(f"scores: {', '.join(shares)}")
     if job.dropped is not None:
         lines.append(f"{job.dropped}: every dropped row and its reason")
-    click.echo("\n".join(lines))
+    echo("\n".join(lines))
 
 
 def _counts(counts: dict[str, int]) -> str:
@@ -441,7 +442,7 @@ def tell_mixed(job: "Mix", report: dict[str, Any], *, as_json: bool) -> None:
         (report["raw"], "of the rows are texts alone, which train retromae only"),
     ):
         if count:
-            click.echo(f"tercet: {count:,} {warning}", err=True)
+            echo(f"tercet: {count:,} {warning}", err=True)
     if as_json:
         emit(report)
         return
@@ -454,7 +455,7 @@ def tell_mixed(job: "Mix", report: dict[str, Any], *, as_json: bool) -> None:
         lines.append(f"  and {len(languages) - LANGUAGES:,} languages more: see mix.json")
     for group in report["lengths"]:
         lines.append(f"  {group['group']} {group['unit']}: {group['rows']:,} rows")
-    click.echo("\n".join(lines))
+    echo("\n".join(lines))
 
 
 def _table(head: str, drawn: dict[str, dict[str, int]]) -> list[str]:

@@ -17,7 +17,9 @@ from tercet.cli.options import (
     Tokens,
     command,
     default_of,
+    echo,
     emit,
+    kept,
 )
 from tercet.config import MAX_LENGTH
 from tercet.errors import InputError
@@ -89,12 +91,12 @@ def check(
         if as_json:
             emit(asdict(report))
         else:
-            click.echo("\n".join(_lines(report, max_length)))
+            echo("\n".join(_lines(report, max_length)))
     if refused := sum(report.defects for report in reports):
         for defect in () if as_json else told:
-            click.echo(f"tercet: {defect}", err=True)
+            echo(f"tercet: {defect}", err=True)
         more = f", of which {len(told)} are named" if len(told) < refused else ""
-        click.echo(f"tercet: {refused:,} defects: this cannot train{more}", err=True)
+        echo(f"tercet: {refused:,} defects: this cannot train{more}", err=True)
         click.get_current_context().exit(1)
 
 
@@ -151,8 +153,8 @@ def split(
         emit(asdict(report))
         return
     for name in report.train:
-        click.echo(f"{name}: {report.train[name]} train, {report.dev[name]} dev")
-    click.echo(
+        echo(f"{name}: {report.train[name]} train, {report.dev[name]} dev")
+    echo(
         f"{to}: {sum(report.train.values())} train, {sum(report.dev.values())} dev rows "
         f"of {report.groups} documents"
     )
@@ -213,7 +215,8 @@ def teach(
         directions=directions,
         device=device,
     )
-    with Meter("texts") as meter:
+    again = f"what was encoded is kept beside {to}: the same command goes on"
+    with kept(lambda: again), Meter("texts") as meter:
         count = run(
             files,
             model,
@@ -222,7 +225,7 @@ def teach(
             student=student,
             watch=lambda done, of: meter.show(done, of, count=done, unit="texts"),
         )
-    click.echo(f"{to}: vectors of {count:,} texts")
+    echo(f"{to}: vectors of {count:,} texts")
 
 
 @command()

@@ -16,6 +16,7 @@ from tercet.cli.options import (
     as_usage,
     command,
     default_of,
+    echo,
     emit,
     parse_list,
 )
@@ -113,7 +114,7 @@ def doctor(
                 made.outputs(variant)
             made.save(make)
         size = sum(path.stat().st_size for path in make.iterdir()) / 1e6
-        click.echo(f"{make}: golden vectors of {len(made.texts)} texts, {size:,.1f} MB")
+        echo(f"{make}: golden vectors of {len(made.texts)} texts, {size:,.1f} MB")
         return
     from tercet.encoder import Encoder
     from tercet.endpoint import Endpoint
@@ -143,7 +144,7 @@ def doctor(
     if as_json:
         emit(library.report_json(diagnosis, within))
     else:
-        click.echo(library.report_text(diagnosis))
+        echo(library.report_text(diagnosis))
     if not diagnosis.healthy(within):
         click.get_current_context().exit(1)
 

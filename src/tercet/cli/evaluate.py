@@ -20,9 +20,11 @@ from tercet.cli.options import (
     as_usage,
     command,
     default_of,
+    echo,
     emit,
+    kept,
 )
-from tercet.config import Weights
+from tercet.config import Weights, default_cache
 
 if TYPE_CHECKING:
     from tercet.evaluate.results import TaskResult
@@ -83,7 +85,6 @@ def evaluate(
     tune: Annotated[tuple[str, ...], Opt(flag="--tune-weights")] = (),
     store: Annotated[Path | None, Opt(flag="--store-weights")] = None,
     measures: Names | None = None,
-    ignore_identical_ids: bool = False,
     outside: Annotated[dict[str, Path] | None, Opt(flag="--run", parse=_runs, many=True)] = None,
     against: str | None = None,
     to: Path | None = None,
@@ -97,8 +98,9 @@ def evaluate(
 
     A SUITE is miracl, mkqa, mldr (maybe with languages, as in miracl:sw,yo) or narrativeqa, as the
     M3 paper has them; beir:PATH, a BEIR folder or a folder of them; bitext:PATH, translations; or
-    pairs:PATH, your own rows {"query", "pos"}. @SPLIT behind it names another split. What was
-    encoded is kept, so that a second run, or one after a kill, is quick.
+    pairs:PATH, your own rows {"query", "pos"}. @SPLIT behind it names another split. A hit whose id
+    is the query's counts as any other. What was encoded is kept, so that a second run, or one after
+    a kill, is quick.
 
     \b
     Examples:
@@ -131,8 +133,6 @@ def evaluate(
           alike.
       store DIR: Keep the tuned weights in this model's folder or this index.
       measures LIST: Measures by their names in ir_measures, as in nDCG@10,RR@10,Recall@100.
-      ignore_identical_ids: Leave out passages under the id of their query, as is always done for
-          arguana and quora, whose queries are passages too.
       outside NAME=PATH: A TREC run of another system, or a folder of TASK.trec files; may be
           repeated.
       against COLUMN: What every column is compared with, by a paired test.  [default: BM25]
@@ -175,7 +175,6 @@ def evaluate(
             union=union,
             weights=weights,
             measures=measures,
-            ignore_identical_ids=ignore_identical_ids,
             multi_gb=multi_gb,
             heads=heads,
         )
@@ -197,19 +196,21 @@ def evaluate(
         raise click.UsageError(f"--store-weights: {store} is neither a model's folder nor an index")
     encoder = None if no_model else Encoder.load(model, revision=revision, device=device)
     shower = _Shower()
+    folder = cache or default_cache()
     try:
-        made = run(encoder, plan, config, show=shower, told=shower.told)
+        with kept(lambda: f"what was encoded is kept in {folder}: the same command goes on"):
+            made = run(encoder, plan, config, show=shower, told=shower.told)
     finally:
         shower.close()
     if store is not None:
         changed = _keep_weights(store, Weights(*made["settings"]["tuned"]["weights"]))
-        click.echo(f"{changed}: weights kept", err=True)
+        echo(f"{changed}: weights kept", err=True)
     if as_json:
         emit(made)
         return
-    click.echo(text(made))
+    echo(text(made))
     if to is not None:
-        click.echo(f"{to}: report.json, report.html, runs and qrels")
+        echo(f"{to}: report.json, report.html, runs and qrels")
 
 
 def _keep_weights(folder: Path, weights: Weights) -> Path:
@@ -219,7 +220,7 @@ def _keep_weights(folder: Path, weights: Weights) -> Path:
 
     if not (folder / DOCUMENTS).exists():
         return set_weights(folder, weights)
-    with Collection.open(folder, read_only=True) as collection:
+    with Collection.open(folder, create=False) as collection:
         collection.keep_weights(weights)
     return folder
 
@@ -246,7 +247,7 @@ class _Shower:
             for system, measures in result.values.items()
         )
         how = f", best passage of {result.chunk:,} tokens" if result.chunk else ""
-        click.echo(f"{result.name}{how}: {name}: {figures}; {seconds:,.1f} s", err=True)
+        echo(f"{result.name}{how}: {name}: {figures}; {seconds:,.1f} s", err=True)
 
     def close(self) -> None:
         self._meter.__exit__(None, None, None)

@@ -6,7 +6,8 @@ Knows nothing of the work.
 import sys
 from typing import TYPE_CHECKING, Self
 
-import click
+from tercet.cli.options import echo
+from tercet.errors import printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress, ProgressColumn, TaskID
@@ -16,7 +17,7 @@ class Meter:
     """Shows how far long work is: `with Meter("encoding") as meter: meter.show(3, 10)`."""
 
     def __init__(self, label: str) -> None:
-        self._label = label
+        self._label = printable(label)
         self._bar: Progress | None = None
         self._task: TaskID | None = None
 
@@ -41,8 +42,9 @@ class Meter:
 
     def note(self, message: str) -> None:
         """A line on stderr, above the bar where there is one."""
+        message = printable(" ".join(message.split()))
         if self._bar is None:
-            click.echo(message, err=True)
+            echo(message, err=True)
         else:
             self._bar.console.print(message, markup=False, highlight=False, soft_wrap=True)
 
@@ -53,7 +55,7 @@ def _new_bar() -> "Progress":
     from rich.progress import TimeRemainingColumn as TimeLeft
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TaskProgressColumn(),
         _rate_column(),

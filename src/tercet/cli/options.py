@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 import click
 
 from tercet.config import HEADS, Head, Weights, check_heads
-from tercet.errors import InputError
+from tercet.errors import InputError, printable
 from tercet.records import Scalar
 
 
@@ -313,6 +313,22 @@ HybridWeights = Annotated[
 Json = Annotated[bool, Opt(flag="--json", help="Print JSON for machines, one object a line.")]
 
 
+@contextmanager
+def kept(sentence: Callable[[], str]) -> Iterator[None]:
+    """Ctrl-C in the block is told with what was kept, and how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(sentence()) from None
+
+
+def echo(text: str = "", *, bold: bool = False, err: bool = False, nl: bool = True) -> None:
+    """Prints a text, which commands no terminal, whatever it quotes."""
+    click.echo(click.style(printable(text), bold=True) if bold else printable(text), err=err, nl=nl)
+
+
 def emit(record: Any) -> None:
     """Prints one line of JSON."""
-    click.echo(json.dumps(record, ensure_ascii=False, allow_nan=False))
+    text = json.dumps(record, ensure_ascii=False, allow_nan=False)
+    # JSON itself escapes what comes before the space, not what some terminals obey besides
+    click.echo(text.translate({code: f"\\u{code:04x}" for code in range(127, 160)}))

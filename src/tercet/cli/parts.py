@@ -5,12 +5,13 @@ Knows nothing of what the jobs do.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import click
 
 from tercet.cli.meter import Meter
-from tercet.cli.options import Count, Opt, emit
+from tercet.cli.options import Count, Opt, echo, emit, kept
 
 if TYPE_CHECKING:
     from tercet.curate.shards import Job, Shard
@@ -63,7 +64,12 @@ def carry_out(
     """
     from tercet.curate import shards
 
-    with Meter(label) as meter:
+    def remains() -> str:
+        folder = shards.parts_folder(Path(job.target))
+        whole = len(list(folder.glob("?????-of-?????")))
+        return f"{whole} whole parts are kept in {folder}: the same command goes on"
+
+    with kept(remains), Meter(label) as meter:
 
         def show(done: int, parts: int) -> None:
             meter.show(done, parts, count=done, unit="parts")
@@ -75,7 +81,7 @@ def carry_out(
     if as_json:
         emit({"part": number, "of": count, "folder": str(folder), "to": job.target})
     else:
-        click.echo(
+        echo(
             f"{folder}: part {number} of {count}; when all are made: tercet data merge {job.target}"
         )
     return None

@@ -24,7 +24,9 @@ from tercet.cli.options import (
     Tokens,
     as_usage,
     command,
+    echo,
     emit,
+    kept,
     parse_filters,
 )
 from tercet.cli.parts import Cut, carry_out
@@ -94,7 +96,8 @@ def index(
     from tercet.collection.sync import AddReport, Change, SyncState
 
     start = time.monotonic()
-    with Meter("indexing") as meter:
+    remains = f"{to} is as it was" if rebuild else f"the documents indexed so far are kept in {to}"
+    with kept(lambda: f"{remains}: the same command goes on"), Meter("indexing") as meter:
 
         def progress(state: SyncState) -> None:
             meter.show(state.done, state.total, count=state.tokens, unit="tokens")
@@ -124,7 +127,7 @@ def index(
         facts = {"index": str(to), "documents": documents, **asdict(added)}
         emit({**facts, "seconds": round(seconds, 3)})
     else:
-        click.echo(
+        echo(
             f"{to}: {documents} documents; {added.added} added, {added.updated} updated, "
             f"{added.unchanged} unchanged, {added.removed} removed, "
             f"{len(added.skipped)} skipped in {seconds:.1f} s"
@@ -222,20 +225,20 @@ def _from_stdin() -> Iterator[list[str]]:
 
 def _show_hits(question: str | None, hits: "list[Hit]") -> None:
     if question is not None:
-        click.echo(click.style(question, bold=True))
+        echo(question, bold=True)
     if not hits:
-        click.echo("   no hits")
+        echo("   no hits")
     for rank, hit in enumerate(hits, 1):
         scores = {head: getattr(hit, head) for head in HEADS}
         parts = ", ".join(f"{head} {s:.3f}" for head, s in scores.items() if s is not None)
         language = f"  [{hit.language}]" if hit.language else ""
-        click.echo(f"{rank:2}. {hit.score:.3f}  ({parts})  {hit.id}{language}")
+        echo(f"{rank:2}. {hit.score:.3f}  ({parts})  {' '.join(hit.id.split())}{language}")
         if hit.title:
-            click.echo(f"    {click.style(hit.title, bold=True)}")
+            echo(f"    {' '.join(hit.title.split())}", bold=True)
         text = " ".join(hit.text.split())
-        click.echo(f"    {text[:SNIPPET]}{'…' if len(text) > SNIPPET else ''}")
+        echo(f"    {text[:SNIPPET]}{'…' if len(text) > SNIPPET else ''}")
     if question is not None:
-        click.echo()
+        echo()
 
 
 @command()
@@ -307,7 +310,8 @@ def encode(
         return replace(job, show=show)
 
     if cut == Cut():
-        with Meter("encoding") as meter:
+        again = f"nothing is kept of {out}: the same command begins anew (with --workers, goes on)"
+        with kept(lambda: again), Meter("encoding") as meter:
             report: dict[str, Any] | None = watched(meter).encode()
     else:
         gpus = device is None or device.startswith("cuda")
@@ -319,7 +323,7 @@ def encode(
 def tell_encoded(job: "EncodeJob", report: dict[str, Any], *, as_json: bool) -> None:
     """What was encoded."""
     if cut_texts := report["truncated"]:
-        click.echo(
+        echo(
             f"tercet: {cut_texts} of {report['texts']} texts were cut to {job.max_length} tokens",
             err=True,
         )
@@ -327,7 +331,7 @@ def tell_encoded(job: "EncodeJob", report: dict[str, Any], *, as_json: bool) -> 
         emit(report)
         return
     tokens, seconds = report["tokens"], report["seconds"]
-    click.echo(
+    echo(
         f"{report['out']}: {report['texts']} texts, {tokens} tokens in {seconds:.1f} s "
         f"({tokens / max(seconds, 1e-9):,.0f} tokens/s)"
     )
@@ -422,10 +426,10 @@ def _show_facts(facts: dict[str, Any], indent: str = "") -> None:
     width = max(len(name) for name in facts)
     for name, value in facts.items():
         if isinstance(value, dict):
-            click.echo(f"{indent}{name}:")
+            echo(f"{indent}{name}:")
             _show_facts(value, indent + "  ")
         elif isinstance(value, list | tuple):
-            click.echo(f"{indent}{name:<{width}}  {', '.join(map(str, value))}")
+            echo(f"{indent}{name:<{width}}  {', '.join(map(str, value))}")
         else:
             shown = f"{value:,}" if type(value) is int else "-" if value is None else value
-            click.echo(f"{indent}{name:<{width}}  {shown}")
+            echo(f"{indent}{name:<{width}}  {shown}")

@@ -19,7 +19,9 @@ from tercet.cli.options import (
     as_usage,
     command,
     default_of,
+    echo,
     emit,
+    kept,
 )
 from tercet.cli.parts import Cut, carry_out
 from tercet.errors import InputError
@@ -199,11 +201,13 @@ def synthesize(
 
         return replace(job, show=show, tell=lambda message: meter.note(f"tercet: {message}"))
 
-    if cut.shard is None and cut.ray is None and cut.workers in (None, 1):
-        with Meter("asking") as meter:  # one process asks as much at once as is allowed
-            report: dict[str, Any] | None = run(watched(meter), workers=1)
-    else:
-        report = carry_out(job, cut, "asking", as_json=as_json, watched=watched)
+    folder = job.journal_path(shard).parent
+    with kept(lambda: f"all answers are kept in {folder}: the same command goes on"):
+        if cut.shard is None and cut.ray is None and cut.workers in (None, 1):
+            with Meter("asking") as meter:  # one process asks as much at once as is allowed
+                report: dict[str, Any] | None = run(watched(meter), workers=1)
+        else:
+            report = carry_out(job, cut, "asking", as_json=as_json, watched=watched)
     if report is not None:
         tell(job, report, as_json=as_json, cost=cost)
 
@@ -236,7 +240,7 @@ def _tell_plan(plan: dict[str, Any], cost: _Cost, as_json: bool) -> None:
         lines.append(f"cost: {costs}, in the currency of the prices")
     for number, prompt in enumerate(plan["prompts"], 1):
         lines.append(f"\n--- prompt {number} ---\n{prompt.strip()}")
-    click.echo("\n".join(lines))
+    echo("\n".join(lines))
 
 
 def tell(
@@ -278,7 +282,7 @@ def tell(
         for number, text in examples:
             shown = " ".join(text.split())
             lines.append(f"    article {number}: {shown[:160]}{'...' if len(shown) > 160 else ''}")
-    click.echo("\n".join(lines))
+    echo("\n".join(lines))
 
 
 def _money(amount: float) -> str:

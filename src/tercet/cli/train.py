@@ -26,7 +26,9 @@ from tercet.cli.options import (
     as_usage,
     command,
     default_of,
+    echo,
     emit,
+    kept,
     parse_list,
 )
 from tercet.mining import MineConfig
@@ -85,12 +87,13 @@ def train(
     from tercet.train import config as configs
     from tercet.train.distributed import World
     from tercet.train.plan import make_plan, prepare
+    from tercet.train.runfolder import checkpoints
     from tercet.train.trainer import Stopped
     from tercet.train.trainer import train as run
 
-    kept = Path(to or "") / configs.CONFIG
-    if resume and to is not None and kept.is_file():
-        tree, where = configs.read_tree(kept), str(kept)
+    recorded = Path(to or "") / configs.CONFIG
+    if resume and to is not None and recorded.is_file():
+        tree, where = configs.read_tree(recorded), str(recorded)
     elif recipe in configs.RECIPES:
         tree, where = configs.to_tree(configs.recipe(recipe)), recipe
     else:
@@ -105,7 +108,7 @@ def train(
     tree |= {name: value for name, value in (("model", model), ("to", to)) if value is not None}
     config = configs.from_tree(tree, settings, where=where)
     if show:
-        click.echo(configs.to_toml(config), nl=False)
+        echo(configs.to_toml(config), nl=False)
         return None
     device = config.device or None
     if dry_run:
@@ -117,10 +120,16 @@ def train(
         if as_json:
             emit(asdict(plan))
         else:
-            click.echo(_plan_text(plan))
+            echo(_plan_text(plan))
         return None
     first, began = os.environ.get("RANK", "0") == "0", time.monotonic()
-    with Meter(config.stage) as meter:
+
+    def remains() -> str:
+        if not checkpoints(Path(config.to)):
+            return "nothing is kept: there was no checkpoint yet"
+        return f"the checkpoints in {config.to} are kept: go on with --resume"
+
+    with kept(remains), Meter(config.stage) as meter:
 
         def watch(done: int, total: int, tokens: int) -> None:
             if first:
@@ -140,7 +149,7 @@ def train(
             meter.note(f"tercet: {stop}")
             return STOPPED + stop.number
     if first and not as_json:
-        click.echo(f"{folder}: done in {time.monotonic() - began:.0f} s")
+        echo(f"{folder}: done in {time.monotonic() - began:.0f} s")
     return None
 
 
@@ -332,7 +341,8 @@ def mine(
     from tercet.mining.miner import mine as run
 
     encoder = Encoder.load(model, revision=revision, device=device)
-    with Meter("mining") as meter:
+    again = f"nothing is kept of {to}: the same command begins anew"
+    with kept(lambda: again), Meter("mining") as meter:
         report = run(
             files,
             encoder,
@@ -346,7 +356,7 @@ def mine(
     if as_json:
         emit({"to": str(to), **report.to_json()})
     else:
-        click.echo(f"{to}: {report.table()}")
+        echo(f"{to}: {report.table()}")
 
 
 def _follow(run: Path, work: Path | None, device: str | None, as_json: bool) -> None:
@@ -358,7 +368,7 @@ def _follow(run: Path, work: Path | None, device: str | None, as_json: bool) -> 
         if as_json:
             emit({"step": step, **report.to_json()})
         else:
-            click.echo(
+            echo(
                 f"step {step}: {report.kept} negatives for {report.mined} rows in "
                 f"{report.seconds:.1f} s; {report.fewer} got fewer than wanted, {report.none} none"
             )
@@ -372,7 +382,7 @@ def _follow(run: Path, work: Path | None, device: str | None, as_json: bool) -> 
             progress=lambda done, total: meter.show(done, total, count=done, unit="texts"),
         )
     if not as_json:
-        click.echo(f"{run}: done; {answered} requests answered")
+        echo(f"{run}: done; {answered} requests answered")
 
 
 @command()
@@ -458,7 +468,7 @@ def init(
     if as_json:
         emit(asdict(report))
     else:
-        click.echo("\n".join(_init_lines(to, report)))
+        echo("\n".join(_init_lines(to, report)))
 
 
 def _init_lines(target: Path, report: "InitReport") -> list[str]:
@@ -544,7 +554,7 @@ def trim(
     if as_json:
         emit(asdict(report))
     else:
-        click.echo("\n".join(_trim_lines(to, report)))
+        echo("\n".join(_trim_lines(to, report)))
 
 
 def _trim_lines(target: Path, report: "PruneReport") -> list[str]:

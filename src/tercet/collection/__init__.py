@@ -33,7 +33,7 @@ from tercet.collection.sync import (
 from tercet.config import Head, Mode, Weights, check_heads
 from tercet.documents.chunks import Chunking
 from tercet.documents.readers import clean
-from tercet.errors import InputError, StoreError
+from tercet.errors import InputError, ModelError, StoreError
 from tercet.index import GraphOptions, create_index, open_index
 from tercet.index.base import DEFAULT_CANDIDATES, Filter, Index
 from tercet.index.store import Backend, Dtype, IndexSpec, Lock
@@ -180,7 +180,7 @@ class Collection:
             undo.callback(lock.release)
             new = not (path / DOCUMENTS).exists()  # for certain, now that it is ours
             if new:
-                encoder = encoder or _load(None)
+                encoder = encoder or _bundled()
                 facts = {"settings": asdict(_new_settings(encoder, options))}
                 DocumentStore.create(path / DOCUMENTS, facts)
             settings = _recorded_settings(path)
@@ -213,10 +213,25 @@ class Collection:
         """The model of the collection, loaded at the first use."""
         with self._loading:
             if self._encoder is None:
-                encoder = _load(self.settings.source)
+                encoder = self._load()
                 self._check_model(encoder)
                 self._encoder = encoder
             return self._encoder
+
+    def _load(self) -> Encodes:
+        """The model that the folder names, from this machine alone: a stranger may have made it."""
+        from tercet.encoder import Encoder  # loads torch, which opening alone does not need
+
+        source = self.settings.source
+        try:
+            return Encoder.load(source, download=False)
+        except ModelError as error:
+            if source is None:
+                raise
+            raise ModelError(
+                f"{error}. {self.path} names this model; if you trust that, open it with it: "
+                f"--model {source}, or Collection.open(..., Encoder.load({source!r}))"
+            ) from error
 
     def _check_model(self, encoder: Encodes) -> None:
         """Raises StoreError where the vectors are another model's."""
@@ -376,7 +391,7 @@ class Collection:
         Until that moment the old one stays; a failure or a death before it changes nothing.
         """
         with self._turn:
-            store, encoder = self._store, self._encoder or _load(self.settings.source)
+            store, encoder = self._store, self._encoder or self._load()
             self._encoder = encoder
             number = int(self.settings.index.rpartition("-")[2]) + 1
             folder = self.path / f"index-{number:06d}"
@@ -524,10 +539,10 @@ def _hits(store: DocumentStore, rows: Sequence[IndexHit], k: int, chunks: bool) 
     return list(out.values())
 
 
-def _load(source: str | None) -> Encodes:
-    from tercet.encoder import Encoder  # loads torch, which opening alone does not need
+def _bundled() -> Encodes:
+    from tercet.encoder import Encoder
 
-    return Encoder.load(source)
+    return Encoder.load()
 
 
 def _named(source: str | None) -> str:

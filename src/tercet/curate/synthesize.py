@@ -32,7 +32,15 @@ from tercet.curate.synthesize_checks import (
     refusal_reason,
     single,
 )
-from tercet.endpoint import AccessError, Client, Endpoint, EndpointError, RejectedError, wait_for
+from tercet.endpoint import (
+    MOST_TOKENS,
+    AccessError,
+    Client,
+    Endpoint,
+    EndpointError,
+    RejectedError,
+    wait_for,
+)
 from tercet.errors import InputError
 from tercet.rows import Row, check_row, files_of, numbered_rows, parts_of, stem_of, write_rows
 from tercet.split import text_key
@@ -80,6 +88,7 @@ LONGEST_REACH = 1 << 15
 ROLE_TOKENS = 8  # around a message, about: templates differ
 ANSWER_TOKENS = 30  # of a question, about; a model that thinks aloud takes more
 RETRY_TOKENS = 60  # of what is said to a refused answer, about
+NO_COMPLETION = "the endpoint's answer is no completion: is it OpenAI-compatible?"
 GIVE_UP = 10  # articles in a row without an answer: then something is wrong with all
 EXAMPLES = 3  # of each reason in a report; prompts in an estimate
 # What becomes of articles. dropped: no answer was good enough; rejected: the endpoint refused to
@@ -369,7 +378,9 @@ class Synthesis:
             body = {name: value for name, value in body.items() if value is not None}
             size = message_tokens(messages)
             reply = await client.post("chat/completions", body, tokens=size + ANSWER_TOKENS)
-            journal.add(task.key, parse_reply(reply, size))
+            with client.endpoint.reading(NO_COMPLETION, reply):
+                answer = parse_reply(reply, size)
+            journal.add(task.key, answer)
 
     def _records(
         self,
@@ -433,25 +444,22 @@ def message_tokens(messages: Sequence[Message]) -> int:
 
 
 def parse_reply(reply: Any, expected: int) -> Answer:
-    """The first choice of a reply; without text it is empty. Raises EndpointError on other JSON.
+    """The first choice of a reply; without text it is empty.
 
-    expected: tokens of the prompt, where the reply does not say how many it read.
+    expected: tokens of the prompt, where the reply does not say how many it read. Raises ValueError
+    and the like on other JSON.
     """
-    try:
-        choice = (reply["choices"] or [{}])[0]
-        text = (choice.get("message") or {}).get("content") or ""
-        usage, written = reply.get("usage") or {}, estimate_tokens(text)
-        return Answer(
-            text=text,
-            finish=choice.get("finish_reason"),
-            tokens_in=int(usage.get("prompt_tokens") or expected),
-            tokens_out=int(usage.get("completion_tokens") or written),
-        )
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
-        raise EndpointError(
-            f"the endpoint's answer is no completion (it begins {str(reply)[:80]!r}): is it "
-            "OpenAI-compatible?"
-        ) from error
+    choice = (reply["choices"] or [{}])[0]
+    text = (choice.get("message") or {}).get("content") or ""
+    usage, written = reply.get("usage") or {}, estimate_tokens(text)
+    finish = choice.get("finish_reason")
+    if not isinstance(finish, str | None):
+        raise TypeError("finish_reason is no string")
+    counts = [usage.get("prompt_tokens") or expected, usage.get("completion_tokens") or written]
+    tokens_in, tokens_out = (int(count) for count in counts)
+    if not 0 <= min(tokens_in, tokens_out) <= max(tokens_in, tokens_out) <= MOST_TOKENS:
+        raise ValueError("the usage is no number of tokens")
+    return Answer(text, finish, tokens_in, tokens_out)
 
 
 class Journal:

@@ -11,11 +11,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tercet.endpoint import AccessError, Endpoint, EndpointError, RejectedError, ask
+from tercet.endpoint import LARGEST, AccessError, Endpoint, EndpointError, RejectedError, ask
 from tercet.evaluate.causes import Kind, SparseVector, Vector
 from tercet.evaluate.golden import TOKENS, Golden
 
 Api = Literal["openai", "tei", "vllm"]
+BY_TOKEN: tuple[Kind, ...] = ("multi", "states")  # a vector for each token
+VECTOR = 1 << 16  # bytes of a vector in JSON, at most
 LARGE = 2000  # characters from which a text is sent alone
 
 
@@ -107,7 +109,7 @@ class EmbeddingServer:
         paths = ", ".join(map(str, self.routes.values()))
         answers = Answers(f"{self.endpoint.url} ({paths})", {}, {}, self.again)
         for kind in (kind for kind in self.routes if kind in kinds):
-            by_token = kind in ("multi", "states")
+            by_token = kind in BY_TOKEN
             rows = [row for row, ids in enumerate(self.ids) if not by_token or len(ids) <= TOKENS]
             answers.vectors[kind] = [None] * len(self.texts)
             answers.rejected[kind] = {}
@@ -152,17 +154,15 @@ class EmbeddingServer:
             else:
                 form = {"task": route.task} if route.task else {"encoding_format": "float"}
                 bodies.append({"model": self.name, "input": texts, **form})
-        answers = ask(self.endpoint, route.path, bodies)
+        by_token = route.kind in BY_TOKEN
+        most = max(sum(len(self.ids[r]) if by_token else 1 for r in group) for group in groups)
+        answers = ask(self.endpoint, route.path, bodies, largest=LARGEST + most * VECTOR)
         for position, (group, answer) in enumerate(zip(groups, answers, strict=True)):
             if isinstance(answer, RejectedError):
                 continue
-            try:
+            what = f"{self.endpoint.url}{route}: an answer that is no embeddings"
+            with self.endpoint.reading(what, answer):
                 answers[position] = self._read(route, answer, group)
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise EndpointError(
-                    f"{self.endpoint.url}{route}: an answer that is no embeddings ({error}): "
-                    f"{repr(answer)[:80]}"
-                ) from error
         return answers
 
     def _read(self, route: Route, answer: Any, group: list[int]) -> list[Vector]:
