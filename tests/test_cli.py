@@ -167,6 +167,7 @@ def test_choices_and_defaults_are_those_of_the_library(cli: Cli) -> None:
         (["search", "--index", "x", "--weights", "1,nan,1", "q"], "must be a finite number"),
         (["search", "--index", "x", "--filter", "kind", "q"], "key=value"),
         (["search", "--index", "x", "-k", "0", "q"], "not in the range"),
+        (["search", "--index", "x", "how loud", "how big"], "several come on stdin"),
         (["search", "--index", "x", "--mode", "best", "q"], "'best' is not one of"),
         (["encode", "texts.doc", "--out", "x"], "ends in .txt or .jsonl"),
         (["encode", "texts.txt", "--out", "x", "--max-length", "2"], "not in the range"),
@@ -271,6 +272,29 @@ def test_filters(cli: Cli, made: Path) -> None:
     assert found("year=1999") == {"animal"}
     assert found("year=1999", "year=2024") == {"food", "animal"}
     assert found("year=1999", "kind=food") == set()
+    unknown = cli(*ask, "--filter", "king=animal", "--filter", "year=1999")
+    assert unknown.code == 1
+    assert "no document has 'king'" in one_sentence(unknown)
+    assert "the keys are kind, path, suffix, year" in unknown.err
+
+
+def test_documents_are_listed_and_removed(cli: Cli, made: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(made, tmp_path / "index"))
+    listed = cli("ls", copy, "--json").lines
+    assert [document["id"] for document in listed][-2:] == ["bread", "horse"]
+    assert listed[-2]["metadata"]["kind"] == "food"
+    words = cli("ls", copy).out.splitlines()
+    assert len(words) == len(listed) == 5
+    assert [line.split("\t")[0] for line in words] == [document["id"] for document in listed]
+    assert any("\tThe river\t" in line for line in words)
+    removed = cli("rm", copy, "bread", "bred", "--json")
+    assert (removed.code, removed.json["removed"], removed.json["missing"]) == (1, 1, ["bred"])
+    assert "'bred'" in one_sentence(removed)
+    again = cli("rm", copy, "horse")
+    assert (again.code, again.out) == (0, f"{copy}: 3 documents; 1 removed\n")
+    assert {line.split("\t")[0] for line in cli("ls", copy).out.splitlines()} == {
+        document["id"] for document in listed
+    } - {"bread", "horse"}
 
 
 def test_questions_from_stdin(cli: Cli, made: Path) -> None:
@@ -278,11 +302,11 @@ def test_questions_from_stdin(cli: Cli, made: Path) -> None:
     piped = cli(
         "search", "--index", made, "--json", stdin="\n\n".join(questions).encode() + b"\n"
     ).lines
-    given = cli("search", "--index", made, "--json", *questions).lines
     assert [line["query"] for line in piped] == questions
-    assert [[h["id"] for h in line["hits"]] for line in piped] == [
-        [h["id"] for h in line["hits"]] for line in given
-    ]
+    for question, line in zip(questions, piped, strict=True):  # words of one question, unquoted
+        given = cli("search", "--index", made, "--json", *question.split()).json
+        assert given == {**line, "hits": given["hits"]}
+        assert [hit["id"] for hit in given["hits"]] == [hit["id"] for hit in line["hits"]]
     odd = cli("search", "--index", made, "the \udcff river", "--json")  # escaped, no error
     assert odd.json["query"] == "the \udcff river"
     bad = cli("search", "--index", made, stdin=b"good\nb\xffd\n")
@@ -313,6 +337,13 @@ def test_failures_are_code_1_and_a_sentence(
         (["encode", texts, "--out", tmp_path / "d", "--model", tiny_checkpoint], "texts.txt:2"),
         (["encode", texts, "--out", empty, "--model", tiny_checkpoint], "exists already"),
         (["info", tmp_path / "none"], "no such folder"),
+        (["ls", tmp_path / "none"], "holds no collection"),
+        (["rm", tmp_path / "none", "a"], "holds no collection"),
+        (["index", tmp_path / "typo", "--to", tmp_path / "new"], "typo: no such file or folder"),
+        (
+            ["index", docs, "--to", tmp_path / "new", "--chunk", 600, "--model", tiny_checkpoint],
+            "reads 510",
+        ),
         (["index", empty, "--to", tmp_path / "f", "--model", tiny_checkpoint], "no file that can"),
         (["data", "split", empty, "--to", tmp_path / "e"], "no .jsonl"),
     ]
@@ -321,6 +352,7 @@ def test_failures_are_code_1_and_a_sentence(
         assert result.code == 1, (arguments, result)
         assert says in one_sentence(result), arguments
     assert not (tmp_path / "d").exists()
+    assert not (tmp_path / "new").exists()
 
 
 def test_another_model_is_refused(
@@ -397,6 +429,8 @@ def test_info(cli: Cli, made: Path, tiny_checkpoint: Path) -> None:
     index = cli("info", made, "--json").json
     assert (index["kind"], index["documents"]) == ("index", 5)
     assert index["model"]["fingerprint"] == model["fingerprint"]
+    assert index["weights"] == model["weights"]
+    assert index["filters"] == {"kind": 2, "path": 5, "suffix": 5, "year": 2}
     words = cli("info", made)
     assert words.code == 0
     assert model["fingerprint"] in words.out
@@ -631,7 +665,7 @@ def test_ctrl_c_that_a_library_made_another_error_of(
 
 
 KEPT = [
-    ("index docs --to x", "collection.Collection.open", "documents indexed so far are kept in x"),
+    ("index t.txt --to x", "collection.Collection.open", "documents indexed so far are kept in x"),
     ("index --rebuild --to x", "collection.Collection.open", "x is as it was: the same command"),
     ("encode t.txt --out x", "bulk.EncodeJob.encode", "nothing is kept of x"),
     ("encode t.txt --out x --workers 2", "curate.shards.run", "0 whole parts are kept in x.parts"),

@@ -113,12 +113,13 @@ def agrees(name: str, value: Any) -> None:
     close(value, json.loads(path.read_text(encoding="utf-8")), name)
 
 
-def tercet(*words: str | Path, into: Path, code: int = 0) -> str:
+def tercet(*words: str | Path, into: Path, code: int = 0, stdin: str | None = None) -> str:
     """Standard output of one command, run in `into`."""
     done = subprocess.run(
         [sys.executable, "-m", "tercet", *map(str, words)],
         capture_output=True,
         text=True,
+        input=stdin,
         cwd=into,
         timeout=600,
         check=False,
@@ -393,8 +394,8 @@ def test_search(tmp_path: Path) -> None:
                 "--mode",
                 mode,
                 "--json",
-                *[row["question"] for row in questions],
                 into=tmp_path,
+                stdin="\n".join(row["question"] for row in questions),
             )
         )
         found[mode] = [

@@ -118,6 +118,20 @@ def test_filters_and_weights_decide(filled: Collection) -> None:
     filled.keep_weights(Weights(1, 0, 0))
     (hit,) = filled.search(["moon"], k=1)[0]
     assert hit.score == hit.dense
+    assert filled.info().filters == {"kind": 2, "language": 1, "year": 1}
+    with pytest.raises(InputError, match="'kin' to filter by: the keys are kind, language, year"):
+        filled.search(["water"], filter={"kind": "sky", "kin": "sky"})
+
+
+def test_a_path_that_is_not_there_is_an_error(collection: Collection, tmp_path: Path) -> None:
+    typos: list[Any] = ["typo", ["typo", tmp_path / "typo.txt"]]
+    for typo in typos:
+        with pytest.raises(InputError, match="typo: no such file or folder"):
+            collection.add(typo)
+    (tmp_path / "a.txt").write_text("a river")
+    report = collection.add([tmp_path / "typo.txt", tmp_path / "a.txt"])  # the rest goes on
+    assert (report.added, [problem.failed for problem in report.skipped]) == (1, [True])
+    assert [document.id for document in collection.documents()] == [(tmp_path / "a.txt").as_posix()]
 
 
 def test_what_cannot_be_asked_is_refused(filled: Collection) -> None:

@@ -23,7 +23,7 @@ from tercet.cli.data import check, merge, split, teach
 from tercet.cli.doctor import doctor
 from tercet.cli.evaluate import evaluate
 from tercet.cli.options import echo
-from tercet.cli.search import encode, index, info, search
+from tercet.cli.search import encode, index, info, ls, rm, search
 from tercet.cli.synthesize import synthesize
 from tercet.cli.train import init, mine, train, trim
 from tercet.errors import TercetError
@@ -75,7 +75,7 @@ def data() -> None:
 
 
 TASKS: dict[str, tuple[click.Command, ...]] = {
-    "Search": (index, search, encode, info),
+    "Search": (index, search, ls, rm, encode, info),
     "Training data": (data, mine),
     "Models": (init, trim, train),
     "Measures": (evaluate, doctor),

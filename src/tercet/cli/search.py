@@ -1,4 +1,4 @@
-"""`tercet index`, `search`, `encode` and `info`: files into an index, questions to it."""
+"""`tercet index`, `search`, `ls`, `rm`, `encode`, `info`: files to an index, questions to it."""
 
 import sys
 import time
@@ -31,10 +31,11 @@ from tercet.cli.options import (
 )
 from tercet.cli.parts import Cut, carry_out
 from tercet.config import HEADS, MAX_LENGTH, Mode, Role
-from tercet.errors import InputError
+from tercet.errors import InputError, TercetError
 
 if TYPE_CHECKING:
     from tercet.bulk import EncodeJob
+    from tercet.collection import Collection
     from tercet.encoder import Encoder
     from tercet.records import Hit
 
@@ -93,8 +94,9 @@ def index(
         if overlap is not None:
             Chunking(made.chunk, overlap)
     from tercet.collection import Collection
-    from tercet.collection.sync import AddReport, Change, SyncState
+    from tercet.collection.sync import AddReport, Change, SyncState, check_paths
 
+    check_paths(paths)  # a wrong one makes no index
     start = time.monotonic()
     remains = f"{to} is as it was" if rebuild else f"the documents indexed so far are kept in {to}"
     with kept(lambda: f"{remains}: the same command goes on"), Meter("indexing") as meter:
@@ -146,7 +148,7 @@ def _encoder(model: str | None, revision: str | None) -> "Encoder | None":
 
 @command()
 def search(
-    questions: tuple[str, ...] = (),
+    question: tuple[str, ...] = (),
     *,
     index: Path,
     k: Annotated[int, Opt(min=1, flag="-k")] = 10,
@@ -161,32 +163,35 @@ def search(
 ) -> None:
     """Search an index.
 
-    Without a QUESTION, questions are read from stdin, one a line. Every hit shows its score and
-    the raw scores of its parts.
+    All words given are one QUESTION, quoted or not; without any, questions are read from stdin, one
+    a line. Every hit shows its score and the raw scores of its parts.
 
     \b
     Examples:
       tercet search --index my-index "how do bees talk to each other?"
-      tercet search --index my-index -k 3 --mode sparse "RFC 2616"
+      tercet search --index my-index -k 3 --mode sparse error E14
       tercet search --index my-index --filter language=de --filter year=2024 "Mülltrennung"
       tercet search --index my-index --json < questions.txt > hits.jsonl
 
     Options:
-      questions [QUESTION]...:
+      question [QUESTION]...:
       index DIR: Folder that `tercet index` made.
       k: Hits to a question.
       mode: One representation alone (multi re-ranks what dense finds), or all together.
       candidates N: Chunks that dense and sparse each bring to be scored; 0 scores every
           chunk.  [default: 200]
       filter KEY=VALUE: Only documents with this metadata; repeat a key for alternatives.
+          `tercet info INDEX` lists the keys.
       chunks: The best chunks, not one for each document.
     """
+    if len(question) > 1 and all(len(part.split()) > 1 for part in question):
+        raise click.UsageError("give one question; several come on stdin, one a line")
     from tercet.collection import Collection
     from tercet.index.base import DEFAULT_CANDIDATES
 
     most = DEFAULT_CANDIDATES if candidates is None else candidates or None
     with Collection.open(index, _encoder(model, revision), read_only=True) as collection:
-        for batch in [list(questions)] if questions else _from_stdin():
+        for batch in [[" ".join(question)]] if question else _from_stdin():
             answers = collection.search(
                 batch,
                 k=k,
@@ -196,11 +201,11 @@ def search(
                 filter=filter,
                 chunks=chunks,
             )
-            for question, hits in zip(batch, answers, strict=True):
+            for query, hits in zip(batch, answers, strict=True):
                 if as_json:
-                    emit({"query": question, "hits": [asdict(hit) for hit in hits]})
+                    emit({"query": query, "hits": [asdict(hit) for hit in hits]})
                 else:
-                    _show_hits(question if len(questions) != 1 else None, hits)
+                    _show_hits(None if question else query, hits)
 
 
 def _from_stdin() -> Iterator[list[str]]:
@@ -232,13 +237,73 @@ def _show_hits(question: str | None, hits: "list[Hit]") -> None:
         scores = {head: getattr(hit, head) for head in HEADS}
         parts = ", ".join(f"{head} {s:.3f}" for head, s in scores.items() if s is not None)
         language = f"  [{hit.language}]" if hit.language else ""
-        echo(f"{rank:2}. {hit.score:.3f}  ({parts})  {' '.join(hit.id.split())}{language}")
+        source = f"  {hit.source}" if hit.source not in ("", hit.id) else ""
+        name = " ".join(hit.id.split())
+        echo(f"{rank:2}. {hit.score:.3f}  ({parts})  {name}{language}{source}")
         if hit.title:
             echo(f"    {' '.join(hit.title.split())}", bold=True)
         text = " ".join(hit.text.split())
         echo(f"    {text[:SNIPPET]}{'…' if len(text) > SNIPPET else ''}")
     if question is not None:
         echo()
+
+
+@command()
+def ls(index: Path, *, as_json: Json = False) -> None:
+    """List the documents of an index.
+
+    A line for each: id, language, title and source, with tabs between.
+
+    \b
+    Examples:
+      tercet ls my-index
+      tercet ls my-index --json > documents.jsonl
+
+    Options:
+      index INDEX:
+    """
+    from tercet.collection import Collection
+
+    with Collection.open(index, read_only=True) as collection:
+        for document in collection.documents():
+            facts = asdict(document)
+            del facts["text"]
+            if as_json:
+                emit(facts)
+            else:
+                shown = (document.id, document.language or "-", document.title, document.source)
+                echo("\t".join(" ".join(field.split()) for field in shown))
+
+
+@command()
+def rm(index: Path, ids: tuple[str, ...], *, as_json: Json = False) -> int:
+    """Remove documents from an index.
+
+    Their files stay. A document comes back when its file is changed and indexed again. An ID that
+    no document has is named, and the exit code is then 1.
+
+    \b
+    Examples:
+      tercet rm my-index docs/old.md
+      tercet rm my-index "papers.jsonl#12" "papers.jsonl#13"
+
+    Options:
+      index INDEX:
+      ids ID...:
+    """
+    from tercet.collection import Collection
+
+    with Collection.open(index, create=False) as collection:
+        missing = [id for id in dict.fromkeys(ids) if id not in collection]
+        removed = collection.delete(ids)
+        documents = len(collection)
+    for id in missing:
+        echo(f"tercet: {index} has no document {id!r}", err=True)
+    if as_json:
+        emit({"index": str(index), "removed": removed, "missing": missing, "documents": documents})
+    else:
+        echo(f"{index}: {documents} documents; {removed} removed")
+    return int(bool(missing))
 
 
 @command()
@@ -379,10 +444,19 @@ def _index_facts(folder: Path, verify: bool) -> dict[str, Any]:
         if verify:
             collection.verify()
         facts = asdict(collection.info())
+        facts["weights"] = _weights(collection)
     settings = facts.pop("settings")
     model = {"source": settings.pop("source"), "fingerprint": settings.pop("fingerprint")}
     del settings["index"]
     return {"kind": "index", **facts, "settings": settings, "model": model}
+
+
+def _weights(collection: "Collection") -> dict[str, float] | None:
+    """Of the hybrid sum; None where they are the model's own, and that is not here."""
+    try:
+        return asdict(collection.weights)
+    except TercetError:
+        return None
 
 
 def _embeddings_facts(folder: Path) -> dict[str, Any]:
@@ -423,7 +497,7 @@ def _model_facts(source: str | None, revision: str | None) -> dict[str, Any]:
 
 
 def _show_facts(facts: dict[str, Any], indent: str = "") -> None:
-    width = max(len(name) for name in facts)
+    width = max(map(len, facts), default=0)
     for name, value in facts.items():
         if isinstance(value, dict):
             echo(f"{indent}{name}:")

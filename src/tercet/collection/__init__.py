@@ -88,6 +88,7 @@ class CollectionInfo:
     chunks: int
     settings: CollectionSettings
     bytes: dict[str, int]  # on disk: by head, "other" of the index, and "documents"
+    filters: dict[str, int]  # keys of metadata, and how many documents have each
 
 
 class Collection:
@@ -160,8 +161,11 @@ class Collection:
         options = {name: value for name, value in options.items() if value is not None}
         if read_only and (options or rebuild):
             raise InputError("read_only changes nothing: leave out rebuild and the options")
+        facts: dict[str, Any] = {}
         if not (path / DOCUMENTS).exists():
             _check_free(path, create and not read_only)
+            encoder = encoder or _bundled()  # what is wrong leaves no empty folder
+            facts = {"settings": asdict(_new_settings(encoder, options))}
         if read_only:
             collection = cls(path, None, _recorded_settings(path), encoder, graph)
             with ExitStack() as undo:
@@ -178,10 +182,8 @@ class Collection:
             raise StoreError(f"{path} cannot be opened: {error.strerror}") from error
         with ExitStack() as undo:
             undo.callback(lock.release)
-            new = not (path / DOCUMENTS).exists()  # for certain, now that it is ours
+            new = bool(facts) and not (path / DOCUMENTS).exists()  # for certain: it is ours now
             if new:
-                encoder = encoder or _bundled()
-                facts = {"settings": asdict(_new_settings(encoder, options))}
                 DocumentStore.create(path / DOCUMENTS, facts)
             settings = _recorded_settings(path)
             for name, value in options.items():
@@ -349,7 +351,8 @@ class Collection:
 
         Unchanged files and documents are passed over, files that are gone from under the folders
         given are removed, what cannot be read is skipped by name. A document is in the collection
-        for good when `report` is told of it, and all are when this returns.
+        for good when `report` is told of it, and all are when this returns. Raises InputError
+        where none of the paths is there.
         """
         given: Iterator[Any] = iter((items,) if isinstance(items, str | Path) else items)
         first = next(given, None)
@@ -443,7 +446,8 @@ class Collection:
         chunks: the k best chunks instead, of however few documents. weights default to
         `weights`. candidates is the number of chunks that dense and sparse each bring (more
         where k documents need more), None: all. filter: metadata key -> value, or values of which
-        one must equal. Raises InputError for an empty query or an option that is unknown.
+        one must equal. Raises InputError for an empty query, an option that is unknown, and a
+        filter key that no document has.
         """
         if isinstance(queries, str):
             raise InputError(f"search takes a list of questions: give [{queries!r}]")
@@ -467,6 +471,13 @@ class Collection:
                 if len(out[number]) < k and len(rows) == fetch < len(index):
                     short.append(number)
             waiting, fetch = short, MORE * fetch
+        if filter and not any(out):
+            known = store.filter_keys()
+            if unknown := [key for key in filter if key not in known]:
+                raise InputError(
+                    f"no document has {unknown[0]!r} to filter by: "
+                    f"the keys are {', '.join(known) or 'none'}"
+                )
         return out
 
     @property
@@ -487,13 +498,19 @@ class Collection:
     def __contains__(self, id: str) -> bool:
         return clean(id) == id and self._newest()[0].known(id) is not None
 
+    def documents(self) -> Iterator[Document]:
+        """All documents by their ids, without their texts."""
+        return self._newest()[0].documents()
+
     def info(self) -> CollectionInfo:
         """What the collection is and holds."""
         store, index = self._newest()
         documents, chunks = store.counts()
         files = self.path.glob(f"{DOCUMENTS}*")  # SQLite's log is part of it
         sizes = {**index.sizes(), "documents": sum(file.stat().st_size for file in files)}
-        return CollectionInfo(str(self.path), documents, chunks, self.settings, sizes)
+        return CollectionInfo(
+            str(self.path), documents, chunks, self.settings, sizes, store.filter_keys()
+        )
 
     def verify(self) -> None:
         """Reads every byte of texts and vectors; raises StoreError naming what has changed."""

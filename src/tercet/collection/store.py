@@ -344,6 +344,28 @@ class DocumentStore:
         )
         return done, chunks
 
+    def documents(self) -> Iterator[Document]:
+        """All done documents by their ids, without their texts."""
+        with _in_words(self.path):
+            yield from map(
+                self._document,
+                self._db.execute(
+                    "SELECT id, '', title, source, language, metadata FROM documents "
+                    "WHERE state = 1 ORDER BY id"
+                ),
+            )
+
+    def filter_keys(self) -> dict[str, int]:
+        """The keys of metadata, `language` included, and how many done documents have each."""
+        rows = self._rows(
+            "SELECT key, count(*) FROM ("
+            "SELECT document.id, item.key FROM documents AS document, "
+            "json_each(document.metadata) AS item WHERE state = 1 UNION "
+            "SELECT id, 'language' FROM documents WHERE state = 1 AND language IS NOT NULL"
+            ") GROUP BY key ORDER BY key"
+        )
+        return dict(rows)
+
     def _document(self, fields: Sequence[Any]) -> Document:
         id, text, title, source, language, metadata = fields
         return Document(id, text, title, source, language, self._json(metadata))

@@ -45,7 +45,7 @@ from tercet.documents.readers import (
     read_file,
 )
 from tercet.embeddings import Embeddings
-from tercet.errors import StoreError
+from tercet.errors import InputError, StoreError
 from tercet.index.base import Index
 from tercet.records import Document, Payload
 
@@ -462,7 +462,9 @@ def sync_files(sync: Sync, paths: Sequence[str | Path]) -> None:
 
     New files are added, changed ones replaced, those that are gone from under the folders removed.
     What cannot be read is skipped by name and loses nothing: its documents stay as they were.
+    Raises InputError where none of the paths is there.
     """
+    check_paths(paths)
     items = list(find_files(paths))
     sync.total = sum(item.size for item in items if isinstance(item, SourceFile))
     for item in items:
@@ -476,6 +478,12 @@ def sync_files(sync: Sync, paths: Sequence[str | Path]) -> None:
     records = [record for record in sync.store.files() if record.path.startswith(folders)]
     if gone := [record for record in records if _is_gone(record.path)]:
         sync.remove_files(gone)
+
+
+def check_paths(paths: Sequence[str | Path]) -> None:
+    """Raises InputError where none of the paths is there."""
+    if paths and all(map(_is_gone, map(str, paths))):
+        raise InputError(f"{paths[0]}: no such file or folder")
 
 
 def _sync_file(sync: Sync, file: SourceFile) -> None:
