@@ -25,6 +25,7 @@ from tercet.cli.meter import Meter
 from tercet.collection import Collection
 from tercet.embeddings import Embeddings
 from tercet.encoder import Encoder
+from tercet.errors import StoreError
 
 DOCS = {
     "river.md": "# The river\n\nThe water of the river and the sea.",
@@ -585,9 +586,9 @@ SHORTAGES: list[tuple[BaseException, str]] = [
     (RuntimeError("DefaultCPUAllocator: can't allocate memory: 8 bytes"), "out of memory"),
     (RuntimeError("CUDA out of memory. Tried"), "out of memory"),
     (RuntimeError("can't start new thread"), "out of memory"),
+    (SystemError("error return without exception set"), "out of memory"),
     (ImportError("libtorch_cpu.so: failed to map segment from shared object"), "out of memory"),
     (OSError(errno.EMFILE, os.strerror(errno.EMFILE), "a.txt"), "a.txt.*ulimit -n"),
-    (sqlite3.OperationalError("unable to open database file"), "ulimit -n"),
     (Exception("IO error: Too many open files (os error 24)"), "ulimit -n"),
     (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "out"), "out: No space left.*free some"),
     (sqlite3.OperationalError("database or disk is full"), "free some"),
@@ -606,6 +607,20 @@ def test_what_the_system_lacks_is_a_sentence(
     result = cli("info")
     assert result.code == 1
     assert re.search(says, one_sentence(result))
+
+
+@pytest.mark.parametrize(
+    ("number", "says"),
+    [(errno.EMFILE, "ulimit -n"), (errno.ENOMEM, "ulimit -v"), (errno.EACCES, "rebuild it")],
+)
+def test_advice_on_an_error_is_for_what_it_came_from(
+    number: int, says: str, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error = StoreError("rows.bin cannot be read: rebuild it")
+    error.__cause__ = OSError(number, os.strerror(number), "rows.bin")
+    monkeypatch.setattr(sys.modules["tercet.cli.search"], "_model_facts", fail_with(error))
+    result = cli("info")
+    assert (result.code, "rows.bin" in result.err, says in one_sentence(result)) == (1, True, True)
 
 
 def test_a_defect_shows_itself(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

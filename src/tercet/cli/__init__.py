@@ -13,7 +13,8 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import click
 
@@ -117,8 +118,9 @@ def run(arguments: Sequence[str]) -> int:
         return _wrong_usage(error)
     except click.ClickException as error:
         complain(error.format_message())
-    except TercetError as error:
-        complain(str(error))
+    except TercetError as error:  # whose advice is no help where memory or files are used up
+        before = list(_causes(error))[:-1]
+        complain(next(filter(None, (_shortage(e, _SHORTAGES[:2]) for e in before)), str(error)))
     except BrokenPipeError:
         # Whoever read our output has gone; without this, Python would complain at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -151,33 +153,36 @@ def _told(error: OSError) -> str:
     return f"{error.filename}: {reason}" if error.filename else reason
 
 
-# What the system has no more of: its error numbers, how libraries in C++ and Rust say it, the mend.
+# What the system has no more of: error numbers, how libraries in C++ and Rust say it, and the mend
 _SHORTAGES = (
     (
+        "out of memory",
         {errno.ENOMEM},
         r"(not|'t) allocate|out of memory|bad_alloc|map segment|unable to mmap|start new thread"
-        r"|os error 12\b|static TLS",
-        "out of memory: close other programs, raise the limit (ulimit -v, -u), or do less at once",
+        r"|os error 12\b|static TLS|error return without exception set",
+        "close other programs, raise the limit (ulimit -v, -u), or do less at once",
     ),
     (
+        "too many open files",
         {errno.EMFILE, errno.ENFILE},
-        r"too many open files|os error (23|24)\b|unable to open database file",
-        "too many open files: raise the limit (ulimit -n)",
+        r"too many open files|os error (23|24)\b",
+        "raise the limit (ulimit -n)",
     ),
     (
+        "no space left on the disk",
         {errno.ENOSPC, errno.EDQUOT, errno.EFBIG},
         r"no space left|os error (27|28|122)\b|disk is full|disk I/O error|file too large",
-        "no space left on the disk: free some, or raise the limit (ulimit -f, a quota)",
+        "free some, or raise the limit (ulimit -f, a quota)",
     ),
 )
 
 
-def _shortage(error: BaseException) -> str | None:
+def _shortage(error: BaseException, kinds: Iterable[Any] = _SHORTAGES) -> str | None:
     """The sentence on an error that says that the system has no more of something."""
     number = errno.ENOMEM if isinstance(error, MemoryError) else getattr(error, "errno", None)
-    for numbers, words, sentence in _SHORTAGES:
+    for what, numbers, words, mend in kinds:
         if number in numbers or re.search(words, str(error), re.IGNORECASE):
-            return f"{_told(error)}: {sentence}" if isinstance(error, OSError) else sentence
+            return f"{_told(error) if isinstance(error, OSError) else what}: {mend}"
     return None
 
 
