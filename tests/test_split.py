@@ -2,7 +2,7 @@
 
 import random
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,16 @@ import pytest
 
 from tercet.errors import InputError
 from tercet.rows import Row, read_rows, write_rows
-from tercet.split import COMMON_PARTNERS, DistinctTexts, Groups, group_rows, split, text_key
+from tercet.split import (
+    COMMON_PARTNERS,
+    DistinctTexts,
+    Keys,
+    RowKeys,
+    group_rows,
+    is_parallel,
+    split,
+    text_key,
+)
 from tests.kinds import write_as
 
 
@@ -29,7 +38,7 @@ def test_distinct_texts_are_numbered_as_a_dictionary_does() -> None:
 # groups
 
 
-def grouped(rows: list[list[int]], given: dict[int, int] | None = None) -> Groups:
+def grouped(rows: list[list[int]], given: dict[int, int] | None = None) -> Keys:
     offsets = np.cumsum([0, *(len(row) for row in rows)]).astype(np.int64)
     keys = np.array([key for row in rows for key in row], dtype=np.int64)
     some = given or {}
@@ -75,7 +84,7 @@ def test_groups_are_those_of_merged_sets(seed: int) -> None:
         rows.append(keys)
     if seed % 5 == 0 and len(rows) > 1:
         rows[0] = [draw.getrandbits(63) for _ in range(COMMON_PARTNERS + 50)]
-    groups, expected = grouped(rows).rows.tolist(), oracle(rows)
+    groups, expected = grouped(rows).tolist(), oracle(rows)
     alone = {group for group, name in zip(groups, expected, strict=True) if name is None}
     assert alone.isdisjoint(name for name in expected if name is not None)
     assert [None if group in alone else group for group in groups] == expected
@@ -83,41 +92,115 @@ def test_groups_are_those_of_merged_sets(seed: int) -> None:
 
 @pytest.mark.parametrize("partners", [COMMON_PARTNERS - 1, COMMON_PARTNERS])
 def test_a_heading_is_one_from_just_above_the_limit(partners: int) -> None:
-    groups = grouped([[7, 100 + number] for number in range(partners)]).rows
+    groups = grouped([[7, 100 + number] for number in range(partners)])
     # the heading is among its partners
     assert len(set(groups.tolist())) == (1 if partners < COMMON_PARTNERS else partners)
 
 
 def test_given_ids_join_what_texts_do_not() -> None:
     rows = [[1, 2], [3, 4], [5, 6], [4, 9], [7, 8]]
-    assert grouped(rows).rows.tolist() == [1, 3, 5, 3, 7]
-    assert grouped(rows, {0: -5, 1: -5, 4: 2**62}).rows.tolist() == [1, 1, 5, 1, 7]
+    assert grouped(rows).tolist() == [1, 3, 5, 3, 7]
+    assert grouped(rows, {0: -5, 1: -5, 4: 2**62}).tolist() == [1, 1, 5, 1, 7]
     many = [[2 * n, 2 * n + 1] for n in range(2 * COMMON_PARTNERS)]  # more than a heading may
-    assert set(grouped(many, dict.fromkeys(range(len(many)), 3)).rows.tolist()) == {0}
+    assert set(grouped(many, dict.fromkeys(range(len(many)), 3)).tolist()) == {0}
 
 
 def test_rows_of_headings_alone_are_groups_by_their_texts_or_given_id() -> None:
     rows = [[7, 1000 + n] for n in range(COMMON_PARTNERS + 1)] + [[7], [7], [7, 7], [7], [7]]
     *others, first, second, twice, third, fourth = grouped(
         rows, {len(rows) - 1: 5, len(rows) - 2: 5}
-    ).rows.tolist()
+    ).tolist()
     assert first == second
     assert third == fourth
     assert len({first, twice, third, *others}) == len(others) + 3
     assert min(others) >= 0
 
 
-def test_texts_have_the_group_of_their_rows_or_one_of_their_own() -> None:
-    rows = [[1, 2], [2, 3], [4, 5], *([7, 1000 + n] for n in range(COMMON_PARTNERS + 1))]
-    keys = np.array([3, 1, 5, 7, 99, 98, 99, 7], dtype=np.int64)
-    groups = grouped(rows).of_texts(keys).tolist()
-    assert groups[:3] == [1, 1, 4]
-    assert max(groups[3:]) < 0
-    members = defaultdict(list)
-    for place, group in enumerate(groups[3:]):
-        members[group].append(place)
-    assert sorted(members.values()) == [[0, 4], [1, 3], [2]]
-    assert grouped([]).of_texts(np.array([3, 3, 1], np.int64)).tolist() == [-2, -2, -1]
+# what is no negative
+
+
+def related(
+    rows: list[list[int]], given: dict[int, int] | None = None, parallel: Sequence[int] = ()
+) -> list[set[int]]:
+    keys = RowKeys()
+    for number, row in enumerate(rows):
+        keys.add(row, (given or {}).get(number), "de-en" if number in parallel else "de")
+    owners, found = keys.related().of(np.arange(len(rows)))
+    texts = {key for row in rows for key in row}
+    return [texts & set(found[owners == number].tolist()) for number in range(len(rows))]
+
+
+def test_texts_of_rows_that_share_one_are_related_and_no_further() -> None:
+    chain = [[10 * n, n, n + 1] for n in range(1, 6)]  # each row shares a positive with the next
+    assert related(chain)[0] == {10, 20, 1, 2, 3}
+    assert related(chain)[2] == {20, 30, 40, 2, 3, 4, 5}
+    assert len(set(grouped(chain).tolist())) == 1  # which a split keeps together
+
+
+def test_positives_of_a_query_are_related_in_one_row_or_several() -> None:
+    listed = [[100, 1, 2], [200, 2, 3], [300, 3]]
+    apart = [[100, 1], [100, 2], [200, 2], [200, 3], [300, 3]]
+    assert related(listed)[0] == related(apart)[0] == related(apart)[1] == {100, 1, 2, 200, 3}
+
+
+def test_translations_of_what_is_related_are_related() -> None:
+    rows = [[100, 1], [1, 2], [3, 2], [400, 3], [500, 4]]  # 2 is the English side of 1 and 3
+    assert related(rows, parallel=(1, 2))[0] == {100, 1, 2, 3}
+    assert related(rows)[0] == {100, 1, 2}
+    assert related(rows, parallel=(1, 2))[4] == {500, 4}
+
+
+def test_given_ids_relate_and_headings_do_not() -> None:
+    rows = [[100, 1], [200, 2], [300, 3]]
+    assert related(rows, {0: 7, 2: 7}) == [{100, 1, 300, 3}, {200, 2}, {100, 1, 300, 3}]
+    many = [[7, 1000 + n] for n in range(COMMON_PARTNERS + 1)]
+    assert related(many)[:2] == [{7, 1000}, {7, 1001}]
+    assert related([]) == []
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_related_texts_are_those_of_merged_sets(seed: int) -> None:
+    draw = random.Random(seed)
+    rows = [[draw.randrange(40) for _ in range(draw.choice((1, 2, 3)))] for _ in range(60)]
+    given = {n: draw.randrange(6) for n in range(60) if draw.random() < 0.2}
+    parallel = [n for n in range(60) if draw.random() < 0.2]
+
+    def same_query(some: set[int]) -> set[int]:
+        return {n for n, row in enumerate(rows) if row[0] in {rows[m][0] for m in some}}
+
+    def texts(some: set[int]) -> set[int]:
+        return {key for n in some for key in rows[n]}
+
+    def joined(some: set[int]) -> set[int]:
+        ids = {given[n] for n in some if n in given}
+        return {n for n, row in enumerate(rows) if texts(some) & {*row} or given.get(n) in ids}
+
+    def expected(row: int) -> set[int]:
+        near = same_query(joined(same_query({row})))
+        return texts(near) | texts(joined(near) & {*parallel})
+
+    assert related(rows, given, parallel) == [expected(row) for row in range(60)]
+
+
+def test_the_share_that_rows_are_compared_with() -> None:
+    keys = RowKeys()
+    assert keys.related().compared() == 1.0
+    for row in ([100, 1], [200, 1], [300, 3], [400, 4]):
+        keys.add(row)
+    # three positives: row 0 is compared with 3 and 4, row 2 with 1 and 4
+    assert keys.related().compared() == 1.0
+    keys.add([100, 3])  # now 1 and 3 are related
+    assert keys.related().compared() == pytest.approx((1 / 2 + 1 / 2 + 1 / 2 + 1 + 1 / 2) / 5)
+    alone = RowKeys()
+    for number in range(4):
+        alone.add([10 + number, number], group=1)
+    assert alone.related().compared() == 0.0
+
+
+def test_tags_of_two_languages() -> None:
+    one = ("en", "zh-Hant", "", "pt-br", "fr-CA")
+    two = ("de-en", "fuc-en", "az-Latn-en", "fr-CA-en")
+    assert [is_parallel(tag) for tag in (*one, *two)] == [False] * len(one) + [True] * len(two)
 
 
 # the held-out part
@@ -141,11 +224,12 @@ def sides(folder: Path) -> tuple[list[Row], list[Row]]:
 
 
 def split_rows(folder: Path, rows: Iterable[Row]) -> tuple[list[Row], list[Row]]:
+    rows = list(rows)
     write_rows(folder / "in" / "a.jsonl.gz", rows)
     report = split(folder / "in", folder / "out", share=0.2)
     train, dev = sides(folder / "out")
     assert (report.train, report.dev) == ({"a": len(train)}, {"a": len(dev)})
-    assert report.groups == len({row["group"] for row in train + dev})
+    assert sorted(map(str, train + dev)) == sorted(map(str, rows))
     return train, dev
 
 
@@ -156,7 +240,6 @@ def test_no_text_stands_on_both_sides_and_nothing_is_lost(tmp_path: Path) -> Non
     texts = [{str(row["query"]) for row in side} | {str(row["pos"]) for row in side}
              for side in (train, dev)]  # fmt: skip
     assert not texts[0] & texts[1]
-    assert len({row["group"] for row in train + dev}) == 400
 
 
 def test_the_split_depends_on_the_texts_alone(tmp_path: Path) -> None:
@@ -167,6 +250,32 @@ def test_the_split_depends_on_the_texts_alone(tmp_path: Path) -> None:
         for name, rows in (("one", documents()), ("two", shuffled))
     )
     assert sorted(first, key=str) == sorted(second, key=str)
+
+
+@pytest.mark.parametrize(
+    ("rows", "share", "words"),
+    [
+        (
+            [{"query": f"q{n}", "pos": [f"p{n}", f"p{n + 1}"]} for n in range(40)],
+            0.2,
+            "40 rows are 1 ",
+        ),
+        (
+            [{"query": f"q{n}", "pos": [f"p{n}"], "group": 3} for n in range(40)],
+            0.2,
+            "largest of 40:",
+        ),
+        (documents(3), 0.001, "no row would be held out"),
+        (documents(3), 0.999, "every row would be held out"),
+    ],
+)
+def test_a_side_without_rows_is_refused(
+    tmp_path: Path, rows: list[Row], share: float, words: str
+) -> None:
+    write_as("jsonl", tmp_path, rows)
+    with pytest.raises(InputError, match=words):
+        split(tmp_path / "a.jsonl", tmp_path / "out", share=share)
+    assert not (tmp_path / "out").exists()
 
 
 def test_two_files_of_one_name_are_not_split_into_one(tmp_path: Path) -> None:

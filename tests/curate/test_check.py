@@ -49,6 +49,7 @@ def test_what_is_reported(tokenizer: Tokenizer, tmp_path: Path) -> None:
         languages={"en": 2, "es": 2, "": 1},
         groups=3,
         largest_group=2,
+        compared=0.85,
         scored=1,
         without_negatives=Found(3, 3),
         positive_in_negatives=Found(1, 3),
@@ -67,9 +68,8 @@ def test_counts_are_those_of_the_examples(tokenizer: Tokenizer, tmp_path: Path) 
     found = Examples.load(
         [SourceConfig(files=(str(path),))], tokenizer, DataConfig(), cache=tmp_path / "cache"
     )
-    groups = found.group.tolist()
-    assert report.groups == len(set(groups))
-    assert report.largest_group == max(groups.count(group) for group in groups)
+    assert (report.groups, report.largest_group) == (1, 40)
+    assert report.compared == round(found.related.compared(), 4)
     assert (report.rows, report.texts) == (len(found), len(found.keys))
     queries = found.lengths(found.query) + 2
     assert report.lengths["query"].longest == queries.max()
@@ -140,11 +140,37 @@ def test_a_good_file(
         "over 3",
         "languages: en 2, es 2",
         "groups: 2, the largest of 2 rows",
+        "passages of other rows that a row is compared with: ",
         "rows without negatives: 3, the first in line 2",
         "rows that repeat an earlier one: 1, the first in line 4",
         "defects: 0",
     ):
         assert says in words, says
+
+
+def test_a_set_that_compares_little_or_nothing_is_told(
+    tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def checked(rows: list[dict[str, Any]]) -> tuple[int, str]:
+        path = write_as("jsonl", tmp_path, rows)
+        return run(
+            ["data", "check", str(path), "--model", str(tiny_checkpoint)]
+        ), capsys.readouterr().err
+
+    rows: list[dict[str, Any]] = [{"query": f"q{n}", "pos": [f"p{n}"]} for n in range(20)]
+    assert checked(rows) == (0, "")
+    chain = [{**row, "pos": [*row["pos"], f"p{n + 1}"]} for n, row in enumerate(rows)]
+    code, told = checked(chain)
+    assert code == 0
+    assert "20 of 20 rows are one group" in told
+    assert "compared with" not in told
+    code, told = checked([{**row, "pos": [*row["pos"], "shared"]} for row in rows])
+    assert code == 1
+    assert "compared with 0.0% of the other" in told
+    assert "nothing that a row is compared with" in told
+    code, told = checked([{**row, "pos": [*row["pos"], "shared"], "neg": ["n"]} for row in rows])
+    assert code == 0
+    assert "compared with 0.0% of the other" in told
 
 
 def test_a_file_that_cannot_train(

@@ -13,7 +13,7 @@ from tercet.curate.pairs import PairsJob, report_path
 from tercet.curate.pairs_sources import language_of_name, parse_direction, parse_tag, tag_or_none
 from tercet.curate.pairs_translations import row_tag
 from tercet.errors import InputError
-from tercet.train.dataset import is_parallel
+from tercet.split import is_parallel
 from tests.curate.conftest import LINES, Make
 
 # Parts and what needs all of them

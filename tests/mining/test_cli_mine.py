@@ -38,7 +38,7 @@ def test_rows_come_out_with_negatives_and_a_report(
     assert len(mined) == report["rows"] == len(training_rows())
     assert report["kept"] == sum(len(row.get("neg", [])) for row in mined) > 100
     assert mined[0]["neg_scores"] == [len(text) for text in mined[0]["neg"]]
-    shown = call(*common)
+    shown = call(*common, "--limit", "none")
     assert shown.exit_code == 0, shown.output
     assert "rows got fewer than wanted" in shown.stdout
     assert out.with_suffix(".jsonl").name in shown.stdout

@@ -102,10 +102,9 @@ def test_a_limit_is_of_the_lowest_positive_that_has_a_score(run: Mine) -> None:
 
 def test_a_head_that_sees_no_positive_finds_nothing_and_forbids_nothing(run: Mine) -> None:
     rows = [{"query": "Fluss stone", "pos": ["river fish"], "neg": ["stone law", "Fluss boot"]}]
-    mined, report = run(rows, first=1, last=3, number=3, by=("sparse",))
-    assert mined[0]["neg"] == []
-    assert report.dropped["blind"] == 2
-    assert report.none == report.fewer == 1
+    blind = "no negative is left of 2 candidates, nothing was written: 2 of them: found only"
+    with pytest.raises(InputError, match=blind):
+        run(rows, first=1, last=3, number=3, by=("sparse",))
     mined, _ = run(rows, first=1, last=3, number=3, by=("sparse",), limit=None)
     assert sorted(mined[0]["neg"]) == ["Fluss boot", "stone law"]
 
@@ -120,8 +119,8 @@ def test_a_heading_of_many_rows_joins_nothing(run: Mine) -> None:
     assert report.none == 0
     assert mined[3]["neg"] != mined[4]["neg"]
     joined = [{**row, "group": 7} for row in rows]
-    _, report = run(joined, first=1, last=420, number=3, limit=None)
-    assert report.none == 420
+    with pytest.raises(InputError, match="of a row that shares a text or a group id"):
+        run(joined, first=1, last=420, number=3, limit=None)
 
 
 def test_a_veto_takes_the_next_and_scores_are_those_of_the_scorer(run: Mine) -> None:

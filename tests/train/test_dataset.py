@@ -14,10 +14,10 @@ from tokenizers import Tokenizer as Backend
 
 from tercet.config import default_cache
 from tercet.errors import InputError
-from tercet.split import COMMON_PARTNERS, text_key
+from tercet.split import text_key
 from tercet.tokenizer import Tokenizer
 from tercet.train.config import DataConfig, SourceConfig
-from tercet.train.dataset import Examples, is_parallel
+from tercet.train.dataset import Examples
 from tests.kinds import KINDS, write_as
 
 Row = dict[str, Any]
@@ -31,8 +31,7 @@ ROWS: list[Row] = [
     {"query": "night", "pos": ["the night"], "neg": ["fire"], "group": -3},
 ]
 ARRAYS = (
-    "ids offsets keys text_group query positive_scores negative_scores group source language"
-    " parallel file line"
+    "ids offsets keys query positive_scores negative_scores source language parallel file line"
 ).split()
 
 
@@ -81,7 +80,7 @@ def test_every_row_finds_its_texts_and_their_scores(tokenizer: Tokenizer, tmp_pa
     assert found.content(0).tolist() == tokenizer.contents(["the river"])[0]
     own = {text_key(row["query"] if "query" in row else row["text"]) for row in ROWS}
     assert own <= set(found.keys.tolist())
-    assert len(found.offsets) - 1 == len(found.keys) == len(found.text_group)
+    assert len(found.offsets) - 1 == len(found.keys)
     start, end = found.negatives.offsets[3:5]
     assert found.negative_scores[start:end].tolist() == [0.5, -1.0]  # of the positive's copy: gone
     assert found.positive_scores[found.positives.offsets[3]] == 2.5
@@ -157,7 +156,7 @@ def test_sources_files_and_lines(tokenizer: Tokenizer, tmp_path: Path) -> None:
 # groups
 
 
-def test_groups(tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_what_is_related_to_rows(tokenizer: Tokenizer, tmp_path: Path) -> None:
     rows: list[Row] = [
         {"query": "q1", "pos": ["p1"]},
         {"query": "q2", "pos": ["p0", " P1 "]},  # a positive of row 0, but for case and space
@@ -167,49 +166,32 @@ def test_groups(tokenizer: Tokenizer, tmp_path: Path) -> None:
         {"query": "q5", "pos": ["p5"], "group": 9},
         {"query": "q6", "pos": ["p6"], "group": 9},
         {"query": "q7", "pos": ["p6"], "group": 10, "prompt": "the "},
-        {"query": "q8", "pos": ["p8"], "group": 11},
-        {"text": "p8"},
+        {"text": "p5"},
     ]
+    expected = [
+        "q1 q2 p0 p1 p2 p3", "q1 q2 p0 p1 p2 p3", "q1 q2 p0 p1 p2 p3", "q2 p0 p1 p2 p3", "q4 p4",
+        "q5 q6 p5 p6", "q5 q6 q7 p5 p6", "q6 q7 p6", "q5 p5",
+    ]  # fmt: skip
+    names = {text_key(f"{kind}{n}"): f"{kind}{n}" for kind in "pq" for n in range(9)}
+
+    def named(examples: Examples, numbers: list[int]) -> list[set[str]]:
+        owners, keys = examples.related.of(np.array(numbers))
+        found = [set[str]() for _ in numbers]
+        for owner, key in zip(owners.tolist(), keys.tolist(), strict=True):
+            found[owner] |= {names[key]} if key in names else set()  # else it is that of an id
+        return found
+
     found = make(tokenizer, tmp_path, rows)
-    listed = found.group.tolist()
-    assert min(listed) >= 0
-    assert [listed.index(group) for group in listed] == [0, 0, 0, 0, 4, 5, 5, 5, 8, 8]
-    of_text = found.text_group
-    np.testing.assert_array_equal(of_text[found.query], found.group)
-    for number in range(len(rows) - 1):
-        assert set(of_text[found.positives[number]].tolist()) == {int(found.group[number])}
-    known, alone = found.negatives[4].tolist()
-    assert of_text[known] == found.group[0]
-    assert of_text[alone] < 0
-    assert (of_text == of_text[alone]).sum() == 1
+    assert [" ".join(sorted(some)) for some in named(found, list(range(9)))] == [
+        " ".join(sorted(some.split())) for some in expected
+    ]
     # through files, whatever their order
     parts = [
         write_as("jsonl.gz", tmp_path, rows[6:], name="b"),
         write_as("jsonl.gz", tmp_path, rows[:6][::-1], name="c"),
     ]
     other = load(tokenizer, tmp_path / "cache", *parts)
-    assert sorted(other.group.tolist()) == sorted(listed)
-    ours, theirs = (
-        dict(zip(e.keys.tolist(), e.text_group.tolist(), strict=True)) for e in (found, other)
-    )
-    assert {key for key, group in ours.items() if group < 0} == {text_key("n")}
-    assert all(theirs[key] == group for key, group in ours.items() if group >= 0)
-
-
-def test_a_common_heading_joins_nothing(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    rows = [{"query": "Examples", "pos": [f"text {n}"]} for n in range(COMMON_PARTNERS + 1)]
-    found = make(tokenizer, tmp_path, rows)
-    assert len(set(found.group.tolist())) == len(rows)
-    heading = int(found.text_group[found.query[0]])
-    assert heading < 0
-    assert heading not in found.group
-    np.testing.assert_array_equal(found.text_group[found.positives.values], found.group)
-
-
-def test_tags_of_two_languages() -> None:
-    one = ("en", "zh-Hant", "", "pt-br", "fr-CA")
-    two = ("de-en", "fuc-en", "az-Latn-en", "fr-CA-en")
-    assert [is_parallel(tag) for tag in (*one, *two)] == [False] * len(one) + [True] * len(two)
+    assert named(other, [*range(8, 2, -1), 0, 1, 2]) == named(found, list(range(9)))
 
 
 # the cache

@@ -60,7 +60,8 @@ def test_info_nce_is_its_formula_over_the_columns_that_compete() -> None:
     scores = matrices()["dense"][0]
     groups = torch.tensor([1, 1, 2, 3, 4, 5])  # rows 0 and 1 are one group
     own = torch.eye(COUNT, dtype=torch.bool)
-    columns = square(competitors(groups[:, None], groups[:, None], own))
+    related = torch.stack((torch.arange(COUNT), groups), dim=1)
+    columns = square(competitors(related, groups, own))
     expected = []
     for row in range(COUNT):
         kept = [c for c in range(COUNT) if c == row or groups[c] != groups[row]]
@@ -72,11 +73,11 @@ def test_info_nce_is_its_formula_over_the_columns_that_compete() -> None:
     assert torch.equal(nce(changed, columns), nce(scores, columns))
 
 
-def test_any_common_mark_takes_a_column_out_but_never_the_own_one() -> None:
-    asked = torch.tensor([[1, 10], [2, 20]])
-    passages = torch.tensor([[1, 10], [2, 10], [3, 30]])
-    own = torch.tensor([[True, False, False], [False, True, False]])
-    assert competitors(asked, passages, own).tolist() == [[True, False, True], [True, True, True]]
+def test_related_columns_are_taken_out_but_never_the_own_ones() -> None:
+    related = torch.tensor([[0, 5], [0, 7], [1, 7], [1, 99]])  # no column has 99
+    own = torch.tensor([[True, False, False, False], [False, True, False, False]])
+    expected = [[True, False, True, False], [True, True, True, False]]
+    assert competitors(related, torch.tensor([5, 7, 3, 7]), own).tolist() == expected
 
 
 def test_the_unified_loss_is_the_papers_sum() -> None:

@@ -21,7 +21,7 @@ from tercet.mining.miner import follow
 from tercet.train import runfolder
 from tercet.train.config import TrainConfig, from_tree
 from tercet.train.distributed import World
-from tercet.train.plan import make_plan, prepare, representation_bytes
+from tercet.train.plan import Plan, make_plan, prepare, representation_bytes
 from tercet.train.trainer import Stopped, rate, train
 from tests.conftest import WORDS
 
@@ -242,6 +242,26 @@ def test_a_collapsed_head_is_reported(tree: dict[str, Any], tiny_checkpoint: Pat
     said = [line["warning"] for line in run(tree) if "warning" in line]
     assert len(said) == 1
     assert said[0].startswith("6 steps are few")
+
+
+def test_a_set_that_compares_little_or_nothing_is_told(tree: dict[str, Any], rows: Path) -> None:
+    def planned(**changes: Any) -> Plan:
+        changed = [{**json.loads(line), **changes} for line in rows.read_text().splitlines()]
+        path = rows.with_name("changed.jsonl")
+        path.write_text("".join(json.dumps(row) + "\n" for row in changed))
+        sources = [{"files": [str(path)]}]
+        ready = prepare(
+            from_tree({**tree, "data": {**tree["data"], "sources": sources}}), World.start("cpu")
+        )
+        return make_plan(ready)
+
+    assert "compared" not in str(planned().warning)
+    assert "compared with 0% of its batch's other passages, and 0% of" in str(
+        planned(group=1).warning
+    )
+    assert "compared" not in str(planned(neg=[]).warning)
+    with pytest.raises(InputError, match="nothing to learn from: no query"):
+        planned(group=1, neg=[])
 
 
 def test_the_plan(tree: dict[str, Any]) -> None:

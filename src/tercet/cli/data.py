@@ -27,6 +27,8 @@ from tercet.errors import InputError
 if TYPE_CHECKING:
     from tercet.curate.check import FileReport
 
+LARGE = 0.25  # share of the rows from which on a group is told
+FEW = 0.1  # share of the other passages below which a row is compared with little
 SHOWN = 20  # defects that are told one by one
 LANGUAGES = 10  # that are named
 TEACH = "tercet.train.teacher:TeachConfig"
@@ -92,12 +94,32 @@ def check(
             emit(asdict(report))
         else:
             echo("\n".join(_lines(report, max_length)))
+    for report in reports:
+        _tell_group(report.file, report.largest_group, report.rows)
+        if report.compared < FEW:
+            echo(
+                f"tercet: {report.file}: a row is compared with {report.compared:.1%} of the other"
+                " rows' passages: the rest is related to it through shared texts and group ids",
+                err=True,
+            )
+    if all(not r.compared and r.without_negatives.count == r.rows for r in reports):
+        raise InputError("these rows cannot train: there is nothing that a row is compared with")
     if refused := sum(report.defects for report in reports):
         for defect in () if as_json else told:
             echo(f"tercet: {defect}", err=True)
         more = f", of which {len(told)} are named" if len(told) < refused else ""
         echo(f"tercet: {refused:,} defects: this cannot train{more}", err=True)
         click.get_current_context().exit(1)
+
+
+def _tell_group(file: str, largest: int, rows: int) -> None:
+    """Says on stderr where a group is so large that a split cannot divide the rows well."""
+    if largest > max(LARGE * rows, 2):
+        echo(
+            f"tercet: {file}: {largest:,} of {rows:,} rows are one group: they share texts or group"
+            " ids, directly or through others, and stay on one side of a split",
+            err=True,
+        )
 
 
 def _lines(report: "FileReport", max_length: int) -> list[str]:
@@ -111,6 +133,7 @@ def _lines(report: "FileReport", max_length: int) -> list[str]:
     more = [f"and {len(named) - LANGUAGES:,} more"] if len(named) > LANGUAGES else []
     lines.append(f"  languages: {', '.join(named[:LANGUAGES] + more) or '-'}")
     lines.append(f"  groups: {report.groups:,}, the largest of {report.largest_group:,} rows")
+    lines.append(f"  passages of other rows that a row is compared with: {report.compared:.1%}")
     lines.append(f"  rows with outside scores: {report.scored:,}")
     for name, rows in (
         ("rows without negatives", report.without_negatives),
@@ -149,6 +172,8 @@ def split(
     from tercet.split import split as run
 
     report = run(source, to, share=share)
+    rows = sum((*report.train.values(), *report.dev.values()))
+    _tell_group(str(source), report.largest_group, rows)
     if as_json:
         emit(asdict(report))
         return

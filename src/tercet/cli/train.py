@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from tercet.train.prune_vocab import PruneReport
 
 INIT, PRUNE = "tercet.train.init:init_model", "tercet.train.prune_vocab"
+FEW = 0.1  # share of the rows without a negative from which on it is told
 STOPPED = 128  # and the signal's number, as shells have it
 
 
@@ -352,6 +353,12 @@ def mine(
             scorer=judge,
             work=work,
             progress=lambda done, total: meter.show(done, total, count=done, unit="texts"),
+        )
+    if report.none > FEW * report.mined:
+        click.echo(
+            f"tercet: {report.none:,} of {report.mined:,} rows got no negative; the report says why"
+            " candidates were dropped",
+            err=True,
         )
     if as_json:
         emit({"to": str(to), **report.to_json()})

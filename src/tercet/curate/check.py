@@ -64,8 +64,9 @@ class FileReport:
     texts: int  # different ones
     lengths: dict[str, Lengths]
     languages: dict[str, int]  # rows of each, most first; "" where a row names none
-    groups: int
+    groups: int  # through shared texts, as a split takes them
     largest_group: int
+    compared: float  # share of the file's other positives that are related to no row of a sample
     scored: int  # rows with scores of an outside teacher
     without_negatives: Found
     positive_in_negatives: Found
@@ -153,7 +154,7 @@ class _FileReader:
             self._key("text" if record.raw else "query", record.query),
             *(self._key("pos", text) for text in record.pos),
         )
-        self._rows.add((query, *answers), record.group)
+        self._rows.add((query, *answers), record.group, record.lang)
         others = [key for text in record.neg if (key := self._key("neg", text)) not in answers]
         longest = max(len(text) for text in (record.query, *record.pos, *record.neg))
         whole = repr((record.prompt, record.query, record.pos, record.neg))
@@ -190,7 +191,7 @@ class _FileReader:
     def report(self) -> FileReport:
         """All of it."""
         lengths = np.array(self._lengths, dtype=np.int64)
-        _, sizes = np.unique(self._rows.groups().rows, return_counts=True)
+        _, sizes = np.unique(self._rows.groups(), return_counts=True)
         return FileReport(
             file=str(self.path),
             rows=len(self._rows),
@@ -203,6 +204,7 @@ class _FileReader:
             languages=dict(self.languages.most_common()),
             groups=len(sizes),
             largest_group=int(sizes.max(initial=0)),
+            compared=round(self._rows.related().compared(), 4),
             scored=self.scored,
             defects=self.refused,
             first_defects=tuple(self.defects),

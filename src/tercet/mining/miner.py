@@ -27,7 +27,14 @@ from tercet.config import Progress
 from tercet.errors import InputError
 from tercet.mining import MineConfig
 from tercet.mining.pool import Pool, Rows, each_row, read_corpus
-from tercet.mining.selection import Candidates, Chosen, Encodes, MineReport, Selector
+from tercet.mining.selection import (
+    REASONS,
+    Candidates,
+    Chosen,
+    Encodes,
+    MineReport,
+    Selector,
+)
 from tercet.rows import Row, check_row, write_rows
 from tercet.scorers import Scorer, scores_of
 from tercet.train.config import (
@@ -63,7 +70,7 @@ def mine(
     are. scorer: a veto, and scores to write where config.scores. work: folder for what does not
     fit in memory; a temporary one beside the result if None. block: queries ranked at once.
     progress counts texts, encoded and then mined for. Raises InputError for a bad row (naming file
-    and line), option, or answer of the scorer.
+    and line), option, or answer of the scorer, and where no negative is left.
     """
     config = MineConfig() if config is None else config
     target = Path(to)
@@ -86,7 +93,7 @@ def mine(
             report, chosen = search(
                 pool, encoder, config, folder, scorer=scorer, block=block, progress=progress
             )
-            write_rows(target, _merged(rows, pool, chosen, config, scorer))
+            write_rows(target, _merged(rows, pool, chosen, config, scorer, report))
     report.seconds = time.monotonic() - start
     return report
 
@@ -127,9 +134,14 @@ def search(
 
 
 def _merged(
-    rows: Rows, pool: Pool, chosen: Iterator[Chosen], config: MineConfig, scorer: Scorer | None
+    rows: Rows,
+    pool: Pool,
+    chosen: Iterator[Chosen],
+    config: MineConfig,
+    scorer: Scorer | None,
+    report: MineReport,
 ) -> Iterator[Row]:
-    """The rows again, with what was chosen for them."""
+    """The rows again, with what was chosen for them; raises InputError where that was nothing."""
     for where, row in each_row(rows):
         if check_row(row, where).raw:
             yield row
@@ -144,6 +156,12 @@ def _merged(
             row["pos_scores"] = new.positive_scores
             row["neg_scores"] = before + new.scores
         yield row
+    if not report.kept:
+        reason, count = max(report.dropped.items(), key=lambda dropped: dropped[1])
+        raise InputError(
+            f"no negative is left of {report.found:,} candidates, nothing was written: {count:,} of"
+            f" them: {REASONS[reason]}; give a larger corpus or other ranks or limits"
+        )
 
 
 # While a model trains

@@ -1,4 +1,4 @@
-"""What is mined from: training rows and a corpus as numbered texts, and the groups of the rows.
+"""What is mined from: training rows and a corpus as numbered texts, and what is related to rows.
 
 Texts are read one at a time and kept on disk; what stays in memory of one is a few numbers. Knows
 nothing of models or scores.
@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from tercet.errors import InputError
 from tercet.rows import Row, check_row, files_of, numbered_rows
-from tercet.split import DistinctTexts, RowKeys, text_key
+from tercet.split import DistinctTexts, Related, RowKeys, text_key
 
 Rows = Sequence[str | Path] | Sequence[Row]  # files or folders of them; or the rows themselves
 Places = npt.NDArray[np.int64]
@@ -97,24 +97,23 @@ class Ragged:
 class Pool:
     """M rows with positives over P candidate texts.
 
-    texts: the candidates at places 0 ... P - 1, behind them the positives that are none. keys,
-    sizes, groups (S,) of every text: its text_key, its number of shingles, and the group of the
-    rows that have it as query or positive (below 0: of no row, or a heading of many). queries: one
-    text a row; prompts put before. row (M,) number among all rows read; row_keys, row_groups (M,).
-    positives: the places of each of the M rows; negatives: the keys of those it has already.
+    texts: the candidates at places 0 ... P - 1, behind them the positives that are none. keys and
+    sizes (S,) of every text: its text_key and its number of shingles. queries: one text a row;
+    prompts put before. row (M,) number among all rows read; row_keys (M,); related: what is no
+    negative of a row. positives: the places of each of the M rows; negatives: the keys of those it
+    has already.
     """
 
     texts: TextStore
     candidates: int
     keys: Places
     sizes: Places
-    groups: Places
     queries: TextStore
     prompts: dict[int, str]
     rows: int  # all that were read
     row: Places
     row_keys: Places
-    row_groups: Places
+    related: Related
     positives: Ragged
     negatives: Ragged
 
@@ -160,25 +159,24 @@ class Pool:
             numbers.append(read - 1)
             positives.append(places)
             negatives.append(map(text_key, record.neg))
-            keys.add([queries.keys[query], *(texts.keys[p] for p in places)], record.group)
+            keys.add(
+                [queries.keys[query], *(texts.keys[p] for p in places)], record.group, record.lang
+            )
         if not len(numbers):
             raise InputError(
                 f"none of the {read} rows has a query with positives: there is nothing to mine for"
             )
-        groups = keys.groups()
-        text_keys = np.frombuffer(texts.keys, dtype=np.int64)
         return Pool(
             texts=texts,
             candidates=len(texts) if corpus is None else corpus_size,
-            keys=text_keys,
+            keys=np.frombuffer(texts.keys, dtype=np.int64),
             sizes=np.frombuffer(texts.sizes, dtype=np.int64),
-            groups=groups.of_texts(text_keys),
             queries=queries,
             prompts=prompts,
             rows=read,
             row=np.frombuffer(numbers, dtype=np.int64),
             row_keys=np.frombuffer(queries.keys, dtype=np.int64),
-            row_groups=groups.rows,
+            related=keys.related(),
             positives=positives,
             negatives=negatives,
         )

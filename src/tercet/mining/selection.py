@@ -3,8 +3,8 @@
     1. texts and queries are encoded once; the sources that rank the whole corpus (dense, sparse,
        BM25) are the first stage, multi-vectors and the sum of all heads rerank what they found
     2. the ranks asked for, of every source, are united
-    3. out: the row's positives, their and the query's duplicates, the row's group, and the
-       negatives that it has already
+    3. out: the row's positives, their and the query's duplicates, what is related to the row, and
+       the negatives that it has already
     4. out: what scores above the limit by any source that found it
     5. the rest is put in order: drawn at random by the seed, or the best ranks first
     6. in that order, until there are enough: out are near-duplicates of a positive, repeats of a
@@ -46,7 +46,7 @@ EXAMPLES, SHOWN = 3, 160  # of each reason; characters of a text in one
 REASONS = {
     "positive": "a positive of the row itself",
     "duplicate": "the query or a positive, but for case and white space",
-    "group": "of the row's group: shares a document, a question or a translation with it",
+    "group": "of a row that shares a text or a group id with it, or a translation of one",
     "listed": "a negative that the row has already",
     "limit": "scores too much of the positive's score",
     "blind": "found only where no positive scores above 0, so that there is no limit",
@@ -249,7 +249,11 @@ class Selector:
         """The negatives of these rows, in their order."""
         ranked = self.candidates.find(rows)
         lowest = {source: self._lowest(source, rows) for source in ranked}
-        out = [self._ordered(rows, number, ranked, lowest) for number in range(len(rows))]
+        owners, keys = self.pool.related.of(rows)
+        related = np.split(keys, np.searchsorted(owners, np.arange(1, len(rows))))
+        out = [
+            self._ordered(rows, number, ranked, lowest, own) for number, own in enumerate(related)
+        ]
         report, number = self.report, self.config.number
         if self.scorer is None:
             for chosen in out:
@@ -274,7 +278,12 @@ class Selector:
         return lowest
 
     def _ordered(
-        self, rows: Places, number: int, ranked: dict[Source, Ranked], lowest: dict[Source, Scores]
+        self,
+        rows: Places,
+        number: int,
+        ranked: dict[Source, Ranked],
+        lowest: dict[Source, Scores],
+        related: Places,
     ) -> Chosen:
         """Steps 2 to 5 of one of the rows that were ranked."""
         pool, config, row = self.pool, self.config, int(rows[number])
@@ -303,7 +312,7 @@ class Selector:
         reasons = {
             "positive": _among(places, positives),
             "duplicate": _among(keys, np.append(pool.keys[positives], pool.row_keys[row])),
-            "group": pool.groups[places] == pool.row_groups[row],
+            "group": np.isin(keys, related),
             "listed": _among(keys, pool.negatives[row]) & config.keep,
             "limit": np.bincount(inverse, high, len(places)) > 0,
             "blind": (finders & ~blind) == 0,

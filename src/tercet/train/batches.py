@@ -12,6 +12,7 @@ import math
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -293,17 +294,18 @@ def _pair_rows(
 class Batch:
     """One device's part of a batch.
 
-    positives (Q,) columns; owners (P,) the query of each passage; a query and a passage that share
-    a mark, (Q, 3) and (P, 3), are never each other's negatives; teacher (P,) outside scores, NaN
-    where there are none; query_texts (Q,) and passage_texts (P,) are places in the examples.
+    positives (Q,) columns; owners (P,) the query of each passage; keys (P,) of the passages;
+    related (R, 2) queries and the keys of texts that are none of their negatives; teacher (P,)
+    outside scores, NaN where there are none; query_texts (Q,) and passage_texts (P,) are places in
+    the examples.
     """
 
     queries: TokenBatch
     passages: TokenBatch
     positives: Numbers
     owners: Numbers
-    query_marks: Numbers
-    passage_marks: Numbers
+    keys: Numbers
+    related: Numbers
     teacher: npt.NDArray[np.float32]
     query_texts: Numbers
     passage_texts: Numbers
@@ -323,8 +325,7 @@ class Collator:
     def batch(self, rows: Numbers, step: int) -> Batch:
         """Texts of these rows as drawn in this step.
 
-        A negative that belongs to its row's group, such as another's positive or a translation, is
-        left out.
+        A negative that is related to its row, such as a translation of its positive, is left out.
         """
         examples, config = self.examples, self.config
         positives, negatives = examples.positives, self.negatives
@@ -332,8 +333,9 @@ class Collator:
         scores: list[float] = []
         contents: list[Ids] = []
         firsts = []  # each query's positive
-        groups = examples.group[rows]
-        for row, group in zip(rows.tolist(), groups.tolist(), strict=True):
+        queries, related = examples.related.of(rows)
+        bounds = np.searchsorted(queries, np.arange(len(rows) + 1))
+        for row, (first, last) in zip(rows.tolist(), pairwise(bounds.tolist()), strict=True):
             draw = np.random.default_rng((self.seed, step, row))
             firsts.append(len(texts))
             start, end = positives.offsets[row : row + 2].tolist()
@@ -343,7 +345,7 @@ class Collator:
             start, end = negatives.offsets[row : row + 2].tolist()
             if config.negatives and end > start:
                 hard = negatives.values[start:end]
-                others = np.flatnonzero(examples.text_group[hard] != group)
+                others = np.flatnonzero(~np.isin(examples.keys[hard], related[first:last]))
                 if len(others):
                     size = min(config.negatives, len(others))
                     picked = others[np.sort(draw.choice(len(others), size=size, replace=False))]
@@ -357,19 +359,15 @@ class Collator:
         query_texts, passage_texts = examples.query[rows], np.array(texts, dtype=np.int64)
         own = np.array(firsts, dtype=np.int64)
         owners = np.repeat(np.arange(len(own)), np.diff(own, append=len(texts)))
-        query_keys, keys = examples.keys[query_texts], examples.keys[passage_texts]
         ids, offsets = examples.ids, examples.offsets
-        queries = [ids[offsets[text] : offsets[text + 1]] for text in query_texts.tolist()]
+        asked = [ids[offsets[text] : offsets[text + 1]] for text in query_texts.tolist()]
         return Batch(
-            queries=frame(queries, *self.special, config.query_tokens),
+            queries=frame(asked, *self.special, config.query_tokens),
             passages=frame(contents, *self.special, config.passage_tokens),
             positives=own,
             owners=owners,
-            # one group; the same text as the positive; a passage of an equal query
-            query_marks=np.stack((groups, keys[own], query_keys), axis=1),
-            passage_marks=np.stack(
-                (examples.text_group[passage_texts], keys, query_keys[owners]), axis=1
-            ),
+            keys=examples.keys[passage_texts],
+            related=np.stack((queries, related), axis=1),
             teacher=np.array(scores, dtype=np.float32),
             query_texts=query_texts,
             passage_texts=passage_texts,

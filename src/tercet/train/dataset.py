@@ -26,7 +26,7 @@ from tercet.cache import touch
 from tercet.errors import InputError
 from tercet.io import GrowingArray, atomic_folder, write_json
 from tercet.rows import Record, check_row, files_of, numbered_rows, parts_of
-from tercet.split import DistinctTexts, group_rows, text_key
+from tercet.split import DistinctTexts, Related, is_parallel, text_key
 from tercet.tokenizer import Tokenizer
 from tercet.train.config import DataConfig, SourceConfig
 
@@ -35,12 +35,11 @@ Ids = npt.NDArray[np.int32]
 Scores = npt.NDArray[np.float32]
 Progress = Callable[[int, int, int], None]  # bytes of files that are done, of all; tokens
 CHARACTERS = 1 << 20  # tokenised at once, at most
-FORMAT = 1  # of the cache: what another version of it wrote is made again
+FORMAT = 2  # of the cache: what another version of it wrote is made again
 ARRAYS: dict[str, type] = {
     "ids": np.int32,
     "offsets": np.int64,
     "keys": np.int64,
-    "text_group": np.int64,
     "query": np.int64,
     "positives": np.int64,
     "positive_offsets": np.int64,
@@ -48,18 +47,16 @@ ARRAYS: dict[str, type] = {
     "negatives": np.int64,
     "negative_offsets": np.int64,
     "negative_scores": np.float32,
-    "group": np.int64,
     "source": np.int32,
     "language": np.int32,
     "file": np.int32,
     "line": np.int64,
+    "row_keys": np.int64,
+    "row_offsets": np.int64,
+    "shared": np.int64,
+    "starts": np.int64,
+    "holders": np.int64,
 }
-# Tags of one language and a region that are written in small letters (see `is_parallel`).
-REGIONS = frozenset(
-    "en-us en-gb en-au en-nz en-in es-mx pt-br zh-cn zh-hk zh-sg zh-tw zh-yue".split()
-)
-
-
 # Arrays of one folder
 
 
@@ -169,26 +166,24 @@ class Examples:
 
     ids (sum T,) and offsets (S + 1,): content tokens of every text, no special ones, cut to its
     role's limit. A text is stored once for a prefix. keys (S,): text_key of the text without
-    prefix. text_group (S,): the group of the rows that have the text as query or positive; of a
-    negative alone, and of a common heading, a number below 0 of its own.
+    prefix. related: by these keys, what is no negative of a row.
 
     query (N,): place of the query, or of a raw row's text, which has no positives. positives and
     negatives: places; positive_scores and negative_scores go with their values, NaN where there is
-    none. group (N,), 0 or more. source (N,): index into the SourceConfigs given; language (N,):
-    index into languages; parallel (N,): the two sides are in different languages; file and line
-    (N,): where a row stands. fingerprint: the key of the cache.
+    none. source (N,): index into the SourceConfigs given; language (N,): index into languages;
+    parallel (N,): the two sides are in different languages; file and line (N,): where a row stands.
+    fingerprint: the key of the cache.
     """
 
     ids: Ids
     offsets: Numbers
     keys: Numbers
-    text_group: Numbers
     query: Numbers
     positives: Ragged
     positive_scores: Scores
     negatives: Ragged
     negative_scores: Scores
-    group: Numbers
+    related: Related
     source: npt.NDArray[np.int32]
     language: npt.NDArray[np.int32]
     parallel: npt.NDArray[np.bool_]
@@ -270,28 +265,19 @@ class Examples:
             raise InputError(f"{folder}: what was just written is not whole: check the disk")
         touch(folder)
         arrays, languages = dict(stored.arrays), tuple(stored.facts["languages"])
-        parallel = np.array([is_parallel(language) for language in languages], dtype=np.bool_)
+        of_languages = np.array([is_parallel(language) for language in languages], dtype=np.bool_)
+        parallel = of_languages[arrays["language"]]
+        joins = (arrays.pop(name) for name in ("shared", "starts", "holders"))
         return Examples(
+            related=Related(arrays.pop("row_keys"), arrays.pop("row_offsets"), parallel, *joins),
+            parallel=parallel,
             positives=Ragged(arrays.pop("positives"), arrays.pop("positive_offsets")),
             negatives=Ragged(arrays.pop("negatives"), arrays.pop("negative_offsets")),
-            parallel=parallel[arrays["language"]],
             languages=languages,
             files=tuple(str(path) for paths in inputs for path in paths),
             fingerprint=key,
             **arrays,
         )
-
-
-def is_parallel(language: str) -> bool:
-    """Whether a tag names two languages: "de-en" does, "zh-Hant" (a script) does not.
-
-    Nor does "pt-br": regions in small letters are known where the language is never meant; others
-    need the usual capitals ("fr-CA").
-    """
-    head, _, tail = language.rpartition("-")
-    if not head or len(tail) not in (2, 3) or not tail.islower():
-        return False
-    return head != tail and language not in REGIONS
 
 
 # Files to arrays
@@ -357,8 +343,8 @@ class _Builder:
                 names = ", ".join(str(path) for path in paths)
                 raise InputError(f"source {labels[source]}: no rows in {names}")
         self._tokenise()
-        self.distinct = DistinctTexts()  # groups need the room
-        self._group()
+        self.distinct = DistinctTexts()  # what follows needs the room
+        self._relate()
 
     def _add(self, record: Record) -> None:
         """One row; a positive that is also among the negatives is left out of these."""
@@ -430,8 +416,8 @@ class _Builder:
         self.waiting.clear()
         self.characters = 0
 
-    def _group(self) -> None:
-        """The groups of rows and of texts, through the keys of texts."""
+    def _relate(self) -> None:
+        """The keys of texts and of rows, and what they join."""
         keys = np.frombuffer(self.keys, dtype=np.int64)
         self.columns.extend("keys", keys)
         query, positives, offsets = (
@@ -443,9 +429,11 @@ class _Builder:
         is_query[offsets[:-1]] = True
         of_rows[is_query], of_rows[~is_query] = keys[query], keys[positives]
         rows, ids = (np.array(given, dtype=np.int64) for given in self.given)
-        groups = group_rows(of_rows, offsets, (rows, ids))
-        self.columns.extend("group", groups.rows)
-        self.columns.extend("text_group", groups.of_texts(keys))
+        related = Related.make(of_rows, offsets, (rows, ids), np.zeros(0, dtype=np.bool_))
+        self.columns.extend("row_keys", related.keys)
+        self.columns.extend("row_offsets", related.offsets)
+        for name in ("shared", "starts", "holders"):
+            self.columns.extend(name, getattr(related, name))
         self.columns.facts["languages"] = list(self.languages)
 
 

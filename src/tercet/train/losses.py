@@ -54,16 +54,19 @@ class Columns:
         return known if bool(known.any()) else None
 
 
-def competitors(query_marks: Tensor, passage_marks: Tensor, own: Tensor) -> Tensor:
-    """(Q, P) bool: the columns a query is compared with: its own, and others without a common mark.
+def competitors(related: Tensor, keys: Tensor, own: Tensor) -> Tensor:
+    """(Q, P) bool: the columns a query is compared with: its own, and others it is not related to.
 
-    Marks (Q, K) and (P, K): the group, say. Members of one group (a translation, another question
-    on the same paragraph) are never each other's negatives.
+    related (R, 2): queries and the keys of texts that are none of their negatives (a translation,
+    another positive of theirs); keys (P,) of the columns.
     """
-    mask = torch.ones_like(own)
-    for mine, theirs in zip(query_marks.unbind(1), passage_marks.unbind(1), strict=True):
-        mask &= mine[:, None] != theirs[None, :]
-    return mask | own
+    different, which = torch.unique(keys, return_inverse=True)
+    query, key = related.unbind(1)
+    nearest = torch.searchsorted(different, key.contiguous()).clamp(max=len(different) - 1)
+    met = different[nearest] == key
+    mask = torch.ones(len(own), len(different), dtype=torch.bool, device=own.device)
+    mask[query[met], nearest[met]] = False
+    return mask[:, which] | own
 
 
 def log_probs(scores: Tensor, mask: Tensor, temperature: float) -> Tensor:
@@ -187,19 +190,18 @@ def batch_loss(
     """
     device = queries.ids.device
     everyone, first_query, first_passage = passages, 0, 0
-    owners, marks, outside = (
-        torch.from_numpy(part).to(device)
-        for part in (batch.owners, batch.passage_marks, batch.teacher)
+    owners, keys, outside = (
+        torch.from_numpy(part).to(device) for part in (batch.owners, batch.keys, batch.teacher)
     )
     has_outside = bool(np.isfinite(batch.teacher).any())
     if world.size > 1:
         everyone, first_query, first_passage = gathered(world, queries, passages)
-        owners, marks, outside = map(world.gather, (owners + first_query, marks, outside))
+        owners, keys, outside = map(world.gather, (owners + first_query, keys, outside))
         has_outside = any(world.all(has_outside))
     own = torch.arange(len(queries), device=device)[:, None] + first_query == owners
     mask = own
     if in_batch:
-        mask = competitors(torch.from_numpy(batch.query_marks).to(device), marks, own)
+        mask = competitors(torch.from_numpy(batch.related).to(device), keys, own)
     positives = torch.from_numpy(batch.positives + first_passage).to(device)
     known = None
     if targets is not None and (teacher.scores or teacher.margin >= 0):

@@ -26,6 +26,7 @@ from tercet.train.distributed import World
 from tercet.train.init import extend_positions
 from tercet.train.retromae import LOGITS
 
+FEW = 0.1  # below this share, what a query is compared with is little
 SAMPLE = 1 << 16  # rows of a pool that are looked at for an estimate
 
 
@@ -81,6 +82,12 @@ def prepare(config: TrainConfig, world: World, *, progress: Progress | None = No
     fast = world.device.type == "cuda" or multiplies_bfloat16()
     rounded = config.dtype == "bfloat16" or (config.dtype == "auto" and fast)
     dtype = torch.bfloat16 if rounded else torch.float32
+    if config.stage not in TEXT_STAGES and compared(sampler, examples, config)[1] == 0:
+        raise InputError(
+            "nothing to learn from: no query of a batch has a passage that is not related to it;"
+            " leave out the texts and group ids that so many rows share (`tercet data check`), or"
+            " give rows with negatives or larger batch.rows"
+        )
     sub_batch = config.batch.sub_batch_tokens or None
     if sub_batch is None and config.batch.memory_gb:
         each = activation_bytes(trunk, dtype, checkpointing=config.batch.checkpointing)
@@ -227,8 +234,50 @@ def make_plan(ready: Prepared, *, draws: int = 200) -> Plan:
         weights_mb=int((16 * trained + 4 * frozen) / 1e6),
         activations_mb=int(each * at_once / 1e6),
         representations_mb=int(representation_bytes(ready, largest) / 1e6),
-        warning=few_steps(ready),
+        warning="; ".join(warnings(ready)) or None,
     )
+
+
+def warnings(ready: Prepared) -> list[str]:
+    """Why a run may learn little, in sentences."""
+    found = [few_steps(ready)]
+    if ready.config.stage not in TEXT_STAGES:
+        share, learning = compared(ready.sampler, ready.examples, ready.config)
+        if share < FEW or learning < 1 - FEW:
+            found.append(
+                f"a query is compared with {share:.0%} of its batch's other passages, and"
+                f" {1 - learning:.0%} of the queries with nothing: the rest is related to them"
+                " through shared texts and group ids (`tercet data check`)"
+            )
+    return [warning for warning in found if warning]
+
+
+def compared(
+    sampler: Sampler, examples: Examples, config: TrainConfig, *, draws: int = 16
+) -> tuple[float, float]:
+    """Of the queries of some batches, what they are compared with, counted with little work.
+
+    Returns the share of the others' positives that are no relatives of a query, and the share of
+    the queries that have any such, or a negative of their own.
+    """
+    shares, learning = [], []
+    for number in range(min(draws, sampler.per_epoch)):
+        pool, rows = sampler.batch(number)
+        owners, keys = examples.related.of(rows)
+        first = examples.positives.values[examples.positives.offsets[rows]]
+        different, counts = np.unique(examples.keys[first], return_counts=True)
+        nearest = np.searchsorted(different, keys).clip(max=len(different) - 1)
+        met = np.where(different[nearest] == keys, counts[nearest], 0)
+        others = len(rows) - np.bincount(owners, met, len(rows))
+        others *= config.data.sources[pool.source].in_batch_negatives
+        shares.append(others / (len(rows) - 1))
+        learns = others > 0
+        bounds = np.searchsorted(owners, np.arange(len(rows) + 1))
+        for place in np.flatnonzero(~learns).tolist() if config.data.negatives else ():
+            own = examples.keys[examples.negatives[rows[place]]]
+            learns[place] = not np.isin(own, keys[slice(*bounds[place : place + 2])]).all()
+        learning.append(learns)
+    return float(np.concatenate(shares).mean()), float(np.concatenate(learning).mean())
 
 
 def few_steps(ready: Prepared, least: int = 50) -> str | None:

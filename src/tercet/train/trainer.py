@@ -49,7 +49,7 @@ from tercet.train.dev import MEASURE, DevChecks
 from tercet.train.distributed import World
 from tercet.train.gradcache import Representations, Side, backward
 from tercet.train.losses import Facts, batch_loss, pull
-from tercet.train.plan import Prepared, few_steps, prepare
+from tercet.train.plan import Prepared, prepare, warnings
 from tercet.train.retromae import RetroMAE, text_seeds
 from tercet.train.runfolder import checkpoints, flat, load, save, tensorboard, write_model
 from tercet.train.teacher import Targets, TeacherVectors
@@ -170,7 +170,7 @@ class Trainer:
         if self.config.compile:
             self.ready.checkpoint.model.backbone.compile(dynamic=True)
         if self.start == 0:
-            if warning := few_steps(self.ready):
+            for warning in warnings(self.ready):
                 self.write({"step": 0, "warning": warning})
             self.evaluate()
         try:
