@@ -355,7 +355,7 @@ def mine(
             progress=lambda done, total: meter.show(done, total, count=done, unit="texts"),
         )
     if report.none > FEW * report.mined:
-        click.echo(
+        echo(
             f"tercet: {report.none:,} of {report.mined:,} rows got no negative; the report says why"
             " candidates were dropped",
             err=True,
