@@ -44,7 +44,7 @@ def test_tuned_weights_are_said_and_kept(one: str, tmp_path: Path, tiny_checkpoi
         collection.add([Document("a", "the river"), Document("b", "the mountain")])
     dev = f"beir:{random_beir(tmp_path / 'two-de', 2)}"
     arguments = [one, "--model", model, "--tune-weights", dev, "--cache", tmp_path / "c", "--json"]
-    for place in (model, tmp_path / "index"):
+    for place in (tmp_path / "index", model):
         done = call(*arguments, "--chunk", "16", "--store-weights", place)
         assert done.exit_code == 0, done.output
     made = json.loads(done.stdout)
@@ -55,8 +55,35 @@ def test_tuned_weights_are_said_and_kept(one: str, tmp_path: Path, tiny_checkpoi
     after = read_checkpoint(model).settings
     assert after.weights == tuned != before.weights
     assert after.query_prefix == before.query_prefix  # the rest is as it was
-    with Collection.open(tmp_path / "index", encoder, create=False) as collection:
+    assert f"{','.join(f'{w:g}' for w in before.weights.as_tuple())} became 1," in done.stderr
+    with Collection.open(tmp_path / "index", encoder, read_only=True) as collection:
         assert collection.weights == tuned
+    # none is better than these: a tie changes nothing
+    stored = (model / "tercet.json").stat()
+    done = call(*arguments, "--chunk", "16", "--store-weights", model)
+    assert "stay: none of those that were tried is better" in done.stderr
+    assert (model / "tercet.json").stat() == stored
+
+
+@pytest.mark.parametrize("kind", ["model", "index"])
+def test_weights_of_another_model_are_not_kept(
+    one: str, kind: str, tmp_path: Path, tiny_checkpoint: Path
+) -> None:
+    model = shutil.copytree(tiny_checkpoint, tmp_path / "model")
+    settings = json.loads((model / "tercet.json").read_text())
+    (model / "tercet.json").write_text(json.dumps(settings | {"query_prefix": "other "}))
+    with Collection.open(tmp_path / "index", Encoder.load(model, device="cpu")) as collection:
+        collection.add([Document("a", "the river")])
+    before = (model / "tercet.json").read_bytes()
+    dev = f"beir:{random_beir(tmp_path / 'two-de', 2)}"
+    tuned = [one, "--tune-weights", dev, "--cache", tmp_path / "c", "--store-weights"]
+    done = call(*tuned, tmp_path / kind, "--model", tiny_checkpoint)
+    assert "another model" in str(done.exception)
+    done = call(*tuned, tmp_path / kind, "--model", model, "--heads", "dense,sparse")
+    assert "give --heads dense,sparse,multi" in str(done.exception)
+    assert (model / "tercet.json").read_bytes() == before
+    with Collection.open(tmp_path / "index", read_only=True) as collection:
+        assert collection.weights == collection.encoder.weights
 
 
 @pytest.mark.parametrize(

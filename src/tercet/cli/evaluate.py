@@ -24,9 +24,11 @@ from tercet.cli.options import (
     emit,
     kept,
 )
-from tercet.config import Weights, default_cache
+from tercet.config import BUNDLED_NAME, PAPER_WEIGHTS, Head, Weights, default_cache
+from tercet.errors import InputError
 
 if TYPE_CHECKING:
+    from tercet.encoder import Encoder
     from tercet.evaluate.results import TaskResult
 
 
@@ -131,7 +133,8 @@ def evaluate(
           model's]
       tune SUITE: Find the weights on this dev suite first; may be repeated: each suite counts
           alike.
-      store DIR: Keep the tuned weights in this model's folder or this index.
+      store DIR: Keep the tuned weights in this folder of the same model, or this index of it, if
+          they are better than those it has.
       measures LIST: Measures by their names in ir_measures, as in nDCG@10,RR@10,Recall@100.
       outside NAME=PATH: A TREC run of another system, or a folder of TASK.trec files; may be
           repeated.
@@ -195,6 +198,8 @@ def evaluate(
     ):
         raise click.UsageError(f"--store-weights: {store} is neither a model's folder nor an index")
     encoder = None if no_model else Encoder.load(model, revision=revision, device=device)
+    if store is not None and encoder is not None:
+        encoder.weights = _recorded_weights(store, encoder, heads or encoder.heads)
     shower = _Shower()
     folder = cache or default_cache()
     try:
@@ -202,27 +207,61 @@ def evaluate(
             made = run(encoder, plan, config, show=shower, told=shower.told)
     finally:
         shower.close()
-    if store is not None:
-        changed = _keep_weights(store, Weights(*made["settings"]["tuned"]["weights"]))
-        echo(f"{changed}: weights kept", err=True)
     if as_json:
         emit(made)
-        return
-    echo(text(made))
-    if to is not None:
-        echo(f"{to}: report.json, report.html, runs and qrels")
+    else:
+        echo(text(made))
+        if to is not None:
+            echo(f"{to}: report.json, report.html, runs and qrels")
+    if store is not None and encoder is not None:
+        tuned = Weights(*made["settings"]["tuned"]["weights"])
+        echo(f"{store}: {_keep_weights(store, encoder, tuned)}", err=True)
 
 
-def _keep_weights(folder: Path, weights: Weights) -> Path:
-    """Keeps weights in an index or in a checkpoint's tercet.json; returns what was changed."""
+def _recorded_weights(folder: Path, encoder: "Encoder", heads: tuple[Head, ...]) -> Weights:
+    """Those of a model's folder or an index; raises where it is of another model or other heads."""
+    import torch
+
+    from tercet.checkpoint import read_checkpoint
+    from tercet.collection import DOCUMENTS, Collection
+
+    if (folder / DOCUMENTS).exists():
+        with Collection.open(folder, encoder, read_only=True) as collection:
+            stored, weights = collection.settings.heads, collection.weights
+    else:
+        checkpoint = read_checkpoint(folder, dtype=torch.bfloat16)
+        stored, weights = encoder.heads, checkpoint.settings.weights or PAPER_WEIGHTS
+        if checkpoint.fingerprint != encoder.fingerprint:
+            raise InputError(
+                f"--store-weights: {folder} is another model ({checkpoint.fingerprint}) than "
+                f"{encoder.source or BUNDLED_NAME} ({encoder.fingerprint}), for which weights are "
+                f"to be tuned: give --model {folder}"
+            )
+    if set(heads) != set(stored):
+        raise InputError(
+            f"--store-weights: {folder} has {', '.join(stored)}, weights are to be tuned for "
+            f"{', '.join(heads)}: give --heads {','.join(stored)}"
+        )
+    return weights
+
+
+def _keep_weights(folder: Path, encoder: "Encoder", weights: Weights) -> str:
+    """Keeps weights in an index or in a checkpoint's tercet.json; returns what was done, in words.
+
+    The encoder has the weights of before.
+    """
     from tercet.checkpoint import set_weights
     from tercet.collection import DOCUMENTS, Collection
 
-    if not (folder / DOCUMENTS).exists():
-        return set_weights(folder, weights)
-    with Collection.open(folder, create=False) as collection:
-        collection.keep_weights(weights)
-    return folder
+    old, new = (",".join(f"{w:g}" for w in of.as_tuple()) for of in (encoder.weights, weights))
+    if weights == encoder.weights:
+        return f"the weights {old} stay: none of those that were tried is better"
+    if (folder / DOCUMENTS).exists():
+        with Collection.open(folder, encoder, create=False) as collection:
+            collection.keep_weights(weights)
+    else:
+        set_weights(folder, weights)
+    return f"the weights {old} became {new}"
 
 
 class _Shower:

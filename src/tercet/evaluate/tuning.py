@@ -101,7 +101,7 @@ def tune(suites: Sequence[Mapping[str, Candidates]], before: Weights) -> Tuned:
         head: [round(getattr(coarse, head) * factor, 4) for factor in FINER] for head in heads[1:]
     }
     best = best_weights(value, first | finer, near=before)
-    if value(best) <= value(before):
+    if round(value(best), 6) <= round(value(before), 6):  # a tie changes nothing
         best = before
     return Tuned(
         best, value(best), value(before), tuple(name for suite in suites for name in suite)
