@@ -1,5 +1,6 @@
 """Scores agree with their formulas, in both layouts and with gradients; blocks never show."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor
 from tercet.config import Weights
 from tercet.embeddings import Embeddings
 from tercet.errors import InputError
+from tercet.hybrid import rankers
 from tercet.scores import (
     Blocks,
     dense_scores,
@@ -179,3 +181,23 @@ def test_what_cannot_be_scored() -> None:
         maxsim_packed(QUERIES.multi, PASSAGES.multi, np.array([0, 3, 3, 5]))
     with pytest.raises(InputError):
         weighted_sum({}, Weights())
+
+
+@pytest.mark.parametrize(
+    "score",
+    [
+        dense_scores,
+        lexical_scores,
+        maxsim_scores,
+        lambda queries, passages: maxsim_pairs(
+            queries, passages, np.zeros(1, int), np.zeros(1, int)
+        ),
+        rankers,
+    ],
+)
+def test_vectors_of_two_models_are_not_compared(score: Any) -> None:
+    queries, passages = (replace(side, fingerprint="a") for side in (QUERIES, PASSAGES))
+    score(queries, passages)
+    score(queries, replace(passages, fingerprint=""))  # not known
+    with pytest.raises(InputError, match="two models cannot be compared: a and b"):
+        score(queries, replace(passages, fingerprint="b"))

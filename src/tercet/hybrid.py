@@ -20,7 +20,7 @@ from torch import Tensor
 
 from tercet.config import HEADS, Head, Weights
 from tercet.embeddings import Embeddings
-from tercet.scores import Places, Scores, maxsim_packed, maxsim_pairs
+from tercet.scores import Places, Scores, check_same_model, maxsim_packed, maxsim_pairs
 
 SLACK = 16  # ranks looked at behind the last, so that rounding moves nothing over the edge
 
@@ -109,6 +109,7 @@ def rankers(
 
     The first `candidates` passages (by default all) are ranked, the others can only be scored.
     """
+    check_same_model(queries, passages)
     size = len(passages) if candidates is None else candidates
     out: dict[Head, Ranker] = {}
     if queries.dense is not None and passages.dense is not None:

@@ -41,8 +41,22 @@ GPU_BLOCKS = Blocks(tokens=1 << 13, similarities=1 << 26, gathered=1 << 26)
 CONVERTED = 1 << 20  # numbers of stored passages made float32 at once: 4 MB stay in cache
 
 
+def check_same_model(queries: Embeddings, passages: Embeddings) -> None:
+    """Raises InputError for vectors of two models, whose scores mean nothing."""
+    names = {queries.fingerprint, passages.fingerprint} - {""}
+    if len(names) > 1:
+        raise InputError(
+            f"vectors of two models cannot be compared: {queries.fingerprint} and "
+            f"{passages.fingerprint}; encode both sides with one"
+        )
+
+
 def dense_scores(queries: Embeddings, passages: Embeddings) -> Scores:
-    """Inner products of dense vectors, (Q, P) float32; raises InputError where a side has none."""
+    """Inner products of dense vectors, (Q, P) float32.
+
+    Raises InputError where a side has none, or is of another model; so do the functions below.
+    """
+    check_same_model(queries, passages)
     if queries.dense is None or passages.dense is None:
         raise InputError("dense scores need dense vectors on both sides")
     return np.asarray(queries.dense @ passages.dense.T, dtype=np.float32)
@@ -50,6 +64,7 @@ def dense_scores(queries: Embeddings, passages: Embeddings) -> Scores:
 
 def lexical_scores(queries: Embeddings, passages: Embeddings) -> Scores:
     """Sums over shared tokens of the products of their weights, (Q, P) float32."""
+    check_same_model(queries, passages)
     if queries.sparse is None or passages.sparse is None:
         raise InputError("lexical scores need sparse vectors on both sides")
     return np.asarray((queries.sparse @ passages.sparse.T).toarray(), dtype=np.float32)
@@ -60,6 +75,7 @@ def maxsim_scores(queries: Embeddings, passages: Embeddings) -> Scores:
 
     Raises InputError where a side has no multi-vectors or a text no vector.
     """
+    check_same_model(queries, passages)
     query_multi, _, query_counts = _packed(queries)
     multi, offsets, counts = _packed(passages)
     vectors = torch.from_numpy(np.array(query_multi)).float()
@@ -110,6 +126,7 @@ def maxsim_pairs(
 
     Passage by passage, since a query has far fewer vectors to bring together.
     """
+    check_same_model(queries, passages)
     multi, offsets, counts = _packed(queries)
     out = np.empty(len(places), dtype=np.float32)
     if not len(places):

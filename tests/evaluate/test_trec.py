@@ -87,6 +87,7 @@ JUDGED = {"q 1": {"a": 2, "b": 0}, "q2": {"a": -1, "c": 1}}
         None,  # as it is written here
         "query-id\tcorpus-id\tscore\nq 1\ta\t2\nq 1\tb\t0\nq2\ta\t-1\nq2\tc\t1.0\n",
         "q 1\ta\t2\nq 1\tb\t0\n\nq2\ta\t-1\nq2\tc\t1",
+        "q 1\ta\t2\nq 1\tb\t0\nq 1\ta\t2.0\nq2\ta\t-1\nq2\tc\t1",  # a judgement twice
         "q 1\tQ0\ta\t2\r\nq 1\tQ0\tb\t0\r\nq2 0 a -1\r\nq2 0 c 1\r\n",
     ],
 )
@@ -112,7 +113,14 @@ def test_judgements_of_beir_and_of_trec(tmp_path: Path, text: str | None) -> Non
         ("qrels", b"q 0 a 1\nq 0 b much\n", ":2: the gain 'much' is not a whole number"),
         ("qrels", b"q 0 a 1\nq 0 b nan\n", ":2: the gain 'nan'"),
         ("qrels", b"q b 1\nq a much\n", ":2: the gain 'much'"),
-        ("qrels", b"q 0 a 1\nq 0 a 1\n", ":2: passage 'a' .* a second time"),
+        ("qrels", b"q 0 a 1\nq 0 a 2\n", ":2: passage 'a' .* a second time, 2 after 1"),
+        ("qrels", b"q 0 a 1\nq 0 b 1e300\n", ":2: the gain '1e300'"),
+        ("qrels", b"q 0 a 1\nq 0 b 2000000000\n", ":2: the gain '2000000000'"),
+        ("qrels", b"q 0 a 1\nq 0 b inf\n", ":2: the gain 'inf'"),
+        ("qrels", b"q 0 a 1\nq 0 b 1_0\n", ":2: the gain '1_0'"),
+        ("qrels", "q 0 a 1\n".encode("utf-16"), ":1: not UTF-8"),
+        ("qrels", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "LFS pointer"),
+        ("run", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "LFS pointer"),
         ("qrels", b"q 0 a 1\nq b 1\n", ":2: 3 fields"),
         ("qrels", b"1 Q0 b 1 0.5 t\n", ":1: 6 fields"),
         ("qrels", b"query-id\tcorpus-id\tscore\n", "no judgement"),

@@ -133,7 +133,8 @@ def load(
 def _string(row: Row, name: str, where: str, default: str | None = None) -> str:
     value = default if row.get(name) is None else row[name]
     if not isinstance(value, str):
-        raise InputError(f"{where}: {name!r} must be a string, this row has {value!r:.40}")
+        said = json.dumps(value, default=str) if name in row else "none"
+        raise InputError(f"{where}: {name!r} must be a string, this row has {said:.40}")
     return value
 
 

@@ -20,6 +20,8 @@ from tercet.io import atomic_write
 from tercet.rows import LARGEST, open_packed
 from tercet.scores import Places, Scores
 
+LARGEST_GAIN = 1_000_000  # trec_eval counts the passages of every gain up to the largest
+
 Ids = npt.NDArray[np.object_]  # strings: an id stands in memory once, however often it is ranked
 
 
@@ -126,7 +128,7 @@ def read_qrels(path: Path) -> dict[str, dict[str, int]]:
     """Query id -> passage id -> gain, from TREC's four columns or BEIR's three under a header.
 
     Blanks or tabs between, plain or .gz. Raises InputError naming file and line for a line of
-    another form, a gain that is no whole number, and a pair that is judged twice.
+    another form, a gain that is no whole number, and a pair that is judged in two ways.
     """
     qrels: dict[str, dict[str, int]] = {}
     for where, fields in _table(path, "query 0 passage gain", 3, 4):
@@ -134,12 +136,16 @@ def read_qrels(path: Path) -> dict[str, dict[str, int]]:
         gain = _number(given)
         if gain is None and len(fields) == 3 and where == f"{path}:1":
             continue  # BEIR's header
-        if gain is None or not gain.is_integer():
-            raise InputError(f"{where}: the gain {given!r:.40} is not a whole number")
-        gains = qrels.setdefault(query, {})
-        if passage in gains:
-            raise InputError(f"{where}: passage {passage!r} of {query!r} is judged a second time")
-        gains[passage] = int(gain)
+        if gain is None or not gain.is_integer() or abs(gain) > LARGEST_GAIN:
+            raise InputError(
+                f"{where}: the gain {given!r:.40} is not a whole number up to {LARGEST_GAIN:,}"
+            )
+        first = qrels.setdefault(query, {}).setdefault(passage, int(gain))
+        if first != gain:
+            raise InputError(
+                f"{where}: passage {passage!r} of {query!r} is judged a second time, {given} after "
+                f"{first}: leave one"
+            )
     if not qrels:
         raise InputError(f"{path}: no judgement: lines are `query 0 passage gain`")
     return qrels
@@ -154,7 +160,7 @@ def write_qrels(path: Path, qrels: Qrels) -> None:
 
 def _number(text: str) -> float | None:
     try:
-        return float(text)
+        return float(text) if text.isascii() and "_" not in text else None
     except ValueError:
         return None
 
