@@ -1,14 +1,16 @@
 """`tercet evaluate`: figures on stdout, tuned weights where they are to be kept, wrong usage."""
 
 import json
+import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
 from tercet.checkpoint import read_checkpoint
-from tercet.cli.evaluate import evaluate
+from tercet.cli.evaluate import compare, evaluate
 from tercet.collection import Collection
 from tercet.config import Weights
 from tercet.encoder import Encoder
@@ -55,6 +57,7 @@ def test_tuned_weights_are_said_and_kept(one: str, tmp_path: Path, tiny_checkpoi
     after = read_checkpoint(model).settings
     assert after.weights == tuned != before.weights
     assert after.query_prefix == before.query_prefix  # the rest is as it was
+    assert before.weights is not None
     assert f"{','.join(f'{w:g}' for w in before.weights.as_tuple())} became 1," in done.stderr
     with Collection.open(tmp_path / "index", encoder, read_only=True) as collection:
         assert collection.weights == tuned
@@ -108,3 +111,74 @@ def test_weights_of_another_model_are_not_kept(
 )
 def test_wrong_usage_is_refused(one: str, wrong: list[str] | None) -> None:
     assert call(*([] if wrong is None else [one, *wrong])).exit_code == 2
+
+
+def test_two_models_or_two_reports_are_compared(
+    one: str, tmp_path: Path, tiny_checkpoint: Path
+) -> None:
+    model = shutil.copytree(tiny_checkpoint, tmp_path / "model")
+    settings = json.loads((model / "tercet.json").read_text())
+    (model / "tercet.json").write_text(json.dumps(settings | {"query_prefix": "mountain river "}))
+    cache = ["--cache", tmp_path / "c"]
+    for name, source in (("a", tiny_checkpoint), ("b", model)):
+        done = call(one, "--model", source, "--to", tmp_path / name, *cache)
+        assert done.exit_code == 0, done.output
+    reports = compared(tmp_path / "a", tmp_path / "b/report.json")
+    assert reports == compared(tiny_checkpoint, model, one, *cache)
+    assert {of["system"] for of in reports} == {"dense", "sparse", "multi", "dense+sparse", "all"}
+    made = [json.loads((tmp_path / name / "report.json").read_text()) for name in "ab"]
+    figures = [report["tasks"][0]["figures"] for report in made]
+    for of in reports:
+        low, high = (figure[of["system"]]["nDCG@10"] for figure in figures)
+        assert of["difference"] == pytest.approx(high - low, abs=2e-6)
+        assert of["means"] == {"A": low, "B": high}
+        assert of["corrected"] >= of["p"]
+    assert any(of["difference"] for of in reports)
+    assert all(of["p"] == 1 for of in compared(tmp_path / "a", tmp_path / "a"))
+    assert CliRunner().invoke(compare, [str(model), str(model)]).exit_code == 2  # without a suite
+    shown = CliRunner().invoke(compare, [str(tmp_path / "a"), str(tmp_path / "b")]).stdout
+    assert all(f"beir {of['system']} " in shown for of in reports)
+
+
+def compared(*arguments: object) -> list[dict[str, Any]]:
+    done = CliRunner().invoke(compare, [*map(str, arguments), "--json"])
+    assert done.exit_code == 0, done.output
+    lines: list[dict[str, Any]] = json.loads(done.stdout)["comparisons"]
+    return lines
+
+
+@pytest.mark.parametrize(
+    ("changed", "old", "new", "said"),
+    [
+        (
+            "report.json",
+            b'"seconds": {',
+            b'"x": NaN, "seconds": {',
+            r"report\.json:\d\d+: NaN is no",
+        ),
+        ("report.json", b'"seconds": {', b'"x": 1e999, "seconds": {', r"report\.json:\d+: 1e999"),
+        ("report.json", b'"seconds": {', b'"x" 1, "seconds": {', r"report\.json:\d\d+: not JSON"),
+        (
+            "report.json",
+            b'"seconds": {',
+            b'"\xff": 1, "seconds": {',
+            r"report\.json:\d\d+: not UTF-8",
+        ),
+        ("report.json", b"{", b"version https://git-lfs.github.com/spec/v1\n", "LFS pointer"),
+        ("report.json", b'"tasks"', b'"other"', r"report\.json: not as `tercet evaluate --to`"),
+        ("report.json", b'"passages": 30', b'"passages": 31', "is not the same task"),
+        ("report.json", b'"name": "beir/', b'"name": "beir/x', "is missing: two reports"),
+        ("values", b'"q0"', b'"q9"', "is not the same task"),
+        ("values", b'"queries": [', b'"queries": ["x",', "not as .*9 queries, but 8 values"),
+        ("values", b"1.0", b"-Infinity", r"\.json:\d+: -Infinity is no"),
+    ],
+)
+def test_what_is_no_report_is_named(
+    one: str, changed: str, old: bytes, new: bytes, said: str, tmp_path: Path
+) -> None:
+    assert call(one, "--no-model", "--to", tmp_path / "a").exit_code == 0
+    copy = shutil.copytree(tmp_path / "a", tmp_path / "b")
+    (path,) = copy.glob("values/*" if changed == "values" else changed)
+    path.write_bytes(path.read_bytes().replace(old, new, 1))
+    done = CliRunner().invoke(compare, [str(tmp_path / "a"), str(copy)])
+    assert re.search(said, str(done.exception)), done.exception

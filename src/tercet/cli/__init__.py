@@ -22,7 +22,7 @@ from tercet.cli.cache import cache
 from tercet.cli.curate import filter_rows, mix, pairs
 from tercet.cli.data import check, merge, split, teach
 from tercet.cli.doctor import doctor
-from tercet.cli.evaluate import evaluate
+from tercet.cli.evaluate import compare, evaluate
 from tercet.cli.options import echo
 from tercet.cli.search import encode, index, info, ls, rm, search
 from tercet.cli.synthesize import synthesize
@@ -79,7 +79,7 @@ TASKS: dict[str, tuple[click.Command, ...]] = {
     "Search": (index, search, ls, rm, encode, info),
     "Training data": (data, mine),
     "Models": (init, trim, train),
-    "Measures": (evaluate, doctor),
+    "Measures": (evaluate, compare, doctor),
     "Housekeeping": (cache,),
 }
 for _command in (command for commands in TASKS.values() for command in commands):

@@ -1,4 +1,4 @@
-"""`tercet evaluate`: figures of every representation on benchmarks and own data."""
+"""`tercet evaluate` and `compare`: figures of every representation, of one model or two."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -216,6 +216,69 @@ def evaluate(
     if store is not None and encoder is not None:
         tuned = Weights(*made["settings"]["tuned"]["weights"])
         echo(f"{store}: {_keep_weights(store, encoder, tuned)}", err=True)
+
+
+@command()
+def compare(
+    a: str,
+    b: str,
+    suites: Annotated[tuple[str, ...], Opt(metavar="SUITE...")] = (),
+    *,
+    local: Path | None = None,
+    device: Device = None,
+    cache: Path | None = None,
+    as_json: Json = False,
+) -> None:
+    """Say whether B is better than A, by a paired test of every system.
+
+    A and B are models (a folder, a hub id, or tercet-small for the one that comes with Tercet),
+    which are evaluated on each SUITE, see `tercet evaluate --help`; or reports, folders that
+    `tercet evaluate --to` wrote.
+
+    \b
+    Examples:
+      tercet compare tercet-small run/model beir:data/scifact
+      tercet compare report-before report-after
+
+    Options:
+      a A:
+      b B:
+      suites SUITE...:
+      local DIR: Folder with copies of the published files, instead of the hub.
+      cache DIR: Where vectors are kept for the next time.  [default: $TERCET_CACHE or
+          ~/.cache/tercet]
+    """
+    from tercet.encoder import Encoder
+    from tercet.evaluate.paired import compared, read_results, text
+    from tercet.evaluate.runner import EvaluateConfig, EvaluatePlan
+    from tercet.evaluate.runner import evaluate as run
+
+    def results(source: str) -> list["TaskResult"]:
+        path = Path(source)
+        path = path / "report.json" if (path / "report.json").exists() else path
+        if path.suffix == ".json":
+            return read_results(path)
+        if not suites:
+            raise click.UsageError(
+                f"{source} is no report that `tercet evaluate --to` wrote: to compare models, name "
+                "a SUITE behind them, as in beir:FOLDER"
+            )
+        bundled = source == BUNDLED_NAME and not path.exists()
+        encoder = Encoder.load(None if bundled else source, device=device)
+        plan = EvaluatePlan(suites=suites, local=local, cache=cache)
+        made: list[TaskResult] = []
+        shower = _Shower()
+        try:
+            run(encoder, plan, EvaluateConfig(bm25=False), show=shower, told=made.append)
+        finally:
+            shower.close()
+        return made
+
+    lines = compared(results(a), results(b))
+    if as_json:
+        emit({"a": a, "b": b, "comparisons": lines})
+    else:
+        echo(f"A: {a}\nB: {b}\n{text(lines)}")
 
 
 def _recorded_weights(folder: Path, encoder: "Encoder", heads: tuple[Head, ...]) -> Weights:

@@ -84,6 +84,15 @@ class TaskResult:
         return out
 
 
+def file_name(name: str) -> str:
+    """A task or system as part of a path.
+
+    >>> file_name("miracl/sw"), file_name("dense+sparse"), file_name("BM25 pieces")
+    ('miracl-sw', 'dense+sparse', 'BM25-pieces')
+    """
+    return name.replace("/", "-").replace(" ", "-")
+
+
 def _rounded(value: float) -> float | None:
     """A number that JSON has; NaN is none."""
     return None if np.isnan(value) else round(float(value), 6)

@@ -24,7 +24,8 @@ from tercet.encoder import Encoder
 from tercet.errors import InputError
 from tercet.evaluate.loaders import load
 from tercet.evaluate.measures import bitext_accuracy, check_measures, check_task, measure
-from tercet.evaluate.results import TaskResult, report
+from tercet.evaluate.paired import write_values
+from tercet.evaluate.results import TaskResult, file_name, report
 from tercet.evaluate.systems import (
     BASELINES,
     BM25,
@@ -411,6 +412,8 @@ def evaluate(
                 result, runs = evaluator.retrieval(task, outside.get(task.name))
                 if plan.to is not None:
                     _write_runs(plan.to, task, runs, _label(reading, readings))
+            if plan.to is not None:
+                write_values(plan.to, result)
             results.append(result)
             told(result)
         # what is measured so far stays, whatever happens to the next
@@ -551,15 +554,6 @@ def _write_runs(folder: Path, task: Task, runs: Mapping[str, Run], label: str) -
         write_run(path, run, f"tercet-{file_name(system).replace('+', '-')}")
     if task.qrels:
         write_qrels(folder / "qrels" / f"{name}.qrels", task.qrels)
-
-
-def file_name(name: str) -> str:
-    """A task or system as part of a path.
-
-    >>> file_name("miracl/sw"), file_name("dense+sparse"), file_name("BM25 pieces")
-    ('miracl-sw', 'dense+sparse', 'BM25-pieces')
-    """
-    return name.replace("/", "-").replace(" ", "-")
 
 
 def _write_report(folder: Path, made: Mapping[str, Any]) -> None:
