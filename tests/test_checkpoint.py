@@ -1,9 +1,12 @@
 """Checkpoints: what is written is read again the same, in every layout; what is broken is named."""
 
 import json
+import os
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from tercet.checkpoint import (
     EMBEDDINGS,
+    SETTINGS,
     Checkpoint,
     Settings,
     fetch,
@@ -84,6 +88,28 @@ def to_shards(folder: Path, *, lost: int | None = None) -> None:
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
 
 
+def copy_names(folder: Path, old: str, new: str) -> None:
+    """The tensors whose names begin with old once more, beginning with new."""
+    tensors = load_file(folder / "model.safetensors")
+    again = {
+        new + name.removeprefix(old): tensor.clone()
+        for name, tensor in tensors.items()
+        if name.startswith(old)
+    }
+    save_file(tensors | again, folder / "model.safetensors")
+
+
+def wrapped(folder: Path, prefix: str, trunk: str = "model.") -> None:
+    """A whole M3 state dict under one prefix, as wrappers of models save it."""
+    tensors = {f"{trunk}{k}": v for k, v in load_file(folder / "model.safetensors").items()}
+    for name in ("sparse_linear", "colbert_linear"):
+        head = torch.load(folder / f"{name}.pt", weights_only=True)
+        (folder / f"{name}.pt").unlink()
+        tensors |= {f"{name}.{key}": tensor for key, tensor in head.items()}
+    (folder / "model.safetensors").unlink()
+    torch.save({prefix + k: v for k, v in tensors.items()}, folder / "pytorch_model.bin")
+
+
 def move_heads(folder: Path, *, inside: bool) -> None:
     """The heads as safetensors, or among the trunk's tensors."""
     tensors = load_file(folder / "model.safetensors")
@@ -105,6 +131,9 @@ LAYOUTS: dict[str, Callable[[Path], object]] = {
     "shards": to_shards,
     "heads as safetensors": lambda f: move_heads(f, inside=False),
     "heads inside": lambda f: move_heads(f, inside=True),
+    "module.": lambda f: wrapped(f, "module."),
+    "model.module.": lambda f: wrapped(f, "model.module.", ""),
+    "_orig_mod.": lambda f: wrapped(f, "_orig_mod.", "module.roberta."),
 }
 
 
@@ -184,6 +213,38 @@ def drop_tensor(path: Path, name: str) -> None:
     save_file(tensors, path)
 
 
+def fill(path: Path, name: str, value: float) -> None:
+    """Puts a value that is no number in the middle of a tensor."""
+    tensors = load_file(path)
+    tensors[name].view(-1)[3] = value
+    save_file(tensors, path)
+
+
+def pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def shards_of(folder: Path, weight_map: object) -> None:
+    (folder / "model.safetensors").rename(folder.parent / "outside.safetensors")
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": weight_map}))
+
+
+def packed_zip(path: Path) -> None:
+    """The same file with its entries compressed, as torch never writes them."""
+    with zipfile.ZipFile(path) as file:
+        entries = {name: file.read(name) for name in file.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        for name, data in entries.items():
+            file.writestr(name, data)
+
+
+def head(weight: Any, bias: Any = None) -> Callable[[Path], object]:
+    bias = torch.zeros(1) if bias is None else bias
+    return lambda f: torch.save({"weight": weight, "bias": bias}, f / "sparse_linear.pt")
+
+
 NORM = "encoder.layer.1.output.LayerNorm.weight"
 BREAKS: dict[str, Callable[[Path], object]] = {
     "model.safetensors: corrupt": lambda f: truncate(f / "model.safetensors"),
@@ -223,13 +284,90 @@ BREAKS: dict[str, Callable[[Path], object]] = {
     "tercet.json: .*argument 'prefix'": lambda f: change(f / "tercet.json", prefix="x"),
     "tercet.json: the dense weight": lambda f: change(f / "tercet.json", weights={"dense": -1}),
     "query_prefix is 3, not a string": lambda f: change(f / "tercet.json", query_prefix=3),
+    "training is 5, not an object": lambda f: change(f / "tercet.json", training=5),
+    f"model.safetensors: {NORM} .* not finite": lambda f: fill(
+        f / "model.safetensors", NORM, float("nan")
+    ),
+    "word_embeddings.weight .* not finite": lambda f: fill(
+        f / "model.safetensors", "embeddings.word_embeddings.weight", -float("inf")
+    ),
+    "sparse_linear.pt: weight .* not finite": head(torch.full((1, 32), float("nan"))),
+    "model.safetensors is not a regular file": lambda f: pipe(f / "model.safetensors"),
+    "tokenizer.json is not a regular file": lambda f: pipe(f / "tokenizer.json"),
+    "tercet.json is not a regular file": lambda f: pipe(f / "tercet.json"),
+    "colbert_linear.pt: .*No such file": lambda f: (
+        (f / "colbert_linear.pt").unlink(),
+        (f / "colbert_linear.pt").symlink_to("lost"),
+    ),
+    r"weight is \(\) and": head(torch.tensor(1.0)),
+    r"weight is \(0, 32\)": lambda f: torch.save(
+        {"weight": torch.zeros(0, 32), "bias": torch.zeros(0)}, f / "colbert_linear.pt"
+    ),
+    "no plain tensor": head(torch.zeros(1, 32).to_sparse()),
+    "weight is no plain tensor": head(torch.zeros(1, 32, device="meta")),
+    "does not hold floating-point": head(torch.zeros(1, 32, dtype=torch.int32)),
+    "larger than the numbers that are stored": head(torch.zeros(1, 1).expand(1, 32)),
+    "its tensors are packed": lambda f: packed_zip(f / "sparse_linear.pt"),
+    "shards: '../outside.safetensors'": lambda f: shards_of(f, {"a": "../outside.safetensors"}),
+    "shards: '/etc/passwd'": lambda f: shards_of(f, {"a": "/etc/passwd"}),
+    "shards: '..'": lambda f: shards_of(f, {"a": ".."}),
+    "shards: ''": lambda f: shards_of(f, {"a": ""}),
+    "shards: 5": lambda f: shards_of(f, {"a": 5}),
+    "shards: unhashable": lambda f: shards_of(f, {"a": []}),
+    "not an index of shards": lambda f: shards_of(f, [1]),
+    "names config.json, no safetensors": lambda f: shards_of(f, {"a": "config.json"}),
+    "names no shards": lambda f: shards_of(f, {}),
+    "has more layers than the 1": lambda f: change(f / "config.json", num_hidden_layers=1),
+    "nested too deeply": lambda f: (f / "config.json").write_text('{"a":' * 10**6),
+    "several heads": lambda f: (
+        move_heads(f, inside=True),
+        copy_names(f, "sparse_linear", "b.sparse_linear"),
+    ),
+    "several models": lambda f: copy_names(f, "embeddings", "b.embeddings"),
 }
+
+SIZES: list[tuple[str, object]] = [
+    *(
+        (name, value)
+        for name in ("hidden_size", "vocab_size", "num_hidden_layers", "intermediate_size",
+                     "max_position_embeddings")
+        for value in (10**6, 10**9, 10**12, 10**30)
+    ),
+    *(("layer_norm_eps", value) for value in (float("nan"), float("inf"), 0, -1.0, 5)),
+    *(("hidden_dropout_prob", value) for value in (float("nan"), -1, 5)),
+    *(("num_attention_heads", value) for value in (0, -4, 10**30)),
+    *(("pad_token_id", value) for value in (-1, 511, 10**9)),
+    ("max_position_embeddings", 2),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("words", BREAKS)
 def test_what_is_broken_is_named(folder: Path, words: str) -> None:
     BREAKS[words](folder)
     with pytest.raises(ModelError, match=words):
+        read_checkpoint(folder)
+
+
+@pytest.mark.parametrize(("name", "value"), SIZES)
+def test_absurd_sizes_are_refused_before_anything_is_built(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: object
+) -> None:
+    def build(*sizes: object, **options: object) -> None:
+        raise AssertionError("built")
+
+    monkeypatch.setattr("tercet.checkpoint.M3Model", build)
+    ours = {"hidden_size": {"num_attention_heads": 1}}.get(name, {})
+    change(folder / "config.json", **ours, **{name: value})
+    with pytest.raises(ModelError, match=r"config\.json"):
+        read_checkpoint(folder)
+
+
+@pytest.mark.parametrize(
+    "name", ["config.json", "tokenizer.json", "model.safetensors", "sparse_linear.pt", SETTINGS]
+)
+def test_a_pointer_of_git_lfs_is_called_that(folder: Path, name: str) -> None:
+    (folder / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    with pytest.raises(ModelError, match=rf"{name} is a Git LFS pointer"):
         read_checkpoint(folder)
 
 

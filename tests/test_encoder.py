@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tercet.checkpoint import Settings, write_checkpoint
+from tercet.checkpoint import Settings, read_checkpoint, write_checkpoint
 from tercet.config import PAPER_WEIGHTS, Weights
 from tercet.embeddings import Embeddings
 from tercet.encoder import Encoder, batches, max_by_id, pool_tokens
@@ -351,6 +351,26 @@ def test_a_lacking_head_is_the_error(
     assert encoder.encode(["the sea"], heads=encoder.heads).heads == ("dense",)
     with pytest.raises(ModelError, match="no sparse head"):
         encoder.encode(["the sea"])
+
+
+@pytest.mark.parametrize(
+    ("head", "name"),
+    [
+        ("dense", "backbone.layers.1.norm2.bias"),
+        ("sparse", "sparse.bias"),
+        ("multi", "multi.bias"),
+    ],
+)
+def test_vectors_that_are_not_finite_are_an_error(
+    tiny_checkpoint: Path, head: Any, name: str
+) -> None:
+    encoder = Encoder(read_checkpoint(tiny_checkpoint))
+    with torch.no_grad():  # as weights do that overflow
+        encoder.model.get_parameter(name).fill_(float("nan"))
+    with pytest.raises(ModelError, match="not finite"):
+        encoder.encode(["the river"], heads=(head,))
+    with pytest.raises(ModelError, match="not finite"):
+        encoder.encode_spans(["the river"], [[(0, 9)]], heads=(head,))
 
 
 def test_source_is_absolute(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:

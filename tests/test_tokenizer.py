@@ -1,8 +1,10 @@
 """Tokens: framing, MCLS, cuts that are reported, tokenizers read from SentencePiece models."""
 
+import base64
 import io
 import json
 import struct
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -129,9 +131,55 @@ def test_a_file_that_is_no_tokenizer_is_named(tmp_path: Path) -> None:
     path.write_text('{"model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}}')
     with pytest.raises(ModelError, match="has no <s>"):
         Tokenizer.from_file(path)
-    path.write_text("{")
-    with pytest.raises(ModelError, match=r"tokenizer\.json: not a tokenizer"):
-        Tokenizer.from_file(path)
+    for content in ("", "{", "[" * 10**5, "null", "\0" * 9):
+        path.write_text(content)
+        with pytest.raises(ModelError, match=r"tokenizer\.json: not a tokenizer"):
+            Tokenizer.from_file(path)
+
+
+CHARSMAPS = [b"abc", b"\xff\xff\xff\x7f" + bytes(100), b"\x10\0\0\0" + b"\xff" * 16 + b"abc\0"]
+
+
+@pytest.mark.parametrize("charsmap", [*CHARSMAPS, bytes(range(256)) * 4])
+def test_panics_become_sentences(tokenizer: Tokenizer, tmp_path: Path, charsmap: bytes) -> None:
+    content = json.loads(tokenizer.backend.to_str())
+    packed = base64.b64encode(charsmap).decode()
+    content["normalizer"] = {"type": "Precompiled", "precompiled_charsmap": packed}
+    path = tmp_path / "tokenizer.json"
+    path.write_text(json.dumps(content))
+    with suppress(ModelError):  # some maps are only never used
+        read = Tokenizer.from_file(path)
+        read.encode(["the river", "ciudad \u212b"])
+        read.with_offsets("the river \u212b")
+
+
+def test_a_tokenizer_that_fails_on_a_text_says_so(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    content = json.loads(tokenizer.backend.to_str())
+    content["model"]["unk_id"] = None
+    path = tmp_path / "tokenizer.json"
+    path.write_text(json.dumps(content))
+    read = Tokenizer.from_file(path)
+    for call in (read.encode, read.contents, lambda texts: read.with_offsets(texts[0])):
+        with pytest.raises(ModelError, match="the tokenizer fails on a text"):
+            call(["\u2603"])
+
+
+@pytest.mark.parametrize("kind", ["Unigram", "WordLevel"])
+def test_the_vocabulary_ends_with_the_largest_id(
+    tokenizer: Tokenizer, tmp_path: Path, kind: str
+) -> None:
+    content = json.loads(tokenizer.backend.to_str())
+    assert tokenizer.vocabulary == tokenizer.backend.get_vocab_size()
+    if kind == "Unigram":
+        content["added_tokens"].append({**content["added_tokens"][0], "id": 10**6, "content": "b"})
+    else:
+        words = {"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3, "b": 10**6}
+        content |= {"model": {"type": kind, "vocab": words, "unk_token": "<unk>"}}
+        content["added_tokens"] = []
+    path = tmp_path / "tokenizer.json"
+    path.write_text(json.dumps(content))
+    read = Tokenizer.from_file(path)
+    assert read.vocabulary > max(read.contents(["b"])[0])
 
 
 # SentencePiece models

@@ -9,6 +9,7 @@ nothing of texts, batches or training.
 
 import hashlib
 import json
+import os
 import pickle
 import re
 import zipfile
@@ -25,8 +26,15 @@ from torch import Tensor
 
 from tercet.config import MAX_LENGTH, Role, Weights
 from tercet.errors import InputError, ModelError
-from tercet.io import atomic_folder, json_bytes, write_json
-from tercet.model import BackboneConfig, M3Model, from_published, to_published
+from tercet.io import atomic_folder, check_file, inner_path, json_bytes, read_json, write_json
+from tercet.model import (
+    TYPES,
+    BackboneConfig,
+    M3Model,
+    from_published,
+    published_shapes,
+    to_published,
+)
 from tercet.tokenizer import CLS, EOS, MASK, PAD, UNK, Tokenizer, framing
 
 SETTINGS, FORMAT = "tercet.json", 1
@@ -82,14 +90,11 @@ def read_checkpoint(
     folder = fetch(source, revision, download=download)
     config = read_config(folder / "config.json")
     tokenizer, tokenizer_file = read_tokenizer(folder)
-    if tokenizer.vocabulary > config.vocabulary:
-        raise ModelError(
-            f"{tokenizer_file} has {tokenizer.vocabulary} ids, but config.json says"
-            f" vocab_size {config.vocabulary}: they are not of one model"
-        )
+    check_vocabulary(tokenizer, config, tokenizer_file)
     settings = _read_settings(folder / SETTINGS)
     files = weight_files(folder)
     trunk = TensorFiles(files, dtype, device)
+    trunk.check(config)  # before anything is built
     sparse = _read_head(folder, SPARSE, config.hidden, trunk, size=1)
     multi = _read_head(folder, MULTI, config.hidden, trunk)
     with torch.device("meta"):
@@ -99,7 +104,6 @@ def read_checkpoint(
             sparse=sparse is not None,
             multi=None if multi is None else len(multi["weight"]),
         )
-    trunk.check(to_published(model.backbone.state_dict(), config.layers), "config.json")
     model.backbone.load_state_dict(from_published(trunk, config.layers), assign=True)
     others: set[Path] = set()
     for head, tensors in ((model.sparse, sparse), (model.multi, multi)):
@@ -111,9 +115,19 @@ def read_checkpoint(
     return Checkpoint(model.eval(), tokenizer, settings, fingerprint, folder)
 
 
+def check_vocabulary(tokenizer: Tokenizer, config: BackboneConfig, file: Path) -> None:
+    """Raises ModelError naming the token whose id the model has no row for."""
+    if (last := tokenizer.vocabulary - 1) >= config.vocabulary:
+        raise ModelError(
+            f"{file}: {tokenizer.backend.id_to_token(last)!r} is id {last}, but the model has"
+            f" {config.vocabulary} ids: they are not of one model"
+        )
+
+
 def _read_json(path: Path) -> dict[str, Any]:
+    check_file(path, ModelError)
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
+        facts = read_json(path)
     except FileNotFoundError as error:
         raise ModelError(f"{path.parent} has no {path.name}: not a checkpoint folder") from error
     except (OSError, ValueError) as error:
@@ -188,9 +202,10 @@ def _read_settings(path: Path) -> Settings:
         settings = Settings(**facts)
     except (TypeError, InputError) as error:  # an unknown setting, or weights that are none
         raise ModelError(f"{path}: {error}") from error
-    for name in ("query_prefix", "passage_prefix"):
-        if not isinstance(getattr(settings, name), str):
-            raise ModelError(f"{path}: {name} is {getattr(settings, name)!r}, not a string")
+    for name, kind in (("query_prefix", str), ("passage_prefix", str), ("training", dict)):
+        if not isinstance(getattr(settings, name), kind):
+            what = "a string" if kind is str else "an object"
+            raise ModelError(f"{path}: {name} is {getattr(settings, name)!r:.60}, not {what}")
     return settings
 
 
@@ -409,13 +424,15 @@ def weight_files(folder: Path) -> list[Path]:
     index = folder / "model.safetensors.index.json"
     if index.exists():
         try:
-            names = _read_json(index)["weight_map"].values()
-            shards = sorted({folder / str(name) for name in names})
-        except (KeyError, AttributeError) as error:
-            raise ModelError(f"{index}: not an index of shards: {error!r}") from error
+            names = set(_read_json(index)["weight_map"].values())
+            shards = sorted(inner_path(folder, name) for name in names)
+        except (KeyError, AttributeError, TypeError, ValueError) as error:
+            raise ModelError(f"{index}: not an index of shards: {error}") from error
         for shard in shards:
-            if shard.parent != folder or not shard.exists():
-                raise ModelError(f"{index} names {shard.name}, which is not in the folder")
+            if shard.suffix != ".safetensors" or not shard.exists():
+                raise ModelError(f"{index} names {shard.name}, no safetensors file of the folder")
+        if not shards:
+            raise ModelError(f"{index}: names no shards")
         return shards
     binary = folder / "pytorch_model.bin"
     if binary.exists():
@@ -448,6 +465,7 @@ class TensorFiles(Mapping[str, Tensor]):
         self._path: Path | None = None
         self._read = 0
         for path in files:
+            check_file(path, ModelError)
             if path.suffix == ".safetensors":
                 with _opened(path) as file:
                     parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
@@ -464,9 +482,16 @@ class TensorFiles(Mapping[str, Tensor]):
             self._kinds |= kinds
             self._owner |= dict.fromkeys(kinds, path)
         if prefix is None:
-            anchors = [name for name in self._owner if name.endswith(_ANCHOR)]
-            prefix = min(anchors, key=len, default=_ANCHOR)[: -len(_ANCHOR)]
+            anchors = sorted(self.prefixes(_ANCHOR)) or [_ANCHOR]
+            if len(anchors) > 1:
+                raise ModelError(f"{files[0]}: has several models: {', '.join(anchors)}")
+            prefix = anchors[0][: -len(_ANCHOR)]
         self._prefix = prefix
+
+    def prefixes(self, part: str) -> set[str]:
+        """What stored names begin with up to this part of them, such as `module.sparse_linear.`."""
+        found = (re.match(rf"(?:.*\.)?{re.escape(part)}", name) for name in self._owner)
+        return {match[0] for match in found if match}
 
     def __contains__(self, name: object) -> bool:
         return f"{self._prefix}{name}" in self._owner
@@ -482,13 +507,18 @@ class TensorFiles(Mapping[str, Tensor]):
         stored = self._prefix + name
         path = self._owner[stored]
         if path in self._loaded:
-            return self._loaded[path][stored].to(self.device, self.dtype, copy=True)
+            return self._converted(stored, self._loaded[path][stored])
         if path != self._path or self._read > REOPEN:
             self._open = None  # first drop the old mapping
             self._open, self._path, self._read = _opened(path), path, 0
         tensor: Tensor = self._open.get_tensor(stored)
         self._read += tensor.nbytes
-        return tensor.to(self.device, self.dtype, copy=True)
+        return self._converted(stored, tensor)
+
+    def _converted(self, stored: str, tensor: Tensor) -> Tensor:
+        tensor = tensor.to(self.device, self.dtype, copy=True)
+        check_finite(tensor, f"{self._owner[stored]}: {stored}")
+        return tensor
 
     def shape(self, name: str) -> tuple[int, ...]:
         """The shape of a stored tensor; raises ModelError where it does not hold floats."""
@@ -500,18 +530,25 @@ class TensorFiles(Mapping[str, Tensor]):
             )
         return shape
 
-    def check(self, expected: Mapping[str, Tensor], source: str) -> None:
-        """Raises ModelError naming file and tensor where one is absent or not of this shape."""
-        for name, tensor in expected.items():
+    def check(self, config: BackboneConfig, *, types: bool = True) -> None:
+        """Raises ModelError naming file and tensor where the trunk is not that of config.json.
+
+        With types=False there may be several token types.
+        """
+        for name, expected in published_shapes(config):
+            stored = self._prefix + name
             if name not in self:
                 files = ", ".join(map(str, self.files))
-                raise ModelError(
-                    f"{files}: has no tensor {self._prefix + name!r}, which {source} asks for"
-                )
-            shape, want = self.shape(name), tuple(tensor.shape)
-            if shape != want:
-                path = self._owner[self._prefix + name]
-                raise ModelError(f"{path}: {name} is {shape}, but {source} says {want}")
+                raise ModelError(f"{files}: has no tensor {stored!r}, which config.json asks for")
+            shape = self.shape(name)
+            if shape != expected and (types or name != TYPES or shape[1:] != expected[1:]):
+                path = self._owner[stored]
+                raise ModelError(f"{path}: {name} is {shape}, but config.json says {expected}")
+        if any(name.startswith(f"encoder.layer.{config.layers}.") for name in self):
+            raise ModelError(
+                f"{', '.join(map(str, self.files))}: has more layers than the {config.layers} that"
+                " config.json says"
+            )
 
 
 def _read_head(
@@ -522,24 +559,36 @@ def _read_head(
     Raises ModelError where it is corrupt, incomplete or not made for `hidden`.
     """
     own = [folder / f"{name}.safetensors", folder / f"{name}.pt"]
-    file = next((path for path in own if path.exists()), None)
+    file = next((path for path in own if os.path.lexists(path)), None)  # a broken link is an error
     if file is not None:
         head = TensorFiles([file], trunk.dtype, trunk.device, prefix="")
     else:
-        head = TensorFiles(trunk.files, trunk.dtype, trunk.device, prefix=f"{name}.")
-        if not len(head):
+        prefixes = trunk.prefixes(f"{name}.")
+        if not prefixes:
             return None
+        if len(prefixes) > 1:
+            raise ModelError(f"{trunk.files[0]}: has several heads: {', '.join(sorted(prefixes))}")
+        head = TensorFiles(trunk.files, trunk.dtype, trunk.device, prefix=prefixes.pop())
     where = ", ".join(map(str, head.files))
     if set(head) != {"weight", "bias"}:
         raise ModelError(f"{where}: a head is a weight and a bias, this holds {sorted(head)}")
     weight, bias = head.shape("weight"), head.shape("bias")
-    rows = size or weight[0]
+    rows = size or next(iter(weight), 1) or 1
     if weight != (rows, hidden) or bias != (rows,):
         raise ModelError(
             f"{where}: weight is {weight} and bias is {bias}, but this trunk needs "
             f"{(rows, hidden)} and {(rows,)}"
         )
     return head
+
+
+def check_finite(tensor: Tensor, name: str) -> None:
+    """Raises ModelError where a tensor holds nan or infinity."""
+    if not all(bool(bound.isfinite()) for bound in tensor.aminmax()):
+        raise ModelError(
+            f"{name} holds values that are not finite: the file is damaged, or the training that"
+            " made it went astray"
+        )
 
 
 def _opened(path: Path) -> Any:
@@ -553,17 +602,26 @@ def load_torch(path: Path) -> dict[str, Tensor]:
     """A state dict saved by torch, memory-mapped where its format allows; raises ModelError."""
     try:
         mapped = zipfile.is_zipfile(path)  # the format before torch 1.6 is no zip
+        if mapped:
+            with zipfile.ZipFile(path) as file:
+                if any(entry.compress_type for entry in file.infolist()):
+                    raise ValueError("its tensors are packed, torch stores them as they are")
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         raise ModelError(
             f"{path}: is corrupt, or holds more than tensors, which Tercet does not load"
         ) from error
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
+    except Exception as error:  # whatever bytes make of torch's own reader
         raise ModelError(f"{path}: corrupt or truncated: {_first_line(error)}") from error
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
     if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
         raise ModelError(f"{path}: holds no state dict (names to tensors)")
+    for name, tensor in state.items():
+        if not isinstance(name, str) or tensor.layout != torch.strided or tensor.is_meta:
+            raise ModelError(f"{path}: {name} is no plain tensor: save it dense, on the CPU")
+        if tensor.nbytes > tensor.untyped_storage().nbytes():
+            raise ModelError(f"{path}: {name} is larger than the numbers that are stored for it")
     return state
 
 

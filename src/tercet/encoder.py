@@ -434,7 +434,10 @@ class RowCollector:
     def embeddings(
         self, lengths: Ints, truncated: npt.NDArray[np.bool_], fingerprint: str
     ) -> Embeddings:
-        """All rows, in order; what was collected is used up."""
+        """All rows, in order; what was collected is used up.
+
+        Raises ModelError where a number is nan or infinite.
+        """
         sparse = multi = offsets = None
         if "sparse" in self._heads:
             order = np.argsort(np.concatenate(self._sparse_rows))
@@ -446,7 +449,7 @@ class RowCollector:
             while self._multi:  # each part is let go, so that they are not all held twice
                 rows, vectors = self._multi.pop()
                 multi[packed_positions(offsets[rows], self._counts[rows])] = vectors
-        return Embeddings(
+        made = Embeddings(
             dense=self._dense if "dense" in self._heads else None,
             sparse=sparse,
             multi=multi,
@@ -455,6 +458,8 @@ class RowCollector:
             truncated=truncated,
             fingerprint=fingerprint,
         )
+        made.check_finite()
+        return made
 
 
 def max_by_id(
@@ -465,7 +470,7 @@ def max_by_id(
     owners (N,) is each token's text; shape is (B, V). Weights of 0 and below are left out. With
     top, only so many of the largest weights of a text stay.
     """
-    positive = np.flatnonzero(weights > 0)
+    positive = np.flatnonzero(~(weights <= 0))  # nan stays, to be seen
     keys = owners[positive].astype(np.int64) * shape[1] + ids[positive]
     order = np.argsort(keys, kind="stable")
     keys, weights = keys[order], weights[positive[order]]

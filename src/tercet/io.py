@@ -107,7 +107,7 @@ def check_file(path: Path, kind: type[TercetError] = InputError) -> None:
 
 def inner_path(folder: Path, name: object) -> Path:
     """The path of a folder's own file that another file names; ValueError where it is elsewhere."""
-    if not isinstance(name, str) or Path(name).name != name or name == ".." or "\0" in name:
+    if not isinstance(name, str) or Path(name).name != name or name in ("", "..") or "\0" in name:
         raise ValueError(f"{name!r} is not the name of a file in this folder")
     return folder / name
 

@@ -56,8 +56,15 @@ class BackboneConfig:
         for name, value in vars(self).items():
             if "dropout" in name and not 0 <= value < 1:
                 raise ModelError(f"{name} is a share below 1, got {value}")
+            if name == "norm_eps" and not 0 < value < 1:
+                raise ModelError(f"{name} must be above 0 and below 1, got {value}")
             if isinstance(value, int) and name != "pad_id" and value < 1:
                 raise ModelError(f"{name} must be at least 1, got {value}")
+        if not 0 <= self.pad_id < min(self.vocabulary, self.positions - 1):
+            raise ModelError(
+                f"pad_id must be an id, and a row of the positions before their last, got"
+                f" {self.pad_id} of {self.vocabulary} ids and {self.positions} positions"
+            )
         if self.hidden % self.heads:
             raise ModelError(f"hidden size {self.hidden} is not a multiple of {self.heads} heads")
 
@@ -586,7 +593,7 @@ class M3Model(nn.Module):
 
 
 # Our names to the published ones (Hugging Face XLMRobertaModel).
-_TYPE = "embeddings.token_type_embeddings.weight"
+TYPES = "embeddings.token_type_embeddings.weight"
 _TOP_NAMES = {
     "word_embeddings.weight": "embeddings.word_embeddings.weight",
     "position_embeddings.weight": "embeddings.position_embeddings.weight",
@@ -611,6 +618,21 @@ def _layer_names(layers: int) -> Iterator[tuple[str, list[str]]]:
                 yield f"layers.{number}.{ours}.{kind}", names
 
 
+def published_shapes(config: BackboneConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Published names and shapes of a trunk's tensors, one by one: sizes in files may be absurd."""
+    hidden, wide = config.hidden, config.feed_forward
+    yield _TOP_NAMES["word_embeddings.weight"], (config.vocabulary, hidden)
+    yield _TOP_NAMES["position_embeddings.weight"], (config.positions, hidden)
+    yield from ((_TOP_NAMES[f"norm.{kind}"], (hidden,)) for kind in ("weight", "bias"))
+    yield TYPES, (1, hidden)
+    square: tuple[int, ...] = (hidden, hidden)
+    weights = {"qkv": square, "out": square, "up": (wide, hidden), "down": (hidden, wide)}
+    for ours, theirs in _layer_names(config.layers):
+        _, _, part, kind = ours.split(".")
+        shape = weights.get(part, (hidden,))
+        yield from ((name, shape if kind == "weight" else shape[:1]) for name in theirs)
+
+
 def from_published(tensors: Mapping[str, Tensor], layers: int) -> dict[str, Tensor]:
     """Renames a published state dict (no prefix) to ours; raises ModelError for what is missing."""
 
@@ -620,7 +642,7 @@ def from_published(tensors: Mapping[str, Tensor], layers: int) -> dict[str, Tens
         return tensors[name]
 
     state = {ours: take(theirs) for ours, theirs in _TOP_NAMES.items()}
-    state["type_embedding"] = take(_TYPE)[0]
+    state["type_embedding"] = take(TYPES)[0]
     for ours, theirs in _layer_names(layers):
         parts = [take(name) for name in theirs]
         state[ours] = torch.cat(parts) if len(parts) > 1 else parts[0]
@@ -630,7 +652,7 @@ def from_published(tensors: Mapping[str, Tensor], layers: int) -> dict[str, Tens
 def to_published(state: Mapping[str, Tensor], layers: int) -> dict[str, Tensor]:
     """The inverse of from_published."""
     tensors = {theirs: state[ours] for ours, theirs in _TOP_NAMES.items()}
-    tensors[_TYPE] = state["type_embedding"][None]
+    tensors[TYPES] = state["type_embedding"][None]
     for ours, theirs in _layer_names(layers):
         tensors |= zip(theirs, state[ours].chunk(len(theirs)), strict=True)
     return {name: tensor.contiguous() for name, tensor in tensors.items()}

@@ -6,6 +6,7 @@ sentencepiece.bpe.model (without the sentencepiece library). Knows nothing of mo
 
 import struct
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from tokenizers.processors import TemplateProcessing
 
 from tercet.config import MAX_LENGTH
 from tercet.errors import InputError, ModelError
+from tercet.io import check_file
 
 CLS, PAD, EOS, UNK, MASK = "<s>", "<pad>", "</s>", "<unk>", "<mask>"
 
@@ -97,16 +99,20 @@ class Tokenizer:
         self.pad_id = self._special(PAD)
         self.eos_id = self._special(EOS)
         self.unk_id = self._special(UNK)
+        if isinstance(backend.model, models.Unigram):  # whose ids are places in a list
+            last = backend.get_vocab_size(with_added_tokens=False) - 1
+        else:
+            last = max(backend.get_vocab(with_added_tokens=False).values(), default=-1)
+        self._vocabulary = 1 + max([last, *backend.get_added_tokens_decoder()])
 
     @staticmethod
     def from_file(path: Path) -> "Tokenizer":
         """Reads a tokenizer.json or sentencepiece.bpe.model; raises ModelError if it is not one."""
         if path.suffix == ".model":
             return Tokenizer(read_sentencepiece(path))
-        try:
+        check_file(path, ModelError)
+        with failures_in_words(f"{path}: not a tokenizer.json"):
             backend = Backend.from_str(path.read_text(encoding="utf-8"))
-        except Exception as error:  # tokenizers raises bare Exception for malformed JSON
-            raise ModelError(f"{path}: not a tokenizer.json: {error}") from error
         return Tokenizer(backend)
 
     def _special(self, token: str) -> int:
@@ -117,8 +123,8 @@ class Tokenizer:
 
     @property
     def vocabulary(self) -> int:
-        """The number of ids, added tokens included."""
-        return int(self.backend.get_vocab_size(with_added_tokens=True))
+        """The number of ids, added tokens included: one more than the largest."""
+        return self._vocabulary
 
     @property
     def weightless_ids(self) -> npt.NDArray[np.int64]:
@@ -144,16 +150,18 @@ class Tokenizer:
         return ids
 
     def _ids(self, texts: Sequence[str]) -> list[list[int]]:
-        try:
-            encodings = self.backend.encode_batch_fast(list(texts), add_special_tokens=False)
-        except (TypeError, UnicodeEncodeError):
-            clean = [sanitise(text) for text in texts]
-            encodings = self.backend.encode_batch_fast(clean, add_special_tokens=False)
-        return [encoding.ids for encoding in encodings]
+        with failures_in_words("the tokenizer fails on a text"):
+            try:
+                encodings = self.backend.encode_batch_fast(list(texts), add_special_tokens=False)
+            except (TypeError, UnicodeEncodeError):
+                clean = [sanitise(text) for text in texts]
+                encodings = self.backend.encode_batch_fast(clean, add_special_tokens=False)
+            return [encoding.ids for encoding in encodings]
 
     def with_offsets(self, text: str) -> tuple[list[int], npt.NDArray[np.int64]]:
         """Ids of a text without special tokens, and the characters [start, end) of each, (T, 2)."""
-        encoding = self.backend.encode(sanitise(text), add_special_tokens=False)
+        with failures_in_words("the tokenizer fails on a text"):
+            encoding = self.backend.encode(sanitise(text), add_special_tokens=False)
         return encoding.ids, np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)
 
     def content_limit(self, max_length: int, mcls: int | None = None) -> int:
@@ -216,6 +224,17 @@ class Tokenizer:
         )
 
 
+@contextmanager
+def failures_in_words(what: str) -> Iterator[None]:
+    """Turns whatever the library raises into a ModelError: bare Exceptions, and panics of Rust."""
+    try:
+        yield
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise ModelError(f"{what}: {str(error).strip()[:200]}") from error
+
+
 def check_texts(texts: Sequence[str]) -> None:
     """Raises InputError naming the first that is no string."""
     for row, text in enumerate(texts):
@@ -259,16 +278,13 @@ _SPECIALS = [CLS, PAD, EOS, UNK]
 
 def read_sentencepiece(path: Path) -> Backend:
     """The tokenizer that tokenizer.json of the same model describes; raises ModelError."""
-    try:
+    check_file(path, ModelError)
+    with failures_in_words(f"{path}: not a whole SentencePiece model of the XLM-RoBERTa family"):
         subwords, charsmap = _parse(path.read_bytes())
         if [text for text, _ in subwords[:3]] != _SPM_SPECIALS:
             raise ValueError(f"its subwords do not begin with {', '.join(_SPM_SPECIALS)}")
         vocab = [(text, 0.0) for text in _SPECIALS] + subwords[3:] + [(MASK, 0.0)]
         return unigram(vocab, [normalizers.Precompiled(charsmap)] if charsmap else [])
-    except Exception as error:  # tokenizers raises bare Exception
-        raise ModelError(
-            f"{path}: not a whole SentencePiece model of the XLM-RoBERTa family: {error}"
-        ) from error
 
 
 def unigram(

@@ -257,6 +257,38 @@ def test_a_packed_encoder_is_the_trunk_within_its_four_bits(
         read_source(path)
 
 
+@pytest.mark.parametrize("size", range(6))
+@pytest.mark.parametrize("value", [-1, 0, 10**6, 2**31 - 1])
+def test_a_packed_encoder_of_absurd_sizes_is_refused(
+    tiny: Checkpoint, tmp_path: Path, size: int, value: int
+) -> None:
+    path = packed(tmp_path / "tiny.bin", tiny)
+    content = bytearray(path.read_bytes())
+    struct.pack_into("<i", content, 8 + 4 * size, value)
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match="not a whole packed encoder"):
+        read_source(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("num_hidden_layers", 10**9),
+        ("num_hidden_layers", 1),
+        ("vocab_size", 10**12),
+        ("max_position_embeddings", 10**12),
+        ("hidden_size", 64),
+    ],
+)
+def test_sizes_of_another_layout_are_those_of_its_tensors(
+    bert: Path, name: str, value: int
+) -> None:
+    config = json.loads((bert / "config.json").read_text())
+    (bert / "config.json").write_text(json.dumps({**config, name: value}))
+    with pytest.raises(ModelError, match=r"config\.json (says|asks)"):
+        read_source(bert)
+
+
 def test_what_cannot_start_is_told_in_words(
     tiny_checkpoint: Path, bert: Path, text: Path, tmp_path: Path
 ) -> None:

@@ -359,7 +359,7 @@ def test_a_loss_that_is_not_finite_names_its_rows(
     shutil.copytree(tiny_checkpoint, broken)
     tensors = load_file(broken / "model.safetensors")
     for value, said in (
-        (float("nan"), r"layers\.0\.down\.bias holds values that are not finite"),
+        (float("nan"), r"layer\.0\.output\.dense\.bias holds values that are not finite"),
         (3e38, r"step 1: .* is nan on a batch of .*rows\.jsonl:\d+, .*low"),
     ):
         tensors["encoder.layer.0.output.dense.bias"][:] = value

@@ -9,7 +9,7 @@ Shapes: N tokens, B texts, H hidden, M multi-vector size, V vocabulary.
 """
 
 import itertools
-import json
+import math
 import random
 import re
 import struct
@@ -28,6 +28,8 @@ from torch import Tensor, nn
 from tercet.checkpoint import (
     Settings,
     TensorFiles,
+    check_finite,
+    check_vocabulary,
     fetch,
     read_checkpoint,
     read_config,
@@ -38,6 +40,7 @@ from tercet.checkpoint import (
 from tercet.embeddings import check_absent, packed_positions
 from tercet.encoder import multiplies_bfloat16, run_batches
 from tercet.errors import InputError, ModelError
+from tercet.io import read_json
 from tercet.model import (
     Backbone,
     BackboneConfig,
@@ -48,10 +51,10 @@ from tercet.model import (
     dense_vectors,
     from_published,
     mean_vectors,
-    to_published,
+    published_shapes,
 )
 from tercet.rows import tagged_texts, text_files
-from tercet.tokenizer import TokenBatch, Tokenizer, unigram
+from tercet.tokenizer import TokenBatch, Tokenizer, failures_in_words, unigram
 from tercet.train.prune_vocab import (
     ALPHA,
     PRIOR,
@@ -234,9 +237,11 @@ def read_source(source: str | Path, *, revision: str | None = None) -> Source:
     pooling: Pooling = "cls" if _fact(folder, "1_Pooling", "pooling_mode_cls_token") else "mean"
     if _fact(folder, ".", "model_type") == "bert":
         config = read_config(folder / "config.json", model_type="bert")
-        tokenizer, _ = read_tokenizer(folder)
+        tokenizer, file = read_tokenizer(folder)
         reader = TensorFiles(weight_files(folder))
-        return Source(_from_bert(config, reader, tokenizer), tokenizer, Settings(), pooling)
+        reader.check(config, types=False)
+        model = _from_bert(config, reader, tokenizer, file)
+        return Source(model, tokenizer, Settings(), pooling)
     checkpoint = read_checkpoint(folder)
     model, tokenizer = checkpoint.model, checkpoint.tokenizer
     if model.backbone.config.vocabulary > tokenizer.vocabulary:
@@ -247,13 +252,14 @@ def read_source(source: str | Path, *, revision: str | None = None) -> Source:
 def _fact(folder: Path, part: str, name: str) -> Any:
     """A value of the config.json in a part of a folder; None where there is none."""
     try:
-        return json.loads((folder / part / "config.json").read_text(encoding="utf-8")).get(name)
+        return read_json(folder / part / "config.json").get(name)
     except (OSError, ValueError, AttributeError):
         return None  # read_checkpoint says what is wrong
 
 
-def _from_bert(config: BackboneConfig, tensors: Any, tokenizer: Tokenizer) -> M3Model:
+def _from_bert(config: BackboneConfig, tensors: Any, tokenizer: Tokenizer, file: Path) -> M3Model:
     """A trunk without heads from tensors by published names, in BERT's order of positions."""
+    check_vocabulary(tokenizer, config, file)
     state = from_published(tensors, config.layers)
     first = tokenizer.pad_id + 1
     learned = state["position_embeddings.weight"]
@@ -268,11 +274,6 @@ def _from_bert(config: BackboneConfig, tensors: Any, tokenizer: Tokenizer) -> M3
     )
     with torch.device("meta"):
         model = M3Model(config, tokenizer.weightless_ids.tolist(), sparse=False)
-    for name, expected in model.backbone.state_dict().items():
-        if state[name].shape != expected.shape:
-            raise ModelError(
-                f"{name} is {tuple(state[name].shape)}, config.json says {tuple(expected.shape)}"
-            )
     model.backbone.load_state_dict(state, assign=True)
     return model.eval()
 
@@ -305,16 +306,15 @@ def read_packed(path: Path) -> tuple[M3Model, Tokenizer]:
     with path.open("rb") as file:
         if file.read(len(MAGIC)) != MAGIC:
             raise ModelError(f"{path}: no packed encoder: give the folder of a checkpoint")
-    try:
+    with failures_in_words(f"{path}: not a whole packed encoder"):
         return _PackedFile(path).read()
-    except (OSError, ValueError, KeyError, struct.error, OverflowError, ModelError) as error:
-        raise ModelError(f"{path}: not a whole packed encoder: {error!r}") from error
 
 
 class _PackedFile:
     """A cursor over the file; offsets of its tensors when their directory was read."""
 
     def __init__(self, path: Path) -> None:
+        self.path = path
         self.data = np.memmap(path, dtype=np.uint8, mode="r")
         self.position = len(MAGIC)
         self.offsets: dict[str, int] = {}
@@ -328,10 +328,8 @@ class _PackedFile:
             (size,) = self.numbers("H")
             name = self.take(size).decode()
             _dtype, _rank, self.offsets[name], _bytes = self.numbers("BIQQ")
-        with torch.device("meta"):
-            expected = to_published(Backbone(config).state_dict(), config.layers)
-        tensors = {name: self.tensor(name, tensor.shape) for name, tensor in expected.items()}
-        return _from_bert(config, tensors, tokenizer), tokenizer
+        tensors = {name: self.tensor(name, shape) for name, shape in published_shapes(config)}
+        return _from_bert(config, tensors, tokenizer, self.path), tokenizer
 
     def take(self, size: int) -> bytes:
         if not 0 <= size <= len(self.data) - self.position:
@@ -349,7 +347,10 @@ class _PackedFile:
     def tokenizer(self) -> Tokenizer:
         # ids of bos, eos, pad and unk are those of XLM-RoBERTa
         count, _bos, _eos, _pad, _unk, size = self.numbers("5iQ")
-        offsets = self.array("<u4", count + 1).tolist()
+        borders = self.array("<u4", count + 1)
+        if (borders[1:] < borders[:-1]).any():
+            raise ValueError("its subwords overlap")
+        offsets = borders.tolist()
         log_probs = self.array("<f4", count).tolist()
         text = self.take(size)
         subwords = [text[start:end].decode() for start, end in itertools.pairwise(offsets)]
@@ -368,16 +369,19 @@ class _PackedFile:
         if layer is not None or len(shape) == 1:
             name += f".{kind[0]}"
         self.position = self.offsets[name]
-        count = int(np.prod(shape))
+        count = math.prod(shape)
         if len(shape) == 1 or name in ("emb.pos", "emb.type"):
-            return torch.from_numpy(self.array("<f4", count).reshape(shape).copy())
-        raw = self.array(_Q4, count // 32)
-        weights = np.empty((len(raw), 2, 16), dtype=np.float32)
-        weights[:, 0] = raw["pairs"] & 15  # the first 16 weights in the low halves
-        weights[:, 1] = raw["pairs"] >> 4
-        weights -= 8
-        weights *= raw["scale"].astype(np.float32)[:, None, None]
-        return torch.from_numpy(weights.reshape(shape))
+            weights = self.array("<f4", count).copy()
+        else:
+            raw = self.array(_Q4, count // 32)
+            weights = np.empty((len(raw), 2, 16), dtype=np.float32)
+            weights[:, 0] = raw["pairs"] & 15  # the first 16 weights in the low halves
+            weights[:, 1] = raw["pairs"] >> 4
+            weights -= 8
+            weights *= raw["scale"].astype(np.float32)[:, None, None]
+        tensor = torch.from_numpy(weights.reshape(shape))
+        check_finite(tensor, name)
+        return tensor
 
 
 # 3. Positions

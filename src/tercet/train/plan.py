@@ -17,7 +17,7 @@ from torch import nn
 from tercet.checkpoint import Checkpoint, read_checkpoint
 from tercet.config import default_cache
 from tercet.encoder import BUNDLED, multiplies_bfloat16
-from tercet.errors import InputError, ModelError
+from tercet.errors import InputError
 from tercet.model import BackboneConfig, MultiHead, SparseHead
 from tercet.train.batches import Pool, Sampler, make_sampler
 from tercet.train.config import TEXT_STAGES, TrainConfig, frozen_layers
@@ -119,9 +119,6 @@ def load_model(config: TrainConfig, device: torch.device) -> Checkpoint:
     source: str | Path = config.model or BUNDLED
     checkpoint = read_checkpoint(source, dtype=torch.float32, device=device)
     model, trunk, heads = checkpoint.model, checkpoint.model.backbone, config.heads
-    for name, parameter in model.named_parameters():
-        if not bool(parameter.isfinite().all()):
-            raise ModelError(f"{source}: {name} holds values that are not finite: it cannot train")
     torch.manual_seed(config.seed)
     with torch.device(device):
         if model.sparse is None and "sparse" in heads:
