@@ -15,25 +15,38 @@ from tercet.evaluate.vectors import EncodeOptions, VectorCache, digest_of
 from tercet.train.config import DataConfig, SourceConfig
 from tercet.train.dataset import Examples
 
+ROWS, KEYS = f"rows-{1:032x}", [f"{number:040x}" for number in range(4)]
 FILES = {  # a file of an entry, by kind
-    "rows": "rows-1/ids.npy",
-    "vectors": "evaluate/vectors/a/dense.npy",
-    "chunks": "evaluate/chunks/b.npy",
-    "maxsim": "evaluate/maxsim/c.npy",
-    "unfinished": "evaluate/blocks/d/000000/dense.npy",
+    "rows": f"{ROWS}/ids.npy",
+    "vectors": f"evaluate/vectors/{KEYS[0]}/dense.npy",
+    "chunks": f"evaluate/chunks/{KEYS[1]}.npy",
+    "maxsim": f"evaluate/maxsim/{KEYS[2]}.npy",
+    "unfinished": f"evaluate/blocks/{KEYS[3]}/000000/dense.npy",
 }
+OTHERS = [  # not of the cache
+    "notes.txt",
+    "rows-2024/a",
+    ".rows-old/a",
+    "evaluate/vectors.txt",
+    "evaluate/vectors/of-mine/a",
+    "evaluate/vectors/.git/a",
+    "evaluate/chunks/a.npy",
+    "evaluate/maxsim/.a.swp",
+    f"evaluate/maxsim/{KEYS[2]}.txt",
+    f"evaluate/blocks/{KEYS[3]}.backup/a",
+]
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """An entry of each kind, of 1, 2, ... bytes, last used 10, 20, ... days ago."""
-    others = [tmp_path / "notes.txt", tmp_path / "evaluate" / "vectors.txt"]
     for size, name in enumerate(FILES.values(), 1):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"x" * size)
-    for other in others:  # not of the cache
-        other.write_text("mine")
+    for name in OTHERS:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("mine")
     for number, entry in enumerate(sorted(entries(tmp_path), key=lambda entry: entry.bytes), 1):
         os.utime(entry.path, (time.time() - 864000 * number,) * 2)
     return tmp_path
@@ -45,11 +58,11 @@ def test_entries_are_told_apart(folder: Path) -> None:
         (kind, size) for size, kind in reversed([*enumerate(FILES, 1)])
     ]
     assert set(KINDS) == set(FILES)
-    (folder / ".rows-1.scratch").mkdir()
-    (folder / "evaluate/vectors/.a.scratch").mkdir()
+    (folder / f".{ROWS}.scratch").mkdir()
+    (folder / f"evaluate/vectors/.{KEYS[0]}.scratch").mkdir()
     assert [entry.kind for entry in entries(folder)].count("unfinished") == 3
     assert len(entries(folder, older_than=25)) == 3
-    touch(folder / "evaluate/blocks/d")
+    touch(folder / "evaluate/blocks" / KEYS[3])
     assert len(entries(folder, older_than=25)) == 2
     assert entries(folder / "nowhere") == []
 
@@ -57,15 +70,14 @@ def test_entries_are_told_apart(folder: Path) -> None:
 def test_what_is_removed_is_gone_and_nothing_else(folder: Path) -> None:
     assert remove(entries(folder, older_than=35)) == 4 + 5
     assert {entry.kind for entry in entries(folder)} == {"rows", "vectors", "chunks"}
-    assert (folder / "notes.txt").exists()
     outside = folder / "outside"
     outside.mkdir()
     (outside / "kept").write_text("kept")
-    (folder / "rows-2").symlink_to(outside)
+    (folder / f"rows-{2:032x}").symlink_to(outside)
     remove(entries(folder))
     assert entries(folder) == []
     assert (outside / "kept").exists()
-    assert (folder / "evaluate" / "vectors.txt").exists()
+    assert all((folder / name).exists() for name in OTHERS)
 
 
 def test_training_and_evaluation_keep_what_is_listed(tiny_checkpoint: Path, tmp_path: Path) -> None:
@@ -98,7 +110,7 @@ def test_the_command(folder: Path) -> None:
     assert {entry["kind"]: entry["bytes"] for entry in listed} == {
         kind: size for size, kind in enumerate(FILES, 1)
     }
-    assert str(folder / "rows-1") in call("--older-than", "5")
+    assert str(folder / ROWS) in call("--older-than", "5")
     assert "1 entries" in call("--remove", "vectors")
     assert {entry.kind for entry in entries(folder)} == set(FILES) - {"vectors"}
     call("--remove", "all", "--older-than", "35")

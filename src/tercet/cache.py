@@ -16,12 +16,14 @@ from tercet.config import default_cache
 
 # Kind -> where its entries lie below the folder. Unfinished is what a process is making, or was
 # when it was killed: blocks let it go on, scratch folders are of no use to anybody.
+# Names are keys in hexadecimal digits: whatever else lies there is not of the cache.
+_ROWS, _KEY = "rows-" + "[0-9a-f]" * 32, "[0-9a-f]" * 40
 KINDS = {
-    "rows": ("rows-*",),
-    "vectors": ("evaluate/vectors/[!.]*",),
-    "chunks": ("evaluate/chunks/[!.]*",),
-    "maxsim": ("evaluate/maxsim/[!.]*",),
-    "unfinished": ("evaluate/blocks/[!.]*", "evaluate/*/.*", ".rows-*"),
+    "rows": (_ROWS,),
+    "vectors": (f"evaluate/vectors/{_KEY}",),
+    "chunks": (f"evaluate/chunks/{_KEY}.npy",),
+    "maxsim": (f"evaluate/maxsim/{_KEY}.npy",),
+    "unfinished": (f"evaluate/blocks/{_KEY}", f"evaluate/*/.{_KEY}.*", f".{_ROWS}.*"),
 }
 
 

@@ -620,7 +620,7 @@ def _remove_index(folder: Path) -> None:
     """Removes what an index left; a folder that holds anything else, and a link, stay."""
     if folder.is_dir() and not folder.is_symlink():
         names = {item.name for item in folder.iterdir()}
-        own = r"(index|manifest)\.json|lock|engine.*|(rows|graph)-\d{6}|\..*"
+        own = r"\.?(index|manifest)\.json.*|lock|engine.*|\.?(rows|graph)-\d{6}.*"
         if all(re.fullmatch(own, name) for name in names):
             shutil.rmtree(folder, ignore_errors=True)
 

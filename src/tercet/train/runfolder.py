@@ -6,6 +6,7 @@ each step seeds them from (seed, step, device). Knows nothing of data or losses.
 """
 
 import json
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +19,7 @@ from torch import nn
 
 from tercet.checkpoint import Checkpoint, Settings, write_checkpoint
 from tercet.errors import MissingExtraError, TercetError
-from tercet.io import atomic_folder, write_json
+from tercet.io import atomic_folder, inner_path, read_json, write_json
 from tercet.model import current_name
 
 FORMAT = 1  # of a checkpoint
@@ -93,11 +94,10 @@ def save(
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """The finished checkpoints of a run, oldest first."""
-    return sorted(
-        (path.parent for path in folder.glob("checkpoints/step-*/state.json")),
-        key=lambda path: int(path.name.partition("-")[2]),
-    )
+    """The finished checkpoints of a run, oldest first; copies under other names are none."""
+    found = (path.parent for path in folder.glob("checkpoints/step-*/state.json"))
+    own = [path for path in found if re.fullmatch(r"step-\d{6,}", path.name)]
+    return sorted(own, key=lambda path: int(path.name.partition("-")[2]))
 
 
 def load(
@@ -110,7 +110,7 @@ def load(
     """
     file = path / "state.json"
     try:
-        state: dict[str, Any] = json.loads(file.read_text())
+        state: dict[str, Any] = read_json(file)
         if state["format"] != FORMAT:
             raise ValueError(f"format {state['format']!r}")
         for name, now in json.loads(json.dumps(run)).items():
@@ -120,7 +120,7 @@ def load(
                     " resume with what it was, or start a new run in another folder"
                 )
         for name, size in state["files"].items():
-            file = path / name
+            file = inner_path(path, name)
             if file.stat().st_size != size:
                 raise ValueError(f"{file.stat().st_size} bytes, expected {size} bytes")
         weights, moments = (
