@@ -1,6 +1,7 @@
 """Embeddings: slicing, joining and saving keep every row whole."""
 
 import json
+import os
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -123,6 +124,78 @@ def facts(**changes: object) -> Callable[[Path], object]:
 def truncate(folder: Path) -> None:
     path = folder / "multi.npy"
     path.write_bytes(path.read_bytes()[:-7])
+
+
+def array(name: str, change: Callable[[Any], Any]) -> Callable[[Path], object]:
+    """Another array under this name."""
+
+    def write(folder: Path) -> None:
+        path = folder / f"{name}.npy"
+        np.save(path, change(np.load(path)))
+
+    return write
+
+
+def put(place: int, value: int) -> Callable[[Any], Any]:
+    """Changes one number."""
+
+    def change(values: Any) -> Any:
+        values[place] = value
+        return values
+
+    return change
+
+
+LIES = [  # what would be read outside of its memory, or fail later without a word
+    *(
+        array(name, put(place, value))
+        for name in ("offsets", "sparse_indptr")
+        for place, value in ((0, 1), (0, -1), (1, -5), (2, 10**9), (2, -(2**62) - 1), (-1, 10**9))
+    ),
+    *(array("sparse_indices", put(0, value)) for value in (-1, VOCABULARY, 2**31 - 1)),
+    array("sparse_indices", lambda ids: ids.astype(np.int64) - 2**40),
+    *(
+        array(name, lambda values, dtype=dtype: values.astype(dtype))
+        for name, dtype in (
+            ("dense", "U3"),
+            ("dense", np.int32),
+            ("dense", np.complex64),
+            ("dense", ">f4"),
+            ("offsets", np.float64),
+            ("sparse_indices", np.float32),
+            ("sparse_data", np.bool_),
+            ("lengths", np.float32),
+            ("truncated", np.int8),
+        )
+    ),
+    *(
+        array(name, lambda values: values[:-1])
+        for name in ("sparse_data", "sparse_indices", "sparse_indptr", "lengths", "truncated")
+    ),
+    array("dense", lambda values: values[None]),
+    array("lengths", lambda values: values[None]),
+    facts(vocabulary=-1),
+    facts(vocabulary=1),
+    facts(vocabulary=10**30),
+    facts(vocabulary="many"),
+    facts(texts=10**30),
+    facts(heads=5),
+    lambda folder: np.save(folder / "other.npy", np.zeros(3)),
+    lambda folder: (folder / "embeddings.json").write_text("[" * 10**6),
+    lambda folder: (folder / "embeddings.json").write_text("[]"),
+    lambda folder: ((folder / "dense.npy").unlink(), os.mkfifo(folder / "dense.npy")),
+    lambda folder: (folder / "dense.npy").write_text("version https://git-lfs.github.com/spec/v1"),
+]
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_arrays_that_lie_are_refused_when_opened(
+    tmp_path: Path, lie: Callable[[Path], object]
+) -> None:
+    make().save(tmp_path / "out")
+    lie(tmp_path / "out")
+    with pytest.raises(StoreError):
+        Embeddings.load(tmp_path / "out")
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ Knows nothing of models, tokens or indexes. Rows are texts. Shapes: B texts, D d
 V vocabulary, M multi-vector size, sum T the token vectors of all texts together.
 """
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -17,7 +16,7 @@ import scipy.sparse as sp
 
 from tercet.config import HEADS, Head
 from tercet.errors import InputError, ModelError, StoreError
-from tercet.io import GrowingArray, atomic_folder, json_bytes
+from tercet.io import GrowingArray, atomic_folder, check_file, json_bytes, read_json
 
 FORMAT = 1
 # boundaries of rows, and what they divide
@@ -177,19 +176,20 @@ class Embeddings:
         """Opens a saved folder, arrays memory-mapped; raises StoreError where it is not whole."""
         source = Path(folder)
         try:
-            facts = json.loads((source / "embeddings.json").read_text())
+            facts = read_json(source / "embeddings.json")
             if facts["format"] != FORMAT:
                 raise StoreError(f"{source}: format {facts['format']}, this Tercet reads {FORMAT}")
-            arrays = {
-                path.stem: np.load(path, mmap_mode="r", allow_pickle=False)
-                for path in source.glob("*.npy")
-            }
+            arrays = {}
+            for path in source.glob("*.npy"):
+                check_file(path, StoreError)
+                arrays[path.stem] = np.load(path, mmap_mode="r", allow_pickle=False)
+            _check_arrays(arrays, facts)
             sparse = None
             if "sparse" in facts["heads"]:
                 parts = tuple(arrays.pop(f"sparse_{n}") for n in ("data", "indices", "indptr"))
                 sparse = sp.csr_array(parts, shape=(facts["texts"], facts["vocabulary"]))
             loaded = Embeddings(sparse=sparse, fingerprint=facts["fingerprint"], **arrays)
-        except (OSError, ValueError, KeyError, TypeError, InputError) as error:
+        except (OSError, ArithmeticError, ValueError, LookupError, TypeError, InputError) as error:
             raise StoreError(f"{source} is not a whole folder of embeddings: {error}") from error
         if list(loaded.heads) != facts["heads"] or len(loaded) != facts["texts"]:
             raise StoreError(f"{source}: the arrays do not match embeddings.json; encode again")
@@ -253,6 +253,42 @@ class EmbeddingsWriter:
             raise InputError(f"no embeddings to save in {self.folder}")
         facts = {"format": FORMAT, "texts": self._texts, **self._facts}
         (self._scratch / "embeddings.json").write_bytes(json_bytes(facts))
+
+
+_STORED = {  # kind of numbers, and dimensions
+    "dense": ("f", 2),
+    "sparse_data": ("f", 1),
+    "sparse_indices": ("i", 1),
+    "sparse_indptr": ("i", 1),
+    "multi": ("f", 2),
+    "offsets": ("i", 1),
+    "lengths": ("i", 1),
+    "truncated": ("b", 1),
+}
+
+
+def _check_arrays(arrays: dict[str, npt.NDArray[Any]], facts: dict[str, Any]) -> None:
+    """Raises ValueError, KeyError or TypeError where reading them could leave their memory."""
+    for name, array in arrays.items():
+        kind = (array.dtype.kind, array.ndim)
+        if kind != _STORED[name] or not array.dtype.isnative:
+            raise ValueError(f"{name} is {array.dtype} of {array.ndim} dimensions")
+        if name in ("lengths", "truncated") and len(array) != facts["texts"]:
+            raise ValueError(f"{name} are {len(array)}, texts {facts['texts']}")
+    for name, packed in BOUNDARIES:
+        if name in arrays and not borders_fit(arrays[name], len(arrays[packed])):
+            raise ValueError(f"{name} are no boundaries of {len(arrays[packed])} {packed}")
+    if (ids := arrays.get("sparse_indices")) is not None and len(ids):
+        largest = int(ids.view(f"u{ids.itemsize}").max())  # a negative one is very large
+        if largest >= facts["vocabulary"]:
+            raise ValueError(f"sparse_indices beyond the vocabulary of {facts['vocabulary']}")
+
+
+def borders_fit(borders: npt.NDArray[np.integer], size: int) -> bool:
+    """Whether boundaries of rows start at 0, never fall and end within `size`."""
+    if not len(borders) or borders[0] != 0 or borders[-1] > size:
+        return False
+    return not bool((borders[1:] < borders[:-1]).any())
 
 
 def check_absent(folder: str | Path) -> Path:

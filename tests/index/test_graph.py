@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import threading
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -245,6 +246,48 @@ def test_a_damaged_graph_is_seen_and_made_again(tmp_path: Path) -> None:
     next(index.path.glob("graph-*/rows.npy")).unlink()
     with open_index(index.path, options=SMALL) as again:
         assert full(again) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "place", "value"),
+    [
+        *((f"{name}.npy", place, value) for name in ("starts", "serials")
+          for place, value in ((1, 10**9), (2, 2**62), (0, 7))),
+        ("starts.npy", -1, 10**12),
+        ("starts.npy", 1, -5),
+        ("rows.npy", slice(None), 2**31 - 1),
+        ("rows.npy", slice(None), -1),
+    ],
+)  # fmt: skip
+def test_arrays_that_lie_are_refused_whatever_their_checksums(
+    tmp_path: Path, name: str, place: Any, value: int
+) -> None:
+    with graphed(tmp_path / "index") as index:
+        index.add(range(80), make_embeddings(80))
+        index.optimize()
+    (graph,) = index.path.glob("graph-*")
+    values = np.load(graph / name)
+    values[place] = value
+    np.save(graph / name, values)
+    listed = json.loads((graph / "checksums.json").read_text())
+    listed[name] = zlib.crc32((graph / name).read_bytes())
+    (graph / "checksums.json").write_text(json.dumps(listed))
+    with pytest.raises(StoreError, match="damaged"), reader(index.path) as opened:
+        opened.search(make_embeddings(3), k=5)
+
+
+@pytest.mark.parametrize("name", ["../../outside", "/dev/zero", "..", "pipe"])
+def test_checksums_are_of_own_files_alone(tmp_path: Path, name: str) -> None:
+    with graphed(tmp_path / "index") as index:
+        index.add(range(80), make_embeddings(80))
+        index.optimize()
+    (graph,) = index.path.glob("graph-*")
+    os.mkfifo(graph / "pipe")
+    os.mkfifo(tmp_path / "outside")
+    listed = json.loads((graph / "checksums.json").read_text())
+    (graph / "checksums.json").write_text(json.dumps({name: 0, **listed}))
+    with pytest.raises(StoreError, match="damaged"):
+        reader(index.path)
 
 
 def test_bit_rot_is_seen_in_every_file(tmp_path: Path) -> None:

@@ -176,7 +176,7 @@ class DocumentStore:
     def _json(self, text: str) -> Any:
         try:
             return json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise StoreError(f"{self.path}: the file is damaged ({error}): {_AGAIN}") from error
 
     # Files

@@ -4,7 +4,6 @@ A checkpoint is run when it is asked for, or was run before and stored in a fold
 endpoints or verdicts. Shapes: T tokens, H hidden, M multi-vector size.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
@@ -33,7 +32,7 @@ from tercet.evaluate.causes import (
     read,
     variants,
 )
-from tercet.io import atomic_folder, json_bytes
+from tercet.io import atomic_folder, json_bytes, read_json
 from tercet.model import M3Model
 from tercet.tokenizer import TokenBatch
 
@@ -283,7 +282,7 @@ class Golden:
         if not (folder / FACTS).is_file():
             raise InputError(f"{folder} holds no golden vectors: make them with --make")
         try:
-            facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+            facts = read_json(folder / FACTS)
             if facts["format"] != FORMAT:
                 raise ValueError(f"format {facts['format']}, this Tercet reads {FORMAT}")
             about = facts["about"]
@@ -300,7 +299,7 @@ class Golden:
                 outputs=rows.__getitem__,
                 limits=lambda: facts["limits"],
             )
-        except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise StoreError(
                 f"{folder} is no whole folder of golden vectors: make it anew ({error})"
             ) from error

@@ -158,11 +158,15 @@ def _load(folder: Path) -> Embeddings | None:
         return None
 
 
-def _load_array(path: Path) -> npt.NDArray[np.generic] | None:
-    """An array that was kept; None where it is not there or damaged, and is to be made anew."""
+def _load_array(
+    path: Path, dtype: npt.DTypeLike, shape: tuple[int, ...]
+) -> npt.NDArray[np.generic] | None:
+    """An array that was kept, -1 for any length; None where it is another or damaged, or absent."""
     try:
-        made: npt.NDArray[np.generic] = np.load(path, mmap_mode="r")
-    except (OSError, ValueError, EOFError):
+        made: npt.NDArray[np.generic] = np.load(path, mmap_mode="r", allow_pickle=False)
+        if made.dtype != dtype or made.reshape(shape).shape != made.shape:
+            return None
+    except (OSError, ValueError, EOFError, ArithmeticError):
         return None
     touch(path)
     return made
@@ -228,8 +232,8 @@ def cut_corpus(
     path = folder / "chunks" / f"{_key(facts)}.npy"
     chunker = Chunker(encoder.tokenizer.backend, chunking, encoder.max_length)
     # (n, 3): number of the passage, start and end in its text; end -1: the passage as it is
-    spans = _load_array(path)
-    if spans is None or spans.ndim != 2 or spans.shape[1] != 3:
+    spans = _load_array(path, np.int64, (-1, 3))
+    if spans is None or not _owned(spans[:, 0], len(passages.ids)):
         flat = array("q")
         for number, (_, title, text) in enumerate(corpus.rows()):
             for span in _spans(chunker, *_parts(title, text)):
@@ -250,6 +254,12 @@ def cut_corpus(
                 yield key, "", chunk
 
     return Passages.read(Corpus(corpus.name, chunks)), owners
+
+
+def _owned(of: Places, count: int) -> bool:
+    """Whether numbers (n,) count up from 0, over each of so many passages."""
+    steps = np.diff(of, prepend=-1, append=count)
+    return bool(((steps == 0) | (steps == 1)).all()) and of[0] == 0
 
 
 def _parts(title: str, text: str) -> tuple[str, str]:
@@ -284,7 +294,7 @@ def streamed_maxsim(
         digest.update(cache.key(digest_of(texts), options).encode())
         digest.update(rows.tobytes() + places.tobytes())
         path = cache.folder / "maxsim" / f"{digest.hexdigest()[:40]}.npy"
-        loaded = _load_array(path)
+        loaded = _load_array(path, np.float32, places.shape)
         if loaded is not None:
             return loaded.astype(np.float32)
         scores = maxsim_pairs(queries, cache.once(texts, options), rows, places)

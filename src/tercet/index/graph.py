@@ -10,7 +10,6 @@ A folder never changes after it has its name, so any number of processes may rea
 takes its place. Candidates only: every score that anybody sees is computed from the rows.
 """
 
-import json
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,9 +24,10 @@ from numpy.lib.format import open_memmap
 from usearch.index import Index as Hnsw
 
 from tercet.config import Head
+from tercet.embeddings import borders_fit
 from tercet.errors import StoreError
 from tercet.index.store import Floats, IndexSpec, Positions, RowStore, Serials
-from tercet.io import atomic_folder, write_json
+from tercet.io import atomic_folder, check_file, inner_path, read_json, write_json
 
 CHECKSUMS = "checksums.json"
 VERIFY_BELOW = 256 << 20  # bytes that are verified whenever a graph is opened: 0.2 s
@@ -57,14 +57,22 @@ class Graph:
             sizes = [(folder / name).stat().st_size for name in _checksums(folder)]
             if sum(sizes) <= VERIFY_BELOW:
                 verify_graph(folder)
-            self.serials: Serials = _mapped(folder / "serials.npy")
+            self.serials: Serials = _mapped(folder / "serials.npy", np.uint64)
+            fits = not bool((self.serials[1:] <= self.serials[:-1]).any())
             self._hnsw = None
             if spec.dense:
                 self._hnsw = Hnsw.restore(str(folder / "dense.usearch"), view=True)
+                fits &= self._hnsw is not None and self._hnsw.ndim == spec.dense
+                fits &= self._hnsw is not None and len(self._hnsw) == len(self)
             if spec.vocabulary:
-                self._starts = np.load(folder / "starts.npy")
-                self._rows = _mapped(folder / "rows.npy")
-                self._weights = _mapped(folder / "weights.npy")
+                self._starts = np.array(_mapped(folder / "starts.npy", np.int64))
+                self._rows = _mapped(folder / "rows.npy", np.int32)
+                self._weights = _mapped(folder / "weights.npy", np.float32)
+                fits &= len(self._starts) == spec.vocabulary + 1
+                fits &= len(self._rows) == len(self._weights)
+                fits &= borders_fit(self._starts, len(self._rows))
+            if not fits:
+                raise ValueError("its files do not fit together")
         except (OSError, ValueError, RuntimeError) as error:
             raise _damaged(folder, error) from error
 
@@ -89,7 +97,10 @@ class Graph:
         size = min(self._options.ef * count, len(self))  # so many are kept in view
         nearest: Any = self._hnsw.search(query.astype(np.float16), size, threads=1)
         keys: Serials = nearest.keys[:count]
-        return np.searchsorted(self.serials, keys)
+        places = np.searchsorted(self.serials, keys)
+        if (places == len(self)).any():
+            raise _damaged(self.folder, "dense.usearch names rows that are not there")
+        return places
 
     def sparse(self, query: sp.csr_array, count: int, allowed: npt.NDArray[np.bool_]) -> Positions:
         """Places of the `count` highest sums over shared terms with a query (1, V), in no order.
@@ -100,6 +111,8 @@ class Graph:
         spans = [slice(*self._starts[term : term + 2]) for term in query.indices]
         borders = np.cumsum([0, *(span.stop - span.start for span in spans)])
         rows = np.concatenate([self._rows[span] for span in spans])
+        if rows.view(np.uint32).max(initial=0) >= max(1, len(self)):  # a negative one is very large
+            raise _damaged(self.folder, "rows.npy names rows that are not there")
         weights = np.concatenate([self._weights[span] for span in spans])
         shape = (len(self.serials), len(spans))
         scores = sp.csc_array((weights, rows, borders), shape=shape) @ query.data
@@ -196,8 +209,11 @@ def verify_graph(folder: Path) -> None:
 
 def _checksums(folder: Path) -> dict[str, int]:
     try:
-        return dict(json.loads((folder / CHECKSUMS).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
+        listed = dict(read_json(folder / CHECKSUMS))
+        for name in listed:
+            check_file(inner_path(folder, name), StoreError)
+        return listed
+    except (OSError, ValueError, TypeError, StoreError) as error:
         raise _damaged(folder, error) from error
 
 
@@ -210,8 +226,11 @@ def _checksum(path: Path) -> int:
     return value
 
 
-def _mapped(path: Path) -> npt.NDArray[Any]:
-    return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+def _mapped(path: Path, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    array = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+    if array.dtype != dtype or array.ndim != 1:
+        raise ValueError(f"{path.name} is {array.dtype} of {array.ndim} dimensions")
+    return array
 
 
 def _damaged(folder: Path, what: object) -> StoreError:

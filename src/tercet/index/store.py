@@ -39,7 +39,7 @@ import torch
 from tercet.config import HEADS, Head, check_heads
 from tercet.embeddings import Embeddings, packed_positions
 from tercet.errors import InputError, StoreError
-from tercet.io import GrowingArray, fsync, write_json
+from tercet.io import GrowingArray, fsync, read_json, write_json
 from tercet.records import Scalar
 
 FORMAT = 1
@@ -243,9 +243,9 @@ class Rows:
                 expected = int(borders[-1]) if len(borders) else 0
             wrong = not column.log and len(values) != expected
             if name.endswith("_ends.bin") or name == "serials.bin":
-                prior = values[first - 1 : first] if first else np.array([-1])
-                steps = np.diff(values[first:].astype(np.int64), prepend=prior.astype(np.int64))
-                wrong = wrong or bool((steps < (name == "serials.bin")).any())
+                low, high = values[max(first - 1, 0) : -1], values[max(first, 1) :]
+                falls = low >= high if name == "serials.bin" else low > high
+                wrong = wrong or bool(falls.any()) or bool((values[:1] < 0).any())
             if wrong:
                 raise self._damaged(name)
 
@@ -330,7 +330,7 @@ class Rows:
         line = self._view("payloads.jsonl")[starts[0] : starts[0] + counts[0]]
         try:
             payload: dict[str, Scalar] = json.loads(line.tobytes())
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise self._damaged("payloads.jsonl") from error
         return payload
 
@@ -587,7 +587,7 @@ def _generation(path: Path, number: int) -> Path:
 def _read_json(path: Path) -> dict[str, Any]:
     """A JSON object without its format; raises StoreError where it is missing or damaged."""
     try:
-        facts = dict(json.loads(path.read_text(encoding="utf-8")))
+        facts = dict(read_json(path))
     except FileNotFoundError as error:
         raise StoreError(f"{path} is missing: {path.parent} is no whole index") from error
     except (OSError, ValueError, TypeError) as error:  # UnicodeDecodeError is a ValueError too

@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from tercet.cache import touch
 from tercet.errors import InputError
-from tercet.io import GrowingArray, atomic_folder, write_json
+from tercet.io import GrowingArray, atomic_folder, read_json, write_json
 from tercet.rows import Record, check_row, files_of, numbered_rows, parts_of
 from tercet.split import DistinctTexts, Related, is_parallel, text_key
 from tercet.tokenizer import Tokenizer
@@ -126,7 +126,7 @@ def write_arrays(folder: Path, key: str, dtypes: Mapping[str, type]) -> Iterator
 def open_arrays(folder: Path, key: str, names: Iterable[str]) -> Arrays | None:
     """The arrays of a folder, memory-mapped; None where one is missing or not as it was listed."""
     try:
-        facts = json.loads((folder / LIST).read_text(encoding="utf-8"))
+        facts = read_json(folder / LIST)
         listed = facts.pop("arrays")
         if facts.pop("key") != key or set(listed) != set(names):
             return None
