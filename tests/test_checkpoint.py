@@ -110,8 +110,8 @@ def wrapped(folder: Path, prefix: str, trunk: str = "model.") -> None:
     torch.save({prefix + k: v for k, v in tensors.items()}, folder / "pytorch_model.bin")
 
 
-def move_heads(folder: Path, *, inside: bool) -> None:
-    """The heads as safetensors, or among the trunk's tensors."""
+def move_heads(folder: Path, *, inside: bool, also: str | None = None) -> None:
+    """The heads as safetensors, or among the trunk's tensors; there a second time under `also`."""
     tensors = load_file(folder / "model.safetensors")
     for name in ("sparse_linear", "colbert_linear"):
         head = torch.load(folder / f"{name}.pt", weights_only=True)
@@ -119,6 +119,8 @@ def move_heads(folder: Path, *, inside: bool) -> None:
         if not inside:
             save_file(head, folder / f"{name}.safetensors")
         tensors |= {f"{name}.{key}": tensor for key, tensor in head.items()}
+        if also is not None:
+            tensors |= {f"{also}{name}.{key}": tensor.clone() for key, tensor in head.items()}
     if inside:
         save_file(tensors, folder / "model.safetensors")
 
@@ -220,6 +222,12 @@ def fill(path: Path, name: str, value: float) -> None:
     save_file(tensors, path)
 
 
+def lose(path: Path) -> None:
+    """A link to what is not there, as a hub cache that was cleared has."""
+    path.unlink()
+    path.symlink_to("lost")
+
+
 def pipe(path: Path) -> None:
     path.unlink()
     os.mkfifo(path)
@@ -295,10 +303,7 @@ BREAKS: dict[str, Callable[[Path], object]] = {
     "model.safetensors is not a regular file": lambda f: pipe(f / "model.safetensors"),
     "tokenizer.json is not a regular file": lambda f: pipe(f / "tokenizer.json"),
     "tercet.json is not a regular file": lambda f: pipe(f / "tercet.json"),
-    "colbert_linear.pt: .*No such file": lambda f: (
-        (f / "colbert_linear.pt").unlink(),
-        (f / "colbert_linear.pt").symlink_to("lost"),
-    ),
+    "colbert_linear.pt: .*No such file": lambda f: lose(f / "colbert_linear.pt"),
     r"weight is \(\) and": head(torch.tensor(1.0)),
     r"weight is \(0, 32\)": lambda f: torch.save(
         {"weight": torch.zeros(0, 32), "bias": torch.zeros(0)}, f / "colbert_linear.pt"
@@ -319,10 +324,7 @@ BREAKS: dict[str, Callable[[Path], object]] = {
     "names no shards": lambda f: shards_of(f, {}),
     "has more layers than the 1": lambda f: change(f / "config.json", num_hidden_layers=1),
     "nested too deeply": lambda f: (f / "config.json").write_text('{"a":' * 10**6),
-    "several heads": lambda f: (
-        move_heads(f, inside=True),
-        copy_names(f, "sparse_linear", "b.sparse_linear"),
-    ),
+    "several heads": lambda f: move_heads(f, inside=True, also="b."),
     "several models": lambda f: copy_names(f, "embeddings", "b.embeddings"),
 }
 

@@ -146,6 +146,15 @@ def put(place: int, value: int) -> Callable[[Any], Any]:
     return change
 
 
+def cast(dtype: Any) -> Callable[[Any], Any]:
+    return lambda values: values.astype(dtype)
+
+
+def pipe(folder: Path) -> None:
+    (folder / "dense.npy").unlink()
+    os.mkfifo(folder / "dense.npy")
+
+
 LIES = [  # what would be read outside of its memory, or fail later without a word
     *(
         array(name, put(place, value))
@@ -155,7 +164,7 @@ LIES = [  # what would be read outside of its memory, or fail later without a wo
     *(array("sparse_indices", put(0, value)) for value in (-1, VOCABULARY, 2**31 - 1)),
     array("sparse_indices", lambda ids: ids.astype(np.int64) - 2**40),
     *(
-        array(name, lambda values, dtype=dtype: values.astype(dtype))
+        array(name, cast(dtype))
         for name, dtype in (
             ("dense", "U3"),
             ("dense", np.int32),
@@ -183,7 +192,7 @@ LIES = [  # what would be read outside of its memory, or fail later without a wo
     lambda folder: np.save(folder / "other.npy", np.zeros(3)),
     lambda folder: (folder / "embeddings.json").write_text("[" * 10**6),
     lambda folder: (folder / "embeddings.json").write_text("[]"),
-    lambda folder: ((folder / "dense.npy").unlink(), os.mkfifo(folder / "dense.npy")),
+    pipe,
     lambda folder: (folder / "dense.npy").write_text("version https://git-lfs.github.com/spec/v1"),
 ]
 

@@ -12,6 +12,7 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -160,10 +161,10 @@ def _load(folder: Path) -> Embeddings | None:
 
 def _load_array(
     path: Path, dtype: npt.DTypeLike, shape: tuple[int, ...]
-) -> npt.NDArray[np.generic] | None:
+) -> npt.NDArray[Any] | None:
     """An array that was kept, -1 for any length; None where it is another or damaged, or absent."""
     try:
-        made: npt.NDArray[np.generic] = np.load(path, mmap_mode="r", allow_pickle=False)
+        made: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
         if made.dtype != dtype or made.reshape(shape).shape != made.shape:
             return None
     except (OSError, ValueError, EOFError, ArithmeticError):
