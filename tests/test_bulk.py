@@ -1,19 +1,24 @@
 """A file encoded in parts is, to the last bit, the file encoded at once."""
 
+import gzip
 import json
+import lzma
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from tercet.bulk import EncodeJob
+from tercet.bulk import EncodeJob, Show, read_texts
 from tercet.cli import run as tercet
 from tercet.curate.shards import Parts, Shard, merge, parts_folder, run_part
+from tercet.documents.readers import read_file
 from tercet.embeddings import Embeddings
 from tercet.encoder import Encoder
-from tercet.errors import InputError
+from tercet.errors import InputError, StoreError
+from tercet.records import Document
 
 TEXTS = [f"the river {'and the sea ' * (number * 7 % 11)}{number}" for number in range(23)]
 TEXTS[5] = ""
@@ -102,10 +107,126 @@ def test_a_target_that_exists_is_told_before_work_begins(job: EncodeJob) -> None
 def test_progress_reaches_the_end_of_the_file(job: EncodeJob) -> None:
     seen: list[tuple[int, int, int]] = []
     replace(job, show=lambda *now: seen.append(now)).encode()
-    size = Path(job.file).stat().st_size
+    size = sum(map(len, TEXTS))
     assert seen == sorted(seen)
     assert len(seen) == -(-len(TEXTS) // 4)
     assert seen[-1][:2] == (size, size)
+
+
+class Stopped(Exception):
+    """Stands for whatever ends a run."""
+
+
+def stop_after(blocks: int) -> Show:
+    """Ends a run when so many blocks are done."""
+    left = iter(range(blocks))
+
+    def show(*_: int) -> None:
+        if next(left, None) is None:
+            raise Stopped
+
+    return show
+
+
+@pytest.fixture
+def encoded(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The blocks that go through the model."""
+    blocks: list[list[str]] = []
+    encode = Encoder.encode
+
+    def counted(self: Encoder, texts: list[str], **options: Any) -> Embeddings:
+        blocks.append(texts)
+        return encode(self, texts, **options)
+
+    monkeypatch.setattr(Encoder, "encode", counted)
+    return blocks
+
+
+@pytest.mark.parametrize("shard", [None, Shard(2, 2)])
+@pytest.mark.parametrize("options", [{}, {"heads": ("sparse",)}, {"heads": ("dense", "multi")}])
+def test_a_run_that_ended_is_gone_on_with(
+    job: EncodeJob, encoded: list[list[str]], shard: Shard | None, options: dict[str, Any]
+) -> None:
+    job = replace(job, **options)
+
+    def begin(job: EncodeJob) -> Path:
+        if shard is None:
+            job.encode()
+            return Path(job.target)
+        return run_part(job, shard) / "embeddings"
+
+    whole = begin(replace(job, target=f"{job.target}.whole"))
+    number = len(encoded)
+    for stop in (0, 1):
+        with pytest.raises(Stopped):
+            begin(replace(job, show=stop_after(stop)))
+    partial = Path(f"{job.target}.partial")
+    if shard is not None:
+        partial = Path(f"{job.target}.parts") / f"{shard.folder}.partial"
+    for path in partial.rglob("*.npy"):  # a kill leaves what was not synced
+        path.write_bytes(path.read_bytes() + bytes(1000))
+    with (partial / "blocks.jsonl").open("a") as journal:
+        journal.write('["cut sho')
+    encoded.clear()
+    assert files(begin(job)) == files(whole)
+    assert len(encoded) == number - 2  # each of the two was kept
+    assert not partial.exists()
+
+
+def test_only_what_is_the_same_is_gone_on_with(job: EncodeJob, encoded: list[list[str]]) -> None:
+    def begin(job: EncodeJob, blocks: int) -> None:
+        encoded.clear()
+        if job.file:
+            with pytest.raises(Stopped):
+                replace(job, show=stop_after(blocks)).encode()
+
+    begin(job, 3)
+    file = Path(job.file)
+    texts = file.read_text().splitlines()
+    texts[9] = "another text"  # of the third block
+    file.write_text("\n".join(texts) + "\n")
+    begin(job, 4)
+    assert [block[0] for block in encoded] == [texts[8], texts[12], texts[16]]
+    begin(replace(job, max_length=9), 0)
+    assert encoded[0] == texts[:4]
+    file.write_text("\n".join(texts[:4]) + "\n")
+    encoded.clear()
+    replace(job, max_length=9).encode()
+    assert (encoded, len(Embeddings.load(job.target))) == ([], 4)
+
+
+def test_two_runs_do_not_share_a_folder(job: EncodeJob) -> None:
+    def second(*_: int) -> None:
+        with pytest.raises(StoreError, match="open in process"):
+            job.encode()
+
+    replace(job, show=second).encode()
+    assert len(Embeddings.load(job.target)) == len(TEXTS)
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz", ".JSONL.xz"])
+def test_rows_are_read_as_they_are_indexed(
+    tmp_path: Path, suffix: str, tiny_checkpoint: Path
+) -> None:
+    rows = [
+        {"text": "a ship", "title": "The sea"},
+        {"contents": "a ship", "id": 3},
+        {"text": "", "body": 12},
+        {"text": "a\nship", "title": None},
+    ]
+    content = "\ufeff" + "\n\n".join(json.dumps(row) for row in rows) + "\n \n"
+    path = tmp_path / f"rows{suffix}"
+    packings: dict[str, Any] = {".gz": gzip.compress, ".xz": lzma.compress}
+    path.write_bytes(packings.get(path.suffix, bytes)(content.encode()))
+    assert list(read_texts(path)) == ["The sea\na ship", "a ship", "12", "a\nship"]
+    if suffix == ".jsonl":
+        documents = [item for item in read_file(path, "x") if isinstance(item, Document)]
+        told = [f"{d.title}\n{d.text}".strip() for d in documents]
+        assert list(read_texts(path)) == told
+    else:
+        out = str(tmp_path / "v")
+        assert tercet(["encode", str(path), "--out", out, "--model", str(tiny_checkpoint)]) == 0
+        assert len(Embeddings.load(out)) == 4
 
 
 def test_the_commands(

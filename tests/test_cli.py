@@ -334,7 +334,7 @@ def test_failures_are_code_1_and_a_sentence(
         (["index", docs, "--to", docs], "other files"),
         (["index", docs, "--to", tmp_path / "a", "--model", tmp_path / "none"], "no such folder"),
         (["index", docs, "--to", tmp_path / "b", "--model", broken], "model.safetensors"),
-        (["encode", tmp_path / "none.txt", "--out", tmp_path / "c"], "none.txt: No such file"),
+        (["encode", tmp_path / "none.txt", "--out", tmp_path / "c"], "none.txt: no such file"),
         (["encode", texts, "--out", tmp_path / "d", "--model", tiny_checkpoint], "texts.txt:2"),
         (["encode", texts, "--out", empty, "--model", tiny_checkpoint], "exists already"),
         (["info", tmp_path / "none"], "no such folder"),
@@ -405,11 +405,11 @@ def test_encode_writes_what_the_encoder_gives(
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ("{", "rows.jsonl:2: not JSON"),
-        ("[" * 100_000, "rows.jsonl:2: not JSON"),
-        ("", "rows.jsonl:2: not JSON"),
-        ('{"txt": ""}', "rows.jsonl:2: give an object"),
-        ('{"text": "a", "title": 3}', "rows.jsonl:2: 'title' is a int"),
+        ("{", "rows.jsonl:2: not readable as JSON lines"),
+        ("[" * 100_000, "rows.jsonl:2: not readable as JSON lines"),
+        ('["a"]', "rows.jsonl:2: not readable as JSON lines: expected a JSON object"),
+        ('{"txt": ""}', "rows.jsonl:2: no field named text, contents, body"),
+        ('{"text": "a", "title": ["b"]}', "rows.jsonl:2: 'title' is a list"),
     ],
 )
 def test_a_bad_row_is_named(
@@ -498,6 +498,29 @@ def test_a_full_disk_is_a_sentence(tiny_checkpoint: Path, tmp_path: Path) -> Non
     assert complaint.count("\n") == 1
     assert "File too large" in complaint
     assert os.listdir(tmp_path) == ["texts.txt"]
+
+
+def test_a_failed_encode_says_what_is_kept_and_goes_on(
+    cli: Cli, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "texts.txt").write_text("the river\n" * 1100)
+    arguments = ["encode", tmp_path / "texts.txt", "--out", tmp_path / "v"]
+    arguments += ["--model", tiny_checkpoint]
+    encode = Encoder.encode
+
+    def failing(self: Encoder, texts: list[str], **options: Any) -> Embeddings:
+        if len(texts) < 1024:
+            raise OSError(28, "No space left on device")
+        return encode(self, texts, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Encoder, "encode", failing)
+        failed = cli(*arguments)
+    assert failed.code == 1
+    assert f"is kept in {tmp_path / 'v'}.partial: the same command goes on" in failed.err
+    assert "No space left" in failed.err
+    assert cli(*arguments).code == 0
+    assert sorted(os.listdir(tmp_path)) == ["texts.txt", "v"]
 
 
 # progress

@@ -36,6 +36,20 @@ def test_an_error_leaves_what_was_there(name: str, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_what_killed_processes_left_of_a_folder_is_swept(tmp_path: Path) -> None:
+    folder = tmp_path / "index"
+    others = [tmp_path / name for name in (".index.abcdefgh", ".other.abcdefgh", ".index.ab")]
+    for other in others:
+        other.mkdir()
+        os.utime(other, (0, 0))
+    with atomic_folder(folder) as living:
+        os.utime(living, (0, 0))
+        with pytest.raises(RuntimeError), atomic_folder(folder):
+            assert living.is_dir()
+            raise RuntimeError
+    assert {path.name for path in tmp_path.iterdir()} == {"index", ".other.abcdefgh", ".index.ab"}
+
+
 def test_a_folder_appears_at_the_end_of_its_block(tmp_path: Path) -> None:
     folder = tmp_path / "new" / "index"
     with atomic_folder(folder) as scratch:

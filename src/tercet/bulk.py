@@ -1,12 +1,15 @@
 """The texts of a file to a folder of Embeddings, in bounded memory, at once or in parts.
 
 Texts are encoded block by block, and which texts are a block depends on the file and the model
-alone: the cut changes nothing but who encodes a block. Knows nothing of indexes or documents.
+alone: the cut changes nothing but who encodes a block. A block that is encoded is kept until all
+are, whatever ends the run. Knows nothing of indexes or documents.
 """
 
+import hashlib
 import json
+import os
+import shutil
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -17,16 +20,20 @@ import numpy as np
 import torch
 
 from tercet.config import MAX_LENGTH, Head, Role
-from tercet.curate.shards import BLOCK, FREE, Shard
+from tercet.curate.shards import BLOCK, FREE, Shard, parts_folder
 from tercet.embeddings import Embeddings, EmbeddingsWriter, check_absent
 from tercet.encoder import Encoder
 from tercet.errors import InputError
+from tercet.index.store import Lock
+from tercet.io import atomic_write, check_file
+from tercet.rows import Row, numbered_rows, text_lines
 from tercet.tokenizer import text_shards
 
-SUFFIXES = (".txt", ".jsonl")
-VECTORS, FACTS = "embeddings", "facts.json"
+SUFFIXES, PACKINGS = (".txt", ".jsonl"), ("", ".gz", ".xz", ".zst")
+TEXTS = ("text", "contents", "body")  # what a row may call its text, for `tercet index` too
+VECTORS, FACTS, JOURNAL = "embeddings", "facts.json", "blocks.jsonl"
 
-Show = Callable[[int, int, int], None]  # bytes of the file that are encoded, of all; tokens
+Show = Callable[[int, int, int], None]  # characters that are encoded, of all; tokens
 
 
 @dataclass(frozen=True)
@@ -36,7 +43,7 @@ class EncodeJob:
     name: ClassVar[str] = "encode"
 
     target: str  # folder of Embeddings
-    file: str  # .txt, a text a line, or .jsonl with "text" and maybe "title"
+    file: str  # .txt, a text a line, or .jsonl with "text" and maybe "title"; maybe packed
     heads: tuple[Head, ...] | None = None  # None: all of the model
     max_length: int = MAX_LENGTH
     mcls: int | None = None
@@ -49,6 +56,11 @@ class EncodeJob:
     device: str | None = field(default=None, metadata=FREE)
     show: Show | None = field(default=None, metadata=FREE, compare=False)
 
+    @property
+    def partial(self) -> Path:
+        """The folder of what is encoded, until all is."""
+        return Path(f"{self.target}.partial")
+
     def inputs(self) -> list[Path]:
         """The file."""
         return [Path(self.file)]
@@ -56,14 +68,15 @@ class EncodeJob:
     def encode(self) -> dict[str, Any]:
         """Writes the target at once, without parts; returns the report."""
         start = time.monotonic()
-        self._write(Shard(), Path(self.target))
+        self._write(Shard(), Path(self.target), self.partial)
         return self._report(time.monotonic() - start)
 
     def part(self, shard: Shard, folder: Path) -> None:
         """Writes the vectors of a part's blocks, if it has any, and how many texts each has."""
         check_absent(Path(self.target))
         start = time.monotonic()
-        blocks = self._write(shard, folder / VECTORS)
+        partial = parts_folder(Path(self.target)) / f"{shard.folder}.partial"
+        blocks = self._write(shard, folder / VECTORS, partial)
         facts = {"blocks": blocks, "seconds": time.monotonic() - start}
         (folder / FACTS).write_text(json.dumps(facts) + "\n")
 
@@ -110,77 +123,128 @@ class EncodeJob:
             "seconds": round(seconds, 3),
         }
 
-    def _write(self, shard: Shard, folder: Path) -> list[int]:
+    def _write(self, shard: Shard, folder: Path, partial: Path) -> list[int]:
         """Encodes the blocks of a part into a folder; returns the texts of each.
 
-        Where the part has none, there is no folder.
+        Where the part has none, there is no folder. What a run that ended too soon left in
+        `partial` is gone on with, as far as texts, model and options are the same.
         """
         check_absent(folder)
         file = Path(self.file)
-        with file.open("rb") as lines:  # said before a model is loaded
-            if not lines.read(1):
-                raise InputError(f"{file} is empty: there is nothing to encode")
-        size, done, tokens = file.stat().st_size, 0, 0
+        size, done, tokens = sum(map(len, read_texts(file))), 0, 0  # before a model is loaded
         gpus = torch.cuda.device_count() if self.device in (None, "cuda") else 0
         # where there are several GPUs, part after part has the next one
         device = f"cuda:{(shard.number - 1) % gpus}" if gpus > 1 else self.device
         encoder = Encoder.load(self.model, revision=self.revision, device=device)
+        options: dict[str, Any] = {
+            "heads": encoder.heads if self.heads is None else self.heads,
+            "max_length": self.max_length,
+            "role": self.role,
+            "mcls": self.mcls,
+            "multi_pool": self.multi_pool,
+            "sparse_top": self.sparse_top,
+        }
         blocks: list[int] = []
+        partial.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
+            stack.callback(Lock(partial).release)
+            stack.callback(lambda: None if blocks and not folder.exists() else _remove(partial))
+            journal = _Journal(partial / JOURNAL, [encoder.fingerprint, str(shard), options])
             writer: EmbeddingsWriter | None = None
-            sizes: deque[int] = deque()  # bytes of the lines that were read and are not done
+
+            def opened() -> EmbeddingsWriter:
+                journal.cut(len(blocks))
+                texts, arrays = sum(blocks), partial / VECTORS
+                if not texts:
+                    _remove(arrays)
+                return stack.enter_context(EmbeddingsWriter(folder, partial=arrays, texts=texts))
+
             limit = min(self.max_length, encoder.max_length)
-            shards = text_shards(read_texts(file, sizes), self.texts, limit)
-            for block, texts in enumerate(shards):
-                done += sum(sizes.popleft() for _ in texts)
-                if not shard.has(block * BLOCK):  # each is far more work than reading past it
+            for number, texts in enumerate(text_shards(read_texts(file), self.texts, limit)):
+                done += sum(map(len, texts))
+                if not shard.has(number * BLOCK):  # each is far more work than reading past it
                     continue
-                rows = encoder.encode(
-                    texts,
-                    heads=encoder.heads if self.heads is None else self.heads,
-                    max_length=self.max_length,
-                    role=self.role,
-                    mcls=self.mcls,
-                    multi_pool=self.multi_pool,
-                    sparse_top=self.sparse_top,
-                )
-                writer = writer or stack.enter_context(EmbeddingsWriter(folder))
-                writer.add(rows)
-                blocks.append(len(rows))
-                if self.show is not None and rows.lengths is not None:
+                entry = [_digest(texts), len(texts)]
+                if writer is not None or journal.entries[len(blocks) :][:1] != [entry]:
+                    writer = writer or opened()
+                    rows = encoder.encode(texts, **options)
+                    writer.add(rows)
+                    writer.sync()
+                    journal.append(entry)
+                    assert rows.lengths is not None
                     tokens += int(rows.lengths.sum())
+                blocks.append(len(texts))
+                if self.show is not None:
                     self.show(done, size, tokens)
+            if writer is None and blocks:
+                opened()
         return blocks
 
 
-def read_texts(path: Path, sizes: deque[int]) -> Iterator[str]:
-    """The texts of a file, one a line; the bytes of each line are added to sizes.
+class _Journal:
+    """What was encoded under some settings, and is on the disk: a digest and a count a block."""
 
-    Raises InputError naming a line that holds no text.
+    def __init__(self, path: Path, settings: Any) -> None:
+        self._path, self._first = path, json.dumps(settings)
+        lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
+        same = lines[:1] == [self._first]  # a line that was cut short is not ended
+        self.entries: list[Any] = [json.loads(line) for line in lines[1:]] if same else []
+
+    def cut(self, count: int) -> None:
+        """Forgets all but the first blocks."""
+        self.entries = self.entries[:count]
+        with atomic_write(self._path) as file:
+            lines = [self._first, *map(json.dumps, self.entries)]
+            file.write("".join(f"{line}\n" for line in lines).encode())
+
+    def append(self, entry: Any) -> None:
+        """Adds a block, durably."""
+        with self._path.open("ab") as file:
+            file.write(f"{json.dumps(entry)}\n".encode())
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _digest(texts: Sequence[str]) -> str:
+    return hashlib.blake2b(json.dumps(texts).encode(), digest_size=16).hexdigest()
+
+
+def _remove(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def read_texts(path: Path) -> Iterator[str]:
+    """The texts of a file: of .txt each line, of .jsonl each row, title and text as in the paper.
+
+    Raises InputError naming a line that holds no text, and for a file that is empty.
     """
-    rows = path.suffix.lower() == ".jsonl"
-    with path.open("rb") as lines:
-        for number, raw in enumerate(lines, 1):
-            try:
-                line = raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
-            except UnicodeDecodeError as error:
-                raise InputError(
-                    f"{path}:{number}: byte 0x{raw[error.start]:02x} is not UTF-8; "
-                    f"convert the file to UTF-8"
-                ) from error
-            sizes.append(len(raw))
-            yield _title_and_text(line, f"{path}:{number}") if rows else line
+    check_file(path)
+    empty = True
+    for text in _row_texts(path) if kind_of(path) == ".jsonl" else text_lines(path):
+        empty = False
+        yield text
+    if empty:
+        raise InputError(f"{path} is empty: there is nothing to encode")
 
 
-def _title_and_text(line: str, where: str) -> str:
-    """Title, line break, text, as in the paper; raises InputError naming the line."""
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{where}: not JSON: {error}") from error
-    if not isinstance(row, dict) or not isinstance(row.get("text"), str):
-        raise InputError(f"{where}: give an object with a string in 'text', as in {{'text': '…'}}")
-    title = row.get("title") or ""
-    if not isinstance(title, str):
-        raise InputError(f"{where}: 'title' is a {type(title).__name__}, not a string")
-    return f"{title}\n{row['text']}" if title else str(row["text"])
+def _row_texts(path: Path) -> Iterator[str]:
+    for number, row in numbered_rows(path):
+        if not any(name in row for name in TEXTS):
+            raise InputError(f"{path}:{number}: no field named {', '.join(TEXTS)}")
+        parts = [_field(row, names, f"{path}:{number}") for names in (("title",), TEXTS)]
+        yield "\n".join(parts if parts[0] else parts[1:])
+
+
+def _field(row: Row, names: Sequence[str], where: str) -> str:
+    """The first of some fields that is not empty; raises InputError for lists and objects."""
+    name, value = next(((n, row[n]) for n in names if row.get(n) not in (None, "")), ("", ""))
+    if isinstance(value, list | dict):
+        raise InputError(f"{where}: '{name}' is a {type(value).__name__}, not a string")
+    return str(value)
+
+
+def kind_of(path: Path) -> str:
+    """The suffix of a file without that of its packing; "" where it is none that is read."""
+    name = path.name.lower()
+    names = ((kind, f"{kind}{packing}") for kind in SUFFIXES for packing in PACKINGS)
+    return next((kind for kind, suffix in names if name.endswith(suffix)), "")

@@ -16,7 +16,14 @@ import scipy.sparse as sp
 
 from tercet.config import HEADS, Head
 from tercet.errors import InputError, ModelError, StoreError
-from tercet.io import GrowingArray, atomic_folder, check_file, json_bytes, read_json
+from tercet.io import (
+    GrowingArray,
+    atomic_folder,
+    check_file,
+    json_bytes,
+    read_json,
+    write_json,
+)
 
 FORMAT = 1
 # boundaries of rows, and what they divide
@@ -201,21 +208,48 @@ class EmbeddingsWriter:
 
     `with EmbeddingsWriter(folder) as writer: writer.add(shard)`. The folder is the one that
     `Embeddings.load` opens, and appears when the block ends without an error. Holds no shard in
-    memory.
+    memory. What was written to a folder `partial` stays there when the block fails: another writer
+    goes on from its first `texts`, which were synced.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, *, partial: Path | None = None, texts: int = 0) -> None:
         """Raises InputError where the folder exists."""
-        self.folder = check_absent(folder)
+        self.folder, self._partial = check_absent(folder), partial
         self._stack = ExitStack()
         self._arrays: dict[str, GrowingArray] = {}
         self._facts: dict[str, Any] = {}
-        self._texts = 0
+        self._texts = texts
 
     def __enter__(self) -> Self:
-        self._scratch = self._stack.enter_context(atomic_folder(self.folder))
+        folder = atomic_folder(self.folder, partial=self._partial)
+        self._scratch = self._stack.enter_context(folder)
         self._stack.push(self._finish)
+        if self._texts:
+            self._go_on()
         return self
+
+    def _go_on(self) -> None:
+        """Opens what is there, cut to the texts that were synced."""
+        arrays = {path.stem: GrowingArray.continued(path) for path in self._scratch.glob("*.npy")}
+        sizes = dict.fromkeys(arrays, self._texts)
+        for ends, packed in (*BOUNDARIES, ("sparse_indptr", "sparse_indices")):
+            if ends in arrays:
+                sizes[ends] = self._texts + 1
+                sizes[packed] = int(arrays[ends].view()[self._texts])
+        for name, array in arrays.items():
+            array.cut(sizes[name])
+        facts = read_json(self._scratch / "embeddings.json")
+        self._arrays = arrays
+        self._facts = {name: facts[name] for name in ("heads", "vocabulary", "fingerprint")}
+
+    def sync(self) -> None:
+        """Brings all that was added to the disk."""
+        for array in self._arrays.values():
+            array.sync()
+        write_json(self._scratch / "embeddings.json", self._written())
+
+    def _written(self) -> dict[str, Any]:
+        return {"format": FORMAT, "texts": self._texts, **self._facts}
 
     def __exit__(self, *error: Any) -> None:
         self._stack.__exit__(*error)
@@ -251,8 +285,7 @@ class EmbeddingsWriter:
             return
         if not self._arrays:
             raise InputError(f"no embeddings to save in {self.folder}")
-        facts = {"format": FORMAT, "texts": self._texts, **self._facts}
-        (self._scratch / "embeddings.json").write_bytes(json_bytes(facts))
+        (self._scratch / "embeddings.json").write_bytes(json_bytes(self._written()))
 
 
 _STORED = {  # kind of numbers, and dimensions

@@ -3,12 +3,15 @@
 Knows nothing of what the files hold.
 """
 
+import glob
 import gzip
 import io
 import json
 import os
 import shutil
+import sys
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -53,15 +56,25 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
-def atomic_folder(folder: Path, *, replace: bool = False) -> Iterator[Path]:
+def atomic_folder(
+    folder: Path, *, replace: bool = False, partial: Path | None = None
+) -> Iterator[Path]:
     """A folder to fill that takes its name when the block ends without an error.
 
     Its content is on the disk before. An empty folder of that name is replaced, and with replace
     any other: the old one is moved aside before and removed after. Otherwise OSError where there
-    is one.
+    is one. What killed processes left is removed; partial is a folder that is filled further, and
+    stays where the block fails.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    _sweep(folder)
+    lock = None
+    if partial is None:
+        scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        lock = _claim(scratch)
+    else:
+        scratch = partial
+        scratch.mkdir(exist_ok=True)
     old: Path | None = None
     try:
         yield scratch
@@ -81,10 +94,40 @@ def atomic_folder(folder: Path, *, replace: bool = False) -> Iterator[Path]:
     except BaseException:
         if old is not None and not folder.exists():
             os.rename(old, folder)
-        shutil.rmtree(scratch, ignore_errors=True)
+        if partial is None:
+            shutil.rmtree(scratch, ignore_errors=True)
         raise
+    finally:
+        if lock is not None:
+            os.close(lock)
     if old is not None:
         shutil.rmtree(old, ignore_errors=True)
+
+
+def _claim(folder: Path) -> int | None:
+    """Locks a folder until the handle is closed; None where a process has it, and on Windows."""
+    if sys.platform == "win32":
+        return None
+    import fcntl
+
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        return None
+    return handle
+
+
+def _sweep(folder: Path) -> None:
+    """Removes the scratch folders of a name whose processes are dead."""
+    for other in folder.parent.glob(f".{glob.escape(folder.name)}.????????"):
+        # one that was made this moment may not be locked yet
+        if other.is_dir() and not other.is_symlink() and time.time() - other.stat().st_mtime > 1:
+            lock = _claim(other)
+            if lock is not None:
+                shutil.rmtree(other, ignore_errors=True)
+                os.close(lock)
 
 
 def check_pointer(path: Path, kind: type[TercetError] = InputError) -> None:
@@ -167,22 +210,34 @@ class GrowingArray:
         *,
         header: bool = True,
         buffer: int = BUFFER,
+        start: int = 0,
     ) -> None:
-        """row is the shape of one row; with buffer 0, `append` itself writes (and may fail)."""
+        """row is the shape of one row; with buffer 0, `append` itself writes (and may fail).
+
+        start: the bytes of the header of a .npy file that is continued.
+        """
         self.path, self.dtype, self.row, self.header = path, np.dtype(dtype), row, header
         self._row_bytes = self.dtype.itemsize * int(np.prod(row, dtype=np.int64))
         handle = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o644)
         self._file = os.fdopen(handle, "r+b", buffering=buffer)
-        self._start = 0  # of the numbers, in bytes
+        self._start = start  # of the numbers, in bytes
         self._rows = 0
         self._view: npt.NDArray[Any] | None = None
-        if header:
+        if header and not start:
             self._file.truncate(0)
             self._write_header()
             self._start = self._file.tell()
         else:
-            self._rows = self._file.seek(0, os.SEEK_END) // self._row_bytes
+            self._rows = (self._file.seek(0, os.SEEK_END) - start) // self._row_bytes
             self.cut(self._rows)
+
+    @staticmethod
+    def continued(path: Path) -> "GrowingArray":
+        """A .npy file that another GrowingArray wrote, closed or not."""
+        with path.open("rb") as file:
+            np.lib.format.read_magic(file)
+            shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+            return GrowingArray(path, dtype, shape[1:], start=file.tell())
 
     def __len__(self) -> int:
         return self._rows

@@ -69,6 +69,15 @@ def numbered_rows(path: Path, *, skip: Callable[[InputError], None] | None = Non
                 yield number, row
 
 
+def text_lines(path: Path) -> Iterator[str]:
+    """The lines of a text file, empty ones too; raises InputError naming file and line."""
+    for number, raw in _lines(path, "lines of text"):
+        try:
+            yield raw.decode().rstrip("\r\n")
+        except UnicodeDecodeError as error:
+            raise InputError(f"{path}:{number}: {_reason(error)}") from error
+
+
 def _lines(path: Path, what: str) -> Iterator[tuple[int, bytes]]:
     """The lines of a file, maybe packed, counted from 1."""
     number = 0
@@ -402,13 +411,7 @@ def tagged_texts(files: Iterable[Path]) -> Iterator[tuple[str, str]]:
     """
     for path in files:
         if path.name.endswith(LINES):
-            for number, raw in _lines(path, "lines of text"):
-                try:
-                    text = raw.decode().strip()
-                except UnicodeDecodeError as error:
-                    raise InputError(f"{path}:{number}: {_reason(error)}") from error
-                if text:
-                    yield "", text
+            yield from (("", text.strip()) for text in text_lines(path) if text.strip())
             continue
         for number, row in numbered_rows(path):
             yield from ((tag, text) for _, tag, text in tagged_fields(row, f"{path}:{number}"))

@@ -325,10 +325,11 @@ def encode(
 ) -> None:
     """Encode the texts of a file.
 
-    FILE is .txt, one text a line, or .jsonl, a "text" and maybe a "title" in every line. Row n of
-    the result is line n of the file, empty lines included. Texts stream through, so the file may
-    be of any size. It may be encoded in parts: on a machine with several GPUs, part after part
-    takes the next one.
+    FILE is .txt, one text a line, empty lines included, or .jsonl, a "text" and maybe a "title" in
+    every line that is not blank; packed as .gz, .xz or .zst, too. All of it is checked before the
+    model runs. Row n of the result is text n. Texts stream through, so the file may be of any size;
+    what is encoded is kept, and after a kill or a failure the same command goes on. It may be
+    encoded in parts: on a machine with several GPUs, part after part takes the next one.
 
     \b
     Examples:
@@ -348,10 +349,10 @@ def encode(
       multi_pool K: Merge the multi-vectors of a text to about one for K tokens.
       sparse_top N: Keep the N largest sparse weights of a text.
     """
-    from tercet.bulk import SUFFIXES, EncodeJob
+    from tercet.bulk import SUFFIXES, EncodeJob, kind_of
     from tercet.embeddings import check_absent
 
-    if file.suffix.lower() not in SUFFIXES:
+    if not kind_of(file):
         raise click.UsageError(f"{file}: give a file that ends in {' or '.join(SUFFIXES)}")
     check_absent(out)
     job = EncodeJob(
@@ -375,9 +376,20 @@ def encode(
         return replace(job, show=show)
 
     if cut == Cut():
-        again = f"nothing is kept of {out}: the same command begins anew (with --workers, goes on)"
-        with kept(lambda: again), Meter("encoding") as meter:
-            report: dict[str, Any] | None = watched(meter).encode()
+
+        def remains() -> str:
+            if not job.partial.exists():
+                return f"nothing is kept of {out}: the same command begins anew"
+            return f"what is encoded is kept in {job.partial}: the same command goes on"
+
+        report: dict[str, Any] | None
+        with kept(remains), Meter("encoding") as meter:
+            try:
+                report = watched(meter).encode()
+            except (TercetError, OSError):
+                if job.partial.exists():
+                    meter.note(f"tercet: {remains()}")
+                raise
     else:
         gpus = device is None or device.startswith("cuda")
         report = carry_out(job, cut, "encoding", as_json=as_json, watched=watched, gpus=gpus)

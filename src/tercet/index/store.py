@@ -611,7 +611,7 @@ class Lock:
             os.close(self._file)
             here = " (this one)" if owner == str(os.getpid()) else ""
             raise StoreError(
-                f"{folder} is open in process {owner}{here}: an index has one owner at a time, "
+                f"{folder} is open in process {owner}{here}: it has one owner at a time, "
                 "so close it there first"
             ) from error
         os.ftruncate(self._file, 0)
