@@ -605,7 +605,10 @@ def fail_with(error: BaseException) -> Callable[..., Any]:
 
 SHORTAGES: list[tuple[BaseException, str]] = [
     (MemoryError(), "out of memory"),
-    (OSError(errno.ENOMEM, os.strerror(errno.ENOMEM), "x.npy"), "x.npy.*out of memory"),
+    (
+        OSError(errno.ENOMEM, os.strerror(errno.ENOMEM), "x.npy"),
+        "x.npy: Cannot allocate memory: close",
+    ),
     (RuntimeError("DefaultCPUAllocator: can't allocate memory: 8 bytes"), "out of memory"),
     (RuntimeError("CUDA out of memory. Tried"), "out of memory"),
     (RuntimeError("can't start new thread"), "out of memory"),
