@@ -3,6 +3,7 @@
 import inspect
 import json
 import logging
+import pickle
 import shutil
 from pathlib import Path
 from typing import Any
@@ -221,6 +222,8 @@ def test_bfloat16_where_asked(folder: Path, encoded: dict[str, Any]) -> None:
         ({"colbert_dim": 7}, "checkpoint's is 48"),
         ({"truncate_dim": 0}, "at least 1"),
         ({"devices": ["cpu", "cuda:0"]}, "one device"),
+        ({"device": "cuda:0"}, "differ"),
+        ({"unknown": 1}, "unknown=1 cannot be followed"),
     ],
 )
 def test_options_that_cannot_be_followed_are_refused(
@@ -233,18 +236,79 @@ def test_options_that_cannot_be_followed_are_refused(
 def test_bad_calls_are_refused(flag: BGEM3FlagModel, encoded: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="two lists"):
         flag.compute_lexical_matching_score(encoded["lexical_weights"][0], [])
-    with pytest.raises(InputError, match="budget"):
+    with pytest.raises(InputError, match="batch_size"):
         flag.encode(TEXTS, batch_size=0)
     with pytest.raises(InputError, match="all False"):
         flag.encode(TEXTS, return_dense=False)
     with pytest.raises(InputError, match="text 1 is a int"):
         flag.encode(["a", 1])  # type: ignore[list-item]
-    with pytest.raises(InputError, match="pairs"):
-        flag.compute_score([["a", "b", "c"]])
-    with pytest.raises(InputError, match="three weights"):
-        flag.compute_score([("a", "b")], weights_for_different_modes=[1, 1])
-    with pytest.raises(TypeError, match="unknown"):
-        flag.encode(TEXTS, unknown=1)  # type: ignore[call-arg]
+    with pytest.raises(InputError, match="text 0 is a NoneType"):
+        flag.encode([None], instruction="find ")  # type: ignore[list-item]
+    for call in (flag.encode, flag.encode_queries, flag.encode_corpus):
+        assert call("a", convert_to_numpy=True, show_progress_bar=False)["dense_vecs"].shape == (
+            64,
+        )
+        for option in ({"unknown": 1}, {"convert_to_numpy": False}):
+            with pytest.raises(InputError, match="cannot be followed"):
+                call("a", **option)
+
+
+PAIRS = [("the river", "water"), ("das Haus", "la ciudad")]
+
+
+@pytest.mark.parametrize(
+    "given", [PAIRS, tuple(PAIRS), zip(*zip(*PAIRS, strict=True), strict=True), np.array(PAIRS)]
+)
+def test_pairs_come_in_any_iterable(flag: BGEM3FlagModel, given: Any) -> None:
+    assert flag.compute_score(given) == flag.compute_score([list(pair) for pair in PAIRS])
+
+
+@pytest.mark.parametrize(
+    "given", ["ab", None, 7, {"a": "b"}, {("a", "b")}, ["ab", "cd", "ef"], [("a", "b", "c")]]
+)
+def test_what_is_no_list_of_pairs_is_refused(flag: BGEM3FlagModel, given: Any) -> None:
+    with pytest.raises(InputError, match="pairs of a query and a passage"):
+        flag.compute_score(given)
+
+
+@pytest.mark.parametrize("passage", [None, float("nan"), 7, b"water", ["water"]])
+def test_what_is_no_text_has_no_score(flag: BGEM3FlagModel, passage: Any) -> None:
+    with pytest.raises(InputError, match="pair 1: text 1 is a"):
+        flag.compute_score([("river", "water"), ("river", passage)])
+    with pytest.raises(InputError, match="pair"):
+        flag.compute_score([passage, ("river", "water")])
+
+
+@pytest.mark.parametrize("weights", [[1, 1], [1, 1, float("nan")], [1, -1, 1], [0, 0, 0], "111", 1])
+def test_weights_that_weigh_nothing_are_refused(flag: BGEM3FlagModel, weights: Any) -> None:
+    with pytest.raises(InputError, match="weight"):
+        flag.compute_score([("a", "b")], weights_for_different_modes=weights)
+
+
+def test_lexical_weights_come_in_any_iterable(
+    flag: BGEM3FlagModel, encoded: dict[str, Any]
+) -> None:
+    rows = encoded["lexical_weights"]
+    matrix = flag.compute_lexical_matching_score(iter(rows), iter(rows))
+    np.testing.assert_array_equal(matrix, flag.compute_lexical_matching_score(rows, rows))
+    assert flag.convert_id_to_token(iter(rows)) == flag.convert_id_to_token(rows)
+
+
+def test_integrations_read_devices_sizes_and_the_tokenizer(folder: Path) -> None:
+    with BGEM3FlagModel(str(folder), device="cpu", devices=["cpu"], verbose=True) as flag:
+        assert flag.target_devices == [str(flag.device)] == ["cpu"]
+        config = flag.model.model.config
+        assert (config.hidden_size, flag.model.colbert_linear.out_features) == (64, 48)
+        assert len(flag.tokenizer) == flag.tokenizer.vocab_size == config.vocab_size
+        ids = flag.tokenizer.encode("the river")
+        assert ids == flag.encoder.tokenize(["the river"]).ids.tolist()
+        assert flag.tokenizer.convert_ids_to_tokens(ids)[0] == "<s>"
+        assert flag.tokenizer.decode(ids, skip_special_tokens=True) == "the river"
+    flag.stop_self_pool()
+    again = pickle.loads(pickle.dumps(flag))
+    np.testing.assert_array_equal(
+        again.encode(["a"])["dense_vecs"], flag.encode(["a"])["dense_vecs"]
+    )
 
 
 def test_a_missing_head_is_an_error(folder: Path, tmp_path: Path) -> None:

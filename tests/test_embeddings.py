@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tercet.embeddings import Embeddings, EmbeddingsWriter
-from tercet.errors import InputError, StoreError
+from tercet.errors import InputError, RowError, StoreError
 
 ROWS, DENSE, VOCABULARY, MULTI = 7, 5, 50, 3
 
@@ -49,7 +49,9 @@ def assert_same(left: Any, right: Any) -> None:
 @given(
     st.one_of(
         st.slices(ROWS),
-        st.lists(st.integers(0, ROWS - 1), max_size=9),
+        st.integers(-ROWS, ROWS - 1),
+        st.lists(st.integers(-ROWS, ROWS - 1), max_size=9),
+        st.lists(st.integers(0, ROWS - 1), max_size=9).map(lambda rows: np.array(rows, np.uint8)),
         st.lists(st.booleans(), min_size=ROWS, max_size=ROWS).map(np.array),
     )
 )
@@ -57,7 +59,8 @@ def assert_same(left: Any, right: Any) -> None:
 def test_slices_hold_the_rows_asked_for(rows: Any) -> None:
     whole = make()
     picked = whole[rows]
-    numbers = np.arange(ROWS)[np.array(rows, dtype=int) if isinstance(rows, list) else rows]
+    chosen = np.array(rows, dtype=int) if isinstance(rows, list) else rows
+    numbers = np.atleast_1d(np.arange(ROWS)[chosen])
     assert len(picked) == len(numbers)
     for place, number in enumerate(numbers.tolist()):
         np.testing.assert_array_equal(picked.dense[place], whole.dense[number])
@@ -246,6 +249,47 @@ def test_what_does_not_belong_together() -> None:
         Embeddings.concatenate([make(), make(sparse=None)])
     with pytest.raises(InputError, match="no multi-vectors"):
         make(multi=None, offsets=None).tokens(0)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        ROWS,
+        -ROWS - 1,
+        [0, ROWS],
+        1.5,
+        1.0,
+        [1.5],
+        None,
+        "1",
+        ["1"],
+        True,
+        [[0], [0, 1]],
+        [[0]],
+        np.array([True, False]),
+        np.zeros(0, dtype=bool),
+        np.ones((ROWS, 1), dtype=bool),
+        slice(0.5),
+        slice(0, 2, 0),
+        (slice(1), 0),
+        {0},
+        np.array([2**64 - 1], dtype=np.uint64),
+    ],
+)
+def test_what_are_no_rows_is_refused(rows: Any) -> None:
+    with pytest.raises(RowError):
+        make()[rows]
+
+
+def test_texts_one_by_one() -> None:
+    whole = make()
+    rows = list(whole)
+    assert_same(Embeddings.concatenate(rows), whole)
+    for number in range(-ROWS, ROWS):
+        np.testing.assert_array_equal(whole.tokens(number), rows[number].tokens(0))
+    for wrong in (ROWS, -ROWS - 1, 0.5):
+        with pytest.raises(RowError):
+            whole.tokens(wrong)
 
 
 def test_a_folder_that_exists_is_not_written_over(tmp_path: Path) -> None:

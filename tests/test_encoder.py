@@ -1,6 +1,13 @@
 """The encoder: what else is in a batch never matters, order is kept, cuts are counted."""
 
+import copy
 import logging
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +18,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tercet.checkpoint import Settings, read_checkpoint, write_checkpoint
+from tercet.checkpoint import Checkpoint, Settings, read_checkpoint, write_checkpoint
 from tercet.config import PAPER_WEIGHTS, Weights
 from tercet.embeddings import Embeddings
 from tercet.encoder import Encoder, batches, max_by_id, pool_tokens
@@ -311,7 +318,7 @@ def test_spans_count_in_the_text_without_its_prefix(encoder: Any) -> None:
 
 
 BAD: dict[str, Callable[[Any], Any]] = {
-    "a list of texts": lambda e: e.encode("one string"),
+    "texts are a list, not one string": lambda e: e.encode("one string"),
     "text 1 is a int": lambda e: e.encode(["a", 1]),
     "unknown head 'colbert'": lambda e: e.encode(["a"], heads=("colbert",)),
     "no head asked for": lambda e: e.encode(["a"], heads=()),
@@ -322,7 +329,11 @@ BAD: dict[str, Callable[[Any], Any]] = {
     "sparse_top": lambda e: e.encode(["a"], sparse_top=0),
     "budget": lambda e: e.encode(["a"], token_budget=0),
     "shard": lambda e: next(e.stream(["a"], shard=0)),
-    "stream takes texts": lambda e: next(e.stream("abc")),
+    "a list, not one": lambda e: next(e.stream("abc")),
+    "text 1 is a NoneType": lambda e: list(e.stream(["a", None], shard=1)),
+    "shard must be": lambda e: next(e.stream(["a"], shard=1.5)),
+    "pairs .start, end.": lambda e: e.encode_spans(["abc"], [[(0, 1.5)]]),
+    "pairs .start, end., got": lambda e: e.encode_spans(["abc"], [[0, 1]]),
     "2 texts, but spans of 1": lambda e: e.encode_spans(["a", "b"], [[]]),
     "0 <= start <= end": lambda e: e.encode_spans(["abc"], [[(2, 1)]]),
     "device 'nonsense' is not there": lambda e: Encoder.load(e.source, device="nonsense"),
@@ -337,6 +348,150 @@ BAD: dict[str, Callable[[Any], Any]] = {
 def test_bad_input_is_said_in_words(encoder: Any, words: str) -> None:
     with pytest.raises(InputError, match=words):
         BAD[words](encoder)
+
+
+class Table(list[str]):
+    """What a data frame is: iterating it gives the names of its columns."""
+
+    columns = property(list)
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        None,
+        7,
+        float("nan"),
+        b"the sea",
+        {"a": "the sea"},
+        {"the sea"},
+        Table(["text"]),
+        [["a"]],
+        ["a", None],
+        ["a", float("nan")],
+        [b"a"],
+        np.array([["a"]]),
+        np.array("a"),
+        np.array([1.5]),
+    ],
+)
+def test_what_is_no_list_of_texts_is_refused(encoder: Any, texts: Any) -> None:
+    for call in (encoder.encode, encoder.tokenize, lambda given: list(encoder.stream(given))):
+        with pytest.raises(InputError, match="text"):
+            call(texts)
+
+
+@pytest.mark.parametrize(
+    "container",
+    [
+        tuple,
+        iter,
+        deque,
+        np.array,
+        lambda texts: (t for t in texts),
+        lambda texts: dict(enumerate(texts)).values(),
+        lambda texts: dict.fromkeys(texts).keys(),
+    ],
+)
+def test_texts_come_in_any_iterable(encoder: Any, container: Any) -> None:
+    texts = ["the river", "das Wasser", ""]
+    want = encoder.encode(texts)
+    assert_close(encoder.encode(container(texts), max_length=np.int64(8192)), want)
+    shards = encoder.stream(container(texts), shard=np.int32(2), token_budget=np.int64(9))
+    assert_close(Embeddings.concatenate(shards), want)
+    assert_close(
+        encoder.encode_spans(container(texts), [[], np.array([[0, 3]]), []]),
+        encoder.encode_spans(texts, [[], [(0, 3)], []]),
+    )
+    assert len(encoder.encode(container([]))) == 0
+
+
+@pytest.mark.parametrize("value", [None, 64.0, "64", True, 2, np.float32(64)])
+def test_lengths_are_whole_numbers(encoder: Any, value: Any) -> None:
+    for call in (encoder.encode, lambda *a, **o: next(encoder.stream(*a, **o))):
+        with pytest.raises(InputError, match="max_length"):
+            call(["a"], max_length=value)
+
+
+# Copies, forks and the end of the process
+
+
+@pytest.mark.parametrize("copied", [lambda e: pickle.loads(pickle.dumps(e)), copy.deepcopy])
+def test_a_copy_is_loaded_again(tiny_checkpoint: Path, whole: Any, copied: Any) -> None:
+    encoder = Encoder.load(tiny_checkpoint, dtype="float32", device="cpu")
+    encoder.weights = Weights(1, 2, 3)
+    again = copied(encoder)
+    assert again.model is not encoder.model
+    assert (again.weights, again.dtype) == (Weights(1, 2, 3), torch.float32)
+    assert_close(again.encode(TEXTS), whole)
+
+
+def test_what_cannot_be_loaded_again_is_not_copied(
+    tmp_path: Path, tiny: Checkpoint, tiny_checkpoint: Path
+) -> None:
+    with pytest.raises(InputError, match="cannot be pickled"):
+        pickle.dumps(Encoder(tiny))
+    folder = shutil.copytree(tiny_checkpoint, tmp_path / "model")
+    data = pickle.dumps(Encoder.load(folder, device="cpu"))
+    shutil.rmtree(folder)
+    write_checkpoint(folder, tiny.model, tiny.tokenizer, settings=Settings())
+    with pytest.raises(ModelError, match="load the same model"):
+        pickle.loads(data)
+
+
+def python(code: str, folder: Path, **variables: str) -> str:
+    """What a process prints that has loaded the encoder `e` and runs this."""
+    opening = "import os, sys, threading, time\nfrom tercet.encoder import Encoder\n"
+    opening += "e = Encoder.load(sys.argv[1], device='cpu')\n"
+    out = subprocess.run(
+        [sys.executable, "-c", opening + code, str(folder)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=os.environ | variables,
+    )
+    assert out.returncode == 0, out.stderr
+    return out.stdout
+
+
+FORK = """
+def child():
+    pid = os.fork()
+    if not pid:
+        try:
+            print(len(e.encode(["a river"] * 300)), flush=True)
+        except Exception as error:
+            print(type(error).__name__, error, flush=True)
+        os._exit(0)
+    os.waitpid(pid, 0)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_process_encodes_or_says_that_it_cannot(tiny_checkpoint: Path) -> None:
+    told = {"OMP_NUM_THREADS": "2", "TOKENIZERS_PARALLELISM": "true"}
+    code = FORK + "e.encode(['the water'] * 300)\nchild()\n"
+    assert python(code, tiny_checkpoint, **told) == "300\n"
+    code = FORK + (
+        "inside, go = threading.Event(), threading.Event()\n"
+        "def wait(done, total): inside.set(); go.wait()\n"
+        "thread = threading.Thread(target=lambda: e.encode(['a'], progress=wait))\n"
+        "thread.start(); inside.wait(); child(); go.set(); thread.join(); child()\n"
+    )
+    first, second = python(code, tiny_checkpoint, **told).splitlines()
+    assert first.startswith("InputError this process was forked while another thread encoded")
+    assert second == "300"
+
+
+def test_the_process_ends_while_a_daemon_thread_encodes(tiny_checkpoint: Path) -> None:
+    code = (
+        "def work():\n"
+        "    while True: e.encode(['the river and the mountain ' * 80] * 40)\n"
+        "threading.Thread(target=work, daemon=True).start(); time.sleep(0.2)\n"
+        "import atexit; atexit.register(lambda: print(len(e.encode(['a']))))\n"
+    )
+    for _ in range(2):  # without what ends the thread, nearly all abort
+        assert python(code, tiny_checkpoint) == "1\n"
 
 
 def test_a_lacking_head_is_the_error(

@@ -3,12 +3,13 @@
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from tercet.errors import InputError, ModelError
 from tercet.model import (
@@ -20,6 +21,7 @@ from tercet.model import (
     M3Model,
     MultiHead,
     PackedLayer,
+    PackedLinear,
     SparseHead,
     attend_in_blocks,
     attend_plainly,
@@ -362,3 +364,20 @@ def test_every_parameter_learns(tiny_model: M3Model, tokenizer: Tokenizer) -> No
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.abs().sum() > 0, name
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="asks the system for its memory")
+def test_shapes_leave_no_memory_behind() -> None:
+    """Without bounds on oneDNN's caches: one layout of the weight, 4 MB, for each shape."""
+    linear = PackedLinear(nn.Linear(512, 2048))
+
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 >> 20
+
+    with torch.inference_mode():
+        linear(torch.ones(600, 512))
+        before = resident()
+        for tokens in range(1, 600):
+            linear(torch.ones(tokens, 512))
+    assert resident() - before < 800

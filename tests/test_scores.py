@@ -1,5 +1,6 @@
 """Scores agree with their formulas, in both layouts and with gradients; blocks never show."""
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -62,6 +63,17 @@ def by_formula(queries: Any, passages: Any) -> np.ndarray:
     return formula(asked, given, queries.offsets, passages.offsets).numpy()
 
 
+@pytest.mark.parametrize("function", [dense_scores, lexical_scores, maxsim_scores, rankers])
+def test_vectors_of_two_models_have_no_scores(function: Any) -> None:
+    one, same, other = (replace(QUERIES, fingerprint=name) for name in "aab")
+    function(one, same)
+    function(one, QUERIES)  # of an unknown model
+    wider = replace(QUERIES, dense=np.ones((3, 7), dtype=np.float32))
+    for passages in (other, wider):
+        with pytest.raises(InputError, match="two models"):
+            function(one, passages)
+
+
 def test_each_score_is_its_formula() -> None:
     dense = QUERIES.dense @ PASSAGES.dense.T
     sparse = QUERIES.sparse.toarray() @ PASSAGES.sparse.toarray().T
@@ -69,8 +81,36 @@ def test_each_score_is_its_formula() -> None:
         assert function(QUERIES, PASSAGES).dtype == np.float32
         np.testing.assert_allclose(function(QUERIES, PASSAGES), want, rtol=1e-4, atol=1e-5)
     parts: Any = {"dense": dense, "multi": sparse}
-    total = weighted_sum(parts, Weights(0.5, 9.0, 2.0))
-    np.testing.assert_allclose(total, 0.5 * dense + 2.0 * sparse, rtol=1e-6)
+    for weights in (Weights(0.5, 9.0, 2.0), (0.5, 9, 2.0), np.array([0.5, 9, 2], np.float32)):
+        total = weighted_sum(parts, weights)
+        np.testing.assert_allclose(total, 0.5 * dense + 2.0 * sparse, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        (np.nan, 1, 1),
+        (1, -1, 1),
+        (1, np.inf, 1),
+        (0, 0, 0),
+        (1, 1),
+        (1, 1, 1, 1),
+        (),
+        None,
+        1.0,
+        "111",
+        {"dense": 1, "sparse": 1, "multi": 1},
+        (1, None, 1),
+        [[1, 1, 1]],
+    ],
+)
+def test_what_are_no_weights_is_refused(weights: Any) -> None:
+    with pytest.raises(InputError, match="weight"):
+        Weights.of(weights)
+
+
+def test_weights_are_floats() -> None:
+    assert json.dumps(Weights.of(np.array([1, 0.5, 2], np.float32)).as_tuple()) == "[1.0, 0.5, 2.0]"
 
 
 @given(

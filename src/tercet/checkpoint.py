@@ -305,6 +305,11 @@ def _write_tokenizer(folder: Path, tokenizer: Tokenizer, max_length: int) -> Non
     (folder / "tokenizer_config.json").write_bytes(json_bytes(facts | special))
 
 
+def published_sizes(config: BackboneConfig) -> dict[str, Any]:
+    """The sizes by their names in config.json."""
+    return {theirs: getattr(config, ours) for ours, (theirs, _) in _CONFIG.items()}
+
+
 def _documents(model: M3Model, settings: Settings) -> dict[str, Any]:
     """The JSON files that follow from the model's sizes and settings, by path in the folder."""
     config = model.backbone.config
@@ -313,7 +318,7 @@ def _documents(model: M3Model, settings: Settings) -> dict[str, Any]:
         "config.json": {
             "architectures": ["XLMRobertaModel"],
             "model_type": "xlm-roberta",
-            **{theirs: getattr(config, ours) for ours, (theirs, _) in _CONFIG.items()},
+            **published_sizes(config),
             "type_vocab_size": 1,
             "bos_token_id": 0,
             "eos_token_id": 2,

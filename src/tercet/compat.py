@@ -12,31 +12,40 @@ Knows nothing of indexes or collections.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 import torch
 
-from tercet.config import HEADS, Head, Role
+from tercet.checkpoint import published_sizes
+from tercet.config import HEADS, Head, Role, check_count, strings
+from tercet.config import Weights as HeadWeights
 from tercet.embeddings import Embeddings
-from tercet.encoder import Encoder, RowCollector, default_budget, run_batches
+from tercet.encoder import Encoder, RowCollector, default_budget, encoding, run_batches
 from tercet.errors import InputError
 from tercet.hybrid import rankers
 from tercet.scores import maxsim_packed
-from tercet.tokenizer import TokenBatch
+from tercet.tokenizer import TokenBatch, Tokenizer
 
 Vectors = npt.NDArray[np.float32]
 LexicalWeights = dict[str, np.float32]
 Weights = Mapping[str, Any]  # id string to weight
-Pair = tuple[str, str] | list[str]
+Devices = str | int | torch.device | Sequence[str | int | torch.device]
+# what FlagEmbedding's own callers pass on, and what it is here, whatever they say
+EVER = {"convert_to_numpy": True, "show_progress_bar": False, "verbose": False}
 PAIRS = 256  # whose token vectors `compute_score` holds at once
 
 
 class BGEM3FlagModel:
-    """FlagEmbedding's class of this name; `encoder` is the Tercet encoder that does the work."""
+    """FlagEmbedding's class of this name; `encoder` is the Tercet encoder that does the work.
+
+    What integrations read of it is there too: target_devices, tokenizer, and the layers and sizes
+    under model.
+    """
 
     def __init__(
         self,
@@ -46,7 +55,7 @@ class BGEM3FlagModel:
         use_bf16: bool = False,
         query_instruction_for_retrieval: str | None = None,
         query_instruction_format: str = "{}{}",
-        devices: str | int | list[str] | list[int] | None = None,
+        devices: Devices | None = None,
         pooling_method: str = "cls",
         trust_remote_code: bool = False,
         cache_dir: str | None = None,
@@ -61,27 +70,32 @@ class BGEM3FlagModel:
         *,
         passage_instruction_for_retrieval: str | None = None,
         passage_instruction_format: str = "{}{}",
+        device: Devices | None = None,
+        **others: Any,
     ) -> None:
-        """Loads a folder or a hub id.
+        """Loads a folder or a hub id; device is another name of devices.
 
         use_fp16 and use_bf16 choose the dtype on a GPU; on CPU it is float32, or bfloat16 where
         use_bf16 asks for it. No code of a checkpoint is ever run, whatever trust_remote_code says.
         Raises InputError for an option that Tercet cannot follow, ModelError for a checkpoint that
         cannot be loaded.
         """
+        _check_others(others)
         if not normalize_embeddings:
             raise InputError("normalize_embeddings=False: Tercet's vectors are always normalised")
         if pooling_method != "cls":
             raise InputError(f"pooling_method={pooling_method!r}: an M3 model pools by 'cls'")
         if cache_dir is not None:
             raise InputError("cache_dir: set the environment variable HF_HUB_CACHE instead")
-        if truncate_dim is not None and truncate_dim < 1:
-            raise InputError(f"truncate_dim must be at least 1, got {truncate_dim}")
-        device = _device(devices)
-        on_cpu = device == "cpu" or (device is None and not torch.cuda.is_available())
+        if truncate_dim is not None:
+            check_count("truncate_dim", truncate_dim)
+        if None not in (device, devices) and _device(device) != _device(devices):
+            raise InputError(f"device={device!r} and devices={devices!r} differ: give one of them")
+        chosen = _device(devices if device is None else device)
+        on_cpu = chosen == "cpu" or (chosen is None and not torch.cuda.is_available())
         dtype = torch.float16 if use_fp16 and not on_cpu else torch.float32
         self.encoder = Encoder.load(
-            model_name_or_path, device=device, dtype=torch.bfloat16 if use_bf16 else dtype
+            model_name_or_path, device=chosen, dtype=torch.bfloat16 if use_bf16 else dtype
         )
         size = self.encoder.dims.get("multi")
         if colbert_dim > 0 and size not in (None, colbert_dim):
@@ -98,9 +112,47 @@ class BGEM3FlagModel:
         self.return_colbert_vecs = return_colbert_vecs
         self.truncate_dim = truncate_dim
 
+    @property
+    def target_devices(self) -> list[str]:
+        """The one device, by its name."""
+        return [str(self.encoder.device)]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.encoder.device
+
+    @property
+    def tokenizer(self) -> "TokenizerView":
+        """Ids of tokens; its length is the size of the vocabulary."""
+        return TokenizerView(self.encoder.tokenizer)
+
+    @property
+    def model(self) -> SimpleNamespace:
+        """FlagEmbedding's names of parts: model.config with its sizes, and the heads' layers."""
+        own = self.encoder.model
+        config = SimpleNamespace(**published_sizes(own.backbone.config))
+        return SimpleNamespace(
+            model=SimpleNamespace(config=config, device=own.device, dtype=own.dtype),
+            colbert_linear=own.multi,
+            sparse_linear=own.sparse,
+            vocab_size=config.vocab_size,
+            device=own.device,
+            dtype=own.dtype,
+        )
+
+    def stop_self_pool(self) -> None:
+        """Does nothing: there is no pool of processes to stop."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stop_self_pool()
+
     def encode(
         self,
-        sentences: str | Sequence[str],
+        sentences: str | Iterable[str],
         batch_size: int | None = None,
         max_length: int | None = None,
         return_dense: bool | None = None,
@@ -109,12 +161,14 @@ class BGEM3FlagModel:
         *,
         instruction: str | None = None,
         instruction_format: str = "{}{}",
+        **others: Any,
     ) -> dict[str, Any]:
         """Encodes B texts, or one: `dense_vecs` (B, D), `lexical_weights`, `colbert_vecs`.
 
         What was not asked for is None; for a string, each value is that of the one text. batch_size
         bounds memory: no more tokens at a time than so many texts of max_length have.
         """
+        _check_others(others)
         returns = (return_dense, return_sparse, return_colbert_vecs)
         form = instruction_format
         return self._encode(
@@ -123,39 +177,44 @@ class BGEM3FlagModel:
 
     def encode_queries(
         self,
-        queries: str | Sequence[str],
+        queries: str | Iterable[str],
         batch_size: int | None = None,
         max_length: int | None = None,
         return_dense: bool | None = None,
         return_sparse: bool | None = None,
         return_colbert_vecs: bool | None = None,
+        **others: Any,
     ) -> dict[str, Any]:
         """`encode` with the query's instruction and maximum length."""
+        _check_others(others)
         returns = (return_dense, return_sparse, return_colbert_vecs)
         told, form = self.query_instruction_for_retrieval, self.query_instruction_format
         return self._encode(queries, "query", batch_size, max_length, returns, told, form)
 
     def encode_corpus(
         self,
-        corpus: str | Sequence[str],
+        corpus: str | Iterable[str],
         batch_size: int | None = None,
         max_length: int | None = None,
         return_dense: bool | None = None,
         return_sparse: bool | None = None,
         return_colbert_vecs: bool | None = None,
+        **others: Any,
     ) -> dict[str, Any]:
         """`encode` with the passage's instruction and maximum length."""
+        _check_others(others)
         returns = (return_dense, return_sparse, return_colbert_vecs)
         told, form = self.passage_instruction_for_retrieval, self.passage_instruction_format
         return self._encode(corpus, "passage", batch_size, max_length, returns, told, form)
 
     def compute_score(
         self,
-        sentence_pairs: Sequence[Pair] | Pair,
+        sentence_pairs: Iterable[Iterable[str]] | Iterable[str],
         batch_size: int | None = None,
         max_query_length: int | None = None,
         max_passage_length: int | None = None,
-        weights_for_different_modes: Sequence[float] | None = None,
+        weights_for_different_modes: Iterable[float] | None = None,
+        **others: Any,
     ) -> dict[str, Any] | list[float]:
         """Scores of (query, passage) pairs by each representation, and their weighted means.
 
@@ -163,22 +222,18 @@ class BGEM3FlagModel:
         colbert, sparse, dense, sparse+dense and colbert+sparse+dense; floats for one pair; an empty
         list for no pair. Instructions are not applied, as in FlagEmbedding.
         """
-        if not sentence_pairs:
-            return []
-        single = isinstance(sentence_pairs[0], str)
-        pairs = [sentence_pairs] if single else sentence_pairs
-        if any(len(pair) != 2 for pair in pairs):
-            raise InputError("sentence_pairs are pairs of a query and a passage")
-        weights = [1.0, 1.0, 1.0]
+        _check_others(others)
+        weights = HeadWeights(1.0, 1.0, 1.0).as_tuple()
         if weights_for_different_modes is not None:
-            weights = [float(weight) for weight in weights_for_different_modes]
-        if len(weights) != 3:
-            raise InputError(f"three weights are needed (dense, sparse, colbert), got {weights}")
+            weights = HeadWeights.of(weights_for_different_modes).as_tuple()
+        pairs, single = _pairs(sentence_pairs)
+        if not pairs:
+            return []
         scores = np.empty((3, len(pairs)))
         for start in range(0, len(pairs), PAIRS):
             block = pairs[start : start + PAIRS]
-            first = self._tokens([str(pair[0]) for pair in block], "query", max_query_length)
-            second = self._tokens([str(pair[1]) for pair in block], "passage", max_passage_length)
+            first = self._tokens([pair[0] for pair in block], "query", max_query_length)
+            second = self._tokens([pair[1] for pair in block], "passage", max_passage_length)
             (queries, _), (passages, _) = (self._run(side, batch_size) for side in (first, second))
             by, same = rankers(queries, passages), np.arange(len(block))
             scores[:, start : start + PAIRS] = [by[head].score(same, same) for head in HEADS]
@@ -198,10 +253,10 @@ class BGEM3FlagModel:
         return {name: values.tolist() for name, values in out.items()}
 
     def convert_id_to_token(
-        self, lexical_weights: Weights | Sequence[Weights]
+        self, lexical_weights: Weights | Iterable[Weights]
     ) -> dict[str, Any] | list[dict[str, Any]]:
         """Weights by token instead of by id; one dictionary for one text."""
-        rows = [lexical_weights] if isinstance(lexical_weights, Mapping) else lexical_weights
+        rows = [lexical_weights] if isinstance(lexical_weights, Mapping) else list(lexical_weights)
         decode = self.encoder.tokenizer.backend.decode
         named = [
             {decode([int(id)], skip_special_tokens=False): weight for id, weight in row.items()}
@@ -211,8 +266,8 @@ class BGEM3FlagModel:
 
     def compute_lexical_matching_score(
         self,
-        lexical_weights_1: Weights | Sequence[Weights],
-        lexical_weights_2: Weights | Sequence[Weights],
+        lexical_weights_1: Weights | Iterable[Weights],
+        lexical_weights_2: Weights | Iterable[Weights],
     ) -> float | npt.NDArray[np.float64]:
         """Sum of the products of shared tokens' weights; of two lists, the (Q, P) matrix."""
         first, second = lexical_weights_1, lexical_weights_2
@@ -220,7 +275,8 @@ class BGEM3FlagModel:
             return _shared(first, second)
         if isinstance(first, Mapping) or isinstance(second, Mapping):
             raise InputError("give two dictionaries of weights, or two lists of them")
-        return np.array([[_shared(query, passage) for passage in second] for query in first])
+        passages = list(second)
+        return np.array([[_shared(query, passage) for passage in passages] for query in first])
 
     def colbert_score(self, q_reps: Vectors, p_reps: Vectors) -> torch.Tensor:
         """MaxSim of one text's vectors (S, M) with another's (T, M), a tensor of no dimension."""
@@ -228,7 +284,7 @@ class BGEM3FlagModel:
 
     def _encode(
         self,
-        texts: str | Sequence[str],
+        texts: str | Iterable[str],
         role: Role,
         batch_size: int | None,
         max_length: int | None,
@@ -244,7 +300,7 @@ class BGEM3FlagModel:
         )
         if not heads:
             raise InputError("return_dense, return_sparse and return_colbert_vecs are all False")
-        batch = [texts] if isinstance(texts, str) else list(texts)
+        batch = list(strings([texts] if isinstance(texts, str) else texts))
         if instruction is not None:
             form = instruction_format.replace("\\n", "\n")
             batch = [form.format(instruction, text) for text in batch]
@@ -267,11 +323,13 @@ class BGEM3FlagModel:
         length = own if max_length is None else max_length
         return self.encoder.tokenize(texts, max_length=length, role=role)
 
+    @encoding()
     def _run(
         self, tokens: TokenBatch, batch_size: int | None, heads: tuple[Head, ...] = HEADS
     ) -> tuple[Embeddings, list[list[int]]]:
         """Embeddings, multi-vectors in float32, and each text's ids that weigh, in their order."""
-        encoder, size = self.encoder, self.batch_size if batch_size is None else batch_size
+        encoder = self.encoder
+        size = check_count("batch_size", self.batch_size if batch_size is None else batch_size)
         budget = min(default_budget(encoder.device), size * int(tokens.lengths.max(initial=1)))
         collector = RowCollector(encoder.dims, heads, len(tokens), half=False)
         weighing: list[list[int]] = [[]] * len(tokens)
@@ -295,16 +353,63 @@ class BGEM3FlagModel:
         return out
 
 
-def _device(devices: str | int | list[str] | list[int] | None) -> str | None:
+class TokenizerView:
+    """What integrations use of the tokenizer that FlagEmbedding has, under the same names."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.backend, self.vocab_size = tokenizer.backend, tokenizer.vocabulary
+
+    def __len__(self) -> int:
+        return self.vocab_size
+
+    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
+        """Ids of a text; nothing is cut."""
+        return list(self.backend.encode(text, add_special_tokens=add_special_tokens).ids)
+
+    def decode(self, ids: Sequence[int], skip_special_tokens: bool = False) -> str:
+        """The text of some ids."""
+        ids = [int(id) for id in ids]
+        return str(self.backend.decode(ids, skip_special_tokens=skip_special_tokens))
+
+    def convert_ids_to_tokens(self, ids: Sequence[int]) -> list[str | None]:
+        """The token of each id."""
+        return [self.backend.id_to_token(int(id)) for id in ids]
+
+
+def _check_others(options: Mapping[str, Any]) -> None:
+    """Raises InputError for an option that would be passed over."""
+    for name, value in options.items():
+        if name not in EVER or (name == "convert_to_numpy" and value is not True):
+            raise InputError(
+                f"{name}={value!r} cannot be followed: leave it out (arrays are NumPy's; other "
+                "arguments are those of FlagEmbedding 1.4.2)"
+            )
+
+
+def _pairs(given: Any) -> tuple[list[list[str]], bool]:
+    """Pairs of a query and a passage from any iterable of pairs, or of one; whether of one."""
+    unfit = isinstance(given, str | bytes | Mapping | set | frozenset) or hasattr(given, "columns")
+    items = [] if unfit or not isinstance(given, Iterable) else list(given)
+    single = bool(items) and isinstance(items[0], str)
+    rows = [items] if single else items
+    pairs = [list(strings(row, f"pair {number}: text")) for number, row in enumerate(rows)]
+    if unfit or not isinstance(given, Iterable) or any(len(pair) != 2 for pair in pairs):
+        raise InputError("sentence_pairs are pairs of a query and a passage, in a list")
+    return pairs, single
+
+
+def _device(devices: Devices | None) -> str | None:
     """The one device asked for; None leaves the choice to the encoder."""
-    if isinstance(devices, list):
+    if isinstance(devices, Sequence) and not isinstance(devices, str):
         if len(devices) != 1:
             raise InputError(
                 f"devices={devices}: Tercet uses one device a process; name one, and start a"
                 " process for each"
             )
         devices = devices[0]
-    return f"cuda:{devices}" if isinstance(devices, int) else devices
+    if devices is None:
+        return None
+    return f"cuda:{devices}" if isinstance(devices, int) else str(devices)
 
 
 def _lexical_weights(sparse: sp.csr_array, ids: Sequence[Sequence[int]]) -> list[LexicalWeights]:

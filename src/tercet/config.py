@@ -1,10 +1,12 @@
 """The names and the few constants that the whole package shares, each with its source."""
 
+import operator
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from tercet.errors import InputError
 
@@ -36,10 +38,21 @@ class Weights:
     def __post_init__(self) -> None:
         for name in HEADS:
             value = getattr(self, name)
-            if not (0.0 <= value < float("inf")):
-                raise InputError(f"the {name} weight must be a finite number >= 0, got {value}")
+            if not (isinstance(value, Real) and 0.0 <= float(value) < float("inf")):
+                raise InputError(f"the {name} weight must be a finite number >= 0, got {value!r}")
+            object.__setattr__(self, name, float(value))
         if self.dense == self.sparse == self.multi == 0.0:
             raise InputError("at least one of the three weights must be above 0")
+
+    @staticmethod
+    def of(weights: "Weights | Iterable[float]") -> "Weights":
+        """Weights as they are, or from three numbers: dense, sparse, multi."""
+        if isinstance(weights, Weights):
+            return weights
+        numbers = tuple(weights) if isinstance(weights, Iterable) else (weights,)
+        if len(numbers) != 3:
+            raise InputError(f"three weights are needed (dense, sparse, multi), got {weights!r}")
+        return Weights(*numbers)
 
     def as_tuple(self) -> tuple[float, float, float]:
         return (self.dense, self.sparse, self.multi)
@@ -58,6 +71,44 @@ def check_heads(heads: tuple[str, ...]) -> tuple[Head, ...]:
         what = f"unknown head {unknown[0]!r}" if unknown else "no head asked for"
         raise InputError(f"{what}: choose from {', '.join(HEADS)}")
     return tuple(head for head in HEADS if head in heads)
+
+
+def check_count(name: str, value: Any, least: int = 1) -> int:
+    """The value as an int; raises InputError for what is no whole number, or less than `least`."""
+    try:
+        number = -1 if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = -1
+    if number < least:
+        raise InputError(f"{name} must be a whole number of at least {least}, got {value!r}")
+    return number
+
+
+def strings(texts: Iterable[str], name: str = "text") -> Iterator[str]:
+    """The strings of any iterable that has an order, one by one.
+
+    Raises InputError for one string, a dict, a set or a table, and names an item that is no string.
+    """
+    if isinstance(texts, str):
+        raise InputError(f"{name}s are a list, not one string: give [{texts[:20]!r}]")
+    try:
+        items = iter(texts)
+    except TypeError:
+        items = None
+    if (
+        items is None
+        or isinstance(texts, bytes | bytearray | Mapping | set | frozenset)
+        or hasattr(texts, "columns")  # of a table, whose names an iteration would give
+        or getattr(texts, "ndim", 1) != 1  # an array of rows
+    ):
+        raise InputError(
+            f"{name}s must be strings in a list (or any other order), not a "
+            f"{type(texts).__name__}: of a table give one column, of a dict a list of its values"
+        )
+    for row, text in enumerate(items):
+        if not isinstance(text, str):
+            raise InputError(f"{name} {row} is a {type(text).__name__}, not a string")
+        yield text
 
 
 def default_cache() -> Path:

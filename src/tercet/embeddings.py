@@ -15,7 +15,7 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from tercet.config import HEADS, Head
-from tercet.errors import InputError, ModelError, StoreError
+from tercet.errors import InputError, ModelError, RowError, StoreError
 from tercet.io import (
     GrowingArray,
     atomic_folder,
@@ -93,21 +93,55 @@ class Embeddings:
                 )
 
     def tokens(self, row: int) -> npt.NDArray[np.float16]:
-        """The (T, M) multi-vectors of one text; raises InputError where there are none."""
+        """The (T, M) multi-vectors of one text.
+
+        Raises InputError where there are none, RowError where there is no such text.
+        """
         if self.multi is None or self.offsets is None:
             raise InputError("these Embeddings hold no multi-vectors")
+        row = int(self._places(row)[0])
         return self.multi[int(self.offsets[row]) : int(self.offsets[row + 1])]
 
-    def __getitem__(self, rows: slice | Sequence[int] | npt.NDArray[Any]) -> "Embeddings":
-        """The texts of a slice, a list of row numbers or a boolean mask, in that order."""
-        chosen: Any = rows
+    def _places(self, rows: Any) -> npt.NDArray[np.int64]:
+        """Rows from 0 of a number, a list of numbers or a mask; negative ones count from the end.
+
+        Raises RowError for all else.
+        """
+        size = len(self)
+        try:
+            given = np.asarray(rows)
+        except ValueError as error:  # lists of several lengths
+            raise RowError(f"{rows!r} are no rows: {error}") from error
+        if given.dtype == np.bool_ and given.shape == (size,):
+            return np.flatnonzero(given)
+        if given.dtype == np.float64 and given.shape == (0,):  # of an empty list
+            given = given.astype(np.int64)
+        given = np.atleast_1d(given)
+        if given.ndim != 1 or given.dtype.kind not in "iu":
+            raise RowError(
+                f"rows of {size} texts are numbers, a slice or a mask of {size}, got {rows!r}"
+            )
+        if given.size and not -size <= int(given.min()) <= int(given.max()) < size:
+            raise RowError(f"there is no such row among {size} texts: {rows!r}")
+        places: npt.NDArray[np.int64] = given.astype(np.int64)
+        return np.where(places < 0, places + size, places)
+
+    def __getitem__(self, rows: int | slice | Sequence[int] | npt.NDArray[Any]) -> "Embeddings":
+        """The texts of a row number, a slice, a list of numbers or a boolean mask, in that order.
+
+        Negative numbers count from the end. Raises RowError for what is none of these, for a
+        number that is out of range, and for a mask of another length.
+        """
+        chosen: Any
         multi = offsets = None
         if isinstance(rows, slice):
-            start, stop, step = rows.indices(len(self))
+            try:
+                start, stop, step = rows.indices(len(self))
+            except (TypeError, ValueError) as error:
+                raise RowError(f"{rows} is no slice of texts: {error}") from error
             chosen = slice(start, max(start, stop)) if step == 1 else np.arange(start, stop, step)
         else:
-            chosen = np.asarray(rows)
-            chosen = np.flatnonzero(chosen) if chosen.dtype == np.bool_ else chosen.astype(np.int64)
+            chosen = self._places(rows)
         if self.multi is not None and self.offsets is not None:
             if isinstance(chosen, slice):  # of neighbours nothing is copied
                 ends = self.offsets[chosen.start : chosen.stop + 1]

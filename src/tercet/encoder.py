@@ -6,10 +6,15 @@ nothing of indexes, documents or training. Shapes: N tokens of a batch, B texts,
 H hidden, M multi-vector size.
 """
 
+import atexit
+import ctypes
 import logging
+import os
+import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +33,14 @@ from tercet.config import (
     Head,
     Progress,
     Role,
+    check_count,
     check_heads,
+    strings,
 )
 from tercet.embeddings import Embeddings, packed_positions
 from tercet.errors import InputError, ModelError
 from tercet.model import PADDING, Inputs, M3Model, Outputs, mean_vectors
-from tercet.tokenizer import SHARD_CHARACTERS, TokenBatch, check_texts, text_shards
+from tercet.tokenizer import SHARD_CHARACTERS, TokenBatch, text_shards
 
 log = logging.getLogger("tercet")
 
@@ -53,8 +60,7 @@ def batches(lengths: Ints, budget: int) -> Iterator[Rows]:
     Equal ones keep their order. Longest first: what does not fit in memory shows at once, and time
     left is never told too low. Raises InputError where the budget is below 1.
     """
-    if budget < 1:
-        raise InputError(f"a batch needs a budget of at least 1 token, got {budget}")
+    budget = check_count("token_budget, the tokens of a batch,", budget)
     order = np.argsort(-lengths.astype(np.int64), kind="stable")
     ends = np.cumsum(lengths[order], dtype=np.int64)
     first, used = 0, 0
@@ -102,6 +108,11 @@ def run_batches(
     """
     model.check(heads)
     device = model.device
+    if device.type == "cuda" and not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        raise InputError(
+            f"the model is on {device}, which a forked process cannot use: load it in a process "
+            "that was spawned"
+        )
     if budget is None:
         budget = default_budget(device)
     if padding is None:
@@ -154,8 +165,82 @@ def encode_tokens(
     return rows.embeddings(tokens.lengths, tokens.truncated, fingerprint)
 
 
+# Libraries that encode run threads of their own, and let go of Python's lock meanwhile.
+
+
+@dataclass
+class _Process:
+    """What this process may do: threads that encode now, whether it ends, whether it is a fork."""
+
+    threads: set[int] = field(default_factory=set)
+    ends: bool = False
+    fork: bool = False
+    torn: bool = False  # forked while another thread encoded, whose locks nobody lets go
+
+
+_process = _Process()
+
+
+@contextmanager
+def encoding() -> Iterator[None]:
+    """Marks this thread as one that encodes; makes a forked process able to.
+
+    Raises InputError in a process that was forked while another thread encoded.
+    """
+    thread = threading.get_ident()
+    if _process.torn:
+        raise InputError(
+            "this process was forked while another thread encoded: load the encoder in a process "
+            "that was spawned, and open it there"
+        )
+    if (
+        _process.fork
+    ):  # the parent's pools of threads are not here, and who asks them waits for ever
+        torch.set_num_threads(1)
+        os.environ["TOKENIZERS_PARALLELISM"] = "false"
+        _process.fork = False
+    outer = thread not in _process.threads
+    _process.threads.add(thread)
+    try:
+        if _process.ends and threading.current_thread() is not threading.main_thread():
+            raise SystemExit
+        yield
+    finally:
+        if outer:
+            _process.threads.discard(thread)
+
+
+@atexit.register
+def _end_threads(seconds: float = 10.0) -> None:
+    """Stops daemon threads that encode: Python ends threads in C++ code by ending the process."""
+    _process.ends = True
+    own, told = threading.get_ident(), set[int]()
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        encode = _process.threads - {own}
+        for thread in encode - told:
+            stop = ctypes.py_object(SystemExit)
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), stop)
+        told |= encode
+        if not encode and not told & {thread.ident for thread in threading.enumerate()}:
+            break
+        time.sleep(0.005)
+
+
+def _after_fork() -> None:
+    others = _process.threads - {threading.get_ident()}
+    _process.torn, _process.fork = _process.torn or bool(others), True
+    _process.threads -= others
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
 class Encoder:
-    """A model that is ready to encode.
+    """A model that is ready to encode, in any thread; in a forked process with one thread.
+
+    Pickled or copied it is a recipe to load it again from where it was loaded.
 
     Attributes: source (None: the bundled model), model, fingerprint, weights (of the hybrid sum:
     the model's own, else the paper's), heads, dims (dense, vocabulary, multi), tokenizer, settings,
@@ -173,6 +258,15 @@ class Encoder:
         self.heads, self.dims = self.model.heads, self.model.dims
         self.max_length = self.model.backbone.config.max_length
         self.dtype, self.device = self.model.dtype, self.model.device
+        self._recipe: tuple[Any, ...] | None = None  # what `load` was given
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self._recipe is None:
+            raise InputError(
+                "an Encoder that was made of a checkpoint in memory cannot be pickled or copied: "
+                "write it to a folder and use Encoder.load"
+            )
+        return _load_again, (self.fingerprint, *self._recipe), {"weights": self.weights}
 
     @staticmethod
     def load(
@@ -206,11 +300,14 @@ class Encoder:
         checkpoint.model.backbone.pack()
         if source is not None and Path(source).is_dir():
             source = Path(source).resolve()
-        return Encoder(checkpoint, source=None if source is None else str(source))
+        encoder = Encoder(checkpoint, source=None if source is None else str(source))
+        encoder._recipe = (encoder.source, device, dtype, revision, download)
+        return encoder
 
+    @encoding()
     def encode(
         self,
-        texts: Sequence[str],
+        texts: Iterable[str],
         *,
         heads: Sequence[Head] = HEADS,
         max_length: int = MAX_LENGTH,
@@ -232,8 +329,8 @@ class Encoder:
         the model lacks.
         """
         for name, value in (("multi_pool", multi_pool), ("sparse_top", sparse_top)):
-            if value is not None and value < 1:
-                raise InputError(f"{name} must be at least 1, got {value}")
+            if value is not None:
+                check_count(name, value)
         heads = check_heads(tuple(heads))
         self.model.check(heads)
         return encode_tokens(
@@ -261,15 +358,15 @@ class Encoder:
         A shard is also closed after about a million characters, so memory stays bounded. options
         are those of `encode`.
         """
-        if shard < 1:
-            raise InputError(f"a shard holds at least 1 text, got {shard}")
-        limit = min(max_length, self.max_length)
+        shard = check_count("shard", shard)
+        limit = self._limit(max_length)
         for part in text_shards(texts, shard, limit, characters=shard_characters):
             yield self.encode(part, max_length=max_length, **options)
 
+    @encoding()
     def encode_spans(
         self,
-        texts: Sequence[str],
+        texts: Iterable[str],
         spans: Sequence[Sequence[tuple[int, int]]],
         *,
         heads: Sequence[Head] = HEADS,
@@ -287,7 +384,7 @@ class Encoder:
         """
         heads = check_heads(tuple(heads))
         self.model.check(heads)
-        limit = min(max_length, self.max_length)
+        limit = self._limit(max_length)
         tokens, text_of, first, last = self._locate(texts, spans, limit, role)
         truncated = last > limit - 1  # </s> is no token of a span
         first, last = np.minimum(first, limit - 1), np.minimum(last, limit - 1)
@@ -322,7 +419,7 @@ class Encoder:
 
     def _locate(
         self,
-        texts: Sequence[str],
+        texts: Iterable[str],
         spans: Sequence[Sequence[tuple[int, int]]],
         max_length: int,
         role: Role,
@@ -331,14 +428,21 @@ class Encoder:
 
         Tokens are counted in the text with its [CLS], and behind a cut as well.
         """
+        texts = self._prefixed(texts, role)
         if len(texts) != len(spans):
             raise InputError(f"{len(texts)} texts, but spans of {len(spans)}")
         shift = len(self.settings.prefix(role))
         contents, bounds = [], [np.zeros((0, 3), dtype=np.int64)]
-        for row, (text, inside) in enumerate(zip(self._prefixed(texts, role), spans, strict=True)):
+        for row, (text, inside) in enumerate(zip(texts, spans, strict=True)):
             ids, offsets = self.tokenizer.with_offsets(text)
             contents.append(ids)
-            start, end = np.array(inside, dtype=np.int64).reshape(-1, 2).T + shift
+            try:
+                given = np.array(inside if len(inside) else np.zeros((0, 2), dtype=np.int64))
+            except (TypeError, ValueError):  # no list, or of several lengths
+                given = np.zeros(0)
+            if given.ndim != 2 or given.shape[1] != 2 or given.dtype.kind not in "iu":
+                raise InputError(f"text {row}: spans are pairs (start, end), got {inside!r}")
+            start, end = given.astype(np.int64).T + shift
             if ((start < shift) | (end < start)).any():
                 raise InputError(f"text {row}: a span must be 0 <= start <= end, got {inside}")
             first = np.searchsorted(offsets[:, 1], start, side="right")
@@ -348,28 +452,43 @@ class Encoder:
         text_of, first, last = np.concatenate(bounds).T
         return self.tokenizer.frame(contents, max_length=max_length), text_of, first, last
 
+    @encoding()
     def tokenize(
         self,
-        texts: Sequence[str],
+        texts: Iterable[str],
         *,
         max_length: int = MAX_LENGTH,
         role: Role = "passage",
         mcls: int | None = None,
     ) -> TokenBatch:
         """Token ids of B texts with their role's prefix, cut to what the model reads (logged)."""
-        limit = min(max_length, self.max_length)
+        limit = self._limit(max_length)
         tokens = self.tokenizer.encode(self._prefixed(texts, role), max_length=limit, mcls=mcls)
         _log_truncated(tokens.truncated, limit)
         return tokens
 
-    def _prefixed(self, texts: Sequence[str], role: Role) -> Sequence[str]:
+    def _limit(self, max_length: int) -> int:
+        return min(
+            check_count("max_length, [CLS] and </s> included,", max_length, 3), self.max_length
+        )
+
+    def _prefixed(self, texts: Iterable[str], role: Role) -> list[str]:
         if role not in ROLES:
             raise InputError(f"unknown role {role!r}: choose from {', '.join(ROLES)}")
-        if isinstance(texts, str):
-            raise InputError(f"encode takes a list of texts: give [{texts[:20]!r}]")
-        check_texts(texts)
         prefix = self.settings.prefix(role)
-        return [prefix + text for text in texts] if prefix else texts
+        return [prefix + text for text in strings(texts)]
+
+
+def _load_again(fingerprint: str, source: str | None, *given: Any) -> Encoder:
+    """What a pickled encoder becomes; raises ModelError where its model is another one now."""
+    options = dict(zip(("device", "dtype", "revision", "download"), given, strict=True))
+    encoder = Encoder.load(source, **options)
+    if encoder.fingerprint != fingerprint:
+        raise ModelError(
+            f"{source or 'the bundled model'} is {encoder.fingerprint} here, and was {fingerprint} "
+            "where the encoder was pickled: load the same model in both"
+        )
+    return encoder
 
 
 class RowCollector:

@@ -15,6 +15,10 @@ class InputError(TercetError):
     """A text, file, option or record given by the caller cannot be used."""
 
 
+class RowError(InputError, IndexError):
+    """A row that is not there, or no row number at all."""
+
+
 class ModelError(TercetError):
     """A checkpoint is missing, corrupt, misshapen, or lacks what was asked of it."""
 

@@ -8,6 +8,7 @@ representations" (M3 paper, section 3.2).
 Shapes: N tokens of the batch, B texts, T tokens of the longest, H hidden, M multi-vector size.
 """
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,6 +25,12 @@ from torch.utils.checkpoint import checkpoint
 from tercet.config import HEADS, Head
 from tercet.errors import InputError, ModelError
 from tercet.tokenizer import TokenBatch
+
+# oneDNN keeps a compiled product for each shape of matrices, and torch a weight's order for each.
+# Batches have no padding and so a new shape each time, and 1,024 entries, the default of
+# both, come to some GB. They are read at the first product. Measured: benchmarks/memory.py.
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
+os.environ.setdefault("LRU_CACHE_CAPACITY", "64")
 
 # In training, texts attended to together may be padded by at most this share (only queries, keys
 # and values are ever padded, and only without variable-length kernels).

@@ -17,7 +17,18 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from tercet.config import BUNDLED_NAME, HEADS, MAX_LENGTH, MODES, Head, Mode, Role, Weights
+from tercet.config import (
+    BUNDLED_NAME,
+    HEADS,
+    MAX_LENGTH,
+    MODES,
+    Head,
+    Mode,
+    Role,
+    Weights,
+    check_count,
+    strings,
+)
 from tercet.embeddings import Embeddings
 from tercet.encoder import Encoder
 from tercet.errors import InputError, MissingExtraError
@@ -160,7 +171,7 @@ class MtebSearch(MtebModel):
         encoder: Encoder,
         mode: Mode = "multi",
         *,
-        weights: Weights | None = None,
+        weights: Weights | Iterable[float] | None = None,
         block: int = 4096,
         **options: Any,
     ) -> None:
@@ -168,7 +179,8 @@ class MtebSearch(MtebModel):
         and scored at once; options are those of `MtebModel`.
         """
         super().__init__(encoder, mode, **options)
-        self.weights, self.block = weights or encoder.weights, block
+        self.weights = encoder.weights if weights is None else Weights.of(weights)
+        self.block = check_count("block", block)
         self.heads: tuple[Head, ...] = HEADS if mode == "hybrid" else (mode,)
         encoder.model.check(self.heads)
         self._corpus: Any = None
@@ -203,7 +215,9 @@ class MtebSearch(MtebModel):
         best = np.zeros((len(names), 0), dtype=np.float32)
         places = np.zeros((len(names), 0), dtype=np.int64)
         first = 0
-        passages = (passage_text(row.get("title") or "", row["text"]) for row in self._corpus)
+        titles = strings((row.get("title") or "" for row in self._corpus), "title")
+        bodies = strings((row["text"] for row in self._corpus), "text")
+        passages = map(passage_text, titles, bodies)
         for part in self.encoder.stream(
             passages, shard=self.block, heads=self.heads, max_length=self.max_length
         ):
@@ -264,8 +278,9 @@ def _texts(batch: Batch, role: Role) -> Sequence[str]:
     """The texts of a batch; of passages with a title and a body, both with a newline between."""
     if role != "passage" or "body" not in batch or "title" not in batch:
         return batch["text"]
-    both = zip(batch["title"], batch["body"], strict=True)
-    return [passage_text(title or "", body) for title, body in both]
+    titles = strings([title or "" for title in batch["title"]], "title")
+    both = zip(titles, strings(batch["body"], "body"), strict=True)
+    return [passage_text(title, body) for title, body in both]
 
 
 def _query_text(row: Mapping[str, Any]) -> str:

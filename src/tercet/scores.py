@@ -6,7 +6,7 @@ Takes representations, never texts or models. Sums run in float32. MaxSim comes 
 all queries and of all passages, D dense size, V vocabulary, M multi-vector size.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,10 +44,12 @@ CONVERTED = 1 << 20  # numbers of stored passages made float32 at once: 4 MB sta
 def check_same_model(queries: Embeddings, passages: Embeddings) -> None:
     """Raises InputError for vectors of two models, whose scores mean nothing."""
     names = {queries.fingerprint, passages.fingerprint} - {""}
-    if len(names) > 1:
+    heads = [head for head in queries.heads if head in passages.heads]
+    sizes = [[getattr(side, head).shape[1] for head in heads] for side in (queries, passages)]
+    if len(names) > 1 or sizes[0] != sizes[1]:
         raise InputError(
             f"vectors of two models cannot be compared: {queries.fingerprint} and "
-            f"{passages.fingerprint}; encode both sides with one"
+            f"{passages.fingerprint}, of sizes {sizes[0]} and {sizes[1]}; encode both with one"
         )
 
 
@@ -149,8 +151,9 @@ def maxsim_pairs(
     return out
 
 
-def weighted_sum(parts: dict[Head, Scores], weights: Weights) -> Scores:
+def weighted_sum(parts: dict[Head, Scores], weights: Weights | Iterable[float]) -> Scores:
     """w1 * dense + w2 * sparse + w3 * multi over raw scores; a head that is absent adds nothing."""
+    weights = Weights.of(weights)
     terms = [getattr(weights, head) * parts[head] for head in HEADS if head in parts]
     if not terms:
         raise InputError("no scores to add up")

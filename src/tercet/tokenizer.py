@@ -17,8 +17,8 @@ from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tok
 from tokenizers import Tokenizer as Backend
 from tokenizers.processors import TemplateProcessing
 
-from tercet.config import MAX_LENGTH
-from tercet.errors import InputError, ModelError
+from tercet.config import MAX_LENGTH, check_count, strings
+from tercet.errors import ModelError
 from tercet.io import check_file
 
 CLS, PAD, EOS, UNK, MASK = "<s>", "<pad>", "</s>", "<unk>", "<mask>"
@@ -136,7 +136,7 @@ class Tokenizer:
 
         Where limit is given, at most so many ids, and no more of a text is read than they need.
         """
-        check_texts(texts)
+        texts = list(strings(texts))
         if limit is None:
             return self._ids(texts)
         ids = self._ids([text[: READ * limit] for text in texts])
@@ -166,12 +166,10 @@ class Tokenizer:
 
     def content_limit(self, max_length: int, mcls: int | None = None) -> int:
         """How many ids of content fit in max_length tokens; raises InputError on a bad length."""
-        if max_length < 3:
-            raise InputError(f"max_length counts [CLS] and </s>: at least 3, got {max_length}")
+        max_length = check_count("max_length, [CLS] and </s> included,", max_length, 3)
         if mcls is None:
             return max_length - 2
-        if mcls < 1:
-            raise InputError(f"mcls is the number of tokens per [CLS], at least 1, got {mcls}")
+        mcls = check_count("mcls, the number of tokens per [CLS],", mcls)
         return max_length - 1 - -(-(max_length - 1) // (mcls + 1))
 
     def encode(
@@ -235,24 +233,15 @@ def failures_in_words(what: str) -> Iterator[None]:
         raise ModelError(f"{what}: {str(error).strip()[:200]}") from error
 
 
-def check_texts(texts: Sequence[str]) -> None:
-    """Raises InputError naming the first that is no string."""
-    for row, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise InputError(f"text {row} is a {type(text).__name__}, not a string")
-
-
 def text_shards(
     texts: Iterable[str], size: int, limit: int, *, characters: int = SHARD_CHARACTERS
 ) -> Iterator[list[str]]:
     """Texts encoded together: at most `size`, or so many characters (of `limit` tokens a text)."""
-    if isinstance(texts, str):
-        raise InputError(f"stream takes texts: give [{texts[:20]!r}]")
     shard: list[str] = []
     used = 0
-    for text in texts:
+    for text in strings(texts):
         shard.append(text)
-        used += min(READ * limit, len(text)) if isinstance(text, str) else 0
+        used += min(READ * limit, len(text))
         if len(shard) == size or used >= characters:
             yield shard
             shard, used = [], 0

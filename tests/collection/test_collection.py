@@ -134,14 +134,36 @@ def test_a_path_that_is_not_there_is_an_error(collection: Collection, tmp_path: 
     assert [document.id for document in collection.documents()] == [(tmp_path / "a.txt").as_posix()]
 
 
+def test_inputs_come_in_any_iterable(filled: Collection) -> None:
+    want = filled.search(["moon", "bread"], k=2, weights=Weights(1, 0.5, 2))
+    for queries in (iter(["moon", "bread"]), np.array(["moon", "bread"])):
+        got = filled.search(queries, k=np.int64(2), weights=(1, 0.5, 2))  # type: ignore[arg-type]
+        assert got == want
+    assert filled.add(Document("one", "A single document.")).added == 1
+    filled.keep_weights((1, float(np.float32(0.5)), 2))
+    assert filled.weights == Weights(1, 0.5, 2)
+    assert 5 not in filled
+    assert None not in filled
+    assert filled.delete({"one"}) == 1
+
+
 def test_what_cannot_be_asked_is_refused(filled: Collection) -> None:
     assert filled.search([]) == []
-    for wrong in ({"k": 0}, {"mode": "best"}, {"queries": [" "]}, {"queries": "text"}):
+    wrong_options: list[dict[str, Any]] = [
+        *({"k": k} for k in (0, 1.5, None, True)),
+        *({"candidates": count} for count in (0, 1.5)),
+        *({"weights": weights} for weights in ((1, 1), (np.nan, 1, 1), (), "111")),
+        *({"queries": queries} for queries in ([" "], "text", None, [None], {"a": "b"}, b"text")),
+        {"mode": "best"},
+    ]
+    for wrong in wrong_options:
         with pytest.raises(InputError):
-            filled.search(**{"queries": ["x"], **wrong})  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="list of ids"):
-        filled.delete("bread")
+            filled.search(**{"queries": ["x"], **wrong})
+    for ids in ("bread", None, [7], b"bread"):
+        with pytest.raises(InputError, match="id"):
+            filled.delete(ids)  # type: ignore[arg-type]
     wrong_items: list[Any] = [[CORPUS[0], "a.txt"], ["a.txt", CORPUS[0]], [Document("e", None)]]  # type: ignore[arg-type]
+    wrong_items += [None, 7, b"a.txt", {"e": "text"}, [None], [{"id": "e"}]]
     for items in wrong_items:
         with pytest.raises(InputError):
             filled.add(items)

@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import chain
@@ -30,7 +30,7 @@ from tercet.collection.sync import (
     Sync,
     sync_files,
 )
-from tercet.config import Head, Mode, Weights, check_heads
+from tercet.config import Head, Mode, Weights, check_count, check_heads, strings
 from tercet.documents.chunks import Chunking
 from tercet.documents.readers import clean
 from tercet.errors import InputError, ModelError, StoreError
@@ -342,7 +342,7 @@ class Collection:
 
     def add(
         self,
-        items: str | Path | Iterable[str | Path | Document],
+        items: str | Path | Document | Iterable[str | Path | Document],
         *,
         report: OnChange = None,
         progress: OnProgress = None,
@@ -354,12 +354,16 @@ class Collection:
         for good when `report` is told of it, and all are when this returns. Raises InputError
         where none of the paths is there.
         """
-        given: Iterator[Any] = iter((items,) if isinstance(items, str | Path) else items)
-        first = next(given, None)
+        if isinstance(items, str | Path | Document):
+            items = (items,)
+        elif isinstance(items, bytes | Mapping) or not isinstance(items, Iterable):
+            _checked(items, Document)
+        given: Iterator[Any] = iter(items)
+        first = next(given, self)
         with self._turn:
             self._recover(progress)
             sync = self._sync(report, progress)
-            if first is None:
+            if first is self:  # nothing was given
                 return sync.result
             kind = Document if isinstance(first, Document) else (str, Path)
             checked = (_checked(item, kind) for item in chain((first,), given))
@@ -379,10 +383,10 @@ class Collection:
 
         A document of a file that does not change stays away; it comes back when the file changes.
         """
-        if isinstance(ids, str):
-            raise InputError(f"delete takes a list of ids: give [{ids!r}]")
+        if isinstance(ids, set | frozenset):
+            ids = list(ids)
         with self._turn:
-            storable = [id for id in ids if clean(id) == id]  # others are not there
+            storable = [id for id in strings(ids, "id") if clean(id) == id]  # others are not there
             self._recover()
             sync = self._sync()
             sync.remove(storable)
@@ -432,11 +436,11 @@ class Collection:
 
     def search(
         self,
-        queries: Sequence[str],
+        queries: Iterable[str],
         *,
         k: int = 10,
         mode: Mode = "hybrid",
-        weights: Weights | None = None,
+        weights: Weights | Iterable[float] | None = None,
         candidates: int | None = DEFAULT_CANDIDATES,
         filter: Filter | None = None,
         chunks: bool = False,
@@ -449,10 +453,9 @@ class Collection:
         one must equal. Raises InputError for an empty query, an option that is unknown, and a
         filter key that no document has.
         """
-        if isinstance(queries, str):
-            raise InputError(f"search takes a list of questions: give [{queries!r}]")
+        queries, k = list(strings(queries, "question")), check_count("k", k)
         for number, question in enumerate(queries, 1):
-            if not isinstance(question, str) or not question.strip():
+            if not question.strip():
                 raise InputError(f"question {number} of {len(queries)} is empty: ask something")
         store, index = self._newest()
         out: list[list[Hit]] = [[] for _ in queries]
@@ -460,7 +463,7 @@ class Collection:
             return out
         vectors = self.encoder.encode(queries, heads=self.settings.heads, role="query")
         options: dict[str, Any] = {"mode": mode, "candidates": candidates, "filter": filter}
-        options["weights"] = weights or self.weights
+        options["weights"] = self.weights if weights is None else Weights.of(weights)
         waiting = list(range(len(queries)))
         fetch = k if chunks else FETCH * k
         while waiting:  # for more rows until there are k documents or no more rows
@@ -486,17 +489,17 @@ class Collection:
         recorded = self._newest()[0].fact("weights")
         return Weights(*recorded) if recorded else self.encoder.weights
 
-    def keep_weights(self, weights: Weights) -> None:
+    def keep_weights(self, weights: Weights | Iterable[float]) -> None:
         """Searches with these weights from now on, where none are given."""
         with self._turn, self._store.transaction() as store:
-            store.set_fact("weights", weights.as_tuple())
+            store.set_fact("weights", Weights.of(weights).as_tuple())
 
     def __len__(self) -> int:
         """The number of documents."""
         return self._newest()[0].counts()[0]
 
-    def __contains__(self, id: str) -> bool:
-        return clean(id) == id and self._newest()[0].known(id) is not None
+    def __contains__(self, id: object) -> bool:
+        return isinstance(id, str) and clean(id) == id and self._newest()[0].known(id) is not None
 
     def documents(self) -> Iterator[Document]:
         """All documents by their ids, without their texts."""

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from tercet.config import MODES, PAPER_WEIGHTS, Head, Mode, Weights
+from tercet.config import MODES, PAPER_WEIGHTS, Head, Mode, Weights, check_count
 from tercet.embeddings import Embeddings
 from tercet.errors import InputError, StoreError
 from tercet.hybrid import highest
@@ -217,7 +217,7 @@ class Index:
         *,
         k: int = 10,
         mode: Mode = "hybrid",
-        weights: Weights = PAPER_WEIGHTS,
+        weights: Weights | Iterable[float] = PAPER_WEIGHTS,
         candidates: int | None = DEFAULT_CANDIDATES,
         filter: Filter | None = None,
     ) -> list[list[IndexHit]]:
@@ -233,8 +233,9 @@ class Index:
         """
         if mode not in MODES:
             raise InputError(f"unknown mode {mode!r}: choose from {', '.join(MODES)}")
-        if k < 1 or (candidates is not None and candidates < 1):
-            raise InputError(f"k is {k} and candidates {candidates}: both must be at least 1")
+        k, weights = check_count("k", k), Weights.of(weights)
+        if candidates is not None:
+            candidates = check_count("candidates", candidates)
         choices = _check_filter(filter)
         used = _check_vectors(self.spec, queries)
         legs = tuple(head for head in LEGS[mode] if head in used.heads)
