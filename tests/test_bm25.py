@@ -1,6 +1,7 @@
 """BM25: Lucene's formula, two ways to cut texts into terms, and texts cut as the model's are."""
 
 from typing import Any
+from unicodedata import normalize
 
 import bm25s
 import numpy as np
@@ -52,6 +53,41 @@ def test_words_and_pairs_of_characters() -> None:
     assert words("हिन्दी भाषा") == ["हिन्दी", "भाषा"]  # marks stay with their letters
     assert words("ที่นี่")[0] == "ที"
     assert words(" … ") == []
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("ประเทศไทยมีกรุงเทพมหานคร", "กรุงเทพ"),
+        ("ປະເທດລາວມີນະຄອນຫຼວງວຽງຈັນ", "ວຽງຈັນ"),
+        ("ប្រទេសកម្ពុជាមានទីក្រុងភ្នំពេញ", "ភ្នំពេញ"),
+        ("မြို့တော်သည်နေပြည်တော်ဖြစ်သည်", "နေပြည်တော်"),
+        ("ꦲꦏ꧀ꦱꦫꦗꦮ", "ꦱꦫꦗꦮ"),
+        ("ᬩᬮᬶᬅᬓ᭄ᬱᬭ", "ᬅᬓ᭄ᬱᬭ"),
+        ("ᮘᮞᮞᮥᮔ᮪ᮓ", "ᮞᮥᮔ᮪ᮓ"),
+        ("ᨽᩣᩈᩣᩃ᩶ᩣᨶᨶᩣ", "ᩃ᩶ᩣᨶᨶᩣ"),
+        ("ᥖᥭᥰᥖᥬᥲᥑᥨᥒᥰ", "ᥑᥨᥒᥰ"),
+        ("ꪎꪳꪼꪕꪒꪾ", "ꪼꪕꪒꪾ"),
+        ("ꀀꀁꀂꀃ", "ꀂꀃ"),
+        ("\U00011700\U00011701\U00011702\U00011703", "\U00011702\U00011703"),  # Ahom
+        ("𠮷野家𨭎𨨏", "𨭎𨨏"),
+        ("\U00031350\U00031351\U00031352", "\U00031351\U00031352"),  # Han of plane 3
+        ("人々の国", "人々"),
+        ("葛\U000e0100城市", "葛城"),  # a variation selector
+        ("ﾄｳｷｮｳﾀﾜｰ", "タワー"),
+        ("東京⽔道", "水道"),  # a radical in place of the character
+        (normalize("NFD", "서울에서 한국어를 배운다"), "한국어"),
+        (normalize("NFD", "Đường phố Hà Nội"), "Hà Nội"),
+        ("Donau\u00addampf\u200bschiff", "Donaudampfschiff"),
+        ("e\u00ad\u0301t", "ét"),
+        ("第１２３条", "123"),
+        ("ﬁnal 5㎏", "FINAL 5kg"),
+        ("iPhone™ don´t", "iphone t"),
+    ],
+)
+def test_a_word_of_a_text_is_found_in_it(text: str, word: str) -> None:
+    assert words(word)
+    assert set(words(word)) <= set(words(text))
 
 
 @pytest.mark.parametrize("kind", ["words", "subwords"])

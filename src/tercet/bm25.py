@@ -7,10 +7,9 @@ import re
 from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import cache
-from itertools import groupby, islice
+from itertools import islice
 from pathlib import Path
-from unicodedata import category
+from unicodedata import category, normalize
 
 import numpy as np
 import scipy.sparse as sp
@@ -22,11 +21,24 @@ K1, B = 0.9, 0.4  # Anserini's, for passages; the M3 paper's BM25 runs have them
 SPECIAL = 2  # of a model's tokens: [CLS] and </s> are no terms
 TERM_BYTES = 24  # of a term of the corpus, while its index is made
 
-# Scripts without spaces between words, and Hangul: kana, Han, Han compatibility, Hangul, Thai.
+# Blocks of scripts without spaces between words, and Hangul.
 PAIR_RANGES = (
-    (0x3040, 0x30FF), (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF),
-    (0x1100, 0x11FF), (0xAC00, 0xD7AF), (0x0E00, 0x0E7F),
+    (0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1100, 0x11FF),  # Thai, Lao; Myanmar; Hangul letters
+    (0x1700, 0x17FF), (0x1950, 0x1AAF),  # Philippine, Khmer; Tai Le to Tai Tham, Buginese
+    (0x1B00, 0x1BFF), (0x2E80, 0xA4CF),  # Balinese, Sundanese, Batak; kana, Bopomofo, Han, Yi
+    (0xA930, 0xAADF),  # Rejang, Hangul letters, Javanese, Myanmar, Cham, Tai Viet
+    (0xAC00, 0xD7FF), (0xF900, 0xFAFF),  # Hangul syllables; Han compatibility
+    (0x11000, 0x1107F), (0x11300, 0x113FF), (0x11700, 0x1174F),  # Brahmi; Grantha, Tulu; Ahom
+    (0x11EE0, 0x11F5F), (0x12000, 0x1467F),  # Makasar, Kawi; cuneiform, hieroglyphs
+    (0x16FE0, 0x1B2FF), (0x20000, 0x3FFFF),  # Tangut, Khitan, kana, Nushu; Han, planes 2 and 3
 )  # fmt: skip
+# Default_Ignorable_Code_Point of Unicode: what is not seen parts no word.
+_UNSEEN = re.compile(
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e"
+    "\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3"
+    "\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+)
+_MARKS = str.maketrans("\u2122\u2120", "  ")  # TM and SM, which are no part of a word
 
 
 @dataclass(frozen=True)
@@ -53,7 +65,7 @@ class Subwords:
 
 @dataclass(frozen=True)
 class Words:
-    """Lower-cased words with their marks, and pairs of characters in CJK and Thai.
+    """Lower-cased words with their marks, and pairs of characters where there are no spaces.
 
     The tokenizer says where the first so many tokens of a text end; it is needed for limits alone.
     """
@@ -105,28 +117,38 @@ def first_tokens(
         size *= 4
 
 
-@cache
-def _kind(character: str) -> str:
-    """Whether a character belongs to a word, to a run that is cut into pairs, or to neither."""
-    if not (character.isalnum() or category(character)[0] == "M"):
-        return ""
-    pairs = any(low <= ord(character) <= high for low, high in PAIR_RANGES)
-    return "pairs" if pairs else "word"
+class _Kinds(dict[int, str]):
+    """Of each character: p is of a run that is cut into pairs, w of a word, m a mark on either."""
+
+    def __missing__(self, code: int) -> str:
+        kind = {"L": "w", "N": "w", "M": "m"}.get(category(chr(code))[0], " ")
+        newer = code >= 0x20000  # Han that this Python has no category of
+        if (kind != " " or newer) and any(low <= code <= high for low, high in PAIR_RANGES):
+            kind = "p"
+        self[code] = kind
+        return kind
+
+
+_KINDS = _Kinds()
+_RUN = re.compile("(p[pm]*)|w[wm]*")
 
 
 def words(text: str) -> list[str]:
-    """The words of a text, in order, as `Words` has them; a run of one character is a word.
+    """The words of a text (NFKC, lower case) in order, as `Words` has them.
+
+    A run of one character is a word.
 
     >>> words("The U.S. won 24–10 in 東京タワー")
     ['the', 'u', 's', 'won', '24', '10', 'in', '東京', '京タ', 'タワ', 'ワー']
     """
     out: list[str] = []
-    for kind, characters in groupby(text.lower(), _kind):
-        run = "".join(characters)
-        if kind == "pairs" and len(run) > 1:
-            out += (run[i : i + 2] for i in range(len(run) - 1))
-        elif kind:
-            out.append(run)
+    text = normalize("NFKC", _UNSEEN.sub("", text).translate(_MARKS)).lower()
+    for match in _RUN.finditer(text.translate(_KINDS)):
+        start, end = match.span()
+        if match[1] and end - start > 1:
+            out += (text[i : i + 2] for i in range(start, end - 1))
+        else:
+            out.append(text[start:end])
     return out
 
 
