@@ -274,6 +274,41 @@ def test_an_evaluation_and_all_it_writes(encoder: Encoder, sets: Path, tmp_path:
         assert other["figures"]["BM25"] == task["figures"]["BM25"]
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "ignored", "told"),
+    [
+        ("arguana", "", False, "4 queries are passages too: no hits of themselves"),
+        ("set", "", True, "4 queries are passages too: no hits of themselves"),
+        ("set", "", False, "4 queries are passages too and find themselves: --ignore-identical"),
+        ("set", "other words", False, None),  # the same id by chance
+    ],
+)
+def test_queries_that_are_passages(
+    encoder: Encoder, tmp_path: Path, name: str, text: str, ignored: bool, told: str | None
+) -> None:
+    passages, asked = texts(8, 1, 20), texts(4, 2, 20)
+    corpus = [{"_id": f"d{n}", "text": of} for n, of in enumerate(passages)]
+    corpus += [{"_id": f"q{n}", "title": "T", "text": text or of} for n, of in enumerate(asked)]
+    queries = [{"_id": f"q{n}", "text": of} for n, of in enumerate(asked)]
+    qrels = "".join(f"q{n}\td{n}\t1\n" for n in range(4))
+    folder = beir(tmp_path / name, corpus=corpus, queries=queries, qrels=qrels)
+    written(tmp_path, {"x.trec": b"q0 Q0 q0 1 9 x\nq0 Q0 d0 2 8 x\n"})
+    plan = Plan((f"beir:{folder}",), to=tmp_path / "to", outside={"x": tmp_path / "x.trec"})
+    config = EvaluateConfig(measures=("RR@10", "nDCG@10"), ignore_identical_ids=ignored)
+    made = evaluate(encoder, replace(plan, cache=tmp_path / "cache"), config)
+    assert [said.startswith(told or "-") for said in made["tasks"][0]["notes"]] == (
+        [True] if told else []
+    )
+    left_out = told is not None and "no hits" in told
+    assert made["tasks"][0]["figures"]["x"]["RR@10"] == (0.25 if left_out else 0.125)
+    run = read_run(tmp_path / f"to/runs/all/beir-{name}.trec.gz")
+    assert [f"q{n}" in run.of_query(n)[0] for n in range(4)] == [not left_out] * 4
+    tuned = replace(plan, suites=(f"beir:{random_beir(tmp_path / 'o', 5)}",), tune=plan.suites)
+    before = evaluate(encoder, replace(tuned, outside=None, to=None, cache=tmp_path), config)
+    value = made["tasks"][0]["figures"]["all"]["nDCG@10"]
+    assert before["settings"]["tuned"]["before"] == pytest.approx(value, abs=1e-6)
+
+
 def test_published_benchmarks_from_copies(encoder: Encoder, tmp_path: Path) -> None:
     judged, docs = miracl_files("sw")
     copy = written(tmp_path / "copy", {**judged, **docs, "nq/corpus.jsonl.gz": packed(NQ)})

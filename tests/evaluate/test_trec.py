@@ -131,3 +131,9 @@ def test_bad_files_are_named(tmp_path: Path, kind: str, lines: bytes, words: str
     path.write_bytes(lines)
     with pytest.raises(InputError, match=f"bad.*{words}"):
         (read_qrels if kind == "qrels" else read_run)(path)
+
+
+def test_passages_under_their_query_s_id_are_left_out() -> None:
+    run = Run.from_scores({"a": {"a": 3.0, "b": 2.0, "c": 1.0}, "b": {"b": 1.0}, "c": {"a": 1.0}})
+    others = as_dict(run.without_own())
+    assert others == {"a": [("b", 2.0), ("c", 1.0)], "b": [], "c": [("a", 1.0)]}

@@ -87,6 +87,7 @@ def evaluate(
     tune: Annotated[tuple[str, ...], Opt(flag="--tune-weights")] = (),
     store: Annotated[Path | None, Opt(flag="--store-weights")] = None,
     measures: Names | None = None,
+    ignore_identical_ids: bool = False,
     outside: Annotated[dict[str, Path] | None, Opt(flag="--run", parse=_runs, many=True)] = None,
     against: str | None = None,
     to: Path | None = None,
@@ -100,9 +101,8 @@ def evaluate(
 
     A SUITE is miracl, mkqa, mldr (maybe with languages, as in miracl:sw,yo) or narrativeqa, as the
     M3 paper has them; beir:PATH, a BEIR folder or a folder of them; bitext:PATH, translations; or
-    pairs:PATH, your own rows {"query", "pos"}. @SPLIT behind it names another split. A hit whose id
-    is the query's counts as any other. What was encoded is kept, so that a second run, or one after
-    a kill, is quick.
+    pairs:PATH, your own rows {"query", "pos"}. @SPLIT behind it names another split. What was
+    encoded is kept, so that a second run, or one after a kill, is quick.
 
     \b
     Examples:
@@ -136,6 +136,8 @@ def evaluate(
       store DIR: Keep the tuned weights in this folder of the same model, or this index of it, if
           they are better than those it has.
       measures LIST: Measures by their names in ir_measures, as in nDCG@10,RR@10,Recall@100.
+      ignore_identical_ids: Leave out passages under the id of their query, as is always done for
+          arguana and quora, whose queries are passages too.
       outside NAME=PATH: A TREC run of another system, or a folder of TASK.trec files; may be
           repeated.
       against COLUMN: What every column is compared with, by a paired test.  [default: BM25]
@@ -178,6 +180,7 @@ def evaluate(
             union=union,
             weights=weights,
             measures=measures,
+            ignore_identical_ids=ignore_identical_ids,
             multi_gb=multi_gb,
             heads=heads,
         )

@@ -75,6 +75,8 @@ class EvaluateConfig:
     weights: Weights | None = None  # of all sums
     weights_from: str = "given"  # said in the report
     measures: tuple[str, ...] | None = None
+    # a passage under the query's own id is no hit; False: of the tasks that are known for it alone
+    ignore_identical_ids: bool = False
     multi_gb: float = 8.0  # on disk, for the multi-vectors of a corpus; beyond, of candidates only
 
     def __post_init__(self) -> None:
@@ -186,9 +188,20 @@ class Evaluator:
             name: Run.of(list(task.queries), passages.ids, hits.cut(DEPTH))
             for name, hits in ranked.items()
         }
+        measured = runs | dict(outside or {})
+        own = set(task.queries).intersection(passages.ids)
+        if task.ignore_identical_ids or self.config.ignore_identical_ids:
+            measured = {name: run.without_own() for name, run in measured.items()}
+            if own:
+                result.notes.append(f"{len(own)} queries are passages too: no hits of themselves")
+        elif same := _found_themselves(task, own):
+            result.notes.append(
+                f"{same} queries are passages too and find themselves: --ignore-identical-ids "
+                "leaves these hits out"
+            )
         with _timed(result, "measure"):
-            result.values = measure(task, runs | dict(outside or {}), protocol.measures)
-        return result, runs
+            result.values = measure(task, measured, protocol.measures)
+        return result, {name: measured[name] for name in runs}
 
     def bitext(self, task: Bitext) -> TaskResult:
         """Accuracy in both directions of every system; each side is compared with all others."""
@@ -218,6 +231,8 @@ class Evaluator:
     def _candidates(self, task: Task) -> Candidates:
         protocol, passages = self.config.of(task.protocol), self._read(task.corpus)
         scorers = self._scorers(task, protocol, passages, _result(task, 0))
+        ignore = task.ignore_identical_ids or self.config.ignore_identical_ids
+        task = replace(task, ignore_identical_ids=ignore)
         return candidates_of(task, scorers, passages.ids, protocol)
 
     def _scorers(
@@ -340,6 +355,15 @@ def _result(task: Task | Bitext, queries: int) -> TaskResult:
         result.languages, result.texts = task.languages, task.queries
         result.source, result.notes = task.source, list(task.notes)
     return result
+
+
+def _found_themselves(task: Task, own: set[str]) -> int:
+    """How many queries stand as passages under their own id, and are not judged relevant."""
+    texts = {q: task.queries[q].split() for q in own if task.qrels.get(q, {}).get(q, 0) <= 0}
+    passages = task.corpus.read() if texts else ()
+    return sum(
+        " ".join(texts[key]) in " ".join(text.split()) for key, text in passages if key in texts
+    )
 
 
 def _share_cut(vectors: Embeddings) -> float:

@@ -71,6 +71,7 @@ class Task:
     # what is put before a query's text in place of the model's prefix, where its row says
     prompts: Mapping[str, str] = field(default_factory=dict)
     source: str = ""  # where the files came from: a folder, or dataset@commit of the hub
+    ignore_identical_ids: bool = False  # a passage under the query's own id is no hit
     notes: tuple[str, ...] = ()  # what a reader of the figures should know
 
     def of_languages(self, languages: Collection[str]) -> "Task | None":

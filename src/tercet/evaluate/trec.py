@@ -56,6 +56,13 @@ class Run:
         values = [score for of in scores.values() for score in of.values()]
         return _sorted(tuple(scores), rows, _objects(ids), np.array(values, np.float32))
 
+    def without_own(self) -> "Run":
+        """The run without passages under the id of their query."""
+        rows = np.repeat(np.arange(len(self.queries)), np.diff(self.starts))
+        others = np.flatnonzero(_objects(self.queries)[rows] != self.passages)
+        starts = np.searchsorted(rows[others], np.arange(len(self.queries) + 1))
+        return Run(self.queries, starts, self.passages[others], self.scores[others])
+
     def of_query(self, number: int) -> tuple[list[str], list[float]]:
         """Ids and scores of the passages of one query, best first."""
         hits = slice(*self.starts[number : number + 2].tolist())

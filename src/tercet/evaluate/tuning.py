@@ -68,6 +68,11 @@ def candidates_of(
         raise InputError(f"{task.name} has no judgements: weights are tuned on nDCG@10")
     ranked = scorers.first_stage(protocol, lambda done: None)
     rows, places = scorers.candidates(ranked, protocol.rerank)
+    if task.ignore_identical_ids:
+        names = list(task.queries)
+        pairs = zip(rows.tolist(), places.tolist(), strict=True)
+        others = [names[row] != ids[place] for row, place in pairs]
+        rows, places = rows[others], places[others]
     parts = scorers.score(rows, places, scorers.heads)
     judged = [task.qrels.get(query, {}) for query in task.queries]
     pairs = zip(rows.tolist(), places.tolist(), strict=True)
