@@ -1,14 +1,19 @@
 """Rows: every kind of file gives the same, and what is wrong is named by file and line."""
 
 import builtins
+import bz2
 import datetime as dt
 import gzip
 import json
 import lzma
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import zstandard
 
 from tercet.errors import InputError, MissingExtraError
 from tercet.rows import (
@@ -26,7 +31,13 @@ from tercet.split import split
 from tests.kinds import KINDS, TABLES, write_as
 
 ROWS: list[dict[str, Any]] = [
-    {"query": f"question {n} 水", "pos": [f"answer {n}", "é"], "neg": [], "lang": "en", "group": n}
+    {
+        "query": f"question {n} 水",
+        "pos": [f"answer {n}", f"é {n}"],
+        "neg": [],
+        "lang": "en",
+        "group": n,
+    }
     | ({"pos_scores": [0.5, -1.25]} if n % 2 else {})
     for n in range(7)
 ]
@@ -265,3 +276,47 @@ def test_no_files_of_text_are_refused(tmp_path: Path) -> None:
     for sources in ([], [tmp_path / "absent"], [tmp_path]):
         with pytest.raises(InputError):
             text_files(sources)
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz", ".bz2", ".xz", ".zst"])
+def test_a_line_and_what_is_unpacked_are_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    pack: dict[str, Callable[[bytes], bytes]] = {
+        "": bytes, ".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress,
+        ".zst": zstandard.compress,
+    }  # fmt: skip
+    path = tmp_path / f"a.jsonl{suffix}"
+    line = b'{"text": "word"}\n'
+    path.write_bytes(pack[suffix](line + b'{"text": "' + b"a" * (1 << 20) + b'"}\n'))
+    assert len(list(read_rows(path))) == 2
+    monkeypatch.setenv("TERCET_LONGEST_LINE", "1")
+    with pytest.raises(InputError, match=r"a\.jsonl.*:2: a line of more than 1 MB: .*LONGEST_LINE"):
+        list(read_rows(path))
+    monkeypatch.setattr("tercet.rows._UNPACKED", 1 << 18)
+    path.write_bytes(pack[suffix](line + b"\n" * (1 << 19)))
+    if suffix:
+        with pytest.raises(InputError, match="unpacks to more than 250 times its size"):
+            list(read_rows(path))
+    else:
+        assert list(read_rows(path)) == [{"text": "word"}]
+    monkeypatch.setenv("TERCET_LONGEST_LINE", "much")
+    with pytest.raises(InputError, match="TERCET_LONGEST_LINE is a number of MB"):
+        list(read_rows(path))
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-be"])
+def test_wide_encodings_are_called_that(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes('{"text": "Käse"}\n'.encode(encoding))
+    with pytest.raises(InputError, match=r"a\.jsonl: not UTF-8 but UTF-16 or UTF-32: convert"):
+        list(read_rows(path))
+
+
+@pytest.mark.parametrize("unit", ["ms", "us", "ns"])
+def test_times_that_python_cannot_hold_are_named(tmp_path: Path, unit: str) -> None:
+    times = pa.array([0, -(2**62) + 1], pa.int64()).cast(pa.timestamp(unit))
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"text": ["x", "y"], "when": times}), path)
+    with pytest.raises(InputError, match=r"a\.parquet: column 'when', of timestamp"):
+        list(read_rows(path))

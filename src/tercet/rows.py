@@ -1,13 +1,17 @@
 """Training rows, {"query", "pos", "neg", ...}: read from files of several kinds, checked, written.
 
-JSON lines (plain, .gz, .xz, .zst), Parquet, and folders that Hugging Face datasets saved; plain
-lines of text too, where only texts are wanted. Knows nothing of tokens or models.
+JSON lines, plain or packed (.gz, .bz2, .xz, .zst), Parquet, and folders that Hugging Face datasets
+saved; plain lines of text too, where only texts are wanted. Knows nothing of tokens or models.
 """
 
+import bz2
+import codecs
 import gzip
 import io
 import json
 import lzma
+import math
+import os
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,12 +25,22 @@ from tercet.io import atomic_write, check_pointer, inner_path, read_json
 Row = dict[str, Any]
 NumberedRows = Iterator[tuple[int, Row]]
 
-SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.xz", ".jsonl.zst", ".parquet")
-LINES = (".txt", ".txt.gz", ".txt.xz")  # one text a line
+PACKED = (".gz", ".bz2", ".xz", ".zst")
+SUFFIXES = (".jsonl", *(f".jsonl{packed}" for packed in PACKED), ".parquet")
+LINES = (".txt", *(f".txt{packed}" for packed in PACKED))  # one text a line
 LARGEST = 3.4028234663852886e38  # float32: scores are kept in it
 SINGLE, LISTED = ("query", "title", "text"), ("pos", "neg")  # fields of a row that hold texts
 
-_BOM = b"\xef\xbb\xbf"
+LONGEST = "TERCET_LONGEST_LINE"  # names the MB of a line that are read, at most
+_MB = 32  # where it is not set: 30 books
+# What unpacks to so many bytes, and to so many times its size, is no text but made to fill memory
+# or time; JSON lines seldom reach 30 times.
+_UNPACKED, _TIMES = 1 << 27, 250
+_WIDE = (
+    codecs.BOM_UTF16_LE,
+    codecs.BOM_UTF16_BE,
+    codecs.BOM_UTF32_BE,
+)  # UTF-32-LE begins as UTF-16
 _CHUNK = 1 << 16  # bytes of a .zst file unpacked at once
 _BLOCK = 256  # rows of a table made Python objects at once
 _STATE, _SPLITS = "state.json", "dataset_dict.json"  # as `save_to_disk` of datasets names them
@@ -79,16 +93,44 @@ def text_lines(path: Path) -> Iterator[str]:
 
 
 def _lines(path: Path, what: str) -> Iterator[tuple[int, bytes]]:
-    """The lines of a file, maybe packed, counted from 1."""
-    number = 0
+    """The lines of a file, maybe packed, counted from 1; none is longer than LONGEST says."""
+    most, number, unpacked = _longest(), 0, 0
     try:
+        bound = math.inf
+        if path.suffix in PACKED:
+            bound = max(_UNPACKED, _TIMES * path.stat().st_size)
         with open_packed(path) as lines:
-            for number, raw in enumerate(lines, 1):
-                yield number, raw.removeprefix(_BOM) if number == 1 else raw
+            for number, raw in enumerate(iter(lambda: lines.readline(most), b""), 1):
+                unpacked += len(raw)
+                if len(raw) == most:
+                    raise InputError(
+                        f"{path}:{number}: a line of more than {most >> 20} MB: break it up, or set"
+                        f" {LONGEST} to the MB that a line may have"
+                    )
+                if unpacked > bound:
+                    raise InputError(
+                        f"{path}:{number}: unpacks to more than {_TIMES} times its size, as no text"
+                        " does: unpack it first if it is one"
+                    )
+                if number == 1:
+                    if raw.startswith(_WIDE) or b"\0" in raw[:4]:
+                        raise InputError(
+                            f"{path}: not UTF-8 but UTF-16 or UTF-32: convert it to UTF-8"
+                        )
+                    raw = raw.removeprefix(codecs.BOM_UTF8)
+                yield number, raw
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
     except (EOFError, OSError, zlib.error, lzma.LZMAError) as error:
         raise InputError(f"{path}:{number + 1}: not readable as {what}: {error}") from error
+
+
+def _longest() -> int:
+    """Bytes of a line that are read."""
+    text = os.environ.get(LONGEST, str(_MB))
+    if not text.isdecimal() or not 0 < int(text) < 1 << 20:
+        raise InputError(f"{LONGEST} is a number of MB, such as {_MB}, not {text!r}")
+    return int(text) << 20
 
 
 def _reason(error: Exception) -> str:
@@ -118,12 +160,29 @@ def _table_rows(source: Path) -> Iterator[Row]:
                     batches = parquet.ParquetFile(file).iter_batches(batch_size=_BLOCK)
                 for batch in batches:
                     for start in range(0, batch.num_rows, _BLOCK):
-                        for row in batch.slice(start, _BLOCK).to_pylist():
+                        for row in _values(batch.slice(start, _BLOCK)):
                             yield {name: value for name, value in row.items() if value is not None}
         except FileNotFoundError as error:
             raise InputError(f"{path}: no such file") from error
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise InputError(f"{path}: not a whole file of rows: {error}") from error
+        except ValueError as error:
+            raise InputError(f"{path}: {error}") from error
+
+
+def _values(batch: Any) -> list[Row]:
+    """The rows of a table as Python objects; raises ValueError naming a column that has none."""
+    try:
+        rows: list[Row] = batch.to_pylist()
+    except (ValueError, OverflowError):  # a time before year 1 or after 9999, say
+        for name, column in zip(batch.schema.names, batch.columns, strict=True):
+            try:
+                column.to_pylist()
+            except (ValueError, OverflowError) as error:
+                kind = f"column {name!r}, of {column.type}, has a value that Python cannot hold"
+                raise ValueError(f"{kind} ({error}): write it as text, or leave it out") from error
+        raise
+    return rows
 
 
 def is_dataset(folder: Path) -> bool:
@@ -149,10 +208,12 @@ def _dataset_files(folder: Path) -> list[Path]:
 
 
 def open_packed(path: Path) -> io.BufferedIOBase:
-    """Opens a plain, .gz, .xz or .zst file for its unpacked bytes; InputError for a LFS pointer."""
+    """Opens a file, plain or PACKED, for its unpacked bytes; InputError for a LFS pointer."""
     check_pointer(path)
     if path.suffix == ".gz":
         return gzip.open(path)
+    if path.suffix == ".bz2":
+        return bz2.open(path)
     if path.suffix == ".xz":
         return lzma.open(path)
     if path.suffix == ".zst":
