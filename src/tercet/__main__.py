@@ -1,5 +1,6 @@
 """The `tercet` command, and `python -m tercet`: Ctrl-C while modules load is a sentence too."""
 
+import os
 import sys
 
 
@@ -11,7 +12,8 @@ def main() -> None:
         run()
     except KeyboardInterrupt:
         sys.stderr.write("tercet: interrupted\n")
-        sys.exit(130)
+        sys.stderr.flush()
+        os._exit(130)  # Python would end by the signal where it met code that is made by exec
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ stderr; anything else is a defect and shows itself. Commands import what is heav
 that `tercet --help` is quick.
 """
 
+import atexit
 import errno
 import io
 import logging
@@ -94,6 +95,9 @@ def main() -> None:
     sys.unraisablehook = _unraisable
     code = run(sys.argv[1:])
     signal.signal(signal.SIGINT, lambda *_: os._exit(code))  # while threads end
+    if code == INTERRUPTED:  # see __main__
+        atexit._run_exitfuncs()
+        os._exit(code)
     sys.exit(code)
 
 
