@@ -591,8 +591,8 @@ def check_finite(tensor: Tensor, name: str) -> None:
     """Raises ModelError where a tensor holds nan or infinity."""
     if not all(bool(bound.isfinite()) for bound in tensor.aminmax()):
         raise ModelError(
-            f"{name} holds values that are not finite: the file is damaged, or the training that"
-            " made it went astray"
+            f"{name} holds values that are not finite in {tensor.dtype}: the file is damaged, or"
+            " the training that made it went astray"
         )
 
 

@@ -115,6 +115,16 @@ def test_parts_by_hand_in_any_order_make_the_whole(job: Counting, count: int) ->
     assert not parts_folder(Path(job.target)).exists()
 
 
+def test_joining_removes_the_parts_alone(job: Counting) -> None:
+    for shard in Shard.all(2):
+        run_part(job, shard)
+    parts = parts_folder(Path(job.target))
+    for name in (".00001-of-00002.abc", "00001-of-00003", "notes"):
+        (parts / name).mkdir()
+    merge(job, 2)
+    assert sorted(path.name for path in parts.iterdir()) == ["00001-of-00003", "notes"]
+
+
 def test_processes_make_the_whole_and_no_part_twice(job: Counting) -> None:
     run_part(job, Shard(2, 3))
     seen: list[tuple[int, int]] = []

@@ -30,7 +30,7 @@ from typing import Any, ClassVar, Protocol, TypeVar
 
 from tercet.config import Progress
 from tercet.errors import InputError, MissingExtraError, TercetError
-from tercet.io import atomic_folder, write_json
+from tercet.io import atomic_folder, read_json, write_json
 from tercet.rows import Row, numbered_rows, write_rows
 
 BLOCK = 256  # neighbouring units that stay together: reading them stays sequential
@@ -188,8 +188,8 @@ def _sizes(folder: Path) -> dict[str, int]:
 def _manifest(folder: Path) -> dict[str, Any]:
     """What a part says of itself; raises InputError where it is not whole, as a copy may be."""
     try:
-        facts: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
-    except (OSError, ValueError):
+        facts: dict[str, Any] = dict(read_json(folder / MANIFEST))
+    except (OSError, ValueError, TypeError):
         facts = {}
     if facts.get("files") != _sizes(folder):
         raise InputError(f"{folder} is not whole: remove it and make that part again")
@@ -270,7 +270,10 @@ def merge(job: Job, count: int) -> dict[str, Any]:
     for folder in folders:
         _check_same(folder, facts)
     report = job.merge(folders)
-    shutil.rmtree(parts)  # and what killed runs had begun
+    for part in (*folders, *parts.glob(f".?????-of-{count:05d}.*")):  # what killed runs had begun
+        shutil.rmtree(part)
+    with suppress(OSError):  # what else lies there is not of these parts
+        parts.rmdir()
     return report
 
 

@@ -61,6 +61,7 @@ class Graph:
             fits = not bool((self.serials[1:] <= self.serials[:-1]).any())
             self._hnsw = None
             if spec.dense:
+                check_file(folder / "dense.usearch", StoreError)
                 self._hnsw = Hnsw.restore(str(folder / "dense.usearch"), view=True)
                 fits &= self._hnsw is not None and self._hnsw.ndim == spec.dense
                 fits &= self._hnsw is not None and len(self._hnsw) == len(self)
@@ -227,6 +228,7 @@ def _checksum(path: Path) -> int:
 
 
 def _mapped(path: Path, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    check_file(path, StoreError)
     array = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
     if array.dtype != dtype or array.ndim != 1:
         raise ValueError(f"{path.name} is {array.dtype} of {array.ndim} dimensions")
