@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +149,27 @@ def test_a_name_in_a_file_never_leads_outside(
         Collection.open(memory / "c", encoder, read_only=read_only)
     assert (outside / "precious").exists()
     assert (memory / "c" / "index-000001" / "index.json").exists()
+
+
+SETTINGS: list[tuple[str, object]] = [
+    *((name, value) for name in ("heads", "backend", "dtype", "index", "fingerprint")
+      for value in (5, None, ["a"])),
+    *(("source", value) for value in (5, ["a"])),
+    *((name, value) for name in ("chunk", "overlap") for value in ("x", None, -5, 1.5)),
+    *((name, "x") for name in ("heads", "backend", "dtype")),
+    ("late_chunking", "no"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "value"), SETTINGS)
+@pytest.mark.parametrize("read_only", [False, True])
+def test_settings_of_another_kind_are_refused(
+    memory: Path, encoder: HashedEncoder, name: str, value: object, read_only: bool
+) -> None:
+    with Collection.open(memory / "c", encoder) as writer, writer._store.transaction() as store:
+        store.set_fact("settings", {**asdict(writer.settings), name: value})
+    with pytest.raises(StoreError, match="settings are of no known form"):
+        Collection.open(memory / "c", encoder, read_only=read_only)
 
 
 def test_opening_removes_only_what_an_index_left(memory: Path, encoder: HashedEncoder) -> None:

@@ -15,10 +15,10 @@ import shutil
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 from tercet.collection.store import DONE, PENDING, DocumentStore
 from tercet.collection.sync import (
@@ -598,6 +598,19 @@ def _new_settings(encoder: Encodes, options: dict[str, Any]) -> CollectionSettin
     return settings
 
 
+_RECORDED: dict[str, Any] = {
+    "source": str | None,
+    "fingerprint": str,
+    "backend": str,
+    "heads": list,
+    "dtype": str,
+    "chunk": int,
+    "overlap": int,
+    "late_chunking": bool,
+    "index": str,
+}
+
+
 def _recorded_settings(path: Path) -> CollectionSettings:
     """What was recorded in a folder; raises StoreError where it is of no known form."""
     store = DocumentStore(path / DOCUMENTS, read_only=True)
@@ -605,18 +618,24 @@ def _recorded_settings(path: Path) -> CollectionSettings:
         facts = store.fact("settings")
     finally:
         store.close()
-    names = {field.name for field in fields(CollectionSettings)}
-    if (
-        not isinstance(facts, dict)
-        or set(facts) != names
-        or not re.fullmatch(INDEX, str(facts["index"]))
-    ):
-        raise StoreError(
-            f"{store.path}: its settings are of no known form: index the documents anew"
-        )
+    wrong = StoreError(f"{store.path}: its settings are of no known form: index the documents anew")
+    if not isinstance(facts, dict) or set(facts) != set(_RECORDED):
+        raise wrong
     if facts["backend"] == "edge":  # of Tercet 0.1
         facts["backend"] = "graph"
-    return CollectionSettings(**{**facts, "heads": check_heads(tuple(facts["heads"]))})
+    if (
+        not all(isinstance(facts[name], kind) for name, kind in _RECORDED.items())
+        or not re.fullmatch(INDEX, facts["index"])
+        or facts["backend"] not in get_args(Backend)
+        or facts["dtype"] not in get_args(Dtype)
+    ):
+        raise wrong
+    try:
+        settings = CollectionSettings(**{**facts, "heads": check_heads(tuple(facts["heads"]))})
+        _ = settings.chunking
+    except InputError as error:
+        raise wrong from error
+    return settings
 
 
 def _remove_index(folder: Path) -> None:
