@@ -212,7 +212,10 @@ class Rows:
     @staticmethod
     def _check_size(path: Path, size: int, column: _Column) -> int:
         """The bytes of a file; raises StoreError where they are fewer than count."""
-        there = path.stat().st_size if path.is_file() else -1
+        try:
+            there = path.stat().st_size if path.is_file() else -1
+        except FileNotFoundError:  # a writer has just removed it
+            there = -1
         if not 0 <= size <= there or size % column.bytes:
             what = f"cut short ({there} of {size} bytes)" if there >= 0 else "missing"
             raise StoreError(f"{path} is {what}: {REBUILD}")
