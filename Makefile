@@ -3,6 +3,7 @@
 #   make test     lint, types, import rules, tests, and the built wheel in a clean environment
 #   make demo     index examples/docs and ask ten questions
 #   make slow     the tests left out of `make test`
+#   make test-lowest  the tests with the lowest versions that pyproject.toml allows
 #   make format   what ruff can mend by itself
 #   make docs     the pages of docs/ as a site in build/site
 #   make peers    the environment of the libraries we are measured against
@@ -19,7 +20,7 @@ PIP = -m pip --disable-pip-version-check install --quiet -c constraints.txt $(PI
 RUN = .venv/bin/python
 CHECKED = src tests benchmarks examples tools
 
-.PHONY: test lint types contracts unit slow wheel demo docs format peers clean
+.PHONY: test lint types contracts unit slow test-lowest wheel demo docs format peers clean
 .DELETE_ON_ERROR:
 
 test: lint types contracts unit wheel
@@ -65,6 +66,17 @@ unit: .venv/dev.stamp
 slow: .venv/dev.stamp
 	$(RUN) -m pytest -q -m slow
 
+.venv-lowest/run.stamp: pyproject.toml constraints.txt tools/lowest.py
+	rm -rf .venv-lowest
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python $(PIP) --upgrade "pip>=25.1"
+	.venv-lowest/bin/python tools/lowest.py | sort -u > .venv-lowest/lowest.txt
+	.venv-lowest/bin/python $(PIP) -c .venv-lowest/lowest.txt --editable . --group tests
+	@touch $@
+
+test-lowest: .venv-lowest/run.stamp
+	.venv-lowest/bin/python -m pytest -q -m "not slow"
+
 # The wheel is installed alone, with its dependencies only, where the checkout cannot be seen.
 wheel: .venv/dev.stamp .venv-wheel/run.stamp
 	rm -rf build/wheel
@@ -92,6 +104,6 @@ format: .venv/dev.stamp
 peers: .venv-peers/run.stamp
 
 clean:
-	rm -rf .venv .venv-wheel .venv-docs .venv-peers build dist .mypy_cache .ruff_cache .pytest_cache \
+	rm -rf .venv .venv-wheel .venv-docs .venv-peers .venv-lowest build dist .mypy_cache .ruff_cache .pytest_cache \
 		.import_linter_cache .hypothesis
 	find src tests benchmarks examples tools -name __pycache__ -type d -prune -exec rm -rf {} +
