@@ -204,15 +204,17 @@ def test_index_follows_the_files(cli: Cli, docs: Path, tiny_checkpoint: Path) ->
     (docs / "casa.txt").unlink()
     (docs / "bad.txt").write_bytes(b"not \xff text")
     second = cli("index", docs, "--to", to, "--json")
-    assert second.code == 1
+    assert second.code == 3
     assert "bad.txt" in one_sentence(second)
     report = second.json
     assert (report["added"], report["updated"], report["removed"]) == (0, 1, 1)
     assert (report["unchanged"], report["documents"]) == (3, 4)
     assert [problem["failed"] for problem in report["skipped"]] == [True]
     words = cli("index", docs, "--to", to)
-    assert words.code == 1
+    assert words.code == 3
     assert "4 documents; 0 added, 0 updated" in words.out
+    alone = cli("index", docs / "bad.txt", "--to", to)
+    assert (alone.code, "bad.txt" in one_sentence(alone)) == (1, True)
 
 
 def test_settings_are_those_asked_for(cli: Cli, docs: Path, tiny_checkpoint: Path) -> None:

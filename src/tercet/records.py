@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 Scalar = str | int | float | bool
-Payload = Mapping[str, Scalar]
+Value = Scalar | list[Scalar]  # of a list, a filter matches any member
+Payload = Mapping[str, Value]
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,7 @@ def test_the_best_chunk_stands_for_its_document(memory: Path, encoder: HashedEnc
 def test_filters_and_weights_decide(filled: Collection) -> None:
     filters: list[tuple[Any, set[str]]] = [
         ({"kind": ["sky", "nature"]}, {"moon", "river"}),
-        ({"language": "en"}, {"bread"}),
+        ({"language": "en"}, {"bread", "moon", "river"}),
         ({"year": 1969, "kind": "sky"}, {"moon"}),
         ({"year": 1970}, set()),
     ]

@@ -9,7 +9,7 @@ import pytest
 
 from tercet.curate import pairs_code as code
 from tercet.curate.pairs_sources import Outcome, Pair, PairOptions, Skipped, SourceFile
-from tercet.documents.readers import Unreadable
+from tercet.documents.base import Unreadable
 
 PYTHON = '''\
 """A module."""

@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tercet.documents.readers import Problem, SourceFile, find_files, prepare, read_file
+from tercet.documents.base import Problem, prepare
+from tercet.documents.files import SourceFile, find_files, read_file
 from tercet.errors import InputError
 from tercet.records import Document
 
@@ -54,7 +55,8 @@ def labels(*paths: str | Path) -> list[str]:
 
 def test_files_come_once_in_one_order_hidden_and_foreign_ones_left_out(folder: Path) -> None:
     assert labels("docs") == labels("./docs/") == ["docs/a.md", "docs/b.txt", "docs/sub/c.HTML"]
-    assert not [item for item in find_files(["docs"]) if isinstance(item, Problem)]
+    (note,) = [item for item in find_files(["docs"]) if isinstance(item, Problem)]
+    assert (str(note), note.failed) == ("docs: 1 file of another kind passed over: 1 .png", False)
     assert labels("docs/b.txt", "docs", folder) == ["docs/b.txt", "docs/a.md", "docs/sub/c.HTML"]
 
 
@@ -62,7 +64,7 @@ def test_what_cannot_be_read_is_named(folder: Path) -> None:
     (folder / "empty").mkdir()
     (folder / "dangling.txt").symlink_to("nowhere")
     paths = ["docs/nothing.txt", "docs/z.png", "docs/empty", "docs"]
-    problems = [item for item in find_files(paths) if isinstance(item, Problem)]
+    problems = [item for item in find_files(paths) if isinstance(item, Problem) and item.failed]
     assert [problem.source for problem in problems] == [*paths[:3], "docs/dangling.txt"]
     for problem, words in zip(problems, ("No such", ".parquet", "no file that"), strict=False):
         assert words in problem.reason
@@ -102,7 +104,8 @@ def test_prepare_cleans_and_names_what_is_empty() -> None:
         {"id": "a\0"},
         {"id": "\ud800"},
         {"text": 3},
-        {"metadata": {"k": [1]}},
+        {"metadata": {"k": object()}},
+        {"metadata": {"k": [[1]]}},
         {"metadata": {" ": 1}},
         {"metadata": {3: 1}},
     ],
@@ -237,8 +240,9 @@ def test_fields_of_json_lines_become_fields_and_the_rest_metadata(tmp_path: Path
     strange = r'{"id": "\ud800x", "text": "a\udfffb\u0000c", "title": "\ud83d\ude00"}'
     lines = [json.dumps(row), "", '{"text": "second"}', strange, ""]
     (first, second, third), problems = read(tmp_path / "a.jsonl", "\n".join(lines))
-    assert not problems
-    kept = {name: row[name] for name in ("year", "ok", "ratio")}
+    assert [note.failed for note in problems] == [False]  # "long" is left out
+    assert "left out: long" in problems[0].reason
+    kept = {name: row[name] for name in ("year", "ok", "ratio", "list")}
     about = {"path": "a.jsonl", "suffix": ".jsonl", "big": str(10**30), **kept}
     assert first == Document("7", "The text", "A title", "a.jsonl#1", "en", about)
     assert (second.id, second.text, second.source) == ("a.jsonl#3", "second", "a.jsonl#3")
@@ -284,10 +288,10 @@ def test_csv_with_quotes_and_long_fields(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("raw", "source", "words"),
     [
-        (b"a,b\n1,2\n", "a.csv", "the columns are a, b"),
+        (b"a,b\n1,2\n", "a.csv:2", "the fields are a, b"),
         (b"", "a.csv", "the columns are none"),
         (b"text\nok\n\xff\n", "a.csv:3", "0xff"),
-        (b'text\nok\n"open', "a.csv:3", "not separated values"),
+        (b'text\nok\n"open', "a.csv:3", "not closed"),
         (b"text\nok\none,two\n", "a.csv:3", "2 fields"),
     ],
 )
@@ -314,8 +318,9 @@ def test_parquet_rows(tmp_path: Path) -> None:
     assert not problems
     assert [document.text for document in documents] == ["one", "", "three"]
     about = {"path": "a.parquet", "suffix": ".parquet", "day": "1970-01-01", "n": 1}
+    about["tags"] = ["x"]
     assert (documents[0].title, documents[0].metadata) == ("t", about)
     assert documents[2].id == "a.parquet#3"
     assert "not a whole Parquet" in problem_of(path, path.read_bytes()[:100]).reason
     pq.write_table(pa.table({"a": [1]}), path)
-    assert "the columns are a" in read(path)[1][0].reason
+    assert "the fields are a" in read(path)[1][0].reason

@@ -61,7 +61,8 @@ def tercet() -> None:
       tercet search --index my-index "how do bees talk to each other?"
 
     \b
-    Exit codes: 0 done; 1 failed, or some files were skipped; 2 wrong usage; 130 interrupted.
+    Exit codes: 0 done; 1 failed; 2 wrong usage; 3 done, but some files could not be read;
+    130 interrupted.
     """
 
 

@@ -31,6 +31,7 @@ from tercet.cli.options import (
 )
 from tercet.cli.parts import Cut, carry_out
 from tercet.config import HEADS, MAX_LENGTH, Mode, Role
+from tercet.documents.base import Reading
 from tercet.errors import InputError, TercetError
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from tercet.records import Hit
 
 SNIPPET = 240  # characters of a hit that are shown
+SOME_SKIPPED = 3  # exit code: done, but for files that could not be read
 AT_ONCE = 64  # questions from a pipe that are encoded together
 
 
@@ -57,20 +59,24 @@ def index(
     model: Model = None,
     revision: Revision = None,
     rebuild: bool = False,
+    reading: Reading,
     as_json: Json = False,
 ) -> int:
     """Index files and folders for search.
 
-    Reads .txt .md .html .jsonl .csv .tsv .parquet and .pdf. On the next run unchanged files are
-    passed over, changed ones replaced, and those gone from the folders removed. A file that
-    cannot be read is named and skipped; the exit code is then 1. How an index is made (--chunk,
-    --overlap, --late-chunking, --heads, --dtype, --backend) is fixed the first time.
+    Reads .txt .md .html .jsonl .csv .tsv (also packed as .gz .xz .zst), .parquet and .pdf. On the
+    next run unchanged files are passed over, changed ones replaced, and those gone from the folders
+    removed. A file that cannot be read is named and skipped; the exit code is then 3, or 1 where
+    nothing could be read. How an index is made (--chunk, --overlap, --late-chunking, --heads,
+    --dtype, --backend) is fixed the first time.
 
     \b
     Examples:
       tercet index docs --to my-index
       tercet index notes.md papers/ --to my-index --heads dense,sparse --dtype int8
       tercet index laws --to laws-index --model BAAI/bge-m3 --chunk 0
+      tercet index repository --to my-index --exclude "drafts/" --exclude "*.min.html"
+      tercet index answers.csv --to my-index --text-field answer --encoding windows-1251
       tercet index --rebuild --to my-index
 
     Options:
@@ -107,6 +113,8 @@ def index(
         def report(change: Change) -> None:
             if change.kind in ("skipped", "truncated"):
                 meter.note(f"tercet: {change.kind} {change.id}: {change.reason}")
+            elif change.kind == "note":
+                meter.note(f"tercet: {change.id}: {change.reason}")
 
         with Collection.open(
             to,
@@ -122,7 +130,7 @@ def index(
         ) as collection:
             added = AddReport()
             if paths:
-                added = collection.add(paths, report=report, progress=progress)
+                added = collection.add(paths, reading=reading, report=report, progress=progress)
             documents = len(collection)
     seconds = time.monotonic() - start
     if as_json:
@@ -134,7 +142,9 @@ def index(
             f"{added.unchanged} unchanged, {added.removed} removed, "
             f"{len(added.skipped)} skipped in {seconds:.1f} s"
         )
-    return int(any(problem.failed for problem in added.skipped))
+    if not any(problem.failed for problem in added.skipped):
+        return 0
+    return SOME_SKIPPED if added.added or added.updated or added.unchanged else 1
 
 
 def _encoder(model: str | None, revision: str | None) -> "Encoder | None":

@@ -31,8 +31,8 @@ from tercet.collection.sync import (
     sync_files,
 )
 from tercet.config import Head, Mode, Weights, check_count, check_heads, strings
+from tercet.documents.base import DEFAULT, Reading, clean, readable
 from tercet.documents.chunks import Chunking
-from tercet.documents.readers import clean
 from tercet.errors import InputError, ModelError, StoreError
 from tercet.index import GraphOptions, create_index, open_index
 from tercet.index.base import DEFAULT_CANDIDATES, Filter, Index
@@ -344,15 +344,16 @@ class Collection:
         self,
         items: str | Path | Document | Iterable[str | Path | Document],
         *,
+        reading: Reading = DEFAULT,
         report: OnChange = None,
         progress: OnProgress = None,
     ) -> AddReport:
         """Adds or replaces documents: files and folders by their paths, or Documents.
 
-        Unchanged files and documents are passed over, files that are gone from under the folders
-        given are removed, what cannot be read is skipped by name. A document is in the collection
-        for good when `report` is told of it, and all are when this returns. Raises InputError
-        where none of the paths is there.
+        `reading` says how files are found and read. Unchanged files and documents are passed over,
+        files that are gone from under the folders given are removed, what cannot be read is skipped
+        by name. A document is in the collection for good when `report` is told of it, and all are
+        when this returns. Raises InputError where none of the paths is there.
         """
         if isinstance(items, str | Path | Document):
             items = (items,)
@@ -372,7 +373,7 @@ class Collection:
                     sync.take(document)
                 sync.commit()
             else:
-                sync_files(sync, list(checked))
+                sync_files(sync, list(checked), reading)
             result = sync.result
             if result.added or result.updated or result.removed:
                 self.index.optimize()
@@ -453,7 +454,8 @@ class Collection:
         one must equal. Raises InputError for an empty query, an option that is unknown, and a
         filter key that no document has.
         """
-        queries, k = list(strings(queries, "question")), check_count("k", k)
+        queries = [readable(query) for query in strings(queries, "question")]
+        k = check_count("k", k)
         for number, question in enumerate(queries, 1):
             if not question.strip():
                 raise InputError(f"question {number} of {len(queries)} is empty: ask something")

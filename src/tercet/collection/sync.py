@@ -35,17 +35,12 @@ from tercet.collection.store import (
     Incoming,
 )
 from tercet.config import Head, Progress, Role, Weights
+from tercet.documents.base import Note, Problem, Reading, label_of, prepare
 from tercet.documents.chunks import Chunker, Chunking
-from tercet.documents.readers import (
-    Problem,
-    SourceFile,
-    find_files,
-    label_of,
-    prepare,
-    read_file,
-)
+from tercet.documents.files import Ignored, SourceFile, find_files, read_file
+from tercet.documents.language import Languages, names_of
 from tercet.embeddings import Embeddings
-from tercet.errors import InputError, StoreError
+from tercet.errors import InputError, MissingExtraError, StoreError
 from tercet.index.base import Index
 from tercet.records import Document, Payload
 
@@ -98,7 +93,9 @@ class BatchSize:
     documents: int = 1024
 
 
-Kind = Literal["added", "updated", "removed", "truncated", "skipped"]
+DIGEST = 128  # characters of a file's hash; how it was read comes after them
+
+Kind = Literal["added", "updated", "removed", "truncated", "skipped", "note"]
 
 
 @dataclass(frozen=True)
@@ -106,7 +103,7 @@ class Change:
     """Something that happened to a document, durable when it is reported."""
 
     kind: Kind
-    id: str  # of what was skipped: the file, or file:line
+    id: str  # of what was skipped or is noted: the file, file:line, or folder
     reason: str = ""
 
 
@@ -134,6 +131,7 @@ class AddReport:
     chunks: int = 0  # of the added and updated ones
     truncated: int = 0  # longer than the model reads: only their beginning can be found
     skipped: list[Problem] = field(default_factory=list)
+    notes: list[Note] = field(default_factory=list)  # what should be known of files that were read
 
 
 @dataclass
@@ -177,6 +175,26 @@ class Sync:
         encoder = self._encoder()
         return Chunker(encoder.tokenizer.backend, self._chunking, encoder.max_length)
 
+    @cached_property
+    def _languages(self) -> Languages | None:
+        try:
+            return Languages()
+        except MissingExtraError as error:
+            self.skip(Note("languages", f"not detected: {error}"))
+            return None
+
+    def _ready(self, document: Document, file: FileRecord | None) -> Document | Problem:
+        """The document as it is stored, its language detected where it has none."""
+        try:
+            ready = prepare(document)
+        except InputError as error:
+            if file is None:
+                raise
+            return Problem(document.source, str(error))
+        if isinstance(ready, Document) and ready.language is None and self._languages is not None:
+            ready = replace(ready, language=self._languages.find(ready.text))
+        return ready
+
     # What is new
 
     def take(self, item: Document | Problem, file: FileRecord | None = None) -> bool:
@@ -184,7 +202,7 @@ class Sync:
 
         What changed is done after the next `commit`; what cannot be used is skipped by name.
         """
-        item = prepare(item) if isinstance(item, Document) else item
+        item = self._ready(item, file) if isinstance(item, Document) else item
         if isinstance(item, Document) and file is not None:
             item = self._clash(item, file) or item
         if isinstance(item, Problem):
@@ -248,9 +266,13 @@ class Sync:
     # What is told
 
     def skip(self, problem: Problem) -> None:
-        """Counts and reports what gives no document."""
-        self.result.skipped.append(problem)
-        self._tell("skipped", problem.source, problem.reason)
+        """Counts and reports what gives no document, and what is noted of one that does."""
+        if isinstance(problem, Note):
+            self.result.notes.append(problem)
+        else:
+            self.result.skipped.append(problem)
+        kind: Kind = "note" if isinstance(problem, Note) else "skipped"
+        self._tell(kind, problem.source, problem.reason)
 
     def advance(self, size: int) -> None:
         """Counts bytes that need no more work."""
@@ -411,7 +433,8 @@ class Sync:
             document, rows, spans = self.store.document(key)
             payload: Payload = document.metadata
             if document.language is not None:
-                payload = {"language": document.language, **payload}
+                names = names_of(document.language)
+                payload = {"language": names if len(names) > 1 else names[0], **payload}
             heading = self._chunker.heading(document.title)
             runs = [[span] for span in spans]
             if self._chunking.late:
@@ -457,26 +480,35 @@ def _content_hash(document: Document) -> str:
 # Files
 
 
-def sync_files(sync: Sync, paths: Sequence[str | Path]) -> None:
+def sync_files(sync: Sync, paths: Sequence[str | Path], reading: Reading) -> None:
     """Brings the collection in line with files and folders as they are now.
 
-    New files are added, changed ones replaced, those that are gone from under the folders removed.
+    New files are added, changed ones (or differently read ones) replaced, those that are gone from
+    under the folders, or left out now, removed.
     What cannot be read is skipped by name and loses nothing: its documents stay as they were.
     Raises InputError where none of the paths is there.
     """
     check_paths(paths)
-    items = list(find_files(paths))
+    items = list(find_files(paths, reading))
     sync.total = sum(item.size for item in items if isinstance(item, SourceFile))
     for item in items:
         if isinstance(item, SourceFile):
-            _sync_file(sync, item)
-        else:
+            _sync_file(sync, item, reading)
+        elif isinstance(item, Problem):
             sync.skip(item)
     sync.commit()
     roots = [label_of(os.path.abspath(path)) for path in paths if os.path.isdir(path)]
     folders = tuple(root.rstrip("/") + "/" for root in roots)
     records = [record for record in sync.store.files() if record.path.startswith(folders)]
-    if gone := [record for record in records if _is_gone(record.path)]:
+    read = {label_of(item.path) for item in items if isinstance(item, SourceFile)}
+    ignored = tuple(item.path for item in items if isinstance(item, Ignored))
+    below = tuple(f"{path}/" for path in ignored)
+    if gone := [
+        record
+        for record in records
+        if record.path not in read
+        and (_is_gone(record.path) or record.path in ignored or record.path.startswith(below))
+    ]:
         sync.remove_files(gone)
 
 
@@ -486,13 +518,14 @@ def check_paths(paths: Sequence[str | Path]) -> None:
         raise InputError(f"{paths[0]}: no such file or folder")
 
 
-def _sync_file(sync: Sync, file: SourceFile) -> None:
+def _sync_file(sync: Sync, file: SourceFile, reading: Reading) -> None:
     record, now = _record(sync, file), time.time_ns()
     changed, digest = record, record.hash
-    if digest is None or (record.size, record.mtime_ns) != (file.size, file.mtime_ns):
+    same = (record.size, record.mtime_ns) == (file.size, file.mtime_ns)
+    if digest is None or digest[DIGEST:] != reading.key or not same:
         try:
             with file.path.open("rb") as opened:
-                digest = hashlib.file_digest(opened, "blake2b").hexdigest()
+                digest = hashlib.file_digest(opened, "blake2b").hexdigest() + reading.key
         except OSError as error:
             sync.skip(Problem(file.label, f"cannot be read: {error.strerror}"))
             return
@@ -507,7 +540,7 @@ def _sync_file(sync: Sync, file: SourceFile) -> None:
     unread = replace(changed, hash=None)
     sync.store.clear_seen(record.number)
     whole, before = True, sync.bytes
-    for item in read_file(file.path, record.label):
+    for item in read_file(file.path, record.label, reading):
         whole = sync.take(item, unread) and whole
     if whole:
         sync.end_file(replace(changed, hash=digest))

@@ -40,7 +40,6 @@ from tercet.curate.decontamination import (
     evaluation_files,
     read_evaluation,
 )
-from tercet.curate.language import SURE, Languages, are_kin, languages_of
 from tercet.curate.near_duplicates import (
     bands_for,
     bands_of,
@@ -51,6 +50,7 @@ from tercet.curate.near_duplicates import (
 )
 from tercet.curate.quality import Normalized, check_boilerplate, check_encoding, check_letters
 from tercet.curate.shards import BLOCK, NUMBER, Shard, file_digest, part_rows, parts_folder
+from tercet.documents.language import SURE, Languages, are_kin, languages_of
 from tercet.errors import InputError
 from tercet.io import atomic_folder
 from tercet.rows import (

@@ -46,7 +46,7 @@ from tercet.curate.pairs_sources import (
 )
 from tercet.curate.pairs_translations import read_aligned, read_po, read_tmx
 from tercet.curate.shards import BLOCK, Shard, part_rows, parts_folder, write_part
-from tercet.documents.readers import Problem, Unreadable
+from tercet.documents.base import Problem, Unreadable
 from tercet.errors import InputError
 from tercet.rows import Row, parts_of, stem_of, write_rows
 from tercet.split import text_key

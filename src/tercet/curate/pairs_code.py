@@ -31,7 +31,7 @@ from tercet.curate.pairs_sources import (
     one_line,
     read_bytes,
 )
-from tercet.documents.readers import Unreadable, decode
+from tercet.documents.base import Unreadable, decode
 
 if TYPE_CHECKING:
     from tree_sitter import Node, Parser

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from selectolax.lexbor import LexborHTMLParser, LexborNode
+from selectolax.lexbor import LexborNode
 
 from tercet.curate.pairs_sources import (
     Has,
@@ -29,14 +29,9 @@ from tercet.curate.pairs_sources import (
     shorten,
     tag_or_none,
 )
-from tercet.documents.readers import (
-    Unreadable,
-    decode,
-    front_matter,
-    html_encoding,
-    markdown_blocks,
-    walk_html,
-)
+from tercet.documents.base import Unreadable, decode
+from tercet.documents.encodings import html_encoding
+from tercet.documents.readers import front_matter, markdown_blocks, parse_html, walk_html
 
 # Headings. The words of the lists are in some large languages only; what is common elsewhere shows
 # itself by repeating.
@@ -371,8 +366,8 @@ _SITE = re.compile(r"\s+[—–|·»-]\s+")  # between the name of a page and th
 
 def html_outline(text: str) -> Outline:
     """The outline of a page."""
-    page = LexborHTMLParser(text)
-    root, title = page.css_first("html"), page.css_first("head title")
+    page = parse_html(text)
+    root, title = page.css_first("html"), page.head and page.head.css_first("title")
     language = tag_or_none(root.attributes.get("lang")) if root is not None else ""
     name = _SITE.split(one_line(title.text(deep=True)))[0] if title is not None else ""
     outline = Outline(lang=language, fallback=name)
@@ -386,7 +381,7 @@ def html_outline(text: str) -> Outline:
 
 def add_html(outline: Outline, text: str) -> None:
     """Adds what is in a piece of HTML to an outline."""
-    if (body := LexborHTMLParser(text).body) is not None:
+    if (body := parse_html(text).body) is not None:
         _Feed(outline).read(body)
 
 

@@ -28,7 +28,7 @@ from tercet.curate.pairs_sources import (
     tag_or_none,
 )
 from tercet.curate.pairs_translations import translation_pairs
-from tercet.documents.readers import Problem, undecodable
+from tercet.documents.base import Problem, undecodable
 from tercet.rows import Row, numbered_rows
 
 # The names that fields have where none are given, the most usual first.

@@ -17,8 +17,8 @@ from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
 
-from tercet.documents import readers
-from tercet.documents.readers import Problem, Unreadable, undecodable
+from tercet.documents import base
+from tercet.documents.base import Problem, Unreadable, undecodable
 from tercet.errors import InputError, MissingExtraError
 from tercet.rows import is_dataset, open_packed
 
@@ -128,7 +128,7 @@ def clean(text: str) -> str:
     """The text with one kind of line break, without control characters and lone surrogates."""
     if _UNCLEAN.search(text) is None:
         return text  # most: one pass instead of four
-    return _CONTROLS.sub(" ", readers.clean(text))
+    return _CONTROLS.sub(" ", base.clean(text))
 
 
 def one_line(text: str) -> str:

@@ -32,7 +32,8 @@ from tercet.curate.pairs_sources import (
     read_bytes,
     tag_or_none,
 )
-from tercet.documents.readers import Problem, Unreadable, decode, known_encoding, undecodable
+from tercet.documents.base import Problem, Unreadable, decode, undecodable
+from tercet.documents.encodings import encoding_of
 from tercet.errors import InputError
 
 
@@ -155,7 +156,7 @@ def read_po(file: SourceFile, options: PairOptions, has: Has) -> Units:
     path, label = file.paths[0], file.label
     raw = read_bytes(path, label)
     match = _CHARSET.search(raw)
-    encoding = (known_encoding(match[1].decode()) if match else None) or "utf-8"
+    encoding = (encoding_of(match[1].decode()) if match else None) or "utf-8"
     for number, row in enumerate(decode(raw, label, encoding).split("\n"), 1):
         if _STRING.match(row) and not re.search(r'"\s*$', row[row.index('"') + 1 :]):
             # polib would cut its last character

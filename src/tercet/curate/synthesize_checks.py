@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from functools import cache, lru_cache
 
-from tercet.curate.language import Languages, languages_of
+from tercet.documents.language import Languages, languages_of
 from tercet.errors import MissingExtraError
 
 COPIED = 0.8  # a question is a copy where so much of it stands in the article in one run

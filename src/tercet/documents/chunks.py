@@ -74,6 +74,7 @@ class Chunker:
         """
         if not title:
             return ""
+        title = title[: 64 * self._title_room]  # more than that many tokens, in any script
         offsets = self._tokenizer.encode(title, add_special_tokens=False).offsets
         if len(offsets) > self._title_room:
             title = title[: offsets[self._title_room - 1][1]].rstrip()

@@ -1,194 +1,114 @@
-"""Paths to files to documents: which files are read, and the text of each format as plain text.
+"""The text of each format as plain text: one document a file, or one a row.
 
-`find_files` lists files, `read_file` gives their documents and, for what cannot be read, Problems
-in its place; the rest goes on. A label is the path as it was given, normalised: it names the file
-in ids and messages. `decode`, `markdown_blocks`, `front_matter` and `walk_html` serve whoever reads
-such files for another purpose. Knows nothing of chunks, indexes or models.
+A reader takes a path, the label that names the file in ids and messages, and a Reading. Knows
+nothing of folders, chunks, indexes or models.
 """
 
 import codecs
 import csv
 import json
 import logging
-import math
-import os
 import re
 import sys
-import unicodedata
+import tomllib
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from io import TextIOWrapper
 from itertools import pairwise
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any, Literal, cast
 
+import yaml
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
+from tercet.documents.base import (
+    LONGEST,
+    Note,
+    Problem,
+    Reading,
+    Unreadable,
+    clean,
+    clean_line,
+    decode_as,
+    title_of,
+    undecodable,
+)
+from tercet.documents.encodings import detect, encoding_of, html_encoding, unmarked
 from tercet.errors import InputError, MissingExtraError
-from tercet.records import Document, Scalar
-
-
-@dataclass(frozen=True)
-class Problem:
-    """A file, or a row of one, that gave no document, and why, in words."""
-
-    source: str  # a path, or a path with ":line"
-    reason: str
-    failed: bool = True  # False where nothing is wrong: the document is merely empty
-
-    def __str__(self) -> str:
-        return f"{self.source}: {self.reason}"
-
-
-class Unreadable(InputError):
-    """A file that gives no document, or none from here on; source and reason as in Problem."""
-
-    def __init__(self, source: str, reason: str) -> None:
-        super().__init__(f"{source}: {reason}")
-        self.source, self.reason = source, reason
-
+from tercet.records import Document
+from tercet.rows import open_packed
 
 Read = Iterator[Document | Problem]
-Reader = Callable[[Path, str], Read]  # (path, label) -> what is in the file
+Reader = Callable[[Path, str, Reading], Read]  # (path, label, how) -> what is in the file
+
+PACKED = (".gz", ".xz", ".zst")
 
 
-# Cleaning and decoding
+def kind_of(path: Path | str) -> str:
+    """The suffix that tells the format of a file: that before .gz, .xz or .zst, where there is one.
 
-_BREAKS = re.compile("\r\n?|[\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
-_SURROGATES = re.compile("[\ud800-\udfff]")
-_INTEGERS = range(-(1 << 63), 1 << 63)  # what an index payload can hold
-_CHARSET = re.compile(rb"""<meta[^>]{0,200}?charset\s*=\s*["']?([\w.:-]{1,40})""", re.IGNORECASE)
-
-
-def clean(text: str) -> str:
-    """The text with one kind of line break, NULs as spaces and lone surrogates as U+FFFD."""
-    if text.isascii() and text.isprintable():
-        return text  # most short ones
-    return _SURROGATES.sub("\ufffd", _BREAKS.sub("\n", text).replace("\0", " "))
-
-
-def clean_line(text: str) -> str:
-    """The text as one line without outer space, for titles and ids."""
-    return " ".join(clean(text).split())
-
-
-def decode(raw: bytes, label: str, encoding: str | None = None) -> str:
-    """The bytes of a text file as text, without a byte order mark.
-
-    UTF-8 unless a byte order mark or `encoding` says otherwise. Raises Unreadable with the line
-    and the byte where they are not in that encoding.
+    >>> kind_of("a.TXT"), kind_of("b.jsonl.gz"), kind_of("c.gz")
+    ('.txt', '.jsonl', '')
     """
-    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        encoding = "utf-16"
-    elif raw.startswith(codecs.BOM_UTF8):
-        raw, encoding = raw[len(codecs.BOM_UTF8) :], "utf-8"
-    try:
-        return raw.decode(encoding or "utf-8")
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise Unreadable(f"{label}:{line}", undecodable(error)) from error
+    name = Path(path)
+    return (name.with_suffix("") if name.suffix.lower() in PACKED else name).suffix.lower()
 
 
-def undecodable(error: UnicodeDecodeError) -> str:
-    """The reason in words for bytes that are not in the encoding they should be in."""
-    byte = error.object[error.start]
-    return f"byte 0x{byte:02x} is not {error.encoding}: convert the file to UTF-8"
+def _read_bytes(path: Path, label: str, reading: Reading) -> bytes:
+    """What is in a file, unpacked; raises Unreadable where that is more than a text may have."""
+    with open_packed(path) as file:
+        raw = file.read(reading.most + 1)
+    if len(raw) > reading.most:
+        raise Unreadable(label, too_large(reading))
+    return raw
 
 
-def known_encoding(name: str) -> str | None:
-    """What Python calls an encoding; None where it does not know it."""
-    try:
-        return codecs.lookup("cp1252" if name.lower() == "iso-8859-1" else name).name
-    except LookupError:
-        return None
+def too_large(reading: Reading) -> str:
+    """The reason in words for a text that is too large."""
+    return f"more than {reading.max_mb} MB of text: split it, or raise --max-mb"
 
 
-def html_encoding(raw: bytes) -> str | None:
-    """The encoding that a page names in its beginning, where Python knows it."""
-    match = _CHARSET.search(raw, 0, 4096)
-    return known_encoding(match[1].decode("ascii")) if match else None
+def _read_page(
+    path: Path, label: str, reading: Reading, encoding_in: Callable[[bytes], str | None]
+) -> tuple[str, list[Note]]:
+    """The clean text of a file, and what is to be said of its encoding."""
+    raw = _read_bytes(path, label, reading)
+    text, guessed = decode_as(raw, label, encoding_in(raw), given=reading.encoding)
+    return clean(text), _guesses(label, guessed)
 
 
-def label_of(path: str | Path) -> str:
-    """The path as ids and messages show it: normalised, "/" between parts, valid Unicode."""
-    plain = os.path.normpath(path).replace(os.sep, "/")
-    return clean(plain.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"))
-
-
-def _scalar(value: Any) -> Scalar | None:
-    """A metadata value as an index can hold it; None for what it cannot (lists, objects, null)."""
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, int):
-        return value if value in _INTEGERS else str(value)
-    if isinstance(value, float):
-        return value if math.isfinite(value) else str(value)
-    return clean(value).strip() if isinstance(value, str) else None
-
-
-def _is_blank(text: str) -> bool:
-    """Whether nothing in the text can be read: white space, control and format marks only."""
-    return all(char.isspace() or unicodedata.category(char) in ("Cc", "Cf") for char in text)
-
-
-def prepare(document: Document) -> Document | Problem:
-    """The document as it is stored: clean text, a title alone as the text, plain metadata.
-
-    Character spans count in this text. A Problem where nothing is left to read; raises InputError
-    where a field is of a wrong type or the id cannot be stored.
-    """
-    name = f"document {document.id!r}"
-    for field in ("id", "text", "title", "source"):
-        if not isinstance(getattr(document, field), str):
-            kind = type(getattr(document, field)).__name__
-            raise InputError(f"{name}: its {field} is a {kind}, not a string")
-    if not document.id or clean(document.id) != document.id:
-        raise InputError(
-            f"{name}: an id needs at least one character and can hold no NUL, lone surrogate or "
-            f"line break other than \\n"
-        )
-    metadata: dict[str, Scalar] = {}
-    for key, value in document.metadata.items():
-        plain = _scalar(value)
-        if plain is None or not isinstance(key, str) or not clean_line(key):
-            raise InputError(
-                f"{name}: metadata {key!r} is {value!r}: a key must be a text, a value a string, a "
-                f"number or true/false"
-            )
-        metadata[clean_line(key)] = plain
-    text, title = clean(document.text), clean_line(document.title)
-    source = clean(document.source) or document.id
-    if _is_blank(text):
-        text, title = title, ""
-    if _is_blank(text):
-        return Problem(source, "empty: no text to index", failed=False)
-    language = clean_line(document.language or "") or None
-    return replace(
-        document, text=text, title=title, source=source, language=language, metadata=metadata
-    )
+def _guesses(label: str, encoding: str | None) -> list[Note]:
+    return [Note(label, f"read as {encoding}: --encoding names another")] if encoding else []
 
 
 # Files that are one document: plain text, Markdown, HTML, PDF
 
 
-def read_text(path: Path, label: str) -> Read:
+def read_text(path: Path, label: str, reading: Reading) -> Read:
     """A plain text file as one document without a title."""
-    yield Document(id=label, text=clean(decode(path.read_bytes(), label)).strip(), source=label)
+    text, notes = _read_page(path, label, reading, lambda raw: None)
+    yield Document(id=label, text=text.strip(), source=label)
+    yield from notes
 
 
-_FIELD = re.compile(r"([A-Za-z_][\w.-]*)\s*[:=]\s*(.*)")
+_KEY = re.compile(r"[^\W\d][\w.-]*")
+_FIELD = re.compile(rf"({_KEY.pattern})\s*[:=](?:\s+(.*))?")
+_FRONT = 1 << 15  # characters of front matter
 
 
-def read_markdown(path: Path, label: str) -> Read:
+def read_markdown(path: Path, label: str, reading: Reading) -> Read:
     """A Markdown file as one document: its markup gone, title from front matter or a heading.
 
-    Front matter is what stands between two lines of "---" (or "+++") at the top, a field a line;
-    title and language (or lang) are fields of the document, the rest is metadata. Without a title
-    there, the first heading is the title; where it opens the file it is not repeated in the text.
-    Paragraphs are an empty line apart, items of lists and rows of tables a line.
+    Front matter is YAML between two lines of "---" at the top, or TOML between "+++"; title and
+    language (or lang) are fields of the document, the rest is metadata. Without a title there, the
+    first heading is the title; where it opens the file it is not repeated in the text. Paragraphs
+    are an empty line apart, items of lists and rows of tables a line.
     """
-    fields, body = front_matter(clean(decode(path.read_bytes(), label)))
+    source, notes = _read_page(path, label, reading, lambda raw: None)
+    fields, body = front_matter(source)
     blocks = [block for block in map(_without_tags, markdown_blocks(body)) if block.text]
     title = fields.pop("title", "")
     heading = next((block for block in blocks if block.kind == "heading"), None)
@@ -202,23 +122,63 @@ def read_markdown(path: Path, label: str) -> Read:
     yield Document(
         id=label,
         text="".join(parts),
-        title=clean_line(title),
+        title=title_of(title),
         source=label,
         language=language or None,
         metadata=fields,
     )
+    yield from notes
 
 
-def front_matter(text: str) -> tuple[dict[str, str], str]:
-    """The fields at the top of a Markdown text, and the text below them."""
-    lines = text.split("\n")
-    mark = lines[0].rstrip()
-    rules = [number for number, line in enumerate(lines) if line.rstrip() == mark][:2]
-    if mark not in ("---", "+++") or len(rules) < 2:
-        return {}, text  # a thematic break, not front matter
-    matches = (_FIELD.fullmatch(line.strip()) for line in lines[1 : rules[1]])
-    fields = {match[1].lower(): match[2].strip().strip("\"'").strip() for match in matches if match}
-    return {key: value for key, value in fields.items() if value}, "\n".join(lines[rules[1] + 1 :])
+def front_matter(text: str) -> tuple[dict[str, Any], str]:
+    """The fields at the top of a Markdown text, names in small letters, and the text below them.
+
+    Values are as they are written, lists and objects of these; title and language are texts. What
+    stands between two rules and is no fields is text.
+    """
+    mark = text[: text.find("\n")].rstrip()
+    ends = ("---", "...") if mark == "---" else ("+++",)
+    if mark not in ("---", "+++"):
+        return {}, text
+    lines = text[:_FRONT].split("\n")
+    last = next((n for n, line in enumerate(lines[1:], 1) if line.rstrip() in ends), 0)
+    fields = _fields(lines[1:last], tomllib.loads if mark == "+++" else _yaml)
+    if fields is None:
+        return {}, text
+    fields = {key.lower(): value for key, value in fields.items() if value not in ("", None)}
+    for key in {"title", "language", "lang"} & fields.keys():
+        value = fields[key]
+        fields[key] = " ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return fields, text[sum(len(line) + 1 for line in lines[: last + 1]) :]
+
+
+def _yaml(text: str) -> Any:
+    return yaml.load(text, yaml.BaseLoader)  # every value as it is written
+
+
+def _fields(lines: Sequence[str], parse: Callable[[str], Any]) -> dict[str, Any] | None:
+    """The fields of front matter, None where it is none."""
+    if not lines or not lines[0].strip():
+        return None  # an empty line: a rule, as Pandoc has it
+    try:
+        fields = parse("\n".join(lines))
+    except (yaml.YAMLError, tomllib.TOMLDecodeError, RecursionError):
+        # A colon within a title, most often. Lines that are indented, or begin a list, go on.
+        outer = [line.rstrip() for line in lines if line.strip() and line[0] not in " \t#-"]
+        matches = [_FIELD.fullmatch(line) for line in outer]
+        if not all(matches):
+            return None
+        fields = {m[1]: (m[2] or "").strip().strip("\"'").strip() for m in matches if m}
+    if not isinstance(fields, dict) or not all(map(_KEY.fullmatch, map(str, fields))):
+        return None
+    return {str(key): _written(value) for key, value in fields.items()}
+
+
+def _written(value: Any) -> Any:
+    """A value of TOML as YAML's are: numbers, dates and truth as text."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return value if isinstance(value, list | dict) else str(value)
 
 
 Kind = Literal["heading", "text", "row", "code", "html"]
@@ -243,7 +203,9 @@ def markdown_blocks(text: str, *, prose: bool = False) -> Iterator[Block]:
     headings may be empty.
     """
     row: list[str] | None = None  # the cells of the table row that is open
+    cells: list[str] = []  # as they are written
     level = items = row_linked = 0
+    source = text.split("\n")
     for token in _PARSERS[prose].parse(text):
         kind: Kind = "text"
         plain, linked = "", 0
@@ -255,7 +217,9 @@ def markdown_blocks(text: str, *, prose: bool = False) -> Iterator[Block]:
             items += token.nesting
         elif token.type == "tr_open":
             row, row_linked = [], 0
+            cells = _cells(source[token.map[0]]) if token.map else []
         elif token.type == "tr_close" and row is not None:
+            row += cells[len(row) :]  # which the parser leaves out: the header has no such columns
             kind, plain, linked, row = "row", " | ".join(row), row_linked, None
         elif token.type == "inline":
             plain, linked = _inline_text(token.children or (), prose)
@@ -270,6 +234,12 @@ def markdown_blocks(text: str, *, prose: bool = False) -> Iterator[Block]:
         elif plain or (prose and kind == "heading"):
             line = token.map[0] + 1 if token.map else 0
             yield Block(kind, plain, level, items > 0 or kind == "row", line, linked)
+
+
+def _cells(line: str) -> list[str]:
+    """The cells of a row of a table, as they are written."""
+    inner = re.sub(r"^[\s>]*\|?|(?<!\\)\|\s*$", "", line)
+    return [cell.strip() for cell in re.split(r"(?<!\\)\|", inner)]
 
 
 _PARSERS = {
@@ -296,7 +266,7 @@ def _without_tags(block: Block) -> Block:
     """The block; one of HTML as the text that a reader sees."""
     if block.kind != "html":
         return block
-    return replace(block, text=html_text(LexborHTMLParser(block.text)))
+    return replace(block, text=html_text(parse_html(block.text)))
 
 
 # Elements whose text nobody reads as part of the page, and those that only lead around a site.
@@ -313,17 +283,48 @@ _PARAGRAPHS = frozenset(
 )
 
 
-def read_html(path: Path, label: str) -> Read:
+# Start tags that end what they need not stand in, or have no content: they do not nest.
+_UNNESTED = frozenset(
+    "area base br col embed hr img input link meta param source track wbr p li dd dt tr td th "
+    "thead tbody tfoot option optgroup colgroup a".split()
+)
+_TAG = re.compile(r"<(/?)([a-zA-Z][^\s/>]*)[^>]*?(/?)>")
+_STEPS = 10**9  # that the parser may take up open elements: some seconds
+
+
+def parse_html(text: str) -> LexborHTMLParser:
+    """A page, parsed; raises InputError for one that nests so deep that this would take minutes."""
+    if text.count("<") ** 2 > 2 * _STEPS:
+        steps = depth = 0
+        opened = Counter[str]()
+        for match in _TAG.finditer(text):
+            closing, name, empty = match[1], match[2].lower(), match[3]
+            steps += depth
+            if name in _UNNESTED or (empty and name not in _BLOCKS):
+                continue
+            if not closing:
+                opened[name] += 1
+                depth += 1
+            elif opened[name]:
+                opened[name] -= 1
+                depth -= 1
+        if steps > _STEPS:
+            raise InputError(f"its elements nest too deep to be read: {depth} are never closed")
+    return LexborHTMLParser(text)
+
+
+def read_html(path: Path, label: str, reading: Reading) -> Read:
     """An HTML file as one document: the main text, the title, the language of its root element."""
-    raw = path.read_bytes()
-    page = LexborHTMLParser(clean(decode(raw, label, html_encoding(raw))))
-    title = page.css_first("head title") or page.css_first("h1")
+    text, notes = _read_page(path, label, reading, html_encoding)
+    page = parse_html(text)
+    title = (page.head and page.head.css_first("title")) or page.css_first("h1")
     root = page.css_first("html")
     language = (root.attributes.get("lang") or "").strip() if root else ""
-    name = clean_line(title.text(deep=True)) if title else ""
+    name = title_of(title.text(deep=True)) if title else ""
     yield Document(
         id=label, text=html_text(page), title=name, source=label, language=language or None
     )
+    yield from notes
 
 
 def html_text(page: LexborHTMLParser) -> str:
@@ -393,23 +394,39 @@ def walk_html(
         node = None if node is None or node.mem_id == end else node.next
 
 
-def read_pdf(path: Path, label: str) -> Read:
+_LARGER = 8  # times: a PDF is mostly pictures and fonts
+
+
+def read_pdf(path: Path, label: str, reading: Reading) -> Read:
     """A PDF as one document, pages apart; needs the extra `tercet[pdf]`."""
     try:
         from pypdf import PdfReader
-        from pypdf.errors import PyPdfError
+        from pypdf.errors import DependencyError
     except ModuleNotFoundError as error:
         raise MissingExtraError("reading PDF needs pypdf: pip install 'tercet[pdf]'") from error
     # It logs what it mends; without a handler Python would print that among our own messages.
     logging.getLogger("pypdf").addHandler(logging.NullHandler())
-    # Damaged files make pypdf fail in any of these ways besides its own.
-    damage = (PyPdfError, ValueError, TypeError, KeyError, IndexError, AttributeError)
+    if path.stat().st_size > _LARGER * reading.most:
+        raise Unreadable(label, f"a PDF of more than {_LARGER * reading.max_mb} MB: raise --max-mb")
+    pages: list[str] = []
+    room = reading.most
     try:
-        pdf = PdfReader(path)
-        pages = [clean(page.extract_text()).strip() for page in pdf.pages]
-        title = clean_line(str((pdf.metadata and pdf.metadata.title) or ""))
-    except (*damage, RecursionError, NotImplementedError) as error:
-        raise Unreadable(label, f"not a whole PDF: {error or type(error).__name__}") from error
+        with PdfReader(path) as pdf:
+            if pdf.is_encrypted and not pdf.decrypt(""):
+                raise Unreadable(label, "an encrypted PDF: save it without its password")
+            title = title_of(str((pdf.metadata and pdf.metadata.title) or ""))
+            for page in pdf.pages:
+                pages.append(clean(page.extract_text()).strip())
+                room -= len(pages[-1])
+                if room < 0:
+                    raise Unreadable(label, too_large(reading))
+    except DependencyError as error:
+        raise Unreadable(label, "an encrypted PDF: pip install cryptography to read it") from error
+    except (Unreadable, OSError, MemoryError):
+        raise
+    except Exception as error:  # damaged files make pypdf fail in any way
+        what = "an encrypted PDF" if "crypt" in str(error).lower() else "not a whole PDF"
+        raise Unreadable(label, f"{what}: {error or type(error).__name__}") from error
     text = "\n\n".join(page for page in pages if page)
     if pages and not text:
         raise Unreadable(label, "no text in the PDF: scanned pages need text recognition first")
@@ -418,6 +435,8 @@ def read_pdf(path: Path, label: str) -> Read:
 
 # Files that are many documents, one a row: JSON lines, CSV, TSV, Parquet
 
+_PATIENCE = 100  # rows without any text, before a file is given up
+_WIDE = frozenset("utf-16 utf-16-le utf-16-be utf-32 utf-32-le utf-32-be".split())
 # A field of a document, and what it may be called in a row.
 _FIELDS = {
     "text": ("text", "contents", "body"),
@@ -425,67 +444,113 @@ _FIELDS = {
     "title": ("title",),
     "language": ("language", "lang"),
 }
-_LONGEST = 1024  # characters of a metadata string: longer ones are nothing to filter by
 
 
-def read_jsonl(path: Path, label: str) -> Read:
+def read_jsonl(path: Path, label: str, reading: Reading) -> Read:
     """JSON lines, an object a line; a line that is none is a Problem, the next ones are read."""
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if number == 1:
-                line = line.removeprefix(codecs.BOM_UTF8)
-            if not line.strip():
-                continue
+    rows = _Rows(label, reading)
+    for number, line in rows.lines(path):
+        if isinstance(line, Problem):
+            yield line
+        elif line.strip():
             try:
-                row = json.loads(line.decode())
+                row = json.loads(line)
                 if not isinstance(row, dict):
                     raise ValueError(f"an object was expected, this is a {type(row).__name__}")
-            except UnicodeDecodeError as error:
-                yield Problem(f"{label}:{number}", undecodable(error))
             except (ValueError, RecursionError) as error:
                 yield Problem(f"{label}:{number}", f"not a line of JSON: {error}")
             else:
-                yield _row_document(row, label, number)
+                yield rows.document(row, number)
+    yield from rows.notes()
 
 
-def read_csv(path: Path, label: str) -> Read:
-    """Comma-separated values under a header line; tab-separated ones where the name says .tsv."""
+def read_csv(path: Path, label: str, reading: Reading) -> Read:
+    """Separated values under a header line; in a .tsv a quotation mark is a character.
+
+    Commas, or semicolons or tabs where the header has more of these. A row that is no such row is
+    a Problem, the next ones are read.
+    """
     csv.field_size_limit(sys.maxsize)  # the default refuses fields above 128 KB
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-    with path.open("rb") as file:
-        rows = csv.reader(_decoded_lines(file, label), delimiter=delimiter, strict=True)
-        try:
-            header = [clean_line(name).lower() for name in next(rows, [])]
-            _check_columns(header, label)
-            for row in rows:
-                if len(row) > len(header):
-                    source = f"{label}:{rows.line_num}"
-                    yield Problem(source, f"{len(row)} fields where the header names {len(header)}")
-                elif any(row):
-                    named = dict(zip(header, row, strict=False))
-                    yield _row_document(named, label, rows.line_num)
-        except csv.Error as error:
-            source = f"{label}:{rows.line_num}"
-            raise Unreadable(source, f"not separated values: {error}") from error
+    rows = _Rows(label, reading)
+    parse = _tabbed if kind_of(path) == ".tsv" else _separated
+    header: list[str] = []
+    for number, row in parse(rows.lines(path), label, reading.most):
+        if isinstance(row, Problem):
+            yield row
+        elif not header:
+            header = [clean_line(name).lower() for name in row]
+            rows.check_columns(header)
+        elif len(row) > len(header):
+            reason = f"{len(row)} fields where the header names {len(header)}"
+            yield Problem(f"{label}:{number}", reason)
+        elif any(row):
+            yield rows.document(dict(zip(header, row, strict=False)), number)
+    rows.check_columns(header)
+    yield from rows.notes()
 
 
-def _decoded_lines(file: IO[bytes], label: str) -> Iterator[str]:
-    """The lines of a UTF-8 file; raises Unreadable with the number of one that is not."""
-    for number, line in enumerate(file, 1):
-        try:
-            yield line.decode("utf-8-sig" if number == 1 else "utf-8")
-        except UnicodeDecodeError as error:
-            raise Unreadable(f"{label}:{number}", undecodable(error)) from error
+Lines = Iterator[tuple[int, str | Problem]]
+Records = Iterator[tuple[int, list[str] | Problem]]
 
 
-def _check_columns(names: list[str], label: str) -> None:
-    if not any(name in names for name in _FIELDS["text"]):
-        columns = ", ".join(name or '""' for name in names[:20]) or "none"
-        expected = ", ".join(_FIELDS["text"])
-        raise Unreadable(label, f"no column named {expected}: the columns are {columns}")
+def _tabbed(lines: Lines, label: str, most: int) -> Records:
+    for number, line in lines:
+        yield number, line if isinstance(line, Problem) else line.rstrip("\r\n").split("\t")
 
 
-def read_parquet(path: Path, label: str) -> Read:
+def _separated(lines: Lines, label: str, most: int) -> Records:
+    """Rows of CSV with the line each begins at; a quoted field may go on over lines."""
+    source = _with_line_breaks(lines)
+    again: deque[tuple[int, str | Problem]] = deque()  # lines after one that turned out bad
+    delimiter = ""
+    while (item := again.popleft() if again else next(source, None)) is not None:
+        number, line = item
+        if isinstance(line, Problem):
+            yield number, line
+            continue
+        if not delimiter:
+            bare = re.sub('"[^"]*"', "", line)
+            delimiter = max(",;\t", key=bare.count)
+        row = _row(line, delimiter)
+        more: list[tuple[int, str | Problem]] = []
+        if row is None:  # a quoted field that goes on
+            parts, size, quotes = [line], len(line), line.count('"')
+            while quotes % 2 and size < most:
+                following = again.popleft() if again else next(source, None)
+                if following is None:
+                    break
+                more.append(following)
+                if isinstance(following[1], Problem):
+                    break
+                parts.append(following[1])
+                size, quotes = size + len(parts[-1]), quotes + parts[-1].count('"')
+            row = _row("".join(parts), delimiter) or "a quotation mark that is not closed"
+        if isinstance(row, str):
+            again.extendleft(reversed(more))
+            yield number, Problem(f"{label}:{number}", f"not a row of CSV: {row}")
+        else:
+            yield number, row
+
+
+def _with_line_breaks(lines: Lines) -> Lines:
+    """The lines, numbered anew where some end in a carriage return alone."""
+    count = 0
+    for _, line in lines:
+        parts = [line] if isinstance(line, Problem) else re.split("(?<=\r)(?!\n)(?=.)", line)
+        for part in parts:
+            count += 1
+            yield count, part
+
+
+def _row(text: str, delimiter: str) -> list[str] | str | None:
+    """The fields of one row, the reason why it is none, or None where a quoted field goes on."""
+    try:
+        return next(csv.reader([text], delimiter=delimiter, strict=True), [])
+    except csv.Error as error:
+        return None if "unexpected end of data" in str(error) else str(error)
+
+
+def read_parquet(path: Path, label: str, reading: Reading) -> Read:
     """A Parquet file, read in batches of rows; needs the extra `tercet[parquet]`."""
     try:
         import pyarrow as pa
@@ -494,55 +559,171 @@ def read_parquet(path: Path, label: str) -> Read:
         raise MissingExtraError(
             "reading Parquet needs pyarrow: pip install 'tercet[parquet]'"
         ) from error
+    rows = _Rows(label, reading)
+
+    def is_plain(kind: Any) -> bool:
+        return not (pa.types.is_nested(kind) or pa.types.is_binary(kind))
+
+    def is_read(kind: Any) -> bool:  # lists of numbers with a point are vectors
+        if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
+            return is_plain(kind)
+        return is_plain(kind.value_type) and not pa.types.is_floating(kind.value_type)
+
     try:
         with pq.ParquetFile(path) as file:
-            fields = [field for field in file.schema_arrow if not pa.types.is_nested(field.type)]
-            columns = [field.name for field in fields if not pa.types.is_binary(field.type)]
-            _check_columns([name.lower() for name in columns], label)
+            columns = [field.name for field in file.schema_arrow if is_read(field.type)]
+            rows.check_columns([name.lower() for name in columns])
             number = 0
             for batch in file.iter_batches(batch_size=256, columns=columns):
-                for row in batch.to_pylist():
+                try:
+                    values = batch.to_pylist()
+                except (ValueError, OverflowError):  # a date that Python cannot hold
+                    texts = [
+                        column.cast(pa.string()) if pa.types.is_temporal(column.type) else column
+                        for column in batch.columns
+                    ]
+                    values = pa.RecordBatch.from_arrays(texts, columns).to_pylist()
+                for row in values:
                     number += 1
                     lowered = {clean_line(name).lower(): value for name, value in row.items()}
-                    yield _row_document(lowered, label, number)
+                    yield rows.document(lowered, number)
     except (pa.ArrowException, UnicodeDecodeError) as error:
         raise Unreadable(label, f"not a whole Parquet file: {error}") from error
+    yield from rows.notes()
 
 
-def _row_document(row: Mapping[str, Any], label: str, number: int) -> Document | Problem:
-    """The document that a row holds, or the Problem with it.
+class _Rows:
+    """The rows of one file as documents."""
 
-    Without an id of its own it is named after its place, as in "file.csv#12". Its other plain
-    values are metadata, dates as text.
-    """
-    if not any(key in row for key in _FIELDS["text"]):
-        return Problem(f"{label}:{number}", f"no field named {', '.join(_FIELDS['text'])}")
-    values: dict[str, str] = {}
-    for field, names in _FIELDS.items():
-        value = next((row[name] for name in names if row.get(name) not in (None, "")), "")
-        if isinstance(value, list | dict):
-            kind = type(value).__name__
-            return Problem(f"{label}:{number}", f"the {field} is a {kind}, not a string")
-        values[field] = str(value)
-    taken = {name for names in _FIELDS.values() for name in names}
-    metadata: dict[str, Scalar] = {}
-    for key, value in row.items():
-        plain = _scalar(value.isoformat() if hasattr(value, "isoformat") else value)
-        if key in taken or plain in (None, "") or len(str(plain)) > _LONGEST:
-            continue
-        if plain is not None and (name := clean_line(key)):
-            metadata[name] = plain
-    return Document(
-        id=clean_line(values["id"]) or f"{label}#{number}",
-        text=clean(values["text"]).strip(),
-        title=clean_line(values["title"]),
-        source=f"{label}#{number}",
-        language=clean_line(values["language"]) or None,
-        metadata=metadata,
-    )
+    def __init__(self, label: str, reading: Reading) -> None:
+        self._label, self._reading = label, reading
+        self._texts = _FIELDS["text"]
+        if reading.text_field is not None:
+            self._texts = (clean_line(reading.text_field).lower(),)
+        self._with_text: bool | None = None  # whether rows have a text, as the first one shows
+        self._without = 0  # rows that hold none
+        self._joined: dict[str, None] = {}
+        self._guessed: str | None = None
 
+    def lines(self, path: Path) -> Lines:
+        """The lines of a file, maybe packed, as text with their ends; too long ones Problems."""
+        most, label = self._reading.most, self._label
+        with open_packed(path) as file:
+            encoding = self._encoding(file.read(1 << 16))
+        with open_packed(path) as file:
+            if encoding in _WIDE:
+                yield from self._wide_lines(
+                    TextIOWrapper(cast(IO[bytes], file), encoding, newline="\n")
+                )
+                return
+            number = 0
+            while line := file.readline(most + 1):
+                number += 1
+                if len(line) > most:
+                    yield number, Problem(f"{label}:{number}", too_large(self._reading))
+                    while line and not line.endswith(b"\n"):
+                        line = file.readline(most)
+                    continue
+                line = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+                try:
+                    yield number, line.decode(encoding, "tercet")
+                except UnicodeDecodeError as error:
+                    yield number, Problem(f"{label}:{number}", undecodable(error))
 
-# Finding files and reading them
+    def _wide_lines(self, file: TextIOWrapper) -> Lines:
+        number, most = 0, self._reading.most // 4
+        try:
+            while line := file.readline(most + 1):
+                number += 1
+                if len(line) > most:
+                    raise Unreadable(f"{self._label}:{number}", too_large(self._reading))
+                yield number, line.removeprefix("\ufeff")
+        except UnicodeError as error:
+            where = f"{self._label}:{number + 1}"
+            raise Unreadable(where, f"not {file.encoding}: {error}") from error
+
+    def _encoding(self, head: bytes) -> str:
+        if (marked := unmarked(head)) is not None:
+            return marked
+        try:
+            codecs.getincrementaldecoder("utf-8")().decode(head)  # which may end in a character
+        except UnicodeDecodeError as error:
+            if self._reading.encoding is not None:
+                return encoding_of(self._reading.encoding) or "utf-8"
+            self._guessed = detect(head, error.start)
+        return self._guessed or "utf-8"
+
+    def check_columns(self, names: Sequence[str]) -> None:
+        """Raises Unreadable where no column can be the text."""
+        chosen = self._reading.text_field is not None
+        if not names or (chosen and self._texts[0] not in names):
+            raise Unreadable(self._label, self._no_text("column", names))
+
+    def _no_text(self, what: str, names: Iterable[str]) -> str:
+        listed = ", ".join([str(name)[:80] or '""' for name in names][:20]) or "none"
+        expected = ", ".join(self._texts)
+        return f"no {what} named {expected}: the {what}s are {listed}; --text-field names another"
+
+    def document(self, row: Mapping[str, Any], number: int) -> Document | Problem:
+        """The document that a row holds, or the Problem with it.
+
+        Without an id of its own it is named after its place, as in "file.csv#12". Without a text,
+        where the first row has none either, all that hold text are joined as "name: value". Its
+        other plain values are metadata, dates as text.
+        """
+        where, folded = f"{self._label}:{number}", {key.lower(): row[key] for key in row}
+        has_text = any(name in folded for name in self._texts)
+        fields = {**_FIELDS, "text": self._texts}
+        values: dict[str, str] = {}
+        for field, names in fields.items():
+            value = next((folded[name] for name in names if folded.get(name) not in (None, "")), "")
+            if isinstance(value, list | dict):
+                kind = type(value).__name__
+                return Problem(where, f"the {field} is a {kind}, not a string")
+            values[field] = str(value)
+        taken = {name for names in fields.values() for name in names}
+        if not has_text:
+            texts = {
+                key: value
+                for key, value in row.items()
+                if isinstance(value, str)
+                and key.lower() not in taken
+                and any(map(str.isalpha, value))
+            }
+            if self._with_text or self._reading.text_field is not None or not texts:
+                self._without += 1
+                if self._with_text is None and self._without > _PATIENCE:
+                    raise Unreadable(self._label, self._no_text("field", row))
+                return Problem(where, self._no_text("field", row))
+            self._with_text = False
+            self._joined.update(dict.fromkeys(texts))
+            values["text"] = "\n".join(f"{key}: {value.strip()}" for key, value in texts.items())
+        elif self._with_text is None:
+            self._with_text = True
+        if len(values["text"]) > self._reading.most:
+            return Problem(where, too_large(self._reading))
+        if len(values["id"]) > LONGEST:
+            return Problem(where, f"its id has more than {LONGEST:,} characters")
+        return Document(
+            id=clean_line(values["id"]) or f"{self._label}#{number}",
+            text=clean(values["text"]).strip(),
+            title=title_of(values["title"]),
+            source=f"{self._label}#{number}",
+            language=clean_line(values["language"][:LONGEST]) or None,
+            metadata={key: value for key, value in row.items() if key.lower() not in taken},
+        )
+
+    def notes(self) -> Iterator[Note]:
+        """What is to be said of the file."""
+        yield from _guesses(self._label, self._guessed)
+        if self._joined:
+            names = ", ".join([name[:80] for name in self._joined][:20])
+            yield Note(
+                self._label,
+                f"no field named {', '.join(self._texts)}: the text of a row is all of its fields "
+                f"with text ({names}); --text-field names one",
+            )
+
 
 READERS: Mapping[str, Reader] = {
     ".txt": read_text,
@@ -556,85 +737,10 @@ READERS: Mapping[str, Reader] = {
     ".parquet": read_parquet,
     ".pdf": read_pdf,
 }
+UNPACKED = (".parquet", ".pdf")  # kinds that are not read from within .gz, .xz or .zst
 
 
-@dataclass(frozen=True)
-class SourceFile:
-    """A file to be read."""
-
-    path: Path  # absolute
-    label: str
-    size: int  # bytes
-    mtime_ns: int  # when it was last changed, as the file system tells
-
-
-def find_files(paths: Iterable[str | Path]) -> Iterator[SourceFile | Problem]:
-    """The readable kinds of files under folders, and files as given, each once, in a fixed order.
-
-    Hidden files and folders are passed over, links to folders are not followed. In a folder other
-    kinds of files are passed over too; named alone, they are a Problem. So are a path that is not
-    there, a folder that cannot be listed, and one that holds no file of a readable kind.
-    """
-    kinds = " ".join(READERS)
-    seen: set[Path] = set()
-    for path in paths:
-        if os.path.isdir(path):
-            items = _walk(path)
-            if not items:
-                reason = f"no file that can be read: looked for {kinds}"
-                items = [Problem(label_of(path), reason)]
-        elif Path(path).suffix.lower() not in READERS and os.path.exists(path):
-            items = [Problem(label_of(path), f"not a kind of file that is read: {kinds}")]
-        else:
-            items = [_stat(path)]
-        for item in items:
-            if isinstance(item, Problem) or item.path not in seen:
-                yield item
-            if isinstance(item, SourceFile):
-                seen.add(item.path)
-
-
-def _walk(folder: str | Path) -> list[SourceFile | Problem]:
-    items: list[SourceFile | Problem] = []
-
-    def note(error: OSError) -> None:
-        label = label_of(error.filename or folder)
-        items.append(Problem(label, f"the folder cannot be read: {error.strerror}"))
-
-    for where, folders, names in os.walk(folder, onerror=note):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        items += [
-            _stat(os.path.join(where, name))
-            for name in sorted(names)
-            if not name.startswith(".") and Path(name).suffix.lower() in READERS
-        ]
-    return items
-
-
-def _stat(path: str | Path) -> SourceFile | Problem:
-    try:
-        facts = os.stat(path)
-    except OSError as error:
-        return Problem(label_of(path), f"cannot be read: {error.strerror}")
-    absolute = Path(os.path.abspath(path))
-    return SourceFile(absolute, label_of(path), facts.st_size, facts.st_mtime_ns)
-
-
-def read_file(path: Path, label: str) -> Read:
-    """The documents of one file, streamed; what cannot be read comes as a Problem in its place.
-
-    The metadata of each gains the path (its label) and the suffix of the file.
-    """
-    suffix = path.suffix.lower()
-    about = {"path": label, "suffix": suffix}
-    try:
-        for item in READERS[suffix](path, label):
-            if isinstance(item, Document):
-                item = replace(item, metadata={**about, **item.metadata})
-            yield item
-    except Unreadable as error:
-        yield Problem(error.source, error.reason)
-    except MissingExtraError as error:
-        yield Problem(label, str(error))
-    except OSError as error:
-        yield Problem(label, f"cannot be read: {error.strerror or error}")
+def is_readable(path: Path | str) -> bool:
+    """Whether a file is of a kind that is read."""
+    packed = Path(path).suffix.lower() in PACKED
+    return kind_of(path) in READERS and not (packed and kind_of(path) in UNPACKED)

@@ -28,7 +28,7 @@ from tercet.errors import InputError, StoreError
 from tercet.hybrid import highest
 from tercet.index.graph import Graph, GraphOptions, Progress, build_graph, verify_graph
 from tercet.index.store import MANIFEST, Floats, Ids, IndexSpec, Positions, Rows, RowStore
-from tercet.records import IndexHit, Payload, Scalar
+from tercet.records import IndexHit, Payload, Scalar, Value
 from tercet.scores import maxsim_packed, weighted_sum
 
 # Rows per first-stage leg. Of the ten best by the whole sum over 120,000 chunks, 98%
@@ -197,7 +197,7 @@ class Index:
         if lacking := [head for head in self.spec.heads if head not in embeddings.heads]:
             raise InputError(f"the index stores {lacking[0]}, which these embeddings lack")
         rows = _check_vectors(self.spec, embeddings)
-        plain = [{key: _plain(key, value) for key, value in row.items()} for row in payloads]
+        plain = [{key: _plain_value(key, value) for key, value in row.items()} for row in payloads]
         with self._open():
             if len(checked):
                 self._writer().append(checked, rows, plain)
@@ -566,6 +566,11 @@ def _fits_float16(matrix: npt.NDArray[Any]) -> bool:
     if matrix.dtype == np.float16:  # by its bits: NumPy's float16 arithmetic is slow
         return bool(((matrix.view(np.uint16) & 0x7C00) != 0x7C00).all())
     return bool(np.abs(matrix).max(initial=0.0) < 65520.0)  # what rounds to at most 65504; no NaN
+
+
+def _plain_value(key: str, value: object) -> Value:
+    """As `_plain`, of a list each member."""
+    return [_plain(key, part) for part in value] if isinstance(value, list) else _plain(key, value)
 
 
 def _plain(key: str, value: object) -> Scalar:

@@ -40,7 +40,7 @@ from tercet.config import HEADS, Head, check_heads
 from tercet.embeddings import Embeddings, packed_positions
 from tercet.errors import InputError, StoreError
 from tercet.io import GrowingArray, fsync, read_json, write_json
-from tercet.records import Scalar
+from tercet.records import Scalar, Value
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -57,6 +57,8 @@ Floats = npt.NDArray[np.float32]
 Positions = npt.NDArray[np.int64]  # of rows in the files of this generation
 Serials = npt.NDArray[np.uint64]
 Arrays = dict[str, npt.NDArray[Any]]
+# Of a payload key: a code for each row, the codes of values as JSON, and the members of lists.
+_Codes = tuple[list[int], dict[str, int], dict[int, frozenset[str]]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,7 +230,7 @@ class Rows:
         first = 0 if before is None else len(before.live)
         self._check(first)
         # Codes of payload values by position: they never change while rows only come.
-        self._codes: dict[str, tuple[list[int], dict[str, int]]] = before._codes if before else {}
+        self._codes: dict[str, _Codes] = before._codes if before else {}
         self._coding: Any = before._coding if before else threading.Lock()
         self.live: npt.NDArray[np.bool_] = np.ones(len(self.serials), dtype=np.bool_)
         if before is not None:
@@ -327,12 +329,12 @@ class Rows:
         starts = np.where(positions > 0, ends[positions - 1], 0)
         return starts, ends[positions] - starts
 
-    def payload(self, position: int) -> dict[str, Scalar]:
+    def payload(self, position: int) -> dict[str, Value]:
         """What `matching` looks at, of one row."""
         starts, counts = self._spans("payload_ends.bin", np.array([position]))
         line = self._view("payloads.jsonl")[starts[0] : starts[0] + counts[0]]
         try:
-            payload: dict[str, Scalar] = json.loads(line.tobytes())
+            payload: dict[str, Value] = json.loads(line.tobytes())
         except (ValueError, RecursionError) as error:
             raise self._damaged("payloads.jsonl") from error
         return payload
@@ -342,14 +344,18 @@ class Rows:
         mask = self.live.copy()
         for key, values in choices.items():
             with self._coding:
-                codes, names = self._codes.setdefault(key, ([], {}))
+                codes, names, lists = self._codes.setdefault(key, ([], {}, {}))
                 for position in range(len(codes), len(mask)):
                     payload = self.payload(position)
                     name = json.dumps(payload[key]) if key in payload else None
                     codes.append(-1 if name is None else names.setdefault(name, len(names)))
+                    if isinstance(members := payload.get(key), list):
+                        lists[codes[-1]] = frozenset(map(json.dumps, members))
                 array = np.array(codes[: len(mask)], dtype=np.int64)
-            # Compared as JSON, since Python holds True and 1 for equal and a filter must not.
-            chosen = [names[name] for name in map(json.dumps, values) if name in names]
+                # Compared as JSON, since Python holds True and 1 for equal and a filter must not.
+                wanted = set(map(json.dumps, values))
+                chosen = [names[name] for name in wanted if name in names]
+                chosen += [code for code, parts in lists.items() if parts & wanted]
             mask &= np.isin(array, chosen)
         return mask
 
@@ -420,7 +426,7 @@ class RowStore(Rows):
         self,
         ids: Ids,
         embeddings: Embeddings,
-        payloads: list[dict[str, Scalar]],
+        payloads: list[dict[str, Value]],
     ) -> None:
         """Adds checked rows, all or none: raises StoreError where the disk is full."""
         first, count = len(self.live), len(ids)
@@ -451,7 +457,7 @@ class RowStore(Rows):
         places = self._places
         return np.array([places[id] for id in ids.tolist() if id in places], dtype=np.int64)
 
-    def _encode(self, ids: Ids, rows: Embeddings, payloads: list[dict[str, Scalar]]) -> Arrays:
+    def _encode(self, ids: Ids, rows: Embeddings, payloads: list[dict[str, Value]]) -> Arrays:
         lines = [json.dumps(payload).encode() + b"\n" for payload in payloads]
         parts: Arrays = {
             "serials.bin": self.next_serial + np.arange(len(ids), dtype=np.uint64),

@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from tercet.errors import MissingExtraError
+from tercet.records import Scalar
 
 GLANCE = 80  # characters; a text that begins as its row says is not looked at further
 LOOK = 200  # that are identified first where nothing is said
@@ -91,6 +92,16 @@ def languages_of(tag: str) -> list[tuple[str, str]]:
     return out
 
 
+def names_of(tag: str) -> list[Scalar]:
+    """A tag, and the short names that a filter may have for its language.
+
+    >>> names_of("de-AT"), names_of("ger"), names_of("en")
+    (['de-AT', 'de'], ['ger', 'de'], ['en'])
+    """
+    first = tag.replace("_", "-").partition("-")[0].lower()
+    return list(dict.fromkeys((tag, _OTHER_NAMES.get(first, first))))
+
+
 class Languages:
     """Identifies texts; one is made in a process and kept."""
 
@@ -100,8 +111,7 @@ class Languages:
             from py3langid.langid import MODEL_FILE, LanguageIdentifier
         except ImportError as error:
             raise MissingExtraError(
-                "language identification needs py3langid: pip install 'tercet[filter]', or leave "
-                "the step 'language' out"
+                "language identification needs py3langid: pip install 'tercet[filter]'"
             ) from error
         self._identifier: Any = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
         self._known = frozenset(self._identifier.labels) - {_NO_LANGUAGE}

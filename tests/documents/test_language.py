@@ -2,7 +2,7 @@
 
 import pytest
 
-from tercet.curate.language import Languages, are_kin, languages_of
+from tercet.documents.language import Languages, are_kin, languages_of
 
 TEXTS = {
     "de": "Der Hund schläft auf dem Teppich, während die Katze aus dem Fenster schaut.",
