@@ -129,7 +129,7 @@ class Faults:
 def check(collection: Collection, said: Said, faults: Faults, asked: int | None) -> None:
     """Compares the collection with what was said; searches for some documents (None: for all)."""
     hits = collection.search(["any"], k=10**6, mode="dense", candidates=None)[0]
-    stored = {hit.id: int(hit.metadata["version"]) for hit in hits}
+    stored = {hit.id: int(str(hit.metadata["version"])) for hit in hits}
     if len(stored) != len(hits) or len(stored) != len(collection):
         faults.phantoms.append(f"{len(collection)} documents, {len(hits)} hits")
     for id, version in said.there.items():

@@ -14,7 +14,7 @@ import pytest
 from tercet.bulk import EncodeJob, Show, read_texts
 from tercet.cli import run as tercet
 from tercet.curate.shards import Parts, Shard, merge, parts_folder, run_part
-from tercet.documents.readers import read_file
+from tercet.documents.files import read_file
 from tercet.embeddings import Embeddings
 from tercet.encoder import Encoder
 from tercet.errors import InputError, StoreError

@@ -278,7 +278,7 @@ def test_filters(cli: Cli, made: Path) -> None:
     unknown = cli(*ask, "--filter", "king=animal", "--filter", "year=1999")
     assert unknown.code == 1
     assert "no document has 'king'" in one_sentence(unknown)
-    assert "the keys are kind, path, suffix, year" in unknown.err
+    assert "the keys are kind, language, path, suffix, year" in unknown.err
 
 
 def test_documents_are_listed_and_removed(cli: Cli, made: Path, tmp_path: Path) -> None:
@@ -433,7 +433,7 @@ def test_info(cli: Cli, made: Path, tiny_checkpoint: Path) -> None:
     assert (index["kind"], index["documents"]) == ("index", 5)
     assert index["model"]["fingerprint"] == model["fingerprint"]
     assert index["weights"] == model["weights"]
-    assert index["filters"] == {"kind": 2, "path": 5, "suffix": 5, "year": 2}
+    assert index["filters"] == {"kind": 2, "language": 3, "path": 5, "suffix": 5, "year": 2}
     words = cli("info", made)
     assert words.code == 0
     assert model["fingerprint"] in words.out

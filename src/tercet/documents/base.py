@@ -183,7 +183,7 @@ def plain_values(key: str, value: Any) -> dict[str, Value]:
     waiting: list[tuple[str, Any]] = [(key, value)]
     for name, part in waiting:  # which grows
         if isinstance(part, Mapping):
-            if len(name) > LONGEST:
+            if len(name) > LONGEST or len(waiting) > LONGEST:
                 raise InputError(f"metadata {key!r} nests too deep")
             waiting += [(f"{name}.{inner}", of) for inner, of in part.items()]
             continue

@@ -63,7 +63,7 @@ _CODECS = {
     for label in labels.split()
 }
 # Python's encodings that are no text of files.
-_OTHER = frozenset("idna punycode undefined unicode_escape raw_unicode_escape utf-7".split())
+_OTHER = frozenset("idna punycode undefined unicode_escape raw_unicode_escape utf_7".split())
 _DETECTED = """
 cp1250 cp1251 cp1252 cp1253 cp1254 cp1255 cp1256 cp1257 cp1258 cp874 koi8_r koi8_u cp866 iso8859_2
 gb18030 big5 euc_jp cp932 cp949
@@ -78,11 +78,11 @@ def encoding_of(name: str, *, web: bool = False) -> str | None:
     if label in _CODECS or web:
         return _CODECS.get(label)
     try:
-        b"".decode(label)  # raises for codecs that give no text
+        bytes(4).decode(label)  # raises for codecs that give no text
         codec = codecs.lookup(label).name
     except (LookupError, ValueError):
         return None
-    return None if codec in _OTHER else codec
+    return None if codec.replace("-", "_") in _OTHER else codec
 
 
 _COMMENT = re.compile(rb"<!--.*?(?:-->|\Z)", re.DOTALL)

@@ -112,7 +112,7 @@ def read_markdown(path: Path, label: str, reading: Reading) -> Read:
     blocks = [block for block in map(_without_tags, markdown_blocks(body)) if block.text]
     title = fields.pop("title", "")
     heading = next((block for block in blocks if block.kind == "heading"), None)
-    if not title and heading is not None:
+    if not title and heading is not None and len(heading.text) <= LONGEST:
         title = heading.text
         blocks = blocks[1:] if blocks[0] is heading else blocks
     parts = [block.text for block in blocks[:1]]
