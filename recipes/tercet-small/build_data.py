@@ -60,7 +60,7 @@ from tercet.curate.pairs_sources import (
     shorten,
 )
 from tercet.curate.pairs_translations import read_aligned, read_po
-from tercet.documents.readers import Unreadable, decode
+from tercet.documents.base import Unreadable, decode
 from tercet.errors import InputError, TercetError
 from tercet.io import atomic_write
 from tercet.rows import Row, write_rows
