@@ -334,7 +334,7 @@ def test_a_missing_library_is_named(
     many: FilterJob, step: str, library: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, library, None)
-    with pytest.raises(MissingExtraError, match=rf"tercet\[filter\].*'{step}'"):
+    with pytest.raises(MissingExtraError, match=r"tercet\[filter\]"):
         run(replace(many, steps=(step,)))
 
 

@@ -14,7 +14,7 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import click
@@ -145,12 +145,15 @@ def run(arguments: Sequence[str]) -> int:
     return FAILED
 
 
-def _causes(error: BaseException) -> Iterator[BaseException]:
+def _causes(error: BaseException) -> list[BaseException]:
     """What an error came from, the first cause first."""
-    before = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-    if before is not None:
-        yield from _causes(before)
-    yield error
+    causes: list[BaseException] = []
+    before: BaseException | None = error
+    while before is not None and before not in causes:  # errors of tasks may be in a circle
+        causes.insert(0, before)
+        error = before
+        before = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return causes
 
 
 def _told(error: OSError) -> str:

@@ -270,8 +270,13 @@ def merge(job: Job, count: int) -> dict[str, Any]:
     for folder in folders:
         _check_same(folder, facts)
     report = job.merge(folders)
-    for part in (*folders, *parts.glob(f".?????-of-{count:05d}.*")):  # what killed runs had begun
-        shutil.rmtree(part)
+    # the parts with their journals, what killed runs had begun, the evaluation index of a filter
+    own = rf"\.?(\d{{5}}-of-{count:05d}|evaluation-).*"
+    for part in list(parts.iterdir()):
+        if re.fullmatch(own, part.name) and part.is_dir():
+            shutil.rmtree(part)
+        elif re.fullmatch(own, part.name):
+            part.unlink()
     with suppress(OSError):  # what else lies there is not of these parts
         parts.rmdir()
     return report
