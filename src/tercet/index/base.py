@@ -256,7 +256,14 @@ class Index:
             else:
                 positions = self._candidates(view, used, legs, max(k, candidates), choices)
             return [
-                _hits(view.rows, part_of(used, number, scored), rows, mode, weights, k)
+                _hits(
+                    view.rows,
+                    rows,
+                    score_rows(view.rows, used, number, scored, rows),
+                    mode,
+                    weights,
+                    k,
+                )
                 for number, rows in enumerate(positions)
             ]
 
@@ -268,21 +275,22 @@ class Index:
         own = view.living if self.read_only and not choices else view.eligible(choices)
         out = []
         for number in range(len(queries)):
-            query = part_of(queries, number, legs)
-            union = [_best(score_rows(rows, query, own.others), own.others, count)]
+            scores = score_rows(rows, queries, number, legs, own.others)
+            union = [_best(scores, own.others, count)]
             if graph is not None and places is not None and own.count:
-                if query.sparse is not None and query.sparse.nnz:
-                    union.append(places[graph.sparse(query.sparse, count, own.inside)])
-                if query.dense is not None:
+                if "sparse" in legs:
+                    terms, weights = _terms(queries, number)
+                    union.append(places[graph.sparse(terms, weights, count, own.inside)])
+                if "dense" in legs and queries.dense is not None:
                     size = count * len(graph) // own.count  # so that `count` are eligible, about
                     if size * EXACT_ABOVE < own.count:
-                        near = graph.dense(query.dense[0], size)
+                        near = graph.dense(queries.dense[number], size)
                         near = near[own.inside[near]][:count]
                     else:
                         near = places[:0]
                     if len(near) < min(count, own.count):  # few pass: each is scored
                         within = places[own.inside]
-                        scores = score_rows(rows, part_of(query, 0, ("dense",)), within)
+                        scores = score_rows(rows, queries, number, ("dense",), within)
                         union.append(_best(scores, within, count))
                     union.append(places[near])
             out.append(np.unique(np.concatenate(union)))
@@ -396,27 +404,13 @@ def _stamp(path: Path) -> tuple[int, ...]:
     return (facts.st_ino, facts.st_mtime_ns, facts.st_size)
 
 
-def part_of(queries: Embeddings, number: int, heads: Sequence[Head]) -> Embeddings:
-    """One query with some of its heads."""
-    query = queries[number : number + 1]
-    multi = "multi" in heads
-    return replace(
-        query,
-        dense=query.dense if "dense" in heads else None,
-        sparse=query.sparse if "sparse" in heads else None,
-        multi=query.multi if multi else None,
-        offsets=query.offsets if multi else None,
-    )
-
-
 # Scores of one query with chosen rows
 
 
 def _hits(
-    rows: Rows, query: Embeddings, positions: Positions, mode: Mode, weights: Weights, k: int
+    rows: Rows, positions: Positions, parts: Parts, mode: Mode, weights: Weights, k: int
 ) -> list[IndexHit]:
-    """The k best of some rows, scored again by every part."""
-    parts = score_rows(rows, query, positions)
+    """The k best of some rows by their scores, (n,) a part."""
     if not parts or (mode != "hybrid" and mode not in parts):
         return []  # no row to score, or an empty sparse query
     total = weighted_sum(parts, weights) if mode == "hybrid" else parts[mode]
@@ -445,19 +439,32 @@ def _best(parts: Parts, positions: Positions, count: int) -> Positions:
     return np.concatenate(union)
 
 
-def score_rows(store: Rows, query: Embeddings, positions: Positions) -> Parts:
-    """Raw scores of one query (B = 1) with rows, (n,) a part; only the parts both sides have."""
+def _terms(queries: Embeddings, number: int) -> tuple[npt.NDArray[np.int32], Floats]:
+    """Token ids of a query's sparse row, and their weights."""
+    assert queries.sparse is not None
+    span = slice(*queries.sparse.indptr[number : number + 2])
+    return queries.sparse.indices[span], queries.sparse.data[span]
+
+
+def score_rows(
+    store: Rows, queries: Embeddings, number: int, heads: Sequence[Head], positions: Positions
+) -> Parts:
+    """Raw scores of one query with rows by some of its heads, (n,) a part.
+
+    An empty sparse query has no sparse part.
+    """
     if not len(positions):
         return {}
     score: dict[Head, Callable[[Positions], Floats]] = {}
-    if query.dense is not None:
-        vector = torch.from_numpy(np.array(query.dense[0], dtype=np.float32))
+    if "dense" in heads and queries.dense is not None:
+        vector = torch.from_numpy(np.array(queries.dense[number], dtype=np.float32))
         score["dense"] = lambda rows: torch.mv(torch.from_numpy(store.dense(rows)), vector).numpy()
-    if query.sparse is not None and query.sparse.nnz:
-        weights = query.sparse[[0]].toarray()[0].astype(np.float32)  # (V,)
+    if "sparse" in heads and len((terms := _terms(queries, number))[0]):
+        weights = np.zeros(store.spec.vocabulary or 0, dtype=np.float32)
+        weights[terms[0]] = terms[1]
         score["sparse"] = lambda rows: store.sparse(rows) @ weights
-    if query.multi is not None:
-        vectors = query.tokens(0)
+    if "multi" in heads:
+        vectors = queries.tokens(number)
         score["multi"] = lambda rows: maxsim_packed(vectors, *store.tokens(rows))
     workers = _workers()
     pieces = max(1, min(workers.count, len(positions) // ROWS_PER_TASK))

@@ -26,6 +26,7 @@ from usearch.index import Index as Hnsw
 from tercet.config import Head
 from tercet.embeddings import borders_fit
 from tercet.errors import StoreError
+from tercet.hybrid import highest
 from tercet.index.store import Floats, IndexSpec, Positions, RowStore, Serials
 from tercet.io import atomic_folder, check_file, inner_path, read_json, write_json
 
@@ -96,30 +97,39 @@ class Graph:
         """
         assert self._hnsw is not None
         size = min(self._options.ef * count, len(self))  # so many are kept in view
-        nearest: Any = self._hnsw.search(query.astype(np.float16), size, threads=1)
+        nearest: Any = self._hnsw.search(query, size, threads=1)
         keys: Serials = nearest.keys[:count]
         places = np.searchsorted(self.serials, keys)
         if (places == len(self)).any():
             raise _damaged(self.folder, "dense.usearch names rows that are not there")
         return places
 
-    def sparse(self, query: sp.csr_array, count: int, allowed: npt.NDArray[np.bool_]) -> Positions:
-        """Places of the `count` highest sums over shared terms with a query (1, V), in no order.
+    def sparse(
+        self,
+        terms: npt.NDArray[np.int32],
+        weights: Floats,
+        count: int,
+        allowed: npt.NDArray[np.bool_],
+    ) -> Positions:
+        """Places of the `count` highest sums over terms shared with a query, highest first.
 
-        Exact. allowed (n,) are those that count. One pass over the postings of the query's terms
-        in compiled code: 1.2 ms for 12 terms of 200,000 rows.
+        Exact; of equals the first. terms and weights (T,) are the query's, allowed (n,) what may
+        be given. One pass over the terms' postings in compiled code: 1.2 ms for 12 terms of
+        200,000 rows.
         """
-        spans = [slice(*self._starts[term : term + 2]) for term in query.indices]
+        spans = [slice(*self._starts[term : term + 2]) for term in terms]
+        if not spans:
+            return np.empty(0, dtype=np.int64)
         borders = np.cumsum([0, *(span.stop - span.start for span in spans)])
         rows = np.concatenate([self._rows[span] for span in spans])
         if rows.view(np.uint32).max(initial=0) >= max(1, len(self)):  # a negative one is very large
             raise _damaged(self.folder, "rows.npy names rows that are not there")
-        weights = np.concatenate([self._weights[span] for span in spans])
-        shape = (len(self.serials), len(spans))
-        scores = sp.csc_array((weights, rows, borders), shape=shape) @ query.data
-        scores[~allowed] = 0.0
-        best = torch.topk(torch.from_numpy(scores), min(count, len(scores)), sorted=False)
-        return best.indices[best.values > 0].numpy()
+        postings = np.concatenate([self._weights[span] for span in spans])
+        scores = sp.csc_array((postings, rows, borders), shape=(len(self), len(spans))) @ weights
+        scores *= allowed
+        best = highest(scores, count)
+        best = best[scores[best] > 0]
+        return best[np.argsort(-scores[best], kind="stable")][:count]
 
 
 def build_graph(
@@ -156,7 +166,7 @@ def _write_hnsw(
     graph = Hnsw(
         ndim=store.spec.dense or 0,
         metric="ip",
-        dtype="f16",
+        dtype="bf16",  # as near as float16 here, and quicker where a CPU multiplies it
         connectivity=options.edges,
         expansion_add=options.ef_construction,
         enable_key_lookups=False,
@@ -166,8 +176,7 @@ def _write_hnsw(
         positions = positions[store.serials[positions] > before.serials[-1]]
     for first in range(0, len(positions), options.at_once):
         some = positions[first : first + options.at_once]
-        vectors = store.dense(some).astype(np.float16)
-        graph.add(store.serials[some], vectors, threads=torch.get_num_threads())
+        graph.add(store.serials[some], store.dense(some), threads=torch.get_num_threads())
         if progress is not None:
             progress(first + len(some), len(positions))
     graph.save(str(path))
