@@ -18,6 +18,8 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 PIP_ARGS ?=
 PIP = -m pip --disable-pip-version-check install --quiet -c constraints.txt $(PIP_ARGS)
 RUN = .venv/bin/python
+# A process per core, each with one thread of its own.
+PYTEST = -m pytest -q -n auto --maxprocesses 8
 CHECKED = src tests benchmarks examples tools
 
 .PHONY: test lint types contracts unit slow test-lowest wheel demo docs format peers clean
@@ -61,7 +63,7 @@ contracts: .venv/dev.stamp
 	.venv/bin/lint-imports --no-logo
 
 unit: .venv/dev.stamp
-	$(RUN) -m pytest -q -m "not slow"
+	OMP_NUM_THREADS=1 $(RUN) $(PYTEST) -m "not slow"
 
 slow: .venv/dev.stamp
 	$(RUN) -m pytest -q -m slow
@@ -75,7 +77,7 @@ slow: .venv/dev.stamp
 	@touch $@
 
 test-lowest: .venv-lowest/run.stamp
-	.venv-lowest/bin/python -m pytest -q -m "not slow"
+	OMP_NUM_THREADS=1 .venv-lowest/bin/python $(PYTEST) -m "not slow"
 
 # The wheel is installed alone, with its dependencies only, where the checkout cannot be seen.
 wheel: .venv/dev.stamp .venv-wheel/run.stamp
