@@ -1,12 +1,15 @@
 """A collection adds, finds, filters, deletes, and is opened, refused and rebuilt as it says."""
 
+import datetime as dt
 import re
 import subprocess
 import sys
 from dataclasses import asdict, replace
+from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import huggingface_hub
 import numpy as np
@@ -121,6 +124,21 @@ def test_filters_and_weights_decide(filled: Collection) -> None:
     assert filled.info().filters == {"kind": 2, "language": 3, "year": 1}
     with pytest.raises(InputError, match="'kin' to filter by: the keys are kind, language, year"):
         filled.search(["water"], filter={"kind": "sky", "kin": "sky"})
+
+
+def test_a_filter_takes_the_values_that_metadata_takes(collection: Collection) -> None:
+    values: list[Any] = [
+        dt.date(2024, 1, 2), np.datetime64("2024-01-02"), Decimal("1.5"), UUID(int=1), 2**80,
+        np.float32(1.5), np.array([1, 2]), {"a", "b"}, {"part": {"of": "it"}}, float("nan"), " a ",
+    ]  # fmt: skip
+    rows = [Document(f"d{n}", "Water.", metadata={f"k{n}": v}) for n, v in enumerate(values)]
+    collection.add(rows)
+    for row in rows:
+        assert [hit.id for hit in collection.search(["water"], filter=row.metadata)[0]] == [row.id]
+    nothings: list[Any] = [None, [], [None], {}, b"a", Path("a"), 1j]
+    for nothing in nothings:
+        with pytest.raises(InputError, match=r"names no value|'k0' is"):
+            collection.search(["water"], filter={"k0": nothing})
 
 
 def test_a_path_that_is_not_there_is_an_error(collection: Collection, tmp_path: Path) -> None:

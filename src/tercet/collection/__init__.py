@@ -31,11 +31,11 @@ from tercet.collection.sync import (
     sync_files,
 )
 from tercet.config import Head, Mode, Weights, check_count, check_heads, strings
-from tercet.documents.base import DEFAULT, Reading, clean, readable
+from tercet.documents.base import DEFAULT, Reading, clean, plain_values, readable
 from tercet.documents.chunks import Chunking
 from tercet.errors import InputError, ModelError, StoreError
 from tercet.index import GraphOptions, create_index, open_index
-from tercet.index.base import DEFAULT_CANDIDATES, Filter, Index
+from tercet.index.base import DEFAULT_CANDIDATES, Index
 from tercet.index.store import Backend, Dtype, IndexSpec, Lock
 from tercet.records import Document, Hit, IndexHit
 
@@ -443,7 +443,7 @@ class Collection:
         mode: Mode = "hybrid",
         weights: Weights | Iterable[float] | None = None,
         candidates: int | None = DEFAULT_CANDIDATES,
-        filter: Filter | None = None,
+        filter: Mapping[str, Any] | None = None,
         chunks: bool = False,
     ) -> list[list[Hit]]:
         """The k best documents for each query, best first, each by its best chunk.
@@ -451,8 +451,8 @@ class Collection:
         chunks: the k best chunks instead, of however few documents. weights default to
         `weights`. candidates is the number of chunks that dense and sparse each bring (more
         where k documents need more), None: all. filter: metadata key -> value, or values of which
-        one must equal. Raises InputError for an empty query, an option that is unknown, and a
-        filter key that no document has.
+        one must equal, of the types that metadata takes. Raises InputError for an empty query, an
+        option that is unknown, and a filter key that no document has.
         """
         queries = [readable(query) for query in strings(queries, "question")]
         k = check_count("k", k)
@@ -464,7 +464,10 @@ class Collection:
         if not queries or not len(index):
             return out
         vectors = self.encoder.encode(queries, heads=self.settings.heads, role="query")
-        options: dict[str, Any] = {"mode": mode, "candidates": candidates, "filter": filter}
+        choices: dict[str, Any] = {}
+        for key, value in (filter or {}).items():
+            choices |= plain_values(key, value) or {key: []}
+        options: dict[str, Any] = {"mode": mode, "candidates": candidates, "filter": choices}
         options["weights"] = self.weights if weights is None else Weights.of(weights)
         waiting = list(range(len(queries)))
         fetch = k if chunks else FETCH * k
@@ -476,9 +479,9 @@ class Collection:
                 if len(out[number]) < k and len(rows) == fetch < len(index):
                     short.append(number)
             waiting, fetch = short, MORE * fetch
-        if filter and not any(out):
+        if choices and not any(out):
             known = store.filter_keys()
-            if unknown := [key for key in filter if key not in known]:
+            if unknown := [key for key in choices if key not in known]:
                 raise InputError(
                     f"no document has {unknown[0]!r} to filter by: "
                     f"the keys are {', '.join(known) or 'none'}"
