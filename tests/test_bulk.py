@@ -1,5 +1,6 @@
 """A file encoded in parts is, to the last bit, the file encoded at once."""
 
+import bz2
 import gzip
 import json
 import lzma
@@ -10,11 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import zstandard
 
 from tercet.bulk import EncodeJob, Show, read_texts
 from tercet.cli import run as tercet
 from tercet.curate.shards import Parts, Shard, merge, parts_folder, run_part
 from tercet.documents.files import read_file
+from tercet.documents.readers import is_readable
 from tercet.embeddings import Embeddings
 from tercet.encoder import Encoder
 from tercet.errors import InputError, StoreError
@@ -204,7 +207,7 @@ def test_two_runs_do_not_share_a_folder(job: EncodeJob) -> None:
     assert len(Embeddings.load(job.target)) == len(TEXTS)
 
 
-@pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz", ".JSONL.xz"])
+@pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz", ".jsonl.bz2", ".jsonl.zst", ".JSONL.XZ"])
 def test_rows_are_read_as_they_are_indexed(
     tmp_path: Path, suffix: str, tiny_checkpoint: Path
 ) -> None:
@@ -216,14 +219,14 @@ def test_rows_are_read_as_they_are_indexed(
     ]
     content = "\ufeff" + "\n\n".join(json.dumps(row) for row in rows) + "\n \n"
     path = tmp_path / f"rows{suffix}"
-    packings: dict[str, Any] = {".gz": gzip.compress, ".xz": lzma.compress}
+    packings: dict[str, Any] = {".gz": gzip.compress, ".XZ": lzma.compress, ".bz2": bz2.compress}
+    packings[".zst"] = zstandard.compress
     path.write_bytes(packings.get(path.suffix, bytes)(content.encode()))
     assert list(read_texts(path)) == ["The sea\na ship", "a ship", "12", "a\nship"]
-    if suffix == ".jsonl":
-        documents = [item for item in read_file(path, "x") if isinstance(item, Document)]
-        told = [f"{d.title}\n{d.text}".strip() for d in documents]
-        assert list(read_texts(path)) == told
-    else:
+    assert is_readable(path)
+    documents = [item for item in read_file(path, "x") if isinstance(item, Document)]
+    assert [f"{d.title}\n{d.text}".strip() for d in documents] == list(read_texts(path))
+    if suffix != ".jsonl":
         out = str(tmp_path / "v")
         assert tercet(["encode", str(path), "--out", out, "--model", str(tiny_checkpoint)]) == 0
         assert len(Embeddings.load(out)) == 4

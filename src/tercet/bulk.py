@@ -26,11 +26,10 @@ from tercet.encoder import Encoder
 from tercet.errors import InputError
 from tercet.index.store import Lock
 from tercet.io import atomic_write, check_file
-from tercet.rows import Row, numbered_rows, text_lines
+from tercet.rows import TEXTS, field_of, kind_of, numbered_rows, text_lines
 from tercet.tokenizer import text_shards
 
-SUFFIXES, PACKINGS = (".txt", ".jsonl"), ("", ".gz", ".xz", ".zst")
-TEXTS = ("text", "contents", "body")  # what a row may call its text, for `tercet index` too
+SUFFIXES = (".txt", ".jsonl")  # of what is read, packed or not
 VECTORS, FACTS, JOURNAL = "embeddings", "facts.json", "blocks.jsonl"
 
 Show = Callable[[int, int, int], None]  # characters that are encoded, of all; tokens
@@ -220,31 +219,19 @@ def read_texts(path: Path) -> Iterator[str]:
     """
     check_file(path)
     empty = True
-    for text in _row_texts(path) if kind_of(path) == ".jsonl" else text_lines(path):
+    for _, text in _row_texts(path) if kind_of(path) == ".jsonl" else text_lines(path):
         empty = False
         yield text
     if empty:
         raise InputError(f"{path} is empty: there is nothing to encode")
 
 
-def _row_texts(path: Path) -> Iterator[str]:
+def _row_texts(path: Path) -> Iterator[tuple[int, str]]:
     for number, row in numbered_rows(path):
-        if not any(name in row for name in TEXTS):
-            raise InputError(f"{path}:{number}: no field named {', '.join(TEXTS)}")
-        parts = [_field(row, names, f"{path}:{number}") for names in (("title",), TEXTS)]
-        yield "\n".join(parts if parts[0] else parts[1:])
-
-
-def _field(row: Row, names: Sequence[str], where: str) -> str:
-    """The first of some fields that is not empty; raises InputError for lists and objects."""
-    name, value = next(((n, row[n]) for n in names if row.get(n) not in (None, "")), ("", ""))
-    if isinstance(value, list | dict):
-        raise InputError(f"{where}: '{name}' is a {type(value).__name__}, not a string")
-    return str(value)
-
-
-def kind_of(path: Path) -> str:
-    """The suffix of a file without that of its packing; "" where it is none that is read."""
-    name = path.name.lower()
-    names = ((kind, f"{kind}{packing}") for kind in SUFFIXES for packing in PACKINGS)
-    return next((kind for kind, suffix in names if name.endswith(suffix)), "")
+        try:
+            if not any(name in row for name in TEXTS):
+                raise InputError(f"no field named {', '.join(TEXTS)}")
+            title, text = field_of(row, ("title",)), field_of(row, TEXTS)
+        except InputError as error:
+            raise InputError(f"{path}:{number}: {error}") from error
+        yield number, f"{title}\n{text}" if title else text

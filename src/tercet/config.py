@@ -38,8 +38,9 @@ class Weights:
     def __post_init__(self) -> None:
         for name in HEADS:
             value = getattr(self, name)
-            if not (isinstance(value, Real) and 0.0 <= float(value) < float("inf")):
-                raise InputError(f"the {name} weight must be a finite number >= 0, got {value!r}")
+            if not (isinstance(value, Real) and (value == 0 or 1e-6 <= value <= 1e6)):
+                # beyond, float32 would lose the other scores of a sum, and then the sum itself
+                raise InputError(f"the {name} weight must be 0, or 1e-6 to 1e6, got {value!r:.40}")
             object.__setattr__(self, name, float(value))
         if self.dense == self.sparse == self.multi == 0.0:
             raise InputError("at least one of the three weights must be above 0")

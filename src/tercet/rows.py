@@ -14,7 +14,7 @@ import math
 import os
 import re
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,10 +26,12 @@ Row = dict[str, Any]
 NumberedRows = Iterator[tuple[int, Row]]
 
 PACKED = (".gz", ".bz2", ".xz", ".zst")
+DAMAGED = (EOFError, OSError, zlib.error, lzma.LZMAError)  # what reading a packed file may raise
 SUFFIXES = (".jsonl", *(f".jsonl{packed}" for packed in PACKED), ".parquet")
 LINES = (".txt", *(f".txt{packed}" for packed in PACKED))  # one text a line
 LARGEST = 3.4028234663852886e38  # float32: scores are kept in it
 SINGLE, LISTED = ("query", "title", "text"), ("pos", "neg")  # fields of a row that hold texts
+TEXTS = ("text", "contents", "body")  # what a row of documents may call its text
 
 LONGEST = "TERCET_LONGEST_LINE"  # names the MB of a line that are read, at most
 _MB = 32  # where it is not set: 30 books
@@ -67,7 +69,7 @@ def numbered_rows(path: Path, *, skip: Callable[[InputError], None] | None = Non
     if path.is_dir() or path.suffix == ".parquet":
         yield from enumerate(_table_rows(path), 1)
         return
-    for number, raw in _lines(path, "JSON lines"):
+    for number, raw in raw_lines(path, "JSON lines"):
         try:
             line = raw.decode()
             row = json.loads(line) if line.strip() else None
@@ -83,21 +85,25 @@ def numbered_rows(path: Path, *, skip: Callable[[InputError], None] | None = Non
                 yield number, row
 
 
-def text_lines(path: Path) -> Iterator[str]:
-    """The lines of a text file, empty ones too; raises InputError naming file and line."""
-    for number, raw in _lines(path, "lines of text"):
+def text_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The lines of a text file from 1, empty ones too; raises InputError naming file and line."""
+    for number, raw in raw_lines(path, "lines of text"):
         try:
-            yield raw.decode().rstrip("\r\n")
+            yield number, raw.decode().rstrip("\r\n")
         except UnicodeDecodeError as error:
             raise InputError(f"{path}:{number}: {_reason(error)}") from error
 
 
-def _lines(path: Path, what: str) -> Iterator[tuple[int, bytes]]:
-    """The lines of a file, maybe packed, counted from 1; none is longer than LONGEST says."""
+def raw_lines(path: Path, what: str) -> Iterator[tuple[int, bytes]]:
+    """The lines of a file, maybe packed, with their ends and counted from 1.
+
+    Raises InputError, "FILE:LINE: REASON", where it cannot be read or a line is longer than LONGEST
+    says.
+    """
     most, number, unpacked = _longest(), 0, 0
     try:
         bound = math.inf
-        if path.suffix in PACKED:
+        if path.suffix.lower() in PACKED:
             bound = max(_UNPACKED, _TIMES * path.stat().st_size)
         with open_packed(path) as lines:
             for number, raw in enumerate(iter(lambda: lines.readline(most), b""), 1):
@@ -121,7 +127,7 @@ def _lines(path: Path, what: str) -> Iterator[tuple[int, bytes]]:
                 yield number, raw
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
-    except (EOFError, OSError, zlib.error, lzma.LZMAError) as error:
+    except DAMAGED as error:
         raise InputError(f"{path}:{number + 1}: not readable as {what}: {error}") from error
 
 
@@ -131,6 +137,26 @@ def _longest() -> int:
     if not text.isdecimal() or not 0 < int(text) < 1 << 20:
         raise InputError(f"{LONGEST} is a number of MB, such as {_MB}, not {text!r}")
     return int(text) << 20
+
+
+def kind_of(path: Path | str) -> str:
+    """The suffix that tells the format of a file: that before the one of its packing, if any.
+
+    >>> kind_of("a.TXT"), kind_of("b.jsonl.gz"), kind_of("c.gz")
+    ('.txt', '.jsonl', '')
+    """
+    name = Path(path)
+    return (name.with_suffix("") if name.suffix.lower() in PACKED else name).suffix.lower()
+
+
+def field_of(row: Mapping[str, Any], names: Iterable[str]) -> str:
+    """The first of some fields that is not empty; raises InputError for lists and objects."""
+    for name in names:
+        if (value := row.get(name)) not in (None, ""):
+            if isinstance(value, list | dict):
+                raise InputError(f"'{name}' is a {type(value).__name__}, not a string")
+            return str(value)
+    return ""
 
 
 def _reason(error: Exception) -> str:
@@ -210,13 +236,14 @@ def _dataset_files(folder: Path) -> list[Path]:
 def open_packed(path: Path) -> io.BufferedIOBase:
     """Opens a file, plain or PACKED, for its unpacked bytes; InputError for a LFS pointer."""
     check_pointer(path)
-    if path.suffix == ".gz":
+    packing = path.suffix.lower()
+    if packing == ".gz":
         return gzip.open(path)
-    if path.suffix == ".bz2":
+    if packing == ".bz2":
         return bz2.open(path)
-    if path.suffix == ".xz":
+    if packing == ".xz":
         return lzma.open(path)
-    if path.suffix == ".zst":
+    if packing == ".zst":
         return io.BufferedReader(_Unpacked(path), _CHUNK)
     return path.open("rb")
 
@@ -472,7 +499,7 @@ def tagged_texts(files: Iterable[Path]) -> Iterator[tuple[str, str]]:
     """
     for path in files:
         if path.name.endswith(LINES):
-            yield from (("", text.strip()) for text in text_lines(path) if text.strip())
+            yield from (("", text.strip()) for _, text in text_lines(path) if text.strip())
             continue
         for number, row in numbered_rows(path):
             yield from ((tag, text) for _, tag, text in tagged_fields(row, f"{path}:{number}"))

@@ -137,10 +137,24 @@ def test_packed_files_and_tables_are_read(make: Make, tmp_path: Path) -> None:
         path.write_bytes(pack(text))
         assert [row["query"] for row in make(path.parent, parts=2)[0]] == titles
         path.write_bytes(pack(text)[:-20])
-        assert "cannot be read" in make(path.parent, parts=2)[1]["first_problems"][0]["reason"]
+        (problem,) = make(path.parent, parts=2)[1]["first_problems"][:1]
+        assert problem["where"].startswith(f"{path.name}:")
+        assert problem["reason"].startswith("not readable as lines: ")
     table = tmp_path / "rows.parquet"
     parquet.write_table(pa.Table.from_pylist(rows), table)
     assert [row["query"] for row in make(table, parts=2)[0]] == titles
     table.write_bytes(b"PAR1 no table")
     (problem,) = make(table)[1]["first_problems"]
     assert "not a whole file of rows" in problem["reason"]
+
+
+def test_a_line_of_pairs_is_bounded(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERCET_LONGEST_LINE", "1")
+    path = write(tmp_path, {"title": "Bee", "text": ANSWER}, {"title": "b" * (1 << 20)})
+    made, report = make(path)
+    assert [row["query"] for row in made] == ["Bee"]
+    (problem,) = report["first_problems"]
+    assert problem["where"] == f"{path.name}:2"
+    assert problem["reason"].startswith("a line of more than 1 MB: ")

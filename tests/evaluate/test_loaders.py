@@ -1,5 +1,6 @@
 """Loaders: small files in the published and in own formats; what is wrong with a file is named."""
 
+import bz2
 import gzip
 import io
 import json
@@ -243,7 +244,7 @@ def check_beir(task: Task) -> None:
     assert [title for _, title, _ in task.corpus.rows()] == ["River", "", ""]
 
 
-@pytest.mark.parametrize("form", ["", ".gz", ".xz", "parquet"])
+@pytest.mark.parametrize("form", ["", ".gz", ".bz2", ".xz", "parquet"])
 def test_a_beir_folder_in_every_form(form: str, tmp_path: Path) -> None:
     for name, rows in (("corpus", CORPUS), ("queries", QUERIES)):
         if form == "parquet":
@@ -251,7 +252,7 @@ def test_a_beir_folder_in_every_form(form: str, tmp_path: Path) -> None:
             written(tmp_path, {f"small/{name}/{name}-00000-of-00001.parquet": parquet(fields)})
         else:
             pack: dict[str, Callable[[bytes], bytes]] = {
-                "": bytes, ".gz": gzip.compress, ".xz": lzma.compress
+                "": bytes, ".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress
             }  # fmt: skip
             written(tmp_path, {f"small/{name}.jsonl{form}": pack[form](lines(rows))})
     qrels = {"qrels/test.tsv": QRELS.encode()}

@@ -1,6 +1,7 @@
 """TREC files: what is written is read the same, in trec_eval's order; bad lines are named."""
 
 import gzip
+import lzma
 from pathlib import Path
 
 import numpy as np
@@ -108,8 +109,9 @@ def test_judgements_of_beir_and_of_trec(tmp_path: Path, text: str | None) -> Non
         ("run", b"1 Q0 b 1 0.5\n", ":1: 5 fields"),
         ("run", b"1 Q0 a 1 2 t\n1 Q0 a 9 0.5 t\n", ":2: query '1' ranks passage 'a' a second"),
         ("run", b"\n", "empty"),
-        ("run", "1 Q0 é 1 2 t\n".encode("latin-1"), ":1: not UTF-8"),
+        ("run", "1 Q0 é 1 2 t\n".encode("latin-1"), ":1: byte 0xe9 is not UTF-8"),
         ("run.gz", gzip.compress(b"1 Q0 a 1 2 t\n")[:-9], "not readable"),
+        ("run.xz", lzma.compress(b"1 Q0 a 1 2 t\n")[:20] + b"no xz", ":1: not readable"),
         ("qrels", b"q 0 a 1\nq 0 b much\n", ":2: the gain 'much' is not a whole number"),
         ("qrels", b"q 0 a 1\nq 0 b nan\n", ":2: the gain 'nan'"),
         ("qrels", b"q b 1\nq a much\n", ":2: the gain 'much'"),
@@ -118,7 +120,7 @@ def test_judgements_of_beir_and_of_trec(tmp_path: Path, text: str | None) -> Non
         ("qrels", b"q 0 a 1\nq 0 b 2000000000\n", ":2: the gain '2000000000'"),
         ("qrels", b"q 0 a 1\nq 0 b inf\n", ":2: the gain 'inf'"),
         ("qrels", b"q 0 a 1\nq 0 b 1_0\n", ":2: the gain '1_0'"),
-        ("qrels", "q 0 a 1\n".encode("utf-16"), ":1: not UTF-8"),
+        ("qrels", "q 0 a 1\n".encode("utf-16"), "not UTF-8 but UTF-16"),
         ("qrels", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "LFS pointer"),
         ("run", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "LFS pointer"),
         ("qrels", b"q 0 a 1\nq b 1\n", ":2: 3 fields"),

@@ -200,7 +200,7 @@ def filter_rows(
 ) -> None:
     """Drop rows that should not be trained on, and say why.
 
-    FILES hold training rows {"query", "pos"} or raw texts {"text"}: JSON lines (.gz, .xz and .zst
+    FILES hold training rows {"query", "pos"} or raw texts {"text"}: JSON lines (.gz .bz2 .xz .zst
     too), Parquet, or folders of them. In this order: rows without their fields, broken encodings,
     texts too short or long, few letters, boilerplate, a query that is its own positive, another
     language than "lang" says (rows without one get it), what occurs in evaluation sets, low

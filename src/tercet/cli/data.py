@@ -55,8 +55,8 @@ def check(
 ) -> None:
     """Say what is in training rows.
 
-    Also what cannot train: file, line and reason, and the exit code is 1. FILES are .jsonl (.gz,
-    .xz and .zst too), .parquet, folders that Hugging Face datasets saved, or folders of these. A
+    Also what cannot train: file, line and reason, and the exit code is 1. FILES are .jsonl (.gz
+    .bz2 .xz .zst too), .parquet, folders that Hugging Face datasets saved, or folders of these. A
     row is {"query", "pos": [...]}, maybe with "neg", "pos_scores", "neg_scores", "prompt", "lang",
     "source" and "group"; or a raw {"text"}. Lengths are in tokens of --model.
 

@@ -64,10 +64,10 @@ def index(
 ) -> int:
     """Index files and folders for search.
 
-    Reads .txt .md .html .jsonl .csv .tsv (also packed as .gz .xz .zst), .parquet and .pdf. On the
-    next run unchanged files are passed over, changed ones replaced, and those gone from the folders
-    removed. A file that cannot be read is named and skipped; the exit code is then 3, or 1 where
-    nothing could be read. How an index is made (--chunk, --overlap, --late-chunking, --heads,
+    Reads .txt .md .html .jsonl .csv .tsv (also packed as .gz .bz2 .xz .zst), .parquet and .pdf. On
+    the next run unchanged files are passed over, changed ones replaced, and those gone from the
+    folders removed. A file that cannot be read is named and skipped; the exit code is then 3, or 1
+    where nothing could be read. How an index is made (--chunk, --overlap, --late-chunking, --heads,
     --dtype, --backend) is fixed the first time.
 
     \b
@@ -336,9 +336,9 @@ def encode(
     """Encode the texts of a file.
 
     FILE is .txt, one text a line, empty lines included, or .jsonl, a "text" and maybe a "title" in
-    every line that is not blank; packed as .gz, .xz or .zst, too. All of it is checked before the
-    model runs. Row n of the result is text n. Texts stream through, so the file may be of any size;
-    what is encoded is kept, and after a kill or a failure the same command goes on. It may be
+    every line that is not blank; packed as .gz, .bz2, .xz or .zst, too. All of it is checked before
+    the model runs. Row n of the result is text n. Texts stream through, so the file may be of any
+    size; what is encoded is kept, and after a kill or a failure the same command goes on. It may be
     encoded in parts: on a machine with several GPUs, part after part takes the next one.
 
     \b
@@ -359,10 +359,11 @@ def encode(
       multi_pool K: Merge the multi-vectors of a text to about one for K tokens.
       sparse_top N: Keep the N largest sparse weights of a text.
     """
-    from tercet.bulk import SUFFIXES, EncodeJob, kind_of
+    from tercet.bulk import SUFFIXES, EncodeJob
     from tercet.embeddings import check_absent
+    from tercet.rows import kind_of
 
-    if not kind_of(file):
+    if kind_of(file) not in SUFFIXES:
         raise click.UsageError(f"{file}: give a file that ends in {' or '.join(SUFFIXES)}")
     check_absent(out)
     job = EncodeJob(

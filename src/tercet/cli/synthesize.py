@@ -122,7 +122,7 @@ def synthesize(
 
     For each article a paragraph is picked at random, and a model behind any OpenAI-compatible
     endpoint writes one question on it; (question, whole article) becomes a training row. FILES are
-    JSON lines (.gz, .xz and .zst too), Parquet or folders of them with rows {"text"}, maybe with
+    JSON lines (.gz .bz2 .xz .zst too), Parquet or folders of them with rows {"text"}, maybe with
     "title", "lang" and "source", or training rows whose positives are the articles.
 
     Answers are checked (language, length, no "it" or "the text", no copy); a refused one is asked

@@ -293,7 +293,7 @@ def mine(
 ) -> None:
     """Find hard negatives for training rows.
 
-    FILES hold rows {"query", "pos"}: JSON lines (.gz, .xz and .zst too) or Parquet. Candidates
+    FILES hold rows {"query", "pos"}: JSON lines (.gz .bz2 .xz .zst too) or Parquet. Candidates
     come from any of the model's heads, their union and BM25. Left out are positives, duplicates,
     near-duplicates, what belongs to a row's document or its translations, and what scores as high
     as a positive; the report says how much, and why.

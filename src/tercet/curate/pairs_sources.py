@@ -3,12 +3,8 @@
 Knows nothing of what is in a file of any kind.
 """
 
-import bz2
-import io
-import lzma
 import os
 import re
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -20,10 +16,7 @@ from pathlib import Path
 from tercet.documents import base
 from tercet.documents.base import Problem, Unreadable, undecodable
 from tercet.errors import InputError, MissingExtraError
-from tercet.rows import is_dataset, open_packed
-
-PACKED = (".gz", ".xz", ".zst", ".bz2")
-DAMAGED = (EOFError, OSError, zlib.error, lzma.LZMAError)  # what reading a packed file may raise
+from tercet.rows import PACKED, is_dataset, raw_lines
 
 
 @dataclass(frozen=True)
@@ -240,26 +233,19 @@ def read_bytes(path: Path, label: str, largest: int = 64 << 20) -> bytes:
     return path.read_bytes()
 
 
-def open_bytes(path: Path) -> io.BufferedIOBase:
-    """A file, plain or packed as its name says, for its unpacked bytes."""
-    return bz2.open(path) if path.suffix == ".bz2" else open_packed(path)
-
-
 def numbered_lines(path: Path, label: str, has: Has) -> Iterator[tuple[int, bytes]]:
     """The lines that are to be read with their numbers, counted from 0, without line breaks.
 
     Only "\\n" ends a line: files that are aligned line by line may hold other breaks. Raises
-    Unreadable where a packed file is damaged.
+    Unreadable where a file is damaged, or a line too long.
     """
-    number = 0
     try:
-        with open_bytes(path) as file:
-            for number, raw in enumerate(file):
-                if has(number):
-                    raw = raw.removeprefix(b"\xef\xbb\xbf") if number == 0 else raw
-                    yield number, raw.rstrip(b"\r\n")
-    except DAMAGED as error:
-        raise Unreadable(f"{label}:{number + 1}", cannot_be_read(error)) from error
+        for number, raw in raw_lines(path, "lines"):
+            if has(number - 1):
+                yield number - 1, raw.rstrip(b"\r\n")
+    except InputError as error:
+        line, _, reason = str(error).removeprefix(str(path)).partition(": ")
+        raise Unreadable(f"{label}{line}", reason) from error
 
 
 def cannot_be_read(error: Exception) -> str:

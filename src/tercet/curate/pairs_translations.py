@@ -12,7 +12,6 @@ from xml.etree import ElementTree as ET
 from xml.parsers import expat
 
 from tercet.curate.pairs_sources import (
-    DAMAGED,
     Has,
     Outcome,
     Pair,
@@ -27,7 +26,6 @@ from tercet.curate.pairs_sources import (
     has_word,
     need,
     numbered_lines,
-    open_bytes,
     parse_tag,
     read_bytes,
     tag_or_none,
@@ -35,6 +33,7 @@ from tercet.curate.pairs_sources import (
 from tercet.documents.base import Problem, Unreadable, decode, undecodable
 from tercet.documents.encodings import encoding_of
 from tercet.errors import InputError
+from tercet.rows import DAMAGED, open_packed
 
 
 def translation_pairs(
@@ -225,7 +224,7 @@ def read_tmx(file: SourceFile, options: PairOptions, has: Has) -> Units:
     """Every <tu> as a unit; raises Unreadable at the line where the file is not TMX any more."""
     memory, block = _Memory(file.label, has), b"-"
     try:
-        with open_bytes(file.paths[0]) as stream:
+        with open_packed(file.paths[0]) as stream:
             while block:
                 block, fault = stream.read(1 << 16), None
                 try:

@@ -23,9 +23,10 @@ from tercet.documents.base import (
     bounded,
     label_of,
 )
-from tercet.documents.readers import READERS, Read, is_readable, kind_of
+from tercet.documents.readers import READERS, Read, is_readable
 from tercet.errors import InputError, MissingExtraError
 from tercet.records import Document
+from tercet.rows import kind_of
 
 # Passed over where no .gitignore says otherwise: what others wrote and a package manager fetched.
 FETCHED = ("node_modules/",)

@@ -39,22 +39,10 @@ from tercet.documents.base import (
 from tercet.documents.encodings import detect, encoding_of, html_encoding, unmarked
 from tercet.errors import InputError, MissingExtraError
 from tercet.records import Document
-from tercet.rows import open_packed
+from tercet.rows import PACKED, TEXTS, field_of, kind_of, open_packed
 
 Read = Iterator[Document | Problem]
 Reader = Callable[[Path, str, Reading], Read]  # (path, label, how) -> what is in the file
-
-PACKED = (".gz", ".xz", ".zst")
-
-
-def kind_of(path: Path | str) -> str:
-    """The suffix that tells the format of a file: that before .gz, .xz or .zst, where there is one.
-
-    >>> kind_of("a.TXT"), kind_of("b.jsonl.gz"), kind_of("c.gz")
-    ('.txt', '.jsonl', '')
-    """
-    name = Path(path)
-    return (name.with_suffix("") if name.suffix.lower() in PACKED else name).suffix.lower()
 
 
 def _read_bytes(path: Path, label: str, reading: Reading) -> bytes:
@@ -439,7 +427,7 @@ _PATIENCE = 100  # rows without any text, before a file is given up
 _WIDE = frozenset("utf-16 utf-16-le utf-16-be utf-32 utf-32-le utf-32-be".split())
 # A field of a document, and what it may be called in a row.
 _FIELDS = {
-    "text": ("text", "contents", "body"),
+    "text": TEXTS,
     "id": ("id", "_id"),
     "title": ("title",),
     "language": ("language", "lang"),
@@ -674,13 +662,10 @@ class _Rows:
         where, folded = f"{self._label}:{number}", {key.lower(): row[key] for key in row}
         has_text = any(name in folded for name in self._texts)
         fields = {**_FIELDS, "text": self._texts}
-        values: dict[str, str] = {}
-        for field, names in fields.items():
-            value = next((folded[name] for name in names if folded.get(name) not in (None, "")), "")
-            if isinstance(value, list | dict):
-                kind = type(value).__name__
-                return Problem(where, f"the {field} is a {kind}, not a string")
-            values[field] = str(value)
+        try:
+            values = {field: field_of(folded, names) for field, names in fields.items()}
+        except InputError as error:
+            return Problem(where, str(error))
         taken = {name for names in fields.values() for name in names}
         if not has_text:
             texts = {
@@ -737,7 +722,7 @@ READERS: Mapping[str, Reader] = {
     ".parquet": read_parquet,
     ".pdf": read_pdf,
 }
-UNPACKED = (".parquet", ".pdf")  # kinds that are not read from within .gz, .xz or .zst
+UNPACKED = (".parquet", ".pdf")  # kinds that are not read packed
 
 
 def is_readable(path: Path | str) -> bool:

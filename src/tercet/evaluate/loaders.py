@@ -21,7 +21,7 @@ from tercet.errors import InputError
 from tercet.evaluate.measures import plain
 from tercet.evaluate.tasks import PAPER, PAPER_LONG, Bitext, Corpus, Protocol, Rows, Task
 from tercet.evaluate.trec import numbered_lines, read_qrels
-from tercet.rows import SUFFIXES, Record, Row, check_row, files_of, numbered_rows, stem_of
+from tercet.rows import PACKED, SUFFIXES, Record, Row, check_row, files_of, numbered_rows, stem_of
 
 Numbered = Iterator[tuple[str, str, str]]  # file and line, id, text
 Located = Iterator[tuple[str, str, str, str]]  # file and line, id, title, text
@@ -431,7 +431,7 @@ def load_narrativeqa(language: str, split: str, local: Path | None) -> Task:
 
 def _table(stem: str) -> str:
     """The names that a table of a BEIR folder may have; the last is the hub's layout."""
-    packed = [f"{stem}.jsonl{suffix}" for suffix in ("", ".gz", ".xz", ".zst")]
+    packed = [f"{stem}.jsonl{suffix}" for suffix in ("", *PACKED)]
     return "|".join([*packed, f"{stem}/*.parquet"])
 
 

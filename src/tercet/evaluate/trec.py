@@ -5,7 +5,6 @@ Knows nothing of texts, models or measures.
 """
 
 import sys
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from tercet.errors import InputError
 from tercet.evaluate.tasks import Qrels
 from tercet.hybrid import Ranked
 from tercet.io import atomic_write
-from tercet.rows import LARGEST, open_packed
+from tercet.rows import LARGEST, text_lines
 from tercet.scores import Places, Scores
 
 LARGEST_GAIN = 1_000_000  # trec_eval counts the passages of every gain up to the largest
@@ -191,17 +190,8 @@ def _table(path: Path, form: str, *columns: int) -> Iterator[tuple[str, list[str
 
 
 def numbered_lines(path: Path) -> Iterator[tuple[str, str]]:
-    """Where a line stands (file and number), and the line; raises InputError naming the file."""
-    number = 0
-    try:
-        with open_packed(path) as file:
-            for number, raw in enumerate(file, 1):
-                line = raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
-                yield f"{path}:{number}", line
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}:{number}: not UTF-8; convert the file to UTF-8") from error
-    except (EOFError, OSError, zlib.error) as error:
-        raise InputError(f"{path}:{number + 1}: not readable: {error}") from error
+    """Where a line stands (file and number), and the line; raises InputError naming both."""
+    return ((f"{path}:{number}", line) for number, line in text_lines(path))
 
 
 def _separator(names: Iterable[str]) -> str:

@@ -66,7 +66,7 @@ class SourceConfig(_Table):
 
     TABLE = "data.sources: "
     files: tuple[str, ...] = option(
-        (), ".jsonl(.gz, .xz, .zst), .parquet, or a Hugging Face datasets folder"
+        (), ".jsonl(.gz, .bz2, .xz, .zst), .parquet, or a Hugging Face datasets folder"
     )
     name: str = option("", "in reports; empty: the first file's name without suffixes")
     weight: float = option(1.0, "how often a row is drawn in an epoch", 1e-6)
