@@ -676,7 +676,8 @@ def test_ctrl_c_while_modules_load(module: str, source: str, tmp_path: Path) -> 
 
 LOST = """
 import os, signal, sys, weakref
-from tercet.cli import main
+from tercet.__main__ import main
+import tercet.cli
 
 class Thing: pass
 
@@ -692,11 +693,48 @@ main()
 """
 
 
-def test_ctrl_c_in_a_callback_is_not_lost() -> None:
+LOADING = """
+import os, signal, sys, weakref
+from tercet.__main__ import main
+
+class Loader:
+    def find_spec(self, *_):
+        sys.meta_path.remove(self)
+        thing = Loader()
+        self.keep = weakref.ref(thing, lambda _: os.kill(os.getpid(), signal.SIGINT))
+        del thing
+        signal.sigtimedwait([signal.SIGTERM], 20)
+
+sys.meta_path.insert(0, Loader())
+main()
+"""
+ENDING = """
+import os, signal, sys
+from tercet.__main__ import main
+
+class Thing:
+    def __del__(self, kill=os.kill, process=os.getpid(), number=signal.SIGINT):
+        kill(process, number)
+
+thing = Thing()
+sys.argv[1:] = ["--version"]
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("source", "ends"),
+    [
+        (LOST, (130, "tercet: interrupted")),
+        (LOADING, (130, "tercet: interrupted")),
+        (ENDING, (0, "")),
+    ],
+)
+def test_ctrl_c_in_a_callback_and_at_the_end(source: str, ends: tuple[int, str]) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", LOST], capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-c", source], capture_output=True, text=True, check=False, timeout=60
     )
-    assert (done.returncode, done.stderr.strip()) == (130, "tercet: interrupted")
+    assert (done.returncode, done.stderr.strip()) == ends
 
 
 def test_ctrl_c_that_a_library_made_another_error_of(

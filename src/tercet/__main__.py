@@ -3,10 +3,15 @@
 import os
 import sys
 
+TYPE_CHECKING = False  # typing takes a while to load
+if TYPE_CHECKING:
+    from sys import UnraisableHookArgs
+
 
 def main() -> None:
     """Runs the command line of this process."""
     try:
+        sys.unraisablehook = _unraisable
         from tercet.cli import main as run
 
         run()
@@ -14,6 +19,18 @@ def main() -> None:
         sys.stderr.write("tercet: interrupted\n")
         sys.stderr.flush()
         os._exit(130)  # Python would end by the signal where it met code that is made by exec
+
+
+def _unraisable(event: "UnraisableHookArgs") -> None:
+    """Ctrl-C in a callback, where Python would print and pass over it, comes again at once."""
+    if issubclass(event.exc_type, KeyboardInterrupt):
+        import signal
+        import threading
+
+        main_thread = threading.main_thread().ident
+        threading.Timer(0.01, signal.pthread_kill, (main_thread, signal.SIGINT)).start()
+    else:
+        sys.__unraisablehook__(event)
 
 
 if __name__ == "__main__":

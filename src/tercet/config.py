@@ -38,7 +38,8 @@ class Weights:
     def __post_init__(self) -> None:
         for name in HEADS:
             value = getattr(self, name)
-            if not (isinstance(value, Real) and (value == 0 or 1e-6 <= value <= 1e6)):
+            in_range = isinstance(value, Real) and value <= 1e6 and not value < 1e-6
+            if not in_range and value != 0:
                 # beyond, float32 would lose the other scores of a sum, and then the sum itself
                 raise InputError(f"the {name} weight must be 0, or 1e-6 to 1e6, got {value!r:.40}")
             object.__setattr__(self, name, float(value))

@@ -13,7 +13,6 @@ import os
 import re
 import signal
 import sys
-import threading
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -93,22 +92,14 @@ for _command in (pairs, filter_rows, mix, synthesize, check, split, teach, merge
 def main() -> None:
     """The entry point of the `tercet` command."""
     logging.getLogger("tercet").setLevel(logging.ERROR)  # commands tell what they see themselves
-    sys.unraisablehook = _unraisable
+    # runs last: while the interpreter ends, Python would leave Ctrl-C to the system
+    atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
     code = run(sys.argv[1:])
     signal.signal(signal.SIGINT, lambda *_: os._exit(code))  # while threads end
     if code == INTERRUPTED:  # see __main__
         atexit._run_exitfuncs()
         os._exit(code)
     sys.exit(code)
-
-
-def _unraisable(event: "sys.UnraisableHookArgs") -> None:
-    """Ctrl-C in a callback, where Python would print and pass over it, comes again at once."""
-    if issubclass(event.exc_type, KeyboardInterrupt):
-        main_thread = threading.main_thread().ident
-        threading.Timer(0.01, signal.pthread_kill, (main_thread, signal.SIGINT)).start()
-    else:
-        sys.__unraisablehook__(event)
 
 
 def run(arguments: Sequence[str]) -> int:
