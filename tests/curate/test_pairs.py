@@ -101,12 +101,16 @@ def test_texts_are_cut_where_they_may_be(make: Make, tmp_path: Path) -> None:
 def test_an_unreadable_file_is_named_and_the_rest_is_made(tree: Path, make: Make) -> None:
     (tree / "guide.md").write_bytes(b"# Titel\n\ngr\xfc\xdfe\n")
     (tree / "gone.md").symlink_to(tree / "nowhere.md")
+    os.mkfifo(tree / "pipe.md")
     rows, report = make(tree, structures=["heading-section"], exclude=["*.jsonl"])
     notes, page = "deep/notes.rst", "deep/page.html"
     assert [row["id"] for row in rows] == [f"{notes}:1", f"{notes}:6", page, page]
     reasons = {problem["where"]: problem["reason"] for problem in report["first_problems"]}
     assert "byte 0xfc is not utf-8" in reasons.pop("guide.md:3")
-    assert reasons == {str(tree / "gone.md"): "cannot be read: a link to nothing"}
+    assert reasons == {
+        str(tree / "gone.md"): "cannot be read: a link to nothing",
+        str(tree / "pipe.md"): "not a regular file but a pipe, socket or device",
+    }
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is closed to root")

@@ -351,8 +351,10 @@ def _walk(folder: Path, written: frozenset[str]) -> Iterator[Path | Problem]:
         for path in paths.values():
             if path.is_file():
                 yield path
-            elif path.is_symlink() and not path.exists():
+            elif not path.exists():
                 yield Problem(str(path), "cannot be read: a link to nothing")
+            elif not path.is_dir():
+                yield Problem(str(path), "not a regular file but a pipe, socket or device")
     for error in closed:
         yield Problem(str(error.filename), cannot_be_read(error))
 
