@@ -6,6 +6,7 @@ import datetime as dt
 import gzip
 import json
 import lzma
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,18 @@ def test_bad_lines_are_passed_over_where_asked(tmp_path: Path, line: str) -> Non
     assert str(problem).startswith(f"{path}:2: ")
     with pytest.raises(InputError, match=r"a\.jsonl:2: "):
         list(read_rows(path))
+
+
+@pytest.mark.parametrize("name", ["b.jsonl", "b.jsonl.gz", "b.parquet"])
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("nowhere")])
+def test_no_file_of_a_folder_is_passed_over(
+    tmp_path: Path, name: str, make: Callable[[Path], None]
+) -> None:
+    (tmp_path / "a.jsonl").write_text('{"a": 1}\n')
+    make(tmp_path / name)
+    assert files_of(tmp_path) == [tmp_path / "a.jsonl", tmp_path / name]
+    with pytest.raises(InputError, match=rf"{name}( is not a regular|: no such) file"):
+        list(read_rows(tmp_path / name))
 
 
 def test_missing_files_and_folders_are_named(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from tercet.embeddings import Embeddings, EmbeddingsWriter, check_absent
 from tercet.encoder import Encoder
 from tercet.errors import InputError
 from tercet.index.store import Lock
-from tercet.io import atomic_write, check_file
+from tercet.io import atomic_write
 from tercet.rows import TEXTS, field_of, kind_of, numbered_rows, text_lines
 from tercet.tokenizer import text_shards
 
@@ -217,7 +217,6 @@ def read_texts(path: Path) -> Iterator[str]:
 
     Raises InputError naming a line that holds no text, and for a file that is empty.
     """
-    check_file(path)
     empty = True
     for _, text in _row_texts(path) if kind_of(path) == ".jsonl" else text_lines(path):
         empty = False

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from tercet.errors import InputError, MissingExtraError
-from tercet.io import atomic_write, check_pointer, inner_path, read_json
+from tercet.io import atomic_write, check_file, check_pointer, inner_path, read_json
 
 Row = dict[str, Any]
 NumberedRows = Iterator[tuple[int, Row]]
@@ -100,6 +100,7 @@ def raw_lines(path: Path, what: str) -> Iterator[tuple[int, bytes]]:
     Raises InputError, "FILE:LINE: REASON", where it cannot be read or a line is longer than LONGEST
     says.
     """
+    check_file(path)
     most, number, unpacked = _longest(), 0, 0
     try:
         bound = math.inf
@@ -177,7 +178,7 @@ def _table_rows(source: Path) -> Iterator[Row]:
             f"reading {source} needs pyarrow: pip install 'tercet[parquet]'"
         ) from error
     for path in parts_of(source):
-        check_pointer(path)
+        check_file(path)
         try:
             with pa.OSFile(str(path)) as file:
                 if source.is_dir():
@@ -421,14 +422,14 @@ def files_of(source: Path) -> list[Path]:
 
     A folder that Hugging Face datasets saved counts as one file.
     """
-    if source.is_file() or is_dataset(source):
-        return [source]
     if not source.exists():
         raise InputError(f"{source}: no such file or folder")
+    if not source.is_dir() or is_dataset(source):
+        return [source]
     files = sorted(
         path
         for path in source.glob("*")
-        if is_dataset(path) or (path.name.endswith(SUFFIXES) and path.is_file())
+        if is_dataset(path) or (path.name.endswith(SUFFIXES) and not path.is_dir())
     )
     if not files:
         raise InputError(f"{source}: no {', '.join(SUFFIXES)} file here")
