@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import time
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from hashed import HashedEncoder
 
 from tercet.collection import Collection
 from tercet.collection.sync import AddReport, Change
+from tercet.documents import Problem
 from tercet.errors import InputError
 from tercet.records import Document
 
@@ -125,6 +127,24 @@ def test_what_cannot_be_read_is_named_and_loses_nothing(collection: Collection, 
             *([("docs/empty.txt", False)] if _ == 0 else []),
         ]
         assert ids(collection) == {"docs/a.md", "docs/sub/b.txt", "c1", "c2"}
+
+
+@pytest.mark.parametrize(
+    ("line", "failed"), [("{", True), ('{"id": "c2", "text": "x"}', True), ('{"text": ""}', False)]
+)
+def test_many_rows_that_are_skipped_are_counted(
+    collection: Collection, docs: Path, line: str, failed: bool
+) -> None:
+    with (docs / "c.jsonl").open("a") as file:
+        file.write(f"{line}\n" * 1500)
+    write(docs / "d.jsonl", "{\n")
+    skipped = collection.add("docs").skipped
+    assert len(skipped) == 1000 + 1 + 1
+    assert re.fullmatch("docs/c.jsonl[:#]1002", skipped[999].source)
+    assert skipped[1000] == Problem("docs/c.jsonl", "500 more rows that give no document", failed)
+    assert collection.search(["moon"], k=1)[0][0].id == "c1"
+    documents = [Document(f"n{n}", "") for n in range(1500)]
+    assert len(collection.add(documents).skipped) == 1500
 
 
 def test_a_moved_folder_is_known_again(

@@ -5,6 +5,7 @@ import gzip
 import json
 import os
 import socket
+import tracemalloc
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 
 from tercet.documents import Note, Problem, Reading, find_files, prepare, read_file, readers
 from tercet.documents.base import plain_values, readable
-from tercet.documents.encodings import encoding_of, html_encoding
+from tercet.documents.encodings import encoding_of, html_encoding, unmarked
 from tercet.documents.files import SourceFile
 from tercet.errors import InputError
 from tercet.records import Document
@@ -84,10 +85,24 @@ def test_code_pages_have_control_characters_where_they_have_nothing(tmp_path: Pa
 @pytest.mark.parametrize(
     "encoding", ["utf-16-le", "utf-16-be", "utf-16", "utf-32", "utf-32-le", "utf-32-be"]
 )
-@pytest.mark.parametrize("text", [BEES, "Пчёлы танцуют, и цветы.", "中文没有空格，只有标点。\n一"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        BEES,
+        "Пчёлы танцуют, и цветы.",
+        "中文没有空格，只有标点。\n一",
+        "मधुमक्खियाँ नाचती हैं।",
+        "ประเทศไทย 1",
+    ],
+)
 def test_utf_16_and_32_are_seen(tmp_path: Path, suffix: str, encoding: str, text: str) -> None:
     (read_text,) = texts(tmp_path / f"a{suffix}", text.encode(encoding))
     assert " ".join(read_text.split()) == " ".join(text.split())
+
+
+@pytest.mark.parametrize("text", ["id,text\n1,hel\0lo\n\0,\0\n", "Bienen \0tanzen für uns"])
+def test_a_nul_in_utf_8_makes_it_no_utf_16(text: str) -> None:
+    assert unmarked(text.encode()) is None
 
 
 def test_a_table_in_utf_16_is_read_with_its_tabs(tmp_path: Path) -> None:
@@ -235,6 +250,15 @@ def test_texts_are_bounded(tmp_path: Path, suffix: str) -> None:
         documents, (problem,) = read(tmp_path / name, raw, max_mb=1)
         assert [document.text for document in documents] == (["good"] if head else [])
         assert (problem.failed, "--max-mb" in problem.reason) == (True, True)
+
+
+def test_what_follows_an_open_quotation_mark_takes_little_memory(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('text\n"' + "a\n" * 100_000)
+    tracemalloc.start()
+    items = read_file(tmp_path / "a.csv", "a.csv", Reading(max_mb=1))
+    assert "not closed" in next(item.reason for item in items if isinstance(item, Problem))
+    assert tracemalloc.get_traced_memory()[1] < 6 << 20
+    tracemalloc.stop()
 
 
 def test_titles_ids_and_metadata_are_bounded(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import hashlib
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -94,6 +95,7 @@ class BatchSize:
 
 
 DIGEST = 128  # characters of a file's hash; how it was read comes after them
+NAMED = 1000  # rows of one file that are skipped by name, further ones by count
 
 Kind = Literal["added", "updated", "removed", "truncated", "skipped", "note"]
 
@@ -168,6 +170,7 @@ class Sync:
         self.bytes = 0  # of the texts that were taken
         self._done = self._tokens = 0
         self._waiting = _Waiting()
+        self._rows: Counter[bool] = Counter()  # skipped ones of a file, by whether they failed
         self.new_files = count(store.next_file())  # their numbers
 
     @cached_property
@@ -206,7 +209,10 @@ class Sync:
         if isinstance(item, Document) and file is not None:
             item = self._clash(item, file) or item
         if isinstance(item, Problem):
-            self.skip(item)
+            if file is not None and not isinstance(item, Note):
+                self._rows[item.failed] += 1
+            if self._rows.total() <= NAMED or isinstance(item, Note):
+                self.skip(item)
             return not item.failed
         if item.id in self._waiting.documents:
             self.commit()  # given twice: the later one replaces the earlier one
@@ -273,6 +279,13 @@ class Sync:
             self.result.skipped.append(problem)
         kind: Kind = "note" if isinstance(problem, Note) else "skipped"
         self._tell(kind, problem.source, problem.reason)
+
+    def skip_rest(self, label: str) -> None:
+        """Counts the skipped rows of a file, read to its end, that were not named."""
+        rows, self._rows = self._rows, Counter()
+        if rows.total() > NAMED:
+            reason = f"{rows.total() - NAMED:,} more rows that give no document"
+            self.skip(Problem(label, reason, failed=bool(rows[True])))
 
     def advance(self, size: int) -> None:
         """Counts bytes that need no more work."""
@@ -542,6 +555,7 @@ def _sync_file(sync: Sync, file: SourceFile, reading: Reading) -> None:
     whole, before = True, sync.bytes
     for item in read_file(file.path, record.label, reading):
         whole = sync.take(item, unread) and whole
+    sync.skip_rest(file.label)
     if whole:
         sync.end_file(replace(changed, hash=digest))
     sync.advance(max(0, file.size - (sync.bytes - before)))

@@ -6,6 +6,7 @@ Knows nothing of files.
 import codecs
 import re
 import unicodedata
+from contextlib import suppress
 from functools import cache
 
 # https://encoding.spec.whatwg.org/#names-and-labels: Python's codec, then the labels of the web. A
@@ -125,6 +126,10 @@ def unmarked(raw: bytes) -> str | None:
     sample = raw[: _SAMPLE // 4]
     if b"\0" not in sample:
         return None
+    with suppress(UnicodeDecodeError):  # UTF-8 with a NUL or two: of UTF-16 half the bytes are odd
+        codecs.getincrementaldecoder("utf-8")().decode(sample)
+        if 3 * sum(byte < 32 for byte in sample) <= len(sample):
+            return None
     scores = {}
     for encoding in ("utf-32-le", "utf-32-be", "utf-16-le", "utf-16-be"):
         unit = int(encoding[4:6]) // 8

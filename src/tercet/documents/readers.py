@@ -511,7 +511,8 @@ def _separated(lines: Lines, label: str, most: int) -> Records:
                 if isinstance(following[1], Problem):
                     break
                 parts.append(following[1])
-                size, quotes = size + len(parts[-1]), quotes + parts[-1].count('"')
+                size += len(parts[-1]) + 64  # bytes of a line's own, however short
+                quotes += parts[-1].count('"')
             row = _row("".join(parts), delimiter) or "a quotation mark that is not closed"
         if isinstance(row, str):
             again.extendleft(reversed(more))
