@@ -26,7 +26,6 @@ Row = dict[str, Any]
 NumberedRows = Iterator[tuple[int, Row]]
 
 PACKED = (".gz", ".bz2", ".xz", ".zst")
-DAMAGED = (EOFError, OSError, zlib.error, lzma.LZMAError)  # what reading a packed file may raise
 SUFFIXES = (".jsonl", *(f".jsonl{packed}" for packed in PACKED), ".parquet")
 LINES = (".txt", *(f".txt{packed}" for packed in PACKED))  # one text a line
 LARGEST = 3.4028234663852886e38  # float32: scores are kept in it
@@ -128,7 +127,7 @@ def raw_lines(path: Path, what: str) -> Iterator[tuple[int, bytes]]:
                 yield number, raw
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
-    except DAMAGED as error:
+    except (EOFError, OSError, zlib.error, lzma.LZMAError) as error:
         raise InputError(f"{path}:{number + 1}: not readable as {what}: {error}") from error
 
 

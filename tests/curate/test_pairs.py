@@ -1,5 +1,6 @@
 """The work as a whole: the same rows from any number of parts, the command, files and languages."""
 
+import gzip
 import json
 import os
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tercet.cli import run
-from tercet.curate import shards
+from tercet.curate import pairs_translations, shards
 from tercet.curate.pairs import PairsJob, report_path
 from tercet.curate.pairs_sources import language_of_name, parse_direction, parse_tag, tag_or_none
 from tercet.curate.pairs_translations import row_tag
@@ -111,6 +112,43 @@ def test_an_unreadable_file_is_named_and_the_rest_is_made(tree: Path, make: Make
         str(tree / "gone.md"): "cannot be read: a link to nothing",
         str(tree / "pipe.md"): "not a regular file but a pipe, socket or device",
     }
+
+
+@pytest.mark.parametrize(
+    ("name", "raw", "reason"),
+    [
+        ("a.po", b"\x80\xff" * 50, "byte 0x80"),
+        ("a.po", b'msgid ""\nmsgstr "x"\n\\', ""),
+        ("a.md", b"> " * 2000 + b"bees", "nest too deep"),
+        ("a.jsonl.gz", gzip.compress(b"x" * (2 << 20)), "more than 1 MB"),
+        ("a.jsonl.gz", b"no gz", "Not a gzipped file"),
+        ("a.tmx.gz", gzip.compress(b"<tmx>")[:-9], "cannot be read"),
+        ("a.tmx", b"<tmx><tu>" + b"<x>" * 100_000, "not well-formed"),
+        ("a.tmx", b"<tmx><tu><tuv><seg>" + b"x" * (2 << 20), "more than 1 MB"),
+    ],
+)
+def test_whatever_a_file_does_the_others_go_on(
+    make: Make,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    raw: bytes,
+    reason: str,
+) -> None:
+    monkeypatch.setenv("TERCET_LONGEST_LINE", "1")
+    monkeypatch.setattr(pairs_translations, "LARGEST", 1 << 20)
+    (tmp_path / name).write_bytes(raw)
+    heading_file(tmp_path / "z.md", "Machine", "How it is oiled", "A text")
+    rows, report = make(tmp_path)
+    assert [row["query"] for row in rows] == ["How it is oiled"]
+    (problem,) = report["first_problems"]
+    assert (problem["where"].split(":")[0], reason in problem["reason"]) == (name, True)
+
+
+def test_a_pipe_is_no_source(make: Make, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.jsonl")
+    with pytest.raises(InputError, match="not a regular file"):
+        make(tmp_path / "a.jsonl")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is closed to root")

@@ -7,6 +7,7 @@ import os
 import socket
 import tracemalloc
 from decimal import Decimal
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,12 @@ def test_a_nul_in_utf_8_makes_it_no_utf_16(text: str) -> None:
     assert unmarked(text.encode()) is None
 
 
+def test_japanese_of_mail_is_seen(tmp_path: Path) -> None:
+    text = "日本語の文章\nplain\n蜂はダンスで会話します。"
+    assert texts(tmp_path / "a.txt", text.encode("iso2022_jp")) == [text]
+    assert texts(tmp_path / "a.txt", b"a \x1b[31mred\x1b[0m bee") == ["a \x1b[31mred\x1b[0m bee"]
+
+
 def test_a_table_in_utf_16_is_read_with_its_tabs(tmp_path: Path) -> None:
     assert texts(tmp_path / "a.csv", "id\ttext\r\n1\tBees.\r\n".encode("utf-16")) == ["Bees."]
 
@@ -199,7 +206,16 @@ def test_a_bad_row_of_csv_is_lost_alone(tmp_path: Path, bad: bytes, line: int) -
     assert problems[0].source == f"a.csv:{line}"
 
 
-@pytest.mark.parametrize("raw", [b"id,text\r1,one\r2,two\r", b"id;text\n1;one\n2;two\n"])
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"id,text\r1,one\r2,two\r",
+        b"id;text\n1;one\n2;two\n",
+        b"sep=;\r\nid;text\r\n1;one\r\n2;two\r\n",
+        b"SEP=|\nid|text\n1|one\n2|two\n",
+        b"\n \nid,text\n1,one\n\n2,two\n",
+    ],
+)
 def test_other_line_breaks_and_marks_of_csv(tmp_path: Path, raw: bytes) -> None:
     assert texts(tmp_path / "a.csv", raw) == ["one", "two"]
 
@@ -280,6 +296,37 @@ def test_elements_that_nest_without_end_are_refused(
     assert "nest" in read(tmp_path / "a.md", b"<div>" * 3000)[1][0].reason
     for page in (b"<p>a<li>b<br><tr>" * 3000, b"<div>a</div>" * 3000, b"<svg><path/></svg>" * 3000):
         assert not read(tmp_path / "a.html", page)[1]
+
+
+@pytest.mark.parametrize("mark", ["=1 ", "='>' ", '="<"', "/"])
+def test_an_element_of_very_many_attributes_is_refused(tmp_path: Path, mark: str) -> None:
+    tag = "".join(f"a{n}{mark}" for n in range(50_000))
+    for name, page in (("a.html", f"<p {tag}>bees"), ("a.md", f"<div {tag}>bees</div>")):
+        assert "attributes" in read(tmp_path / name, page.encode())[1][0].reason
+    page = f"<p a='{'x' * 300_000}'>{BEES}<b class=x id=y>{' a' * 99_000}"
+    assert texts(tmp_path / "a.html", page.encode())[0].startswith(BEES)
+
+
+def test_lists_and_quotations_nest_deep_or_are_refused(tmp_path: Path) -> None:
+    def nested(levels: int) -> bytes:
+        return "".join(f"{'  ' * n}- bee {n}\n" for n in range(levels)).encode() + b"\n\n# Below"
+
+    (text,) = texts(tmp_path / "a.md", nested(40))
+    assert ("bee 39" in text, text.endswith("Below")) == (True, True)
+    assert texts(tmp_path / "a.md", b">" * 40 + b" bees") == ["bees"]
+    for deep in (nested(60), b">" * 200 + b" bees"):
+        assert "nest too deep" in read(tmp_path / "a.md", deep)[1][0].reason
+
+
+@pytest.mark.parametrize("field", ["title", "lang", "tags"])
+def test_front_matter_that_grows_is_not_unfolded(tmp_path: Path, field: str) -> None:
+    names = "abcdefghijklmno"
+    lists = [f"{b}: &{b} [{','.join([f'*{a}'] * 9)}]" for a, b in pairwise(names)]
+    source = "\n".join(["---", "a: &a [x]", *lists, f"{field}: [*o, de]", "---", BEES])
+    documents, _ = read(tmp_path / "a.md", source.encode())
+    assert [(document.text, document.metadata.get("a")) for document in documents] == [
+        (BEES, ["x"])
+    ]
 
 
 def test_whatever_a_reader_does_is_a_problem_of_its_file(

@@ -38,7 +38,6 @@ from tercet.curate.pairs_sources import (
     SourceFile,
     Sources,
     Units,
-    cannot_be_read,
     find_sources,
     need,
     parse_direction,
@@ -46,8 +45,8 @@ from tercet.curate.pairs_sources import (
 )
 from tercet.curate.pairs_translations import read_aligned, read_po, read_tmx
 from tercet.curate.shards import BLOCK, Shard, part_rows, parts_folder, write_part
-from tercet.documents.base import Problem, Unreadable
-from tercet.errors import InputError
+from tercet.documents.base import Problem, problem_of
+from tercet.errors import InputError, MissingExtraError
 from tercet.rows import Row, parts_of, stem_of, write_rows
 from tercet.split import text_key
 
@@ -195,12 +194,10 @@ def _outcomes(
                         beginning = outcome.pos[0][:BEGINNING]
                         keys.extend((heading_key(outcome.path[-1]), text_key(beginning)))
                     yield index << UNIT_BITS | unit, _fields(outcome, file)
-        except (Unreadable, InputError, OSError) as error:  # InputError: of a table
-            problem = Problem(file.label, str(error).removeprefix(f"{file.paths[0]}: "))
-            if isinstance(error, Unreadable):
-                problem = Problem(error.source, error.reason)
-            elif isinstance(error, OSError):
-                problem = Problem(file.label, cannot_be_read(error))
+        except MissingExtraError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever one file does, the others go on
+            problem = problem_of(error, file.label, file.paths[0])
             yield index << UNIT_BITS | END, _fields(problem, file)
 
 

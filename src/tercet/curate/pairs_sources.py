@@ -14,8 +14,9 @@ from itertools import pairwise
 from pathlib import Path
 
 from tercet.documents import base
-from tercet.documents.base import Problem, Unreadable, undecodable
+from tercet.documents.base import Problem, Unreadable, problem_of
 from tercet.errors import InputError, MissingExtraError
+from tercet.io import check_file
 from tercet.rows import PACKED, is_dataset, raw_lines
 
 
@@ -225,10 +226,13 @@ def language_of_name(path: Path) -> tuple[str, str]:
 # Files
 
 
-def read_bytes(path: Path, label: str, largest: int = 64 << 20) -> bytes:
+LARGEST = 64 << 20  # bytes that are parsed as a whole
+
+
+def read_bytes(path: Path, label: str) -> bytes:
     """A whole file; raises Unreadable where it is too large to be parsed as a whole."""
     size = path.stat().st_size
-    if size > largest:
+    if size > LARGEST:
         raise Unreadable(label, f"{size >> 20} MB are too much for one file: split it")
     return path.read_bytes()
 
@@ -244,15 +248,8 @@ def numbered_lines(path: Path, label: str, has: Has) -> Iterator[tuple[int, byte
             if has(number - 1):
                 yield number - 1, raw.rstrip(b"\r\n")
     except InputError as error:
-        line, _, reason = str(error).removeprefix(str(path)).partition(": ")
-        raise Unreadable(f"{label}{line}", reason) from error
-
-
-def cannot_be_read(error: Exception) -> str:
-    """Why a file could not be read, in words."""
-    if isinstance(error, UnicodeDecodeError):
-        return undecodable(error)
-    return f"cannot be read: {getattr(error, 'strerror', None) or error}"
+        problem = problem_of(error, label, path)
+        raise Unreadable(problem.source, problem.reason) from error
 
 
 @dataclass(frozen=True)
@@ -297,6 +294,8 @@ def find_sources(
     for root in map(Path, given):
         if not root.exists():
             raise InputError(f"{root}: no such file or folder")
+        if not root.is_dir():
+            check_file(root)
         folder = root.is_dir() and not is_dataset(root)
         for path in _walk(root, written) if folder else [root]:
             if isinstance(path, Problem):
@@ -356,7 +355,7 @@ def _walk(folder: Path, written: frozenset[str]) -> Iterator[Path | Problem]:
             elif not path.is_dir():
                 yield Problem(str(path), "not a regular file but a pipe, socket or device")
     for error in closed:
-        yield Problem(str(error.filename), cannot_be_read(error))
+        yield problem_of(error, str(error.filename), folder)
 
 
 def _unpacked_name(path: Path) -> str:

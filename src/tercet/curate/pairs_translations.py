@@ -12,6 +12,7 @@ from xml.etree import ElementTree as ET
 from xml.parsers import expat
 
 from tercet.curate.pairs_sources import (
+    LARGEST,
     Has,
     Outcome,
     Pair,
@@ -19,7 +20,6 @@ from tercet.curate.pairs_sources import (
     Skipped,
     SourceFile,
     Units,
-    cannot_be_read,
     clean,
     covers,
     first_reason,
@@ -33,7 +33,7 @@ from tercet.curate.pairs_sources import (
 from tercet.documents.base import Problem, Unreadable, decode, undecodable
 from tercet.documents.encodings import encoding_of
 from tercet.errors import InputError
-from tercet.rows import DAMAGED, open_packed
+from tercet.rows import open_packed
 
 
 def translation_pairs(
@@ -222,26 +222,26 @@ def _message_unit(
 
 def read_tmx(file: SourceFile, options: PairOptions, has: Has) -> Units:
     """Every <tu> as a unit; raises Unreadable at the line where the file is not TMX any more."""
-    memory, block = _Memory(file.label, has), b"-"
-    try:
-        with open_packed(file.paths[0]) as stream:
-            while block:
-                block, fault = stream.read(1 << 16), None
-                try:
-                    memory.parser.Parse(block, not block)
-                except expat.ExpatError as error:
-                    reason = f"not well-formed XML: {expat.ErrorString(error.code)}"
-                    fault = Unreadable(f"{file.label}:{error.lineno}", reason)
-                except Unreadable as error:
-                    fault = error
-                for number, line, source, unit in memory.units:  # whole before a fault: kept
-                    where = f"{file.label}:{line}"
-                    yield number, list(_memory_unit(unit, source, options, where))
-                memory.units.clear()
-                if fault is not None:
-                    raise fault
-    except DAMAGED as error:
-        raise Unreadable(file.label, cannot_be_read(error)) from error
+    memory, block, size = _Memory(file.label, has), b"-", 0
+    with open_packed(file.paths[0]) as stream:
+        while block:
+            block, fault = stream.read(1 << 16), None
+            size = 0 if memory.builder is None else size + len(block)
+            try:
+                if size > LARGEST:
+                    memory.refuse(f"a unit of more than {LARGEST >> 20} MB")
+                memory.parser.Parse(block, not block)
+            except expat.ExpatError as error:
+                reason = f"not well-formed XML: {expat.ErrorString(error.code)}"
+                fault = Unreadable(f"{file.label}:{error.lineno}", reason)
+            except Unreadable as error:
+                fault = error
+            for number, line, source, unit in memory.units:  # whole before a fault: kept
+                where = f"{file.label}:{line}"
+                yield number, list(_memory_unit(unit, source, options, where))
+            memory.units.clear()
+            if fault is not None:
+                raise fault
 
 
 class _Memory:

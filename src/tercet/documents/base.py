@@ -7,6 +7,7 @@ import datetime as dt
 import math
 import os
 import re
+import reprlib
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tercet.documents.encodings import detect, encoding_of, unmarked
-from tercet.errors import InputError
+from tercet.errors import InputError, TercetError
 from tercet.records import Document, Scalar, Value
 
 LONGEST = 1024  # characters of an id, a title or a metadata string
@@ -89,6 +90,22 @@ class Unreadable(InputError):
     def __init__(self, source: str, reason: str) -> None:
         super().__init__(f"{source}: {reason}")
         self.source, self.reason = source, reason
+
+
+def problem_of(error: Exception, label: str, path: Path) -> Problem:
+    """What stopped the reading of one file as a Problem: whatever it is, the other files go on."""
+    if isinstance(error, Unreadable):
+        return Problem(error.source, error.reason)
+    reason = f"cannot be read: {type(error).__name__}: {error}"
+    if isinstance(error, UnicodeDecodeError):
+        reason = undecodable(error)
+    elif isinstance(error, TercetError):
+        match = re.match(rf"{re.escape(str(path))}(:\d+)?: ", str(error))
+        label += (match and match[1]) or ""
+        reason = str(error)[match.end() if match else 0 :]
+    elif isinstance(error, OSError):
+        reason = f"cannot be read: {error.strerror or error}"
+    return Problem(label, reason[:500])
 
 
 # Cleaning
@@ -215,8 +232,8 @@ def _scalar(key: str, value: Any) -> Scalar | None:
     if type(value).__name__ in ("datetime64", "timedelta", "UUID"):
         return str(value)
     raise InputError(
-        f"metadata {key!r} is {value!r:.80}: give a text, a number, true or false, a date, or a "
-        f"list of these"
+        f"metadata {key!r} is {reprlib.repr(value)}: give a text, a number, true or false, a date, "
+        f"or a list of these"
     )
 
 

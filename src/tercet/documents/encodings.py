@@ -123,6 +123,8 @@ def unmarked(raw: bytes) -> str | None:
     ):
         if raw.startswith(mark):
             return encoding
+    if re.match(rb"[^\x80-\xff\0]*?\x1b\$[@B]", raw[:_SAMPLE]):
+        return "iso2022_jp"  # which is ASCII without its marks
     sample = raw[: _SAMPLE // 4]
     if b"\0" not in sample:
         return None

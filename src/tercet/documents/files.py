@@ -19,12 +19,11 @@ from tercet.documents.base import (
     Note,
     Problem,
     Reading,
-    Unreadable,
     bounded,
     label_of,
+    problem_of,
 )
 from tercet.documents.readers import READERS, Read, is_readable
-from tercet.errors import InputError, MissingExtraError
 from tercet.records import Document
 from tercet.rows import kind_of
 
@@ -230,14 +229,8 @@ def read_file(path: Path, label: str | None = None, reading: Reading = DEFAULT) 
                 left_out.update(dict.fromkeys(outside[:20]))
                 item = replace(item, metadata={**about, **metadata})
             yield item
-    except Unreadable as error:
-        yield Problem(error.source, error.reason)
-    except (InputError, MissingExtraError) as error:
-        yield Problem(label, str(error))
-    except OSError as error:
-        yield Problem(label, f"cannot be read: {error.strerror or error}")
     except Exception as error:  # noqa: BLE001 - whatever one file does, the others go on
-        yield Problem(label, f"cannot be read: {type(error).__name__}: {error}"[:500])
+        yield problem_of(error, label, path)
     if left_out:
         names = ", ".join([name[:80] for name in left_out][:20])
         yield Note(label, f"metadata too long or of no plain kind left out: {names}")

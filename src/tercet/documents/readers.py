@@ -136,7 +136,8 @@ def front_matter(text: str) -> tuple[dict[str, Any], str]:
     fields = {key.lower(): value for key, value in fields.items() if value not in ("", None)}
     for key in {"title", "language", "lang"} & fields.keys():
         value = fields[key]
-        fields[key] = " ".join(map(str, value)) if isinstance(value, list) else str(value)
+        parts = value if isinstance(value, list) else [value]  # what is in these nests maybe
+        fields[key] = " ".join([str(part) for part in parts if not isinstance(part, list | dict)])
     return fields, text[sum(len(line) + 1 for line in lines[: last + 1]) :]
 
 
@@ -195,6 +196,8 @@ def markdown_blocks(text: str, *, prose: bool = False) -> Iterator[Block]:
     level = items = row_linked = 0
     source = text.split("\n")
     for token in _PARSERS[prose].parse(text):
+        if token.level >= _DEEPEST - 1:  # the parser leaves out what stands deeper, and all below
+            raise InputError("its lists and quotations nest too deep to be read")
         kind: Kind = "text"
         plain, linked = "", 0
         if token.type == "heading_open":
@@ -230,9 +233,10 @@ def _cells(line: str) -> list[str]:
     return [cell.strip() for cell in re.split(r"(?<!\\)\|", inner)]
 
 
+_DEEPEST = 100  # levels of nesting; a list takes two
 _PARSERS = {
-    False: MarkdownIt("commonmark").enable("table"),
-    True: MarkdownIt("commonmark").enable(["table", "strikethrough"]),
+    False: MarkdownIt("commonmark", {"maxNesting": _DEEPEST}).enable("table"),
+    True: MarkdownIt("commonmark", {"maxNesting": _DEEPEST}).enable(["table", "strikethrough"]),
 }
 
 
@@ -280,8 +284,20 @@ _TAG = re.compile(r"<(/?)([a-zA-Z][^\s/>]*)[^>]*?(/?)>")
 _STEPS = 10**9  # that the parser may take up open elements: some seconds
 
 
+# As browsers cut them
+_ATTRIBUTE = r"""[\s/]*+[^\s/>][^\s/>=]*+(?:\s*+=\s*+(?:"[^"]*+"|'[^']*+'|[^\s>]*+))?+"""
+_START = re.compile(rf"<[a-zA-Z][^\s/>]*+(?:{_ATTRIBUTE})*+")
+
+
 def parse_html(text: str) -> LexborHTMLParser:
-    """A page, parsed; raises InputError for one that nests so deep that this would take minutes."""
+    """A page, parsed; raises InputError for one that would take minutes.
+
+    That is one whose elements nest very deep, or have very many attributes.
+    """
+    if len(text) ** 2 > 16 * _STEPS:  # the parser compares the attributes of a tag with each other
+        long = (match[0] for match in _START.finditer(text) if len(match[0]) > 1000)
+        if sum(len(re.findall(_ATTRIBUTE, tag)) ** 2 for tag in long) > _STEPS:
+            raise InputError("its elements have too many attributes to be read")
     if text.count("<") ** 2 > 2 * _STEPS:
         steps = depth = 0
         opened = Counter[str]()
@@ -446,7 +462,9 @@ def read_jsonl(path: Path, label: str, reading: Reading) -> Read:
                 if not isinstance(row, dict):
                     raise ValueError(f"an object was expected, this is a {type(row).__name__}")
             except (ValueError, RecursionError) as error:
-                yield Problem(f"{label}:{number}", f"not a line of JSON: {error}")
+                yield Problem(
+                    f"{label}:{number}", f"not a line of JSON: {getattr(error, 'msg', error)}"
+                )
             else:
                 yield rows.document(row, number)
     yield from rows.notes()
@@ -465,10 +483,10 @@ def read_csv(path: Path, label: str, reading: Reading) -> Read:
     for number, row in parse(rows.lines(path), label, reading.most):
         if isinstance(row, Problem):
             yield row
-        elif not header:
+        elif not header and any(row):
             header = [clean_line(name).lower() for name in row]
             rows.check_columns(header)
-        elif len(row) > len(header):
+        elif any(row) and len(row) > len(header):
             reason = f"{len(row)} fields where the header names {len(header)}"
             yield Problem(f"{label}:{number}", reason)
         elif any(row):
@@ -486,6 +504,9 @@ def _tabbed(lines: Lines, label: str, most: int) -> Records:
         yield number, line if isinstance(line, Problem) else line.rstrip("\r\n").split("\t")
 
 
+_DELIMITER = re.compile(r"(?:sep=(.))?\s*", re.IGNORECASE)  # above a header, as Excel writes it
+
+
 def _separated(lines: Lines, label: str, most: int) -> Records:
     """Rows of CSV with the line each begins at; a quoted field may go on over lines."""
     source = _with_line_breaks(lines)
@@ -497,6 +518,9 @@ def _separated(lines: Lines, label: str, most: int) -> Records:
             yield number, line
             continue
         if not delimiter:
+            if (named := _DELIMITER.fullmatch(line)) is not None:
+                delimiter = named[1] or ""
+                continue
             bare = re.sub('"[^"]*"', "", line)
             delimiter = max(",;\t", key=bare.count)
         row = _row(line, delimiter)
