@@ -292,6 +292,9 @@ BREAKS: dict[str, Callable[[Path], object]] = {
     "tercet.json: .*argument 'prefix'": lambda f: change(f / "tercet.json", prefix="x"),
     "tercet.json: the dense weight": lambda f: change(f / "tercet.json", weights={"dense": -1}),
     "query_prefix is 3, not a string": lambda f: change(f / "tercet.json", query_prefix=3),
+    "passage_prefix has more than 4,096": lambda f: change(
+        f / "tercet.json", passage_prefix="a " * 2500
+    ),
     "training is 5, not an object": lambda f: change(f / "tercet.json", training=5),
     f"model.safetensors: {NORM} .* not finite": lambda f: fill(
         f / "model.safetensors", NORM, float("nan")

@@ -41,6 +41,7 @@ SETTINGS, FORMAT = "tercet.json", 1
 SPARSE, MULTI = "sparse_linear", "colbert_linear"  # the reference's names of the two head files
 # Of the float8 types the one that every transformers reads; it leaves out float8_e4m3fn (4.50 on).
 EMBEDDINGS = torch.float8_e5m2
+_PREFIX = 4096  # characters: a text must fit behind it
 _TABLE = re.compile(r"(word|position)_embeddings\.weight$")
 _SAMPLE, _STRIDE, _SMALL = 4096, 1 << 18, 1 << 26  # bytes; how large files are fingerprinted
 
@@ -206,6 +207,8 @@ def _read_settings(path: Path) -> Settings:
         if not isinstance(getattr(settings, name), kind):
             what = "a string" if kind is str else "an object"
             raise ModelError(f"{path}: {name} is {getattr(settings, name)!r:.60}, not {what}")
+        if kind is str and len(getattr(settings, name)) > _PREFIX:
+            raise ModelError(f"{path}: {name} has more than {_PREFIX:,} characters")
     return settings
 
 
