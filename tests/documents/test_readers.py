@@ -1,6 +1,7 @@
 """Every kind of file gives its text, title, language and metadata, or a problem in words."""
 
 import csv
+import io
 import json
 import os
 import sys
@@ -10,6 +11,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pypdf import PdfReader, PdfWriter
+from pypdf.errors import DependencyError
 
 from tercet.documents.base import Problem, prepare
 from tercet.documents.files import SourceFile, find_files, read_file
@@ -189,9 +192,31 @@ def test_a_line_of_ten_megabytes_is_read(tmp_path: Path) -> None:
 def test_pdf_pages_are_read(tmp_path: Path) -> None:
     path = tmp_path / "a.pdf"
     assert read_one(path, pdf_of("Hello river")).text == "Hello river"
-    for damaged in (pdf_of("Hello")[:60], b"\0" * 100):
+    far = pdf_of("Hello").replace(b"startxref\n", b"startxref\n" + b"9" * 20)
+    for damaged in (pdf_of("Hello")[:60], b"\0" * 100, far):
         assert "not a whole PDF" in problem_of(path, damaged).reason
     assert "text recognition" in problem_of(path, pdf_of("")).reason
+
+
+def test_an_encrypted_pdf_is_read_or_called_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def encrypted(password: str) -> bytes:
+        writer, out = PdfWriter(clone_from=io.BytesIO(pdf_of("Hello river"))), io.BytesIO()
+        writer.encrypt(password, "owner", algorithm="RC4-128")
+        writer.write(out)
+        return out.getvalue()
+
+    def lacks(reader: PdfReader, password: str) -> None:
+        raise DependencyError("cryptography>=3.1 is required for AES algorithm")
+
+    path = tmp_path / "a.pdf"
+    assert read_one(path, encrypted("")).text == "Hello river"  # only its permissions are
+    assert "encrypted PDF: save it without" in problem_of(path, encrypted("x")).reason
+    monkeypatch.setattr(PdfReader, "decrypt", lacks)
+    assert "encrypted PDF: pip install cryptography" in problem_of(path, encrypted("")).reason
+    unknown = pdf_of("a").replace(b"/Size 5", b"/Size 5/Encrypt<</Filter/Foo/V 9>>/ID[<00><00>]")
+    assert "encrypted PDF" in problem_of(path, unknown).reason
 
 
 def pdf_of(text: str) -> bytes:
