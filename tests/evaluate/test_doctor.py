@@ -289,6 +289,16 @@ def test_faults_are_told_in_words(model: Model, golden: Golden, fault: Reply, me
     assert server.root in str(told.value)
 
 
+def test_the_checkpoint_is_not_run_for_a_server_that_refuses(golden: Golden, model: Model) -> None:
+    def outputs(variant: int) -> Any:
+        raise AssertionError
+
+    with EmbeddingServer(model, Defect(), ("tei", "openai", "vllm")) as server:
+        server.fault = fails(401, "no key")
+        with pytest.raises(EndpointError, match="access denied"):
+            diagnose_endpoint(quick(server.root), replace(golden, outputs=outputs))
+
+
 def test_the_command(
     model: Model,
     tiny_checkpoint: Path,

@@ -7,6 +7,7 @@ and vLLM's /pooling. Knows nothing of verdicts.
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -77,8 +78,7 @@ class EmbeddingServer:
         root, retries = endpoint.url[: tail.start()], endpoint.retries
         self.endpoint = replace(endpoint, url=root, retries=min(1, retries))  # while it is tried
         self.name, self.batch = name, batch
-        self.texts = list(golden.texts.values())
-        self.ids = [[] if made is None else made.ids.tolist() for made in golden.outputs(0)]
+        self.golden, self.texts = golden, list(golden.texts.values())
         self.weightless = golden.about.weightless
         self.routes: dict[Kind, Route] = {}
         version = (tail[1] or "/v1").lstrip("/")
@@ -103,6 +103,11 @@ class EmbeddingServer:
         raise EndpointError(
             f"{self.endpoint.url} gives no embeddings, check the address, --api and --name: {why}"
         )
+
+    @cached_property
+    def ids(self) -> list[list[int]]:
+        """Of the tokens of each text; the checkpoint is run for them once the server answers."""
+        return [[] if made is None else made.ids.tolist() for made in self.golden.outputs(0)]
 
     def answer(self, kinds: Sequence[Kind]) -> Answers:
         """What the server answers; vectors of tokens are asked of texts up to 1,024 tokens."""
@@ -154,8 +159,10 @@ class EmbeddingServer:
             else:
                 form = {"task": route.task} if route.task else {"encoding_format": "float"}
                 bodies.append({"model": self.name, "input": texts, **form})
-        by_token = route.kind in BY_TOKEN
-        most = max(sum(len(self.ids[r]) if by_token else 1 for r in group) for group in groups)
+        most = max(map(len, groups))  # vectors
+        if route.kind in BY_TOKEN:  # one a character at most
+            texts = self.texts
+            most = max(sum(min(len(texts[r]) + 2, TOKENS) for r in group) for group in groups)
         answers = ask(self.endpoint, route.path, bodies, largest=LARGEST + most * VECTOR)
         for position, (group, answer) in enumerate(zip(groups, answers, strict=True)):
             if isinstance(answer, RejectedError):
