@@ -20,9 +20,10 @@ from tercet.errors import InputError, TercetError
 from tercet.mining.miner import follow
 from tercet.train import runfolder
 from tercet.train.config import TrainConfig, from_tree
+from tercet.train.dev import DevChecks
 from tercet.train.distributed import World
 from tercet.train.plan import Plan, make_plan, prepare, representation_bytes
-from tercet.train.trainer import Stopped, rate, train
+from tercet.train.trainer import Stopped, make_retromae, rate, train
 from tests.conftest import WORDS
 
 LONG = [word for word in dict.fromkeys(WORDS) if len(word) > 3]
@@ -142,6 +143,21 @@ def test_a_run_learns_and_leaves_a_model(tree: dict[str, Any], rows: Path) -> No
         run(tree)
 
 
+def test_the_model_with_the_best_dev_figures_is_kept(
+    tree: dict[str, Any], rows: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter([90.0, 30.0, 40.0, 40.0, 20.0])  # the first is of the start, which is no result
+    monkeypatch.setattr(DevChecks, "run", lambda self: {"score": next(scores)})
+    tree["data"]["dev"] = [str(rows)]
+    tree["run"] |= {"evaluate_every": 1, "save_every": 1, "keep": 4}
+    run({**tree, "stage": "contrastive", "steps": 4})
+    folder = Path(tree["to"])
+    best = Encoder.load(folder / "best", dtype="float32").model.state_dict()
+    second = load_file(folder / "checkpoints/step-000002/model.safetensors")
+    assert all(torch.equal(second[name], best[name]) for name in best)
+    assert json.loads((folder / "checkpoints/step-000004/state.json").read_text())["best"] == 40.0
+
+
 def test_a_run_that_came_to_nothing_does_not_bar_the_next(tree: dict[str, Any], rows: Path) -> None:
     with pytest.raises(InputError, match="absent"):
         run({**tree, "data": {**tree["data"], "dev": [str(rows.with_name("absent.jsonl"))]}})
@@ -173,6 +189,23 @@ def test_retromae_learns_from_raw_text_and_new_positions(tree: dict[str, Any], r
     dense = encoder.encode(["the " * 690], heads=("dense",)).dense
     assert dense is not None
     assert np.isfinite(dense).all()
+
+
+def test_retromae_begins_with_the_language_head_of_the_checkpoint(
+    tree: dict[str, Any], tiny_checkpoint: Path
+) -> None:
+    with_head = Path(tree["to"]).with_name("with-head")
+    shutil.copytree(tiny_checkpoint, with_head)
+    tensors = load_file(with_head / "model.safetensors")
+    words = len(tensors["embeddings.word_embeddings.weight"])
+    sizes = {"dense.weight": (32, 32), "dense.bias": 32, "bias": words}
+    sizes |= {"layer_norm.weight": 32, "layer_norm.bias": 32}
+    own = {f"lm_head.{name}": torch.randn(size) for name, size in sizes.items()}
+    save_file(tensors | own, with_head / "model.safetensors", metadata={"format": "pt"})
+    config = from_tree({**tree, "stage": "retromae", "model": str(with_head)})
+    head = make_retromae(prepare(config, World.start("cpu"))).head
+    assert torch.equal(head.bias, own["lm_head.bias"])
+    assert torch.equal(head.norm.bias, own["lm_head.layer_norm.bias"])
 
 
 @pytest.mark.parametrize(
@@ -209,8 +242,10 @@ def test_products_in_bfloat16_stay_near(tree: dict[str, Any]) -> None:
     assert found[1] == pytest.approx(found[0], rel=0.1)
 
 
-def test_accumulated_batches_are_averaged(tree: dict[str, Any]) -> None:
-    tree |= {"dropout": 0.0, "optimiser": {"lr": 1e-12}, "loss": {"distillation": False}}
+@pytest.mark.parametrize("stage", ["unified", "retromae"])
+def test_accumulated_batches_are_averaged(tree: dict[str, Any], stage: str) -> None:
+    tree |= {"dropout": 0.0, "optimiser": {"lr": 1e-12}, "stage": stage}
+    tree["loss"] = {"distillation": False}
     single = [line for line in run(tree, "single") if "norm" in line]
     tree["batch"]["accumulate"], tree["steps"] = 3, 2
     lines = [line for line in run(tree) if "norm" in line]
@@ -415,6 +450,7 @@ def test_negatives_are_refreshed_at_their_steps_and_kept_for_a_resume(
     miner = Miner(rows)
     run(tree, mine=miner)
     assert miner.asked == ["step-000002", "step-000004"]
+    assert not list(Path(tree["to"]).glob("refresh/*/model"))  # which is large
     assert not same(tree, "run", "without")
     with pytest.raises(KeyboardInterrupt):
         run(tree, "cut", mine=Miner(rows), log=at_step(5, fail(KeyboardInterrupt())))
