@@ -3,8 +3,10 @@
 import json
 import os
 import shutil
+import signal
 import threading
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import pytest
 from tercet.embeddings import Embeddings
 from tercet.errors import StoreError
 from tercet.index import Index, open_index
+from tercet.index.store import Manifest
 from tercet.scores import dense_scores
 
 from .conftest import MODEL, SMALL, create, make_embeddings
@@ -151,6 +154,26 @@ def test_a_reader_sees_the_last_flush_and_holds_nobody_up(tmp_path: Path) -> Non
                     call()
 
 
+def test_a_reader_that_meets_a_compaction_looks_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with graphed(tmp_path / "index") as writer:
+        writer.add(range(80), make_embeddings(80))
+        writer.flush()
+        real, seen = Manifest.read, []
+
+        def read(*given: Any) -> Manifest:
+            seen.append(real(*given))
+            if len(seen) == 1:
+                writer.delete(range(30))
+                writer.optimize()
+            return seen[-1]
+
+        monkeypatch.setattr(Manifest, "read", staticmethod(read))
+        with reader(writer.path) as index:
+            assert full(index) == full(writer)
+
+
 def test_reading_writes_nothing(tmp_path: Path) -> None:
     with graphed(tmp_path / "index") as writer:
         writer.add(range(200), make_embeddings(200))
@@ -210,6 +233,7 @@ def test_a_fork_is_told_to_open_it_itself(tmp_path: Path, read_only: bool) -> No
     index = open_index(tmp_path / "index", read_only=read_only)
     receive, send = os.pipe()
     if not (child := os.fork()):
+        signal.alarm(60)  # a child that waits for ever
         try:
             index.search(QUERIES)
         except StoreError as error:
@@ -276,6 +300,43 @@ def test_arrays_that_lie_are_refused_whatever_their_checksums(
         opened.search(make_embeddings(3), k=5)
 
 
+@pytest.mark.parametrize(
+    ("size", "first", "count"),
+    [(8, 0, 80), (16, 0, 60), (16, 80, 80)],
+    ids=["of another size", "of fewer rows", "of other rows"],
+)
+def test_another_graph_is_refused(tmp_path: Path, size: int, first: int, count: int) -> None:
+    graphs = []
+    for name, columns, gone, stay in (("index", 16, 0, 80), ("other", size, first, count)):
+        with graphed(tmp_path / name, heads=("dense",), dense=columns) as index:
+            rows = make_embeddings(gone + stay)
+            assert rows.dense is not None
+            index.add(range(gone + stay), replace(rows, dense=rows.dense[:, :columns]))
+            index.delete(range(gone))
+            index.optimize()
+        graphs += index.path.glob("graph-*")
+    shutil.copy(graphs[1] / "dense.usearch", graphs[0])
+    listed = {path.name: zlib.crc32(path.read_bytes()) for path in graphs[0].glob("[!c]*")}
+    (graphs[0] / "checksums.json").write_text(json.dumps(listed))
+    with pytest.raises(StoreError, match="damaged"), reader(tmp_path / "index") as opened:
+        opened.search(QUERIES, k=5, mode="dense", candidates=5)
+
+
+@pytest.mark.parametrize("name", ["dense.usearch", "serials.npy"])
+def test_a_pipe_among_the_files_of_a_graph_is_refused(tmp_path: Path, name: str) -> None:
+    with graphed(tmp_path / "index") as index:
+        index.add(range(80), make_embeddings(80))
+        index.optimize()
+    (graph,) = index.path.glob("graph-*")
+    (graph / name).unlink()
+    os.mkfifo(graph / name)
+    listed = json.loads((graph / "checksums.json").read_text())
+    del listed[name]
+    (graph / "checksums.json").write_text(json.dumps(listed))
+    with pytest.raises(StoreError, match=r"not a regular file|damaged"):
+        reader(index.path)
+
+
 @pytest.mark.parametrize("name", ["../../outside", "/dev/zero", "..", "pipe"])
 def test_checksums_are_of_own_files_alone(tmp_path: Path, name: str) -> None:
     with graphed(tmp_path / "index") as index:
@@ -283,7 +344,7 @@ def test_checksums_are_of_own_files_alone(tmp_path: Path, name: str) -> None:
         index.optimize()
     (graph,) = index.path.glob("graph-*")
     os.mkfifo(graph / "pipe")
-    os.mkfifo(tmp_path / "outside")
+    (tmp_path / "outside").touch()  # whose checksum is 0
     listed = json.loads((graph / "checksums.json").read_text())
     (graph / "checksums.json").write_text(json.dumps({name: 0, **listed}))
     with pytest.raises(StoreError, match="damaged"):

@@ -72,7 +72,14 @@ def run_tree(tmp_path: Path, tiny_checkpoint: Path, files: list[Path]) -> Run:
         },
         "batch": {"lengths": [64], "rows": 8},
         "loss": {"temperature": 0.3, "distillation": False},
-        "optimiser": {"lr": 5e-3, "warmup": 0.0, "clip": 0.0, "weight_decay": 0.0, "eps": 1e-3},
+        "optimiser": {
+            "lr": 5e-3,
+            "betas": [0.8, 0.99],
+            "eps": 1e-3,
+            "warmup": 0.0,
+            "clip": 0.0,
+            "weight_decay": 0.0,
+        },
     }
 
 
@@ -176,6 +183,7 @@ def plain_training(tree: Run, rows: list[Run]) -> dict[str, Tensor]:
     start = read_checkpoint(Path(tree["model"]))
     model: M3Model = start.model
     how = tree["optimiser"]
+    slow, slower = how["betas"]
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     moments = {n: (torch.zeros_like(p), torch.zeros_like(p)) for n, p in model.named_parameters()}
     for step in range(STEPS):
@@ -199,11 +207,11 @@ def plain_training(tree: Run, rows: list[Run]) -> dict[str, Tensor]:
                     decay = 0.0
                 grad = grads[name] * shrunk
                 first, second = moments[name]
-                first.mul_(0.9).add_(0.1 * grad)
-                second.mul_(0.999).add_(0.001 * grad**2)
+                first.mul_(slow).add_((1 - slow) * grad)
+                second.mul_(slower).add_((1 - slower) * grad**2)
                 parameter.mul_(1 - lr * share * decay)
-                root = (second / (1 - 0.999 ** (step + 1))).sqrt() + how["eps"]
-                parameter.sub_(lr * share * first / (1 - 0.9 ** (step + 1)) / root)
+                root = (second / (1 - slower ** (step + 1))).sqrt() + how["eps"]
+                parameter.sub_(lr * share * first / (1 - slow ** (step + 1)) / root)
     keep = tree.get("blend", 1.0)
     after = {name: parameter.detach() for name, parameter in model.named_parameters()}
     return {name: keep * after[name] + (1 - keep) * before[name] for name in after}
