@@ -306,7 +306,7 @@ def test_arrays_that_lie_are_refused_whatever_their_checksums(
     ids=["of another size", "of fewer rows", "of other rows"],
 )
 def test_another_graph_is_refused(tmp_path: Path, size: int, first: int, count: int) -> None:
-    graphs = []
+    graphs: list[Path] = []
     for name, columns, gone, stay in (("index", 16, 0, 80), ("other", size, first, count)):
         with graphed(tmp_path / name, heads=("dense",), dense=columns) as index:
             rows = make_embeddings(gone + stay)

@@ -198,8 +198,12 @@ def test_retromae_begins_with_the_language_head_of_the_checkpoint(
     shutil.copytree(tiny_checkpoint, with_head)
     tensors = load_file(with_head / "model.safetensors")
     words = len(tensors["embeddings.word_embeddings.weight"])
-    sizes = {"dense.weight": (32, 32), "dense.bias": 32, "bias": words}
-    sizes |= {"layer_norm.weight": 32, "layer_norm.bias": 32}
+    sizes: dict[str, tuple[int, ...]] = {
+        "dense.weight": (32, 32),
+        "dense.bias": (32,),
+        "bias": (words,),
+    }
+    sizes |= {"layer_norm.weight": (32,), "layer_norm.bias": (32,)}
     own = {f"lm_head.{name}": torch.randn(size) for name, size in sizes.items()}
     save_file(tensors | own, with_head / "model.safetensors", metadata={"format": "pt"})
     config = from_tree({**tree, "stage": "retromae", "model": str(with_head)})
