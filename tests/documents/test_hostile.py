@@ -77,7 +77,8 @@ def test_the_meta_element_alone_names_an_encoding(head: bytes, encoding: str | N
 
 def test_code_pages_have_control_characters_where_they_have_nothing(tmp_path: Path) -> None:
     page = PAGE.format("latin1", "a").encode().replace(b">a<", b">a\x81\xe9<")
-    assert texts(tmp_path / "a.html", page) == ["a\x81é"]
+    (document,), guesses = read(tmp_path / "a.html", page)
+    assert (document.text, guesses) == ("a\x81é", [])
     assert encoding_of("cp437") == "cp437"
     assert [encoding_of(name) for name in ("rot13", "idna", "unicode_escape", "x")] == [None] * 4
 
@@ -123,8 +124,9 @@ def test_legacy_encodings_are_detected_said_or_given(tmp_path: Path) -> None:
     assert texts(tmp_path / "a.txt", "Москва".encode("cp1251"), encoding="windows-1251")
     rows = f"id,text\n1,{RUSSIAN}\n2,река\n".encode("cp1251")
     assert texts(tmp_path / "a.csv", rows) == [RUSSIAN.strip(), "река"]
-    _, (problem,) = read(tmp_path / "b.txt", f"{RUSSIAN * 3}\n".encode() + b"\xff bad")
-    assert (problem.source, problem.failed) == ("b.txt:2", True)  # damaged UTF-8 is no guess
+    for text in (RUSSIAN * 3, "Die Bienen tanzen für uns über den Blüten. " * 3):
+        _, (problem,) = read(tmp_path / "b.txt", f"{text}\n".encode() + b"\xff bad")
+        assert (problem.source, problem.failed) == ("b.txt:2", True)  # damaged UTF-8 is no guess
     with pytest.raises(InputError, match="unknown encoding"):
         Reading(encoding="hex")
 
@@ -145,6 +147,8 @@ def test_invisible_characters_are_left_out(mark: str) -> None:
         ("---\n# Safety\n- Note: wear gloves\n---\nMore.\n", "wear gloves"),
         ("---\n\n**Subject: leak**\n\nThe seal is broken.\n\n---\nReply.\n", "seal is broken"),
         ("---\nA sentence: and more of it, here.\nNo field\n---\nMore.\n", "No field"),
+        ("---\nThe bees dance: they do\n---\nMore.\n", "bees dance"),
+        ("---\na: " + "[" * 3000 + "\n---\nMore.\n", "More"),
         ("+++\nnot toml\n+++\nMore.\n", "not toml"),
         ("---\n" + "".join(f"k{n}: v\n" for n in range(9000)) + "---\nMore.\n", "k8999"),
     ],
@@ -238,6 +242,18 @@ def test_rows_without_a_text_are_joined_and_that_is_said(
     assert "name, city" in note.reason
     assert texts(tmp_path / name, raw, text_field="City") == ["London"]
     assert read(tmp_path / name, raw, text_field="x")[1][0].failed
+
+
+def test_whether_rows_have_a_text_the_first_one_shows(tmp_path: Path) -> None:
+    rows: list[dict[str, str]] = [{"name": "Ada"}, {"text": "T"}, {"name": "Bo"}]
+
+    def read_rows(rows: list[dict[str, str]]) -> tuple[list[str], int]:
+        raw = "".join(json.dumps(row) + "\n" for row in rows).encode()
+        documents, problems = read(tmp_path / "a.jsonl", raw)
+        return [document.text for document in documents], sum(p.failed for p in problems)
+
+    assert read_rows(rows) == (["name: Ada", "T", "name: Bo"], 0)
+    assert read_rows(rows[1:]) == (["T"], 1)
 
 
 def test_metadata_is_plain() -> None:
@@ -370,7 +386,7 @@ def test_only_regular_files_are_read_and_links_stay_inside(tmp_path: Path) -> No
 
 
 def test_gitignore_and_exclude_are_honoured(tmp_path: Path) -> None:
-    files = "a.txt b.md drafts/c.txt sub/d.txt sub/keep.txt node_modules/e.md x.docx y.gz"
+    files = "a.txt b.md drafts/c.txt sub/d.txt sub/keep.txt node_modules/e.txt x.docx y.gz"
     for name in files.split():
         path = tmp_path / "repo" / "docs" / name
         path.parent.mkdir(parents=True, exist_ok=True)

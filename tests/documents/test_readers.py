@@ -14,7 +14,7 @@ import pytest
 from pypdf import PdfReader, PdfWriter
 from pypdf.errors import DependencyError
 
-from tercet.documents.base import Problem, prepare
+from tercet.documents.base import Problem, Reading, prepare
 from tercet.documents.files import SourceFile, find_files, read_file
 from tercet.errors import InputError
 from tercet.records import Document
@@ -196,6 +196,10 @@ def test_pdf_pages_are_read(tmp_path: Path) -> None:
     for damaged in (pdf_of("Hello")[:60], b"\0" * 100, far):
         assert "not a whole PDF" in problem_of(path, damaged).reason
     assert "text recognition" in problem_of(path, pdf_of("")).reason
+    for large in (pdf_of("x" * (1 << 20) + "x"), pdf_of("x") + bytes(8 << 20)):
+        path.write_bytes(large)
+        (problem,) = read_file(path, "a.pdf", Reading(max_mb=1))
+        assert "--max-mb" in str(problem)
 
 
 def test_an_encrypted_pdf_is_read_or_called_that(
@@ -349,3 +353,8 @@ def test_parquet_rows(tmp_path: Path) -> None:
     assert "not a whole Parquet" in problem_of(path, path.read_bytes()[:100]).reason
     pq.write_table(pa.table({"a": [1]}), path)
     assert "the fields are a" in read(path)[1][0].reason
+    far = pa.array([2**60, 0], pa.timestamp("us"))  # which Python's dates cannot be
+    pq.write_table(pa.table({"text": ["one", "two"], "when": far}), path)
+    (one, two), problems = read(path)
+    assert (two.metadata["when"], problems) == ("1970-01-01 00:00:00.000000", [])
+    assert str(one.metadata["when"]) > "3"

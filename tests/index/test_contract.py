@@ -315,6 +315,7 @@ def test_a_bad_batch_is_refused_whole(make: Make) -> None:
     [
         (QUERIES, {"mode": "all"}, InputError),
         (QUERIES, {"k": 0}, InputError),
+        (QUERIES, {"k": True}, InputError),
         (QUERIES, {"candidates": 0}, InputError),
         (QUERIES, {"filter": {"a": []}}, InputError),
         (QUERIES, {"filter": {"a": None}}, InputError),

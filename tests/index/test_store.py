@@ -145,12 +145,13 @@ def test_every_damaged_file_of_the_rows_is_named(tmp_path: Path) -> None:
         ("rows-000001/multi.bin", b"\x00\x7c"),
         ("rows-000001/terms.bin", b"\xff\xff\xff\x7f"),
         ("rows-000001/payloads.jsonl", b"["),
+        ("rows-000001/payloads.jsonl", b"[" * 4000),
     ],
 )
 def test_nonsense_in_a_file_is_named(tmp_path: Path, name: str, content: bytes) -> None:
     path = tmp_path / "index"
     with create(path) as index:
-        index.add(range(60), ROWS, [{"n": 1}] * 60)
+        index.add(range(60), ROWS, [{"n": 1, "long": "x" * 4000}] * 60)
     whole = (path / name).read_bytes()
     (path / name).write_bytes(content + (whole[len(content) :] if "rows" in name else b""))
     with pytest.raises(StoreError, match="rebuild the index"), open_index(path) as index:
