@@ -223,6 +223,7 @@ def test_bfloat16_where_asked(folder: Path, encoded: dict[str, Any]) -> None:
         ({"truncate_dim": 0}, "at least 1"),
         ({"devices": ["cpu", "cuda:0"]}, "one device"),
         ({"device": "cuda:0"}, "differ"),
+        ({"devices": None, "device": "cuda:99"}, "'cuda:99' is not there"),
         ({"unknown": 1}, "unknown=1 cannot be followed"),
     ],
 )

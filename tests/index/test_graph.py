@@ -111,7 +111,9 @@ def test_a_graph_grows_and_is_made_anew_when_worn(tmp_path: Path) -> None:
         index.optimize()  # so few are scored one by one
         assert [p.name for p in index.path.glob("graph-*")] == ["graph-000001"]
         index.add(range(215, 400), rows[215:])
-        index.optimize()
+        done: list[tuple[int, int]] = []
+        index.optimize(progress=lambda *given: done.append(given))
+        assert done == [(200, 200)]  # the others are taken over
         assert [p.name for p in index.path.glob("graph-*")] == ["graph-000002"]
         assert full(index) == exhaustive(index)
         index.delete(range(150))  # which compacts, and wears the graph
@@ -250,6 +252,13 @@ def test_a_fork_is_told_to_open_it_itself(tmp_path: Path, read_only: bool) -> No
 # What is damaged, and what is not ours
 
 
+def check_again(graph: Path) -> None:
+    """Makes the checksums those of the files."""
+    files = [path for path in graph.iterdir() if path.name != "checksums.json"]
+    listed = {path.name: zlib.crc32(path.read_bytes()) for path in files}
+    (graph / "checksums.json").write_text(json.dumps(listed))
+
+
 def test_a_damaged_graph_is_seen_and_made_again(tmp_path: Path) -> None:
     with graphed(tmp_path / "index") as index:
         index.add(range(200), make_embeddings(200))
@@ -293,11 +302,23 @@ def test_arrays_that_lie_are_refused_whatever_their_checksums(
     values = np.load(graph / name)
     values[place] = value
     np.save(graph / name, values)
-    listed = json.loads((graph / "checksums.json").read_text())
-    listed[name] = zlib.crc32((graph / name).read_bytes())
-    (graph / "checksums.json").write_text(json.dumps(listed))
+    check_again(graph)
     with pytest.raises(StoreError, match="damaged"), reader(index.path) as opened:
         opened.search(make_embeddings(3), k=5)
+
+
+@pytest.mark.parametrize("name", ["serials.npy", "starts.npy", "rows.npy", "weights.npy"])
+@pytest.mark.parametrize("kind", ["float16", "two dimensions"])
+def test_arrays_of_another_kind_are_refused(tmp_path: Path, name: str, kind: str) -> None:
+    with graphed(tmp_path / "index") as index:
+        index.add(range(80), make_embeddings(80))
+        index.optimize()
+    (graph,) = index.path.glob("graph-*")
+    values = np.load(graph / name)
+    np.save(graph / name, values[:, None] if kind != "float16" else values.astype(np.float16))
+    check_again(graph)
+    with pytest.raises(StoreError, match=r"\.npy is .* dimensions"):
+        reader(index.path)
 
 
 @pytest.mark.parametrize(
@@ -316,10 +337,13 @@ def test_another_graph_is_refused(tmp_path: Path, size: int, first: int, count: 
             index.optimize()
         graphs += index.path.glob("graph-*")
     shutil.copy(graphs[1] / "dense.usearch", graphs[0])
-    listed = {path.name: zlib.crc32(path.read_bytes()) for path in graphs[0].glob("[!c]*")}
-    (graphs[0] / "checksums.json").write_text(json.dumps(listed))
+    check_again(graphs[0])
     with pytest.raises(StoreError, match="damaged"), reader(tmp_path / "index") as opened:
         opened.search(QUERIES, k=5, mode="dense", candidates=5)
+    (graphs[0] / "dense.usearch").write_bytes(bytes(1000))
+    check_again(graphs[0])
+    with pytest.raises(StoreError, match="damaged"):
+        reader(tmp_path / "index")
 
 
 @pytest.mark.parametrize("name", ["dense.usearch", "serials.npy"])

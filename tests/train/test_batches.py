@@ -104,6 +104,22 @@ def test_a_batch_has_one_source_and_one_length_group_and_needs_no_replay(load: A
         assert all(p.size == size(p) for p in make_sampler(config, examples).pools)
 
 
+@pytest.mark.parametrize("stage", ["align", "retromae"])
+def test_single_texts_are_in_the_length_group_of_their_tokens(load: Any, stage: str) -> None:
+    lengths = [20, 23, 24, 47, 48, 49, 50, 80] * 4  # 2 tokens more with the special ones
+    rows = [{**row, "query": "sea"} for row in rows_of(lengths, "star")]
+    teacher = {"path": "absent" if stage == "align" else ""}
+    data = {"shuffle_segments": 0.0}
+    config, examples = load(rows, stage=stage, teacher=teacher, data=data)
+    pools = make_sampler(config, examples).pools
+    low = {25: 0, 50: 26, 100: 51}
+    for pool in pools:
+        sizes = examples.lengths(pool.rows) + 2
+        assert ((sizes >= low[pool.longest]) & (sizes <= pool.longest)).all()
+    texts = {*examples.positives.values, *(examples.query if stage == "align" else ())}
+    assert sorted(int(row) for pool in pools for row in pool.rows) == sorted(texts)
+
+
 @given(st.integers(20, 120), st.integers(2, 30), st.sampled_from([0.5, 1.0, 2.0]))
 @settings(max_examples=30, deadline=None)
 def test_no_row_is_drawn_twice_before_all_are_drawn(count: int, size: int, weight: float) -> None:
