@@ -253,6 +253,9 @@ def test_search_prints_every_part(cli: Cli, made: Path) -> None:
     words = cli("search", "--index", made, "water of the river", "-k", 3)
     for rank, hit in enumerate(hits, 1):
         assert f"{rank:2}. {hit['score']:.3f}  (dense {hit['dense']:.3f}, " in words.out
+    lines = cli("search", "--index", made, "bread and fire").out.splitlines()
+    (row,) = [line for line in lines if ")  bread  " in line]
+    assert row.endswith("rows.jsonl#1")  # the file and line of what has a name of its own
 
 
 def test_weights_and_mode_count(cli: Cli, made: Path) -> None:

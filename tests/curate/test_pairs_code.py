@@ -3,6 +3,7 @@
 import ast
 import inspect
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
@@ -260,3 +261,10 @@ def test_code_in_another_encoding(tmp_path: Path) -> None:
     body = "    b = a.copy()\n    return b.text()\n"
     text = f'# coding: latin-1\ndef f(a):\n    """Grüße an alle."""\n{body}'
     assert list(pairs(made(tmp_path, "a.py", text.encode("latin-1")))) == ["Grüße an alle."]
+
+
+@pytest.mark.parametrize("row", ["\n", "\n   ", "\n args", "\n:a"])
+def test_a_documentation_of_many_lines_takes_time_in_proportion(row: str) -> None:
+    start = time.process_time()
+    assert code.summary(f"Says a thing well.{row * 10_000}x").startswith("Says a thing well.")
+    assert time.process_time() - start < 2

@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from tercet.documents.chunks import Chunker, Chunking
 from tercet.errors import InputError
@@ -106,6 +106,19 @@ def test_ten_megabytes_take_time_in_proportion() -> None:
     chunker(512, 64).spans("漢 " * 100_000 + "x" * 2_000_000)
     assert time.process_time() - started < 100 * short + 5
     assert chunker().spans("a." + " " * 3_000_000 + "b. " * 40)[0] == Span(0, 2)
+
+
+@pytest.mark.parametrize("dense", ["\ufdfa", "\u3300\u3301", "\ufdfa a "])
+def test_characters_of_many_tokens_are_read_once(
+    dense: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = words()
+    tokenizer.normalizer = normalizers.NFKC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")  # a character is a token
+    cutter = Chunker(tokenizer, Chunking(64, 8), window=1024)
+    assert len(check(dense * 2000, "A title", cutter)) > 200
+    monkeypatch.setattr(cutter, "count", None)
+    assert len(cutter.spans(dense * 2000)) > 200
 
 
 def test_passes_hold_every_span_once_within_the_limit() -> None:

@@ -42,9 +42,9 @@ LONGEST_LINE = 1000  # characters; files with longer ones were made by a program
 _ROLE = re.compile(r":[\w:+-]+:`(?:[~!]?(?:[\w.]+\.)?([^`<]*?)(?:\s*<[^`]*>)?)`")
 _MARKS = re.compile(r"``([^`]*)``|`([^`]*)`_{0,2}")
 _FIELDS = re.compile(  # where a docstring turns from prose to a list of arguments
-    r"(?im)^\s*(?:args|arguments|parameters|params|returns?|yields?|raises|examples?|usage|"
-    r"notes?|attributes|see also|keyword arguments|type|inputs?|outputs?)\s*:?\s*$|"
-    r"^\s*(?::\w|@\w|>>>|\.\. )"
+    r"(?im)^[^\S\n]*(?:args|arguments|parameters|params|returns?|yields?|raises|examples?|usage|"
+    r"notes?|attributes|see also|keyword arguments|type|inputs?|outputs?)[^\S\n]*:?[^\S\n]*$|"
+    r"^[^\S\n]*(?::\w|@\w|>>>|\.\. )"
 )
 _SIGNATURE = re.compile(r"(?s)([\w.]+)\s*\([^()]*\)\s*(?:->.*)?")
 _GENERATED = re.compile(r"(?i)@generated\b|\bgenerated\b.{0,80}\bdo not (?:edit|modify)\b")

@@ -3,6 +3,8 @@
 Works on characters and a token count; knows nothing of models, vectors or indexes.
 """
 
+import unicodedata
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +17,7 @@ from tercet.records import Span
 
 SPECIAL = 2  # [CLS] and </s>, which every encoded text has
 PREFIX = 32  # tokens that a late pass leaves free for what a model wants before a passage
+DENSE = 2  # characters that one becomes when normalised: no text, but ligatures of whole phrases
 SHORTEST = 16  # tokens; below that a title leaves no room for text
 
 
@@ -96,18 +99,28 @@ class Chunker:
             room -= self.count(self.heading(title))
         if len(stripped) <= 8 * room and self.count(stripped) <= room:
             return [whole]
-        splitter = TextSplitter.from_callback(self.count, room, self.chunking.overlap)
-        return list(self._windows(splitter, text))
+        return list(self._windows(text, room))
 
-    def _windows(self, splitter: TextSplitter, text: str) -> Iterator[Span]:
+    def _windows(self, text: str, room: int) -> Iterator[Span]:
+        splitter = TextSplitter.from_callback(self.count, room, self.chunking.overlap)
         start = 0
         while start < len(text):
             stop = min(len(text), start + self._window)
-            chunks = splitter.chunk_indices(text[start:stop])
+            by = splitter
+            if len(unicodedata.normalize("NFKC", text[start:stop])) > DENSE * (stop - start):
+                stop = min(stop, start + self._window // 4)
+                by = self._by_characters(text[start:stop], room)
+            chunks = by.chunk_indices(text[start:stop])
             again = stop < len(text) and len(chunks) > 1
             for offset, chunk in chunks[: -1 if again else None]:
                 yield Span(start + offset, start + offset + len(chunk))
             start = start + chunks[-1][0] if again else stop
+
+    def _by_characters(self, text: str, room: int) -> TextSplitter:
+        """A splitter that counts every character as the one of most tokens: one pass does."""
+        offsets = self._tokenizer.encode(text, add_special_tokens=False).offsets
+        most = max(Counter(start for start, _ in offsets).values(), default=1)
+        return TextSplitter(max(1, (room - 1) // most), self.chunking.overlap // most)
 
     def passes(self, text: str, title: str, spans: Sequence[Span]) -> list[list[Span]]:
         """For late chunking: runs of neighbouring spans that one pass of the model can hold.
