@@ -7,6 +7,7 @@ import gzip
 import json
 import lzma
 import os
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from tercet.rows import (
     files_of,
     line_of,
     numbered_rows,
+    open_packed,
     read_rows,
     stem_of,
     tagged_texts,
@@ -307,7 +309,7 @@ def test_a_line_and_what_is_unpacked_are_bounded(
     with pytest.raises(InputError, match=r"a\.jsonl.*:2: a line of more than 1 MB: .*LONGEST_LINE"):
         list(read_rows(path))
     monkeypatch.setattr("tercet.rows._UNPACKED", 1 << 18)
-    path.write_bytes(pack[suffix](line + b"\n" * (1 << 19)))
+    path.write_bytes(pack[suffix](line + b"\n" * (1 << 14)))  # which take the time of 2 ** 19 bytes
     if suffix:
         with pytest.raises(InputError, match="unpacks to more than 250 times its size"):
             list(read_rows(path))
@@ -316,6 +318,16 @@ def test_a_line_and_what_is_unpacked_are_bounded(
     monkeypatch.setenv("TERCET_LONGEST_LINE", "much")
     with pytest.raises(InputError, match="TERCET_LONGEST_LINE is a number of MB"):
         list(read_rows(path))
+
+
+def test_a_piece_of_zstandard_is_small_unpacked(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl.zst"
+    path.write_bytes(zstandard.compress(bytes(1 << 27)))  # 4 KB
+    tracemalloc.start()
+    with open_packed(path) as file:
+        assert file.read(9) == bytes(9)
+    assert tracemalloc.get_traced_memory()[1] < 40 << 20
+    tracemalloc.stop()
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-be"])

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -120,14 +120,20 @@ def _claim(folder: Path) -> int | None:
 
 
 def _sweep(folder: Path) -> None:
-    """Removes the scratch folders of a name whose processes are dead."""
-    for other in folder.parent.glob(f".{glob.escape(folder.name)}.????????"):
-        # one that was made this moment may not be locked yet
-        if other.is_dir() and not other.is_symlink() and time.time() - other.stat().st_mtime > 1:
-            lock = _claim(other)
-            if lock is not None:
-                shutil.rmtree(other, ignore_errors=True)
-                os.close(lock)
+    """Removes the scratch folders of a name whose processes are dead, and what they replaced."""
+    pattern = f".{glob.escape(folder.name)}.????????"
+    left = [*folder.parent.glob(pattern)]
+    if folder.exists():  # else what it replaced may be all there is
+        left += folder.parent.glob(f"{pattern}.old")
+    for other in left:
+        with suppress(FileNotFoundError):  # another process may be done with it just now
+            # one that was made this moment may not be locked yet
+            age = time.time() - other.lstat().st_mtime
+            if other.is_dir() and not other.is_symlink() and age > 1:
+                lock = _claim(other)
+                if lock is not None:
+                    shutil.rmtree(other, ignore_errors=True)
+                    os.close(lock)
 
 
 def check_pointer(path: Path, kind: type[TercetError] = InputError) -> None:

@@ -37,7 +37,7 @@ from tercet.errors import InputError, ModelError, StoreError
 from tercet.index import GraphOptions, create_index, open_index
 from tercet.index.base import DEFAULT_CANDIDATES, Index
 from tercet.index.store import Backend, Dtype, IndexSpec, Lock
-from tercet.records import Document, Hit, IndexHit
+from tercet.records import Document, Hit, IndexHit, Span
 
 DOCUMENTS = "documents.sqlite"
 INDEX = r"index-\d{6}"  # names of folders
@@ -101,12 +101,11 @@ class Collection:
         self,
         path: Path,
         lock: Lock | None,
-        settings: CollectionSettings,
         encoder: Encodes | None,
         graph: GraphOptions | None,
     ) -> None:
         """Use `Collection.open`; without a lock it is read-only."""
-        self.path, self.settings = path, settings
+        self.path = path
         self.batch = BatchSize()
         self._lock, self._encoder, self._graph = lock, encoder, graph
         self._pid, self._closed = os.getpid(), False
@@ -114,6 +113,7 @@ class Collection:
         with ExitStack() as undo:
             self._documents = DocumentStore(path / DOCUMENTS, read_only=True)
             undo.callback(self._documents.close)
+            self.settings = _recorded_settings(self._documents)
             self._writable = None if lock is None else DocumentStore(path / DOCUMENTS)
             undo.pop_all()
         self._index: Index | None = None  # that is changed
@@ -167,7 +167,7 @@ class Collection:
             encoder = encoder or _bundled()  # what is wrong leaves no empty folder
             facts = {"settings": asdict(_new_settings(encoder, options))}
         if read_only:
-            collection = cls(path, None, _recorded_settings(path), encoder, graph)
+            collection = cls(path, None, encoder, graph)
             with ExitStack() as undo:
                 undo.callback(collection.close)
                 if encoder is not None:
@@ -185,17 +185,17 @@ class Collection:
             new = bool(facts) and not (path / DOCUMENTS).exists()  # for certain: it is ours now
             if new:
                 DocumentStore.create(path / DOCUMENTS, facts)
-            settings = _recorded_settings(path)
+            collection = cls(path, lock, encoder, graph)
+            undo.pop_all()
+            undo.callback(collection.close)
             for name, value in options.items():
-                recorded = getattr(settings, name)
+                recorded = getattr(collection.settings, name)
                 if value != recorded and not (rebuild and name in REMADE):
                     raise InputError(
                         f"{path} was made with {name} = {recorded!r}, not {value!r}: leave the "
                         f"option out, or make another collection"
                     )
-            collection = cls(path, lock, replace(settings, **options), encoder, graph)
-            undo.pop_all()
-            undo.callback(collection.close)
+            collection.settings = replace(collection.settings, **options)
             if rebuild and not new:
                 collection.rebuild(progress=progress)
             else:
@@ -263,25 +263,29 @@ class Collection:
         """Documents and vectors as they were committed last."""
         self._check_open()
         with self._loading:
-            name = self._documents.fact("settings").get("index")
-            if self._reader is None or self._reader.path.name != name:
-                settings = _recorded_settings(self.path)
+            settings = _recorded_settings(self._documents)
+            while self._reader is None or self._reader.path.name != settings.index:
                 if self._encoder is not None and settings.fingerprint != self._encoder.fingerprint:
                     raise StoreError(
                         f"{self.path} was rebuilt with another model "
                         f"({_named(settings.source)}): open it again"
                     )
-                reader = self._open_reader(settings)
-                if self._reader is not None:
-                    self._reader.close()
-                self._reader, self.settings = reader, settings
+                try:  # another thread may still search the old one, which needs no closing
+                    self._reader = self._open(settings, read_only=True)
+                    self.settings = settings
+                except StoreError:
+                    before, settings = settings, _recorded_settings(self._documents)
+                    if settings.index == before.index:  # else it was rebuilt and removed meanwhile
+                        raise
             return self._documents, self._reader
 
-    def _open_reader(self, settings: CollectionSettings) -> Index:
-        folder = self.path / settings.index
+    def _open(self, settings: CollectionSettings, *, read_only: bool = False) -> Index:
         with self._in_words():
             return open_index(
-                folder, fingerprint=settings.fingerprint, read_only=True, options=self._graph
+                self.path / settings.index,
+                fingerprint=settings.fingerprint,
+                read_only=read_only,
+                options=self._graph,
             )
 
     @contextmanager
@@ -317,10 +321,7 @@ class Collection:
                 folder, self.settings.spec(self.encoder), options=self._graph
             )
             return
-        with self._in_words():
-            self._index = open_index(
-                folder, fingerprint=self.settings.fingerprint, options=self._graph
-            )
+        self._index = self._open(self.settings)
 
     def _sync(self, report: OnChange = None, progress: OnProgress = None) -> Sync:
         return Sync(
@@ -401,7 +402,8 @@ class Collection:
         with self._turn:
             store, encoder = self._store, self._encoder or self._load()
             self._encoder = encoder
-            number = int(self.settings.index.rpartition("-")[2]) + 1
+            previous = self.settings.index  # until a search takes up the new one
+            number = int(previous.rpartition("-")[2]) + 1
             folder = self.path / f"index-{number:06d}"
             _remove_index(folder)
             settings = replace(
@@ -427,7 +429,7 @@ class Collection:
                 self._index = old
                 _remove_index(folder)
                 raise
-            previous, self.settings = self.settings.index, settings
+            self.settings = settings
             if old is not None:
                 old.close()
             _remove_index(self.path / previous)
@@ -463,21 +465,26 @@ class Collection:
         out: list[list[Hit]] = [[] for _ in queries]
         if not queries or not len(index):
             return out
-        vectors = self.encoder.encode(queries, heads=self.settings.heads, role="query")
+        vectors = self.encoder.encode(queries, heads=index.spec.heads, role="query")
         choices: dict[str, Any] = {}
         for key, value in (filter or {}).items():
             choices |= plain_values(key, value) or {key: []}
         options: dict[str, Any] = {"mode": mode, "candidates": candidates, "filter": choices}
         options["weights"] = self.weights if weights is None else Weights.of(weights)
-        waiting = list(range(len(queries)))
+        waiting, again = list(range(len(queries))), False
         fetch = k if chunks else FETCH * k
         while waiting:  # for more rows until there are k documents or no more rows
             ranked = index.search(vectors[waiting], k=fetch, **options)
-            short = []
+            short, missing = [], False
             for number, rows in zip(waiting, ranked, strict=True):
-                out[number] = _hits(store, rows, k, chunks)
+                stored = store.chunks(row.id for row in rows)
+                missing = missing or len(stored) < len(rows)
+                out[number] = _hits(stored, rows, k, chunks)
                 if len(out[number]) < k and len(rows) == fetch < len(index):
                     short.append(number)
+            if missing and not again:  # what was replaced since the vectors were read
+                again = True
+                continue
             waiting, fetch = short, MORE * fetch
         if choices and not any(out):
             known = store.filter_keys()
@@ -528,7 +535,9 @@ class Collection:
             index.verify()
 
     def close(self) -> None:
-        """Lets go of the folder; a second call does nothing."""
+        """Lets go of the folder; a second call, and one in a fork, does nothing."""
+        if self._pid != os.getpid():
+            return
         with self._turn:
             if self._closed:
                 return
@@ -547,9 +556,10 @@ class Collection:
         self.close()
 
 
-def _hits(store: DocumentStore, rows: Sequence[IndexHit], k: int, chunks: bool) -> list[Hit]:
+def _hits(
+    stored: Mapping[int, tuple[Span, Document]], rows: Sequence[IndexHit], k: int, chunks: bool
+) -> list[Hit]:
     """The k best documents (or chunks) of ranked rows."""
-    stored = store.chunks(row.id for row in rows)
     out: dict[int | str, Hit] = {}
     for row in rows:
         if row.id not in stored:
@@ -616,13 +626,9 @@ _RECORDED: dict[str, Any] = {
 }
 
 
-def _recorded_settings(path: Path) -> CollectionSettings:
-    """What was recorded in a folder; raises StoreError where it is of no known form."""
-    store = DocumentStore(path / DOCUMENTS, read_only=True)
-    try:
-        facts = store.fact("settings")
-    finally:
-        store.close()
+def _recorded_settings(store: DocumentStore) -> CollectionSettings:
+    """What was recorded last; raises StoreError where it is of no known form."""
+    facts = store.fact("settings")
     wrong = StoreError(f"{store.path}: its settings are of no known form: index the documents anew")
     if not isinstance(facts, dict) or set(facts) != set(_RECORDED):
         raise wrong

@@ -12,11 +12,11 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -53,6 +53,7 @@ LEGS: dict[Mode, tuple[Head, ...]] = {
 Filter = Mapping[str, Scalar | Sequence[Scalar]]
 Choices = dict[str, list[Scalar]]
 Parts = dict[Head, Floats]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -135,20 +136,35 @@ class Index:
         self._closed, self._pid = False, os.getpid()
         self._changed = False  # since the last flush
         self._store: RowStore | None = None
-        self._stamp: tuple[int, ...] = ()
         if read_only:
-            self._view = self._newest(None)
+            self._view, self._stamp = self._flushed(self._newest)
             return
         self._store = RowStore(path, spec)
-        try:
-            self._view = _View.of(self._store, self._store.graph, options)
-        except StoreError:  # damaged: rows are whole, and the graph is made again
-            self._store.graph, self._view = "", _View(self._store)
-            self.optimize()
+        with ExitStack() as undo:
+            undo.callback(self._store.close)
+            try:
+                self._view = _View.of(self._store, self._store.graph, options)
+            except StoreError:  # damaged: rows are whole, and the graph is made again
+                self._store.graph, self._view = "", _View(self._store)
+                self.optimize()
+            undo.pop_all()
 
-    def _newest(self, before: _View | None) -> _View:
-        """The last flushed state."""
-        self._stamp = _stamp(self.path / MANIFEST)
+    def _flushed(self, read: Callable[[], T]) -> tuple[T, tuple[int, ...]]:
+        """What is read of the last flush, and the stamp of its manifest.
+
+        It is read again where a writer flushed meanwhile, who removes what it replaced.
+        """
+        tries = 5
+        while True:
+            stamp = _stamp(self.path / MANIFEST)
+            try:
+                return read(), stamp
+            except StoreError:
+                tries -= 1
+                if not tries or stamp == _stamp(self.path / MANIFEST):
+                    raise
+
+    def _newest(self, before: _View | None = None) -> _View:
         rows = Rows(self.path, self.spec, before.rows if before else None)
         return _View.of(rows, rows.manifest.graph, self._options, before)
 
@@ -156,21 +172,21 @@ class Index:
     def _reading(self) -> Iterator[_View]:
         """The state that a call reads: the last flush, or with the writer what it has done."""
         if not self.read_only:
-            with self._open():
+            with self._writing():
                 yield self._view
             return
         self._check_open()
-        if _stamp(self.path / MANIFEST) != self._stamp and self._turn.acquire(blocking=False):
+        stamp = _stamp(self.path / MANIFEST)
+        # without a manifest the folder was removed, and what is mapped here is still whole
+        if stamp not in ((), self._stamp) and self._turn.acquire(blocking=False):
             try:  # meanwhile the others read on
-                self._view = self._newest(self._view)
+                self._view, self._stamp = self._flushed(lambda: self._newest(self._view))
+            except StoreError:
+                if _stamp(self.path / MANIFEST):
+                    raise
             finally:
                 self._turn.release()
         yield self._view
-
-    def _writer(self) -> RowStore:
-        if self._store is None:
-            raise StoreError(f"{self.path} is open for reading alone")
-        return self._store
 
     # What callers see.
 
@@ -198,16 +214,16 @@ class Index:
             raise InputError(f"the index stores {lacking[0]}, which these embeddings lack")
         rows = _check_vectors(self.spec, embeddings)
         plain = [{key: _plain_value(key, value) for key, value in row.items()} for row in payloads]
-        with self._open():
+        with self._writing() as store:
             if len(checked):
-                self._writer().append(checked, rows, plain)
+                store.append(checked, rows, plain)
                 self._changed = True
 
     def delete(self, ids: Iterable[int]) -> int:
         """Removes rows and returns how many there were; ids that are not there are no error."""
         checked = _check_ids(ids)
-        with self._open():
-            removed = self._writer().remove(checked)
+        with self._writing() as store:
+            removed = store.remove(checked)
             self._changed = self._changed or removed > 0
             return removed
 
@@ -307,9 +323,9 @@ class Index:
 
     def flush(self) -> None:
         """Makes all that was added and deleted durable (fsync) before it returns."""
-        with self._open():
+        with self._writing() as store:
             if self._changed:
-                self._writer().commit()
+                store.commit()
                 self._changed = False
 
     def optimize(self, *, progress: Progress | None = None) -> None:
@@ -318,38 +334,41 @@ class Index:
         A graph is made where the rows outside it are more than are scored one by one as quickly,
         and made anew where a quarter of its rows is gone. progress(rows done, of all).
         """
-        with self._open():
+        with self._writing() as store:
             self.flush()
-            store = self._writer()
             store.compact()
-            view = _View.of(store, store.graph, self._options, self._view)
+            self._view = view = _View.of(store, store.graph, self._options, self._view)
             count, alive = int(store.live.sum()), int(view.inside(store.live).sum())
             worn = view.graph is not None and alive < 0.75 * len(view.graph)
-            if self.spec.backend == "graph" and (count - alive > self._options.rows or worn):
-                store.graphs, store.graph = store.graphs + 1, ""
-                if count > self._options.rows:
-                    name, before = f"graph-{store.graphs:06d}", None if worn else view.graph
-                    self._build(name, before, progress)
-                    store.graph = name
+            damaged = store.graph != store.manifest.graph
+            new = count - alive > self._options.rows or worn or damaged
+            if self.spec.backend == "graph" and new:
+                store.graphs += 1
+                name = f"graph-{store.graphs:06d}" if count > self._options.rows else ""
+                before = None if worn else view.graph
+                try:
+                    if name:
+                        build_graph(self.path / name, store, self._options, before, progress)
+                except (OSError, RuntimeError) as error:
+                    raise StoreError(
+                        f"{self.path}: cannot write a graph ({error}); the index is whole, "
+                        "and slower"
+                    ) from error
+                store.graph = name
                 store.commit()
                 store.sweep()
-                view = _View.of(store, store.graph, self._options)
-            self._view = view
-
-    def _build(self, name: str, before: Graph | None, progress: Progress | None) -> None:
-        try:
-            build_graph(self.path / name, self._writer(), self._options, before, progress)
-        except (OSError, RuntimeError) as error:
-            raise StoreError(
-                f"{self.path}: cannot write a graph ({error}); the index is whole, and slower"
-            ) from error
+                self._view = _View.of(store, name, self._options)
 
     def verify(self) -> None:
         """Reads every byte of the last flush; raises StoreError naming what has changed on disk."""
-        rows = Rows(self.path, self.spec)
-        rows.verify()
-        if rows.manifest.graph:
-            verify_graph(self.path / rows.manifest.graph)
+
+        def read() -> None:
+            rows = Rows(self.path, self.spec)
+            rows.verify()
+            if rows.manifest.graph:
+                verify_graph(self.path / rows.manifest.graph)
+
+        self._flushed(read)
 
     def sizes(self) -> dict[str, int]:
         """Bytes on disk by head, and "other" (ids, payloads, logs)."""
@@ -361,11 +380,13 @@ class Index:
 
     def close(self) -> None:
         """Flushes and lets go of the folder; a second call does nothing."""
+        if self._pid != os.getpid():  # a fork has neither the lock nor what waits to be flushed
+            return
         with self._turn:
             if self._closed:
                 return
             try:
-                if self._store is not None and self._pid == os.getpid():
+                if self._store is not None:
                     self.flush()
             finally:
                 self._closed = True
@@ -373,11 +394,13 @@ class Index:
                     self._store.close()
 
     @contextmanager
-    def _open(self) -> Iterator[None]:
-        """One caller at a time; raises StoreError as `_check_open` does."""
+    def _writing(self) -> Iterator[RowStore]:
+        """The writer, for one caller at a time; raises StoreError where this is a reader."""
         with self._turn:
             self._check_open()
-            yield
+            if self._store is None:
+                raise StoreError(f"{self.path} is open for reading alone")
+            yield self._store
 
     def _check_open(self) -> None:
         """Raises StoreError after `close`, and in a process that was forked since."""
@@ -515,13 +538,24 @@ class _Workers:
         return list(map(work, tasks) if self.count == 1 else self._pool.map(work, tasks))
 
 
-@cache
+_started = cache(_Workers)
+_starting = threading.Lock()  # the first searches of several threads start them once
+
+
 def _workers() -> _Workers:
-    return _Workers()
+    with _starting:
+        return _started()
 
 
-if hasattr(os, "register_at_fork"):  # a child has none of its parent's threads
-    os.register_at_fork(after_in_child=_workers.cache_clear)
+def _forget_workers() -> None:
+    """A forked child has none of its parent's threads."""
+    global _starting
+    _starting = threading.Lock()
+    _started.cache_clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_workers)
 
 
 # Checks

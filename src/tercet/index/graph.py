@@ -59,7 +59,7 @@ class Graph:
             if sum(sizes) <= VERIFY_BELOW:
                 verify_graph(folder)
             self.serials: Serials = _mapped(folder / "serials.npy", np.uint64)
-            fits = not bool((self.serials[1:] <= self.serials[:-1]).any())
+            fits = len(self) > 0 and not bool((self.serials[1:] <= self.serials[:-1]).any())
             self._hnsw = None
             if spec.dense:
                 check_file(folder / "dense.usearch", StoreError)

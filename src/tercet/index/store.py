@@ -25,7 +25,7 @@ import threading
 import weakref
 import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -185,17 +185,11 @@ class Rows:
     def __init__(self, path: Path, spec: IndexSpec, before: "Rows | None" = None) -> None:
         """Opens what counts now; before is an older state, of which what still holds is reused.
 
-        Raises StoreError where a file is missing or damaged.
+        Raises StoreError where a file is missing or damaged, or a writer has just replaced it.
         """
         self.path, self.spec, self._columns = path, spec, _columns(spec)
-        for tries in reversed(range(5)):
-            self.manifest = Manifest.read(path, self._columns)
-            try:
-                self._arrays = {name: self._map(name) for name in self._columns}
-                break
-            except StoreError:  # a writer may have compacted it just now
-                if not tries or Manifest.read(path, self._columns) == self.manifest:
-                    raise
+        self.manifest = Manifest.read(path, self._columns)
+        self._arrays = {name: self._map(name) for name in self._columns}
         self._begin(before)
 
     def _map(self, name: str) -> npt.NDArray[Any]:
@@ -531,6 +525,7 @@ class RowStore(Rows):
                 for first in range(0, len(living), COPIED):
                     self._copy(living[first : first + COPIED], files, crc)
                 fsync(folder)
+                fsync(self.path)
                 self._save(number, files, crc)
             closing.pop_all()
         self._files, self._crc = files, crc
@@ -618,15 +613,18 @@ class Lock:
             os.lseek(self._file, 0, os.SEEK_SET)
             owner = os.read(self._file, 32).decode("ascii", "replace").strip() or "unknown"
             os.close(self._file)
+            if not isinstance(error, BlockingIOError | PermissionError):  # no locks there at all
+                raise
             here = " (this one)" if owner == str(os.getpid()) else ""
             raise StoreError(
                 f"{folder} is open in process {owner}{here}: it has one owner at a time, "
                 "so close it there first"
             ) from error
-        os.ftruncate(self._file, 0)
-        os.lseek(self._file, 0, os.SEEK_SET)
-        os.write(self._file, f"{os.getpid()}\n".encode())
         _held.add(self)
+        with suppress(OSError):  # a full disk has no room for it
+            os.ftruncate(self._file, 0)
+            os.lseek(self._file, 0, os.SEEK_SET)
+            os.write(self._file, f"{os.getpid()}\n".encode())
 
     def release(self, *, forked: bool = False) -> None:
         """Lets go, as the end of the process would; in a fork of its child alone."""
