@@ -165,7 +165,7 @@ def test_choices_and_defaults_are_those_of_the_library(cli: Cli) -> None:
         (["index", "docs", "--to", "x", "--heads", "dense,thick"], "unknown head 'thick'"),
         (["index", "docs", "--to", "x", "--dtype", "float64"], "'float64' is not one of"),
         (["search", "--index", "x", "--weights", "1,2", "q"], "not three numbers"),
-        (["search", "--index", "x", "--weights", "1,nan,1", "q"], "must be a finite number"),
+        (["search", "--index", "x", "--weights", "1,nan,1", "q"], "must be 0, or 1e-6 to"),
         (["search", "--index", "x", "--filter", "kind", "q"], "key=value"),
         (["search", "--index", "x", "-k", "0", "q"], "not in the range"),
         (["search", "--index", "x", "how loud", "how big"], "several come on stdin"),
@@ -559,7 +559,7 @@ def test_a_terminal_sees_throughput_and_a_pipe_no_bar(
 
 # what a terminal would obey
 
-EVIL = "\x1b[31mred\x1b]0;title\x07 \x9b2J\x7f\r gone"
+EVIL = "\x1b[31mred\x1b]0;title\x07 \x9b2J\x7f\r\u202e\u2066 gone"
 
 
 def test_documents_command_no_terminal(cli: Cli, docs: Path, tiny_checkpoint: Path) -> None:
@@ -573,7 +573,7 @@ def test_documents_command_no_terminal(cli: Cli, docs: Path, tiny_checkpoint: Pa
     told = cli("info", EVIL)
     usage = cli(EVIL)
     for result in (indexed, shown, refused, told, usage):
-        assert not set(result.out + result.err) & set("\x1b\x07\x9b\x7f\r"), result
+        assert not set(result.out + result.err) & set("\x1b\x07\x9b\x7f\r\u202e\u2066"), result
     assert "\\x1b[31mred" in shown.out
     as_json = cli("search", "--index", to, "river", "--json")
     assert not set(as_json.out) & set("\x1b\x07\x9b\x7f\r")

@@ -239,7 +239,7 @@ def test_what_does_not_belong_together() -> None:
         make(dense=np.zeros((2, DENSE), dtype=np.float32))
     with pytest.raises(InputError, match="at least one"):
         Embeddings()
-    with pytest.raises(InputError, match="past the end"):
+    with pytest.raises(InputError, match="no boundaries"):
         make(multi=np.zeros((2, MULTI), dtype=np.float16))
     with pytest.raises(InputError, match="nothing to concatenate"):
         Embeddings.concatenate([])
@@ -287,9 +287,39 @@ def test_texts_one_by_one() -> None:
     assert_same(Embeddings.concatenate(rows), whole)
     for number in range(-ROWS, ROWS):
         np.testing.assert_array_equal(whole.tokens(number), rows[number].tokens(0))
-    for wrong in (ROWS, -ROWS - 1, 0.5):
+    wrong: tuple[Any, ...] = (ROWS, -ROWS - 1, 0.5, [0, 1], [], [0], np.arange(ROWS) == 1)
+    for row in wrong:
         with pytest.raises(RowError):
-            whole.tokens(wrong)
+            whole.tokens(row)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"dense": [[1.0]]},
+        {"dense": np.ones(ROWS, np.float32)},
+        {"dense": np.ones((ROWS, 2), int)},
+        {"sparse": np.ones((ROWS, 2))},
+        {"offsets": np.array([], int)},
+        {"offsets": np.r_[0, 2, 1, np.full(ROWS - 2, 3)]},
+        {"offsets": np.r_[0, -1, np.full(ROWS - 1, 3)]},
+        {"offsets": np.r_[1, np.full(ROWS, 3)]},
+        {"offsets": np.arange(ROWS + 1.0)},
+        {"offsets": list(range(ROWS + 1))},
+        {"lengths": np.ones(ROWS - 1, np.int32)},
+        {"truncated": np.ones(ROWS + 1, bool)},
+    ],
+)
+def test_parts_that_do_not_fit_are_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(InputError):
+        make(**changes)
+
+
+def test_what_are_no_embeddings_is_not_joined() -> None:
+    wrong: tuple[Any, ...] = ("ab", [make(), None], [])
+    for parts in wrong:
+        with pytest.raises(InputError, match="nothing to concatenate"):
+            Embeddings.concatenate(parts)
 
 
 def test_a_folder_that_exists_is_not_written_over(tmp_path: Path) -> None:

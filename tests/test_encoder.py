@@ -123,7 +123,7 @@ def test_bfloat16(tiny_checkpoint: Path, whole: Any) -> None:
 
 def test_heads_are_what_was_asked(encoder: Any, whole: Any) -> None:
     only = encoder.encode(TEXTS, heads=("sparse",))
-    assert only.heads == ("sparse",)
+    assert only.heads == encoder.encode(TEXTS, heads="sparse").heads == ("sparse",)
     np.testing.assert_allclose(only.sparse.toarray(), whole.sparse.toarray(), atol=1e-6)
     assert encoder.encode(TEXTS, heads=("multi", "dense")).heads == ("dense", "multi")
 
@@ -321,6 +321,9 @@ BAD: dict[str, Callable[[Any], Any]] = {
     "texts are a list, not one string": lambda e: e.encode("one string"),
     "text 1 is a int": lambda e: e.encode(["a", 1]),
     "unknown head 'colbert'": lambda e: e.encode(["a"], heads=("colbert",)),
+    "unknown head None": lambda e: e.encode(["a"], heads=None),
+    "unknown head 5": lambda e: e.encode(["a"], heads=5),
+    "unknown head 'd'": lambda e: e.encode(["a"], heads="d"),
     "no head asked for": lambda e: e.encode(["a"], heads=()),
     "unknown role": lambda e: e.encode(["a"], role="document"),
     "max_length": lambda e: e.encode(["a"], max_length=2),

@@ -103,6 +103,8 @@ def test_each_score_is_its_formula() -> None:
         1.0,
         "111",
         {"dense": 1, "sparse": 1, "multi": 1},
+        {1, 2, 3},
+        b"abc",
         (1, None, 1),
         [[1, 1, 1]],
     ],

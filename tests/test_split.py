@@ -195,6 +195,11 @@ def test_the_share_that_rows_are_compared_with() -> None:
     for number in range(4):
         alone.add([10 + number, number], group=1)
     assert alone.related().compared() == 0.0
+    for rows in ([[1, 2]], [[1, 9], [2, 9], [3, 9]], [[1, 2], [1, 2]]):  # one passage in all
+        same = RowKeys()
+        for row in rows:
+            same.add(row)
+        assert same.related().compared() == 0.0
 
 
 def test_tags_of_two_languages() -> None:

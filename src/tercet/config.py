@@ -51,7 +51,7 @@ class Weights:
         """Weights as they are, or from three numbers: dense, sparse, multi."""
         if isinstance(weights, Weights):
             return weights
-        numbers = tuple(weights) if isinstance(weights, Iterable) else (weights,)
+        numbers = tuple(ordered(weights) or ())
         if len(numbers) != 3:
             raise InputError(f"three weights are needed (dense, sparse, multi), got {weights!r}")
         return Weights(*numbers)
@@ -66,8 +66,10 @@ PAPER_WEIGHTS = Weights(1.0, 0.3, 1.0)
 PAPER_WEIGHTS_LONG = Weights(0.15, 0.5, 0.35)
 
 
-def check_heads(heads: tuple[str, ...]) -> tuple[Head, ...]:
+def check_heads(given: Iterable[str]) -> tuple[Head, ...]:
     """Returns the heads in their fixed order; raises InputError on an unknown or empty choice."""
+    one = isinstance(given, str) or not isinstance(given, Iterable)
+    heads: tuple[Any, ...] = (given,) if one else tuple(given)
     unknown = [head for head in heads if head not in HEADS]
     if unknown or not heads:
         what = f"unknown head {unknown[0]!r}" if unknown else "no head asked for"
@@ -86,6 +88,19 @@ def check_count(name: str, value: Any, least: int = 1) -> int:
     return number
 
 
+def ordered(given: Any) -> Iterator[Any] | None:
+    """Iterates over what has an order; None for strings, bytes, dicts, sets, tables and others."""
+    unfit = isinstance(given, str | bytes | bytearray | Mapping | set | frozenset)
+    # the columns of a table, whose names an iteration would give, and the rows of an array
+    if unfit or hasattr(given, "columns") or getattr(given, "ndim", 1) != 1:
+        return None
+    try:
+        items: Iterator[Any] = iter(given)
+    except TypeError:
+        return None
+    return items
+
+
 def strings(texts: Iterable[str], name: str = "text") -> Iterator[str]:
     """The strings of any iterable that has an order, one by one.
 
@@ -93,16 +108,7 @@ def strings(texts: Iterable[str], name: str = "text") -> Iterator[str]:
     """
     if isinstance(texts, str):
         raise InputError(f"{name}s are a list, not one string: give [{texts[:20]!r}]")
-    try:
-        items = iter(texts)
-    except TypeError:
-        items = None
-    if (
-        items is None
-        or isinstance(texts, bytes | bytearray | Mapping | set | frozenset)
-        or hasattr(texts, "columns")  # of a table, whose names an iteration would give
-        or getattr(texts, "ndim", 1) != 1  # an array of rows
-    ):
+    if (items := ordered(texts)) is None:
         raise InputError(
             f"{name}s must be strings in a list (or any other order), not a "
             f"{type(texts).__name__}: of a table give one column, of a dict a list of its values"

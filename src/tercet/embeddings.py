@@ -51,19 +51,25 @@ class Embeddings:
     def __post_init__(self) -> None:
         if (self.multi is None) != (self.offsets is None):
             raise InputError("multi and offsets go together: give both or neither")
+        if self.sparse is not None and not isinstance(self.sparse, sp.csr_array):
+            raise InputError(f"sparse must be a csr_array, not a {type(self.sparse).__name__}")
+        arrays = {name: getattr(self, name) for name in _OWN if getattr(self, name) is not None}
+        try:
+            _check_arrays(arrays)
+        except ValueError as error:
+            raise InputError(str(error)) from error
         sizes = {name: size for name, size in self._sizes() if size is not None}
         if len(set(sizes.values())) > 1:
             raise InputError(f"representations of different numbers of texts: {sizes}")
-        if not sizes:
+        if not self.heads:
             raise InputError("Embeddings need at least one of dense, sparse and multi")
-        multi, ends = self.multi, self.offsets
-        if multi is not None and ends is not None and ends[-1] > len(multi):
-            raise InputError("offsets point past the end of the multi-vectors")
 
     def _sizes(self) -> Iterator[tuple[str, int | None]]:
         yield "dense", None if self.dense is None else int(self.dense.shape[0])
         yield "sparse", None if self.sparse is None else int(self.sparse.shape[0])
         yield "multi", None if self.offsets is None else int(self.offsets.shape[0]) - 1
+        yield "lengths", None if self.lengths is None else len(self.lengths)
+        yield "truncated", None if self.truncated is None else len(self.truncated)
 
     def __repr__(self) -> str:
         parts = [f"{len(self)} texts"]
@@ -99,7 +105,10 @@ class Embeddings:
         """
         if self.multi is None or self.offsets is None:
             raise InputError("these Embeddings hold no multi-vectors")
-        row = int(self._places(row)[0])
+        places = self._places(row)
+        if np.ndim(row) or not len(places):
+            raise RowError(f"the vectors of one text are asked for by its number, got {row!r}")
+        row = int(places[0])
         return self.multi[int(self.offsets[row]) : int(self.offsets[row + 1])]
 
     def _places(self, rows: Any) -> npt.NDArray[np.int64]:
@@ -165,8 +174,10 @@ class Embeddings:
     def concatenate(parts: Iterable["Embeddings"]) -> "Embeddings":
         """Joins Embeddings of one model and the same heads, in order."""
         items = list(parts)
-        if not items:
-            raise InputError("nothing to concatenate")
+        if not items or not all(isinstance(item, Embeddings) for item in items):
+            raise InputError(
+                f"nothing to concatenate: a list of Embeddings is needed, got {parts!r:.80}"
+            )
         first = items[0]
         if len(items) == 1:
             return first
@@ -199,13 +210,7 @@ class Embeddings:
             writer.add(self)
 
     def _arrays(self) -> dict[str, npt.NDArray[Any]]:
-        arrays: dict[str, Any] = {
-            "dense": self.dense,
-            "multi": self.multi,
-            "offsets": self.offsets,
-            "lengths": self.lengths,
-            "truncated": self.truncated,
-        }
+        arrays: dict[str, Any] = {name: getattr(self, name) for name in _OWN}
         if self.sparse is not None:
             arrays["sparse_data"] = self.sparse.data
             arrays["sparse_indices"] = self.sparse.indices
@@ -224,9 +229,10 @@ class Embeddings:
             for path in source.glob("*.npy"):
                 check_file(path, StoreError)
                 arrays[path.stem] = np.load(path, mmap_mode="r", allow_pickle=False)
-            _check_arrays(arrays, facts)
+            _check_arrays(arrays)
             sparse = None
             if "sparse" in facts["heads"]:
+                _check_ids(arrays["sparse_indices"], facts["vocabulary"])
                 parts = tuple(arrays.pop(f"sparse_{n}") for n in ("data", "indices", "indptr"))
                 sparse = sp.csr_array(parts, shape=(facts["texts"], facts["vocabulary"]))
             loaded = Embeddings(sparse=sparse, fingerprint=facts["fingerprint"], **arrays)
@@ -322,6 +328,7 @@ class EmbeddingsWriter:
         (self._scratch / "embeddings.json").write_bytes(json_bytes(self._written()))
 
 
+_OWN = ("dense", "multi", "offsets", "lengths", "truncated")  # arrays as they are
 _STORED = {  # kind of numbers, and dimensions
     "dense": ("f", 2),
     "sparse_data": ("f", 1),
@@ -334,21 +341,23 @@ _STORED = {  # kind of numbers, and dimensions
 }
 
 
-def _check_arrays(arrays: dict[str, npt.NDArray[Any]], facts: dict[str, Any]) -> None:
-    """Raises ValueError, KeyError or TypeError where reading them could leave their memory."""
+def _check_arrays(arrays: dict[str, npt.NDArray[Any]]) -> None:
+    """Raises ValueError or KeyError where reading them could leave their memory."""
     for name, array in arrays.items():
+        if not isinstance(array, np.ndarray):
+            raise ValueError(f"{name} is a {type(array).__name__}, not an array")
         kind = (array.dtype.kind, array.ndim)
         if kind != _STORED[name] or not array.dtype.isnative:
             raise ValueError(f"{name} is {array.dtype} of {array.ndim} dimensions")
-        if name in ("lengths", "truncated") and len(array) != facts["texts"]:
-            raise ValueError(f"{name} are {len(array)}, texts {facts['texts']}")
     for name, packed in BOUNDARIES:
         if name in arrays and not borders_fit(arrays[name], len(arrays[packed])):
             raise ValueError(f"{name} are no boundaries of {len(arrays[packed])} {packed}")
-    if (ids := arrays.get("sparse_indices")) is not None and len(ids):
-        largest = int(ids.view(f"u{ids.itemsize}").max())  # a negative one is very large
-        if largest >= facts["vocabulary"]:
-            raise ValueError(f"sparse_indices beyond the vocabulary of {facts['vocabulary']}")
+
+
+def _check_ids(ids: npt.NDArray[np.integer], vocabulary: int) -> None:
+    """Raises ValueError for ids beyond a vocabulary; a negative one is very large."""
+    if len(ids) and int(ids.view(f"u{ids.itemsize}").max()) >= vocabulary:
+        raise ValueError(f"sparse_indices beyond the vocabulary of {vocabulary}")
 
 
 def borders_fit(borders: npt.NDArray[np.integer], size: int) -> bool:

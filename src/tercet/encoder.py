@@ -331,7 +331,7 @@ class Encoder:
         for name, value in (("multi_pool", multi_pool), ("sparse_top", sparse_top)):
             if value is not None:
                 check_count(name, value)
-        heads = check_heads(tuple(heads))
+        heads = check_heads(heads)
         self.model.check(heads)
         return encode_tokens(
             self.model,
@@ -382,7 +382,7 @@ class Encoder:
         the cut at max_length, and then marked as truncated) has the text's [CLS] state, no weight
         and the vector of </s>. Source: Günther et al. 2024, arXiv 2409.04701.
         """
-        heads = check_heads(tuple(heads))
+        heads = check_heads(heads)
         self.model.check(heads)
         limit = self._limit(max_length)
         tokens, text_of, first, last = self._locate(texts, spans, limit, role)
@@ -647,7 +647,7 @@ def usable_device(name: str | torch.device | None) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
         first = str(error).strip().split("\n", 1)[0]
         raise InputError(f"device {str(name)!r} is not there: {first}") from error
     return device

@@ -34,6 +34,8 @@ class MissingExtraError(TercetError):
 _ESCAPED = {
     code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if code not in (9, 10)
 }
+# and what turns the direction of all that follows
+_ESCAPED |= {code: f"\\u{code:x}" for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))}
 
 
 def printable(text: str) -> str:

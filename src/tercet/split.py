@@ -282,7 +282,8 @@ class Related:
         return _joined(texts, self._texts(owner[translated], held[translated]))
 
     def compared(self, sample: int = 256) -> float:
-        """Mean share of the positives of other rows that are not related to a row; 1 without any.
+        """Mean share of the positives of other rows that are not related to a row: 0 where none has
+        other positives, 1 where none has any.
 
         Of as many rows as the sample has, evenly drawn.
         """
@@ -297,7 +298,7 @@ class Related:
         met = np.bincount(owner, np.isin(keys, positives), len(rows))
         others = len(positives) - own_counts
         shares = (len(positives) - met)[others > 0] / others[others > 0]
-        return float(shares.mean()) if len(shares) else 1.0
+        return float(shares.mean()) if len(shares) else float(not len(rows))
 
     def _texts(self, owner: Keys, rows: Keys) -> tuple[Keys, Keys]:
         """The keys of rows."""

@@ -180,6 +180,10 @@ def test_a_file_that_cannot_train(
         (tmp_path / f"{name}.jsonl").write_text("\n".join([*BAD, *['{"pos": []}'] * 30]))
     options = ["--model", str(tiny_checkpoint)]
     write_as("jsonl", tmp_path, [{"query": "q", "pos": ["p"]}], name="c")
+    assert run(["data", "check", str(tmp_path / "c.jsonl"), *options]) == 1
+    assert "nothing that a row is compared with" in capsys.readouterr().err
+    rows = [{"query": text, "pos": [f"p {text}"]} for text in "qr"]
+    write_as("jsonl", tmp_path, rows, name="c")
     lacking = ["data", "check", str(tmp_path / "c.jsonl"), *options]
     assert run(lacking) == 0
     for flag in ("--negatives-required", "--no-in-batch"):

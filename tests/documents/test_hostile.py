@@ -230,7 +230,7 @@ def test_other_line_breaks_and_marks_of_csv(tmp_path: Path, raw: bytes) -> None:
         ("a.csv", b"id,name,city,n\n1,Ada,London,3\n"),
         ("a.tsv", b"id\tname\tcity\tn\n1\tAda\tLondon\t3\n"),
         ("a.jsonl", b'{"id": 1, "name": "Ada", "city": "London", "n": 3}\n'),
-        ("a.jsonl.gz", gzip.compress(b'{"id": 1, "name": "Ada", "city": "London"}\n')),
+        ("a.jsonl.gz", gzip.compress(b'{"id": 1, "name": "Ada", "city": "London"}\n', mtime=0)),
     ],
 )
 def test_rows_without_a_text_are_joined_and_that_is_said(
@@ -343,6 +343,20 @@ def test_front_matter_that_grows_is_not_unfolded(tmp_path: Path, field: str) -> 
     assert [(document.text, document.metadata.get("a")) for document in documents] == [
         (BEES, ["x"])
     ]
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl"])
+def test_a_table_without_rows_is_said_to_be_empty(tmp_path: Path, name: str) -> None:
+    raw = {".csv": b"id,text\n", ".tsv": b"id\ttext\n\n", ".jsonl": b"\n\n"}
+    documents, (problem,) = read(tmp_path / name, raw[Path(name).suffix])
+    assert (documents, problem.failed, "empty" in problem.reason) == ([], False, True)
+
+
+def test_a_json_array_is_called_that(tmp_path: Path) -> None:
+    rows = [{"text": "a bee"}, {"text": "a wasp"}]
+    for raw in (json.dumps(rows, indent=1), "[\n" + ",\n".join(map(json.dumps, rows)) + "]"):
+        (problem,) = read(tmp_path / "a.jsonl", raw.encode())[1]
+        assert (problem.source, "a JSON array" in problem.reason) == ("a.jsonl", True)
 
 
 def test_whatever_a_reader_does_is_a_problem_of_its_file(

@@ -110,6 +110,9 @@ def test_prepare_cleans_and_names_what_is_empty() -> None:
         {"metadata": {"k": object()}},
         {"metadata": {"k": [[1]]}},
         {"metadata": {" ": 1}},
+        {"metadata": None},
+        {"metadata": [1]},
+        {"language": 5},
         {"metadata": {3: 1}},
     ],
 )

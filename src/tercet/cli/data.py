@@ -96,10 +96,10 @@ def check(
             echo("\n".join(_lines(report, max_length)))
     for report in reports:
         _tell_group(report.file, report.largest_group, report.rows)
-        if report.compared < FEW:
+        if report.compared < FEW and report.rows > 1:
             echo(
                 f"tercet: {report.file}: a row is compared with {report.compared:.1%} of the other"
-                " rows' passages: the rest is related to it through shared texts and group ids",
+                " rows' passages: the others share texts or group ids with it, or there are none",
                 err=True,
             )
     if all(not r.compared and r.without_negatives.count == r.rows for r in reports):

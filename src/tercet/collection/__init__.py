@@ -152,7 +152,7 @@ class Collection:
         path = Path(folder)
         options: dict[str, Any] = {
             "backend": backend,
-            "heads": None if heads is None else check_heads(tuple(heads)),
+            "heads": None if heads is None else check_heads(heads),
             "dtype": dtype,
             "chunk": chunk,
             "overlap": overlap,
@@ -642,7 +642,7 @@ def _recorded_settings(store: DocumentStore) -> CollectionSettings:
     ):
         raise wrong
     try:
-        settings = CollectionSettings(**{**facts, "heads": check_heads(tuple(facts["heads"]))})
+        settings = CollectionSettings(**{**facts, "heads": check_heads(facts["heads"])})
         _ = settings.chunking
     except InputError as error:
         raise wrong from error

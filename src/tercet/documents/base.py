@@ -20,6 +20,7 @@ from tercet.errors import InputError, TercetError
 from tercet.records import Document, Scalar, Value
 
 LONGEST = 1024  # characters of an id, a title or a metadata string
+EMPTY = "empty: no text to index"
 METADATA = 1 << 14  # characters of all metadata of a document
 
 
@@ -256,10 +257,11 @@ def prepare(document: Document) -> Document | Problem:
     where a field is of a wrong type or the id cannot be stored.
     """
     name = f"document {document.id!r:.80}"
-    for field in ("id", "text", "title", "source"):
-        if not isinstance(getattr(document, field), str):
-            kind = type(getattr(document, field)).__name__
-            raise InputError(f"{name}: its {field} is a {kind}, not a string")
+    for field in ("id", "text", "title", "source", "language", "metadata"):
+        value = getattr(document, field)
+        kind, what = (Mapping, "dict") if field == "metadata" else (str, "string")
+        if not isinstance(value, kind) and not (field == "language" and value is None):
+            raise InputError(f"{name}: its {field} is a {type(value).__name__}, not a {what}")
     if not document.id or clean(document.id) != document.id:
         raise InputError(
             f"{name}: an id needs at least one character and can hold no NUL, lone surrogate or "
@@ -278,7 +280,7 @@ def prepare(document: Document) -> Document | Problem:
     if _is_blank(text):
         text, title = title, ""
     if _is_blank(text):
-        return Problem(source, "empty: no text to index", failed=False)
+        return Problem(source, EMPTY, failed=False)
     language = clean_line(document.language or "") or None
     return replace(
         document, text=text, title=title, source=source, language=language, metadata=metadata

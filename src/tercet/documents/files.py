@@ -16,6 +16,7 @@ from pathspec import GitIgnoreSpec
 
 from tercet.documents.base import (
     DEFAULT,
+    EMPTY,
     Note,
     Problem,
     Reading,
@@ -222,6 +223,7 @@ def read_file(path: Path, label: str | None = None, reading: Reading = DEFAULT) 
     label = label_of(path) if label is None else label
     about = {"path": label, "suffix": path.suffix.lower()}
     left_out: dict[str, None] = {}
+    item: Document | Problem | None = None
     try:
         for item in READERS[kind_of(path)](path, label, reading):
             if isinstance(item, Document):
@@ -230,7 +232,9 @@ def read_file(path: Path, label: str | None = None, reading: Reading = DEFAULT) 
                 item = replace(item, metadata={**about, **metadata})
             yield item
     except Exception as error:  # noqa: BLE001 - whatever one file does, the others go on
-        yield problem_of(error, label, path)
+        yield (item := problem_of(error, label, path))
+    if item is None:
+        yield Problem(label, EMPTY, failed=False)
     if left_out:
         names = ", ".join([name[:80] for name in left_out][:20])
         yield Note(label, f"metadata too long or of no plain kind left out: {names}")

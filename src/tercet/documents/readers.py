@@ -462,6 +462,9 @@ def read_jsonl(path: Path, label: str, reading: Reading) -> Read:
                 if not isinstance(row, dict):
                     raise ValueError(f"an object was expected, this is a {type(row).__name__}")
             except (ValueError, RecursionError) as error:
+                if number == 1 and line.startswith("["):
+                    what = "a JSON array, not JSON lines: `jq -c .[] FILE` makes it lines"
+                    raise Unreadable(label, what) from error
                 yield Problem(
                     f"{label}:{number}", f"not a line of JSON: {getattr(error, 'msg', error)}"
                 )

@@ -78,7 +78,7 @@ class IndexSpec:
             if getattr(self, name) not in get_args(choices):
                 names = ", ".join(get_args(choices))
                 raise InputError(f"unknown {name} {getattr(self, name)!r}: choose from {names}")
-        object.__setattr__(self, "heads", check_heads(tuple(self.heads)))
+        object.__setattr__(self, "heads", check_heads(self.heads))
         if "multi" in self.heads and "dense" not in self.heads:
             raise InputError("multi-vectors rescore dense's candidates: store dense beside them")
         for head, name in zip(HEADS, ("dense", "vocabulary", "multi"), strict=True):
