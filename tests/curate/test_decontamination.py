@@ -226,6 +226,17 @@ def test_rows_translations_and_folders_of_sets(tmp_path: Path) -> None:
             {"queries.jsonl": '{"_id": "a", "text": "t"}\n', "qrels/test.tsv": "a\n"},
             r"test\.tsv:1: ",
         ),
+        (
+            {
+                "queries.jsonl": '{"_id": "a", "text": "t"}\n',
+                "qrels/test.tsv": "a\td\u2028\t1\nb\n",
+            },
+            r"test\.tsv:2: ",
+        ),
+        (
+            {"queries.jsonl": '{"_id": "a", "text": "t"}\n', "qrels/test.tsv": "a\td\t1\n\udcff\n"},
+            r"test\.tsv:2: byte 0xff is not UTF-8",
+        ),
         ({"pairs.jsonl": '{"src": "a", "en": "b"}\n{"id": 3}\n'}, r"pairs\.jsonl:2: no text"),
         ({"pairs.jsonl": "nonsense\n"}, r"pairs\.jsonl:1: not readable"),
     ],
@@ -233,7 +244,7 @@ def test_rows_translations_and_folders_of_sets(tmp_path: Path) -> None:
 def test_what_is_wrong_is_named(tmp_path: Path, files: dict[str, str], message: str) -> None:
     for name, body in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(body)
+        (tmp_path / name).write_text(body, errors="surrogateescape")
     with pytest.raises(InputError, match=message):
         texts(tmp_path)
 

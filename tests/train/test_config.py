@@ -68,6 +68,9 @@ def test_fields_are_set_by_name() -> None:
         ("steps", "--set takes name=value"),
         ("steps.more=1", "has no fields"),
         ("negatives.every=-1", "negatives.every is at least 0, got -1"),
+        (f"batch.accumulate={10**400}", "batch.accumulate is at least 1, got 1000"),
+        ("loss.flops=nan", "loss.flops is at least 0, got nan"),
+        ("loss.flops=inf", "loss.flops is at least 0, got inf"),
         ("negatives.limit=1.5", "negatives.limit is at least 0.01 and at most 1, got 1.5"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from tercet.split import text_key
 from tercet.tokenizer import Tokenizer
 from tercet.train import init, teacher
 from tercet.train.batches import Collator
-from tercet.train.config import TrainConfig, from_tree
+from tercet.train.config import TeacherConfig, TrainConfig, from_tree
 from tercet.train.distributed import World
 from tercet.train.gradcache import Side
 from tercet.train.init import init_model, pooled_vectors, sample_states
@@ -194,6 +195,19 @@ def test_translations_are_drawn_to_their_english_side(
     assert np.allclose(goal[0], targets.vectors.dense[targets.own[ready.examples.positives[0][0]]])
 
 
+def test_a_raw_text_has_no_english_side(
+    rows: Path, taught: Path, model: Path, tmp_path: Path
+) -> None:
+    for tag in ("de", "de-en"):
+        raw = [{"text": text, "lang": tag} for text in GERMAN[20:]]
+        for count in (0, 1):  # of pairs after them
+            lines = [*raw, *([{"query": ENGLISH[0], "pos": [ENGLISH[20]]}] * count)]
+            rows.write_text("".join(json.dumps(row) + "\n" for row in lines))
+            ready = prepare(config(rows, model, taught, tmp_path / "run"), World.start("cpu"))
+            targets = make_targets(ready)
+            assert np.array_equal(targets.dense, targets.own)
+
+
 def test_align_draws_a_damaged_student_back_to_its_teacher(
     rows: Path, taught: Path, model: Path, tmp_path: Path, tiny: Checkpoint
 ) -> None:
@@ -238,6 +252,19 @@ def test_relations_are_the_divergence_of_likeness() -> None:
     assert torch.allclose(unlike(goal, goal, 0.1), torch.zeros(5), atol=1e-6)
     wanted, given = (goal @ goal.T / 0.1).softmax(-1), (other @ goal.T / 0.1).softmax(-1)
     assert torch.allclose(unlike(other, goal, 0.1), (wanted * (wanted / given).log()).sum(-1))
+
+
+@pytest.mark.parametrize("known", [0, 1, 3])
+def test_every_device_sums_the_same_distances_whatever_its_teacher_knows(known: int) -> None:
+    goal = torch.nn.functional.normalize(torch.randn(3, 8), dim=-1)
+    side: Any = SimpleNamespace(dense=goal, ids=torch.zeros(3), multi=None, weights=None)
+    targets: Any = SimpleNamespace(
+        of=lambda texts: (torch.arange(known), goal[:known]), vectors=SimpleNamespace(tokens=())
+    )
+    weights = TeacherConfig(path="taught", relations=1.0)
+    _, facts = pull(targets, weights, [(side, np.arange(3))], World.start("cpu"))
+    assert facts.keys() == {"teacher_dense", "teacher_relations"}
+    assert all(abs(float(fact)) < 1e-5 for fact in facts.values())
 
 
 @pytest.mark.parametrize(
@@ -289,9 +316,10 @@ def test_wrong_teachers_are_told_in_words(
         ("word", "'word' is none of words, positions"),
         ("layers 0-1", "is none of"),
         ("layers 2-3", "of a model of 2 layers"),
+        (["words", "positions", "layers", "sparse", "multi"], "leaves nothing that the stage"),
     ):
         with pytest.raises(InputError, match=words):
-            frozen_part = {"optimiser": {"frozen": [frozen]}}
+            frozen_part = {"optimiser": {"frozen": [frozen] if isinstance(frozen, str) else frozen}}
             train(config(rows, model, taught, tmp_path / "run", **frozen_part), log=print)
     with pytest.raises(InputError, match="not a folder of `tercet data teach`"):
         TeacherVectors.load(tmp_path)

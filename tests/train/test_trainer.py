@@ -32,6 +32,7 @@ LONG = [word for word in dict.fromkeys(WORDS) if len(word) > 3]
 def write_rows(path: Path, count: int = 40, *, negatives: int = 2, seed: int = 0) -> Path:
     """Rows whose passage has two words of its query, and negatives that have one."""
     draw = np.random.default_rng(seed)
+    path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w", encoding="utf-8") as file:
         for _ in range(count):
             words = draw.choice(LONG, size=9, replace=False).tolist()
@@ -156,6 +157,17 @@ def test_the_model_with_the_best_dev_figures_is_kept(
     second = load_file(folder / "checkpoints/step-000002/model.safetensors")
     assert all(torch.equal(second[name], best[name]) for name in best)
     assert json.loads((folder / "checkpoints/step-000004/state.json").read_text())["best"] == 40.0
+
+
+def test_every_dev_file_has_figures_of_its_own(tree: dict[str, Any], rows: Path) -> None:
+    names = ["rows.jsonl", "other/rows.jsonl", "other/score.jsonl", "alone.jsonl"]
+    files = [str(write_rows(rows.with_name("dev") / name, 4)) for name in names]
+    tree["data"]["dev"] = files
+    dev = DevChecks(prepare(from_tree(tree), World.start("cpu"))).run()
+    assert list(dev) == ["score", *files[:3], "alone"]
+    Path(files[1]).write_text('{"text": "the river"}\n')
+    with pytest.raises(InputError, match=r"other/rows\.jsonl: no row with a query and a positive"):
+        DevChecks(prepare(from_tree(tree), World.start("cpu")))
 
 
 def test_a_run_that_came_to_nothing_does_not_bar_the_next(tree: dict[str, Any], rows: Path) -> None:
@@ -378,11 +390,15 @@ def test_another_run_is_not_resumed(
 def test_a_damaged_checkpoint_is_named_and_the_one_before_stays(tree: dict[str, Any]) -> None:
     run(tree)
     last = Path(tree["to"]) / "checkpoints" / "step-000006"
-    file = last / "optimiser.safetensors"
-    file.write_bytes(file.read_bytes()[:-100])
     said = r"damaged .*remove .*step-000006 to go on from step-000004"
-    with pytest.raises(TercetError, match=said):
-        run(tree, resumed=True)
+    for name in ("model.safetensors", "optimiser.safetensors"):
+        file = last / name
+        whole = file.read_bytes()
+        for content in (b"\0" * len(whole), whole[:-100]):  # of its size, and cut
+            file.write_bytes(content)
+            with pytest.raises(TercetError, match=rf"/{name}: {said}"):
+                run(tree, resumed=True)
+        file.write_bytes(whole)
     shutil.rmtree(last)
     run(tree, resumed=True)
     assert last.exists()

@@ -36,7 +36,7 @@ from tercet.curate.quality import (
 )
 from tercet.curate.shards import batches
 from tercet.errors import InputError
-from tercet.rows import SUFFIXES, Row, numbered_rows, stem_of
+from tercet.rows import SUFFIXES, Row, numbered_rows, stem_of, text_lines
 
 # Evaluation sets: BEIR folders, training rows that were held out, translations
 
@@ -116,7 +116,7 @@ def _read_qrels(folder: Path) -> tuple[set[str] | None, set[str]]:
     for path in files:
         if path.stem == _TRAIN:
             continue
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        for number, line in text_lines(path):
             if not line.strip() or (number == 1 and "query-id" in line):
                 continue
             fields = line.split("\t")

@@ -6,7 +6,6 @@ recipes at the end. Knows nothing of models or data.
 
 import dataclasses
 import json
-import math
 import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -47,7 +46,7 @@ class _Table:
         for known in dataclasses.fields(self):
             name, value, kind = known.name, getattr(self, known.name), hints[known.name]
             low, high = known.metadata.get("low"), known.metadata.get("high", MANY)
-            if low is not None and not (math.isfinite(value) and low <= value <= high):
+            if low is not None and not low <= value <= high:  # nor is NaN
                 upper = "" if high == MANY else f" and at most {high:g}"
                 raise self.wrong(f"{name} is at least {low:g}{upper}, got {value}")
             if get_origin(kind) is Literal and value not in get_args(kind):

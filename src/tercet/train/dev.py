@@ -45,12 +45,13 @@ class DevChecks:
 
     def __init__(self, ready: Prepared) -> None:
         config, self.ready = ready.config, ready
-        sources = tuple(SourceConfig(files=(path,)) for path in config.data.dev)
+        sources = [SourceConfig(files=(path,)) for path in config.data.dev]
         self.examples = Examples.load(
             sources, ready.checkpoint.tokenizer, config.data, cache=cache_folder(config)
         )
-        labels = [source.label for source in sources]
-        self.sets = dev_sets(self.examples, labels, most=config.run.dev_queries)
+        labels = ["score", *(source.label for source in sources)]  # the name of the mean is taken
+        names = [s.label if labels.count(s.label) == 1 else s.files[0] for s in sources]
+        self.sets = dev_sets(self.examples, names, most=config.run.dev_queries)
         self.scored: list[dict[Head, Scores]] = []  # of each set, when they were last encoded
 
     def run(self) -> dict[str, Any]:
@@ -131,15 +132,13 @@ def dev_sets(
         short = rows[examples.lengths(examples.positives.values[first[rows]]) <= SHORT]
         rows = short if len(short) else rows
         if not len(rows):
-            continue
+            raise InputError(f"data.dev: {name}: no row with a query and a positive")
         # a source has its own draw: what other sources are there does not change it
         draw = np.random.default_rng((seed, len(rows)))
         rows = np.sort(draw.permutation(rows)[:most])
         own = examples.positives.values[first[rows]]
         different, relevant = np.unique(own, return_inverse=True)
         out.append(DevSet(name, np.asarray(examples.query[rows]), different, relevant))
-    if not out:
-        raise InputError("data.dev: no row with a query and a positive")
     return out
 
 

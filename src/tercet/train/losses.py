@@ -385,7 +385,7 @@ def pull(
             rows, goal = targets.of(texts)
             dense, goal = side.dense[rows.to(device)], goal.to(device)
             distances["dense"].append(1 - (dense * goal).sum(-1))
-            if config.relations and len(rows) > 1:
+            if config.relations:
                 distances["relations"].append(unlike(dense, goal, config.temperature))
         if not len(targets.vectors.tokens):
             continue

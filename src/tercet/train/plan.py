@@ -149,6 +149,8 @@ def load_model(config: TrainConfig, device: torch.device) -> Checkpoint:
         for part in parts[name] if name in parts else [trunk.layers[layer] for layer in layers]:
             if part is not None:
                 part.requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise InputError(f"optimiser.frozen leaves nothing that the stage {config.stage} trains")
     return checkpoint
 
 

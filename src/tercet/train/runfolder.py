@@ -123,11 +123,10 @@ def load(
             file = inner_path(path, name)
             if file.stat().st_size != size:
                 raise ValueError(f"{file.stat().st_size} bytes, expected {size} bytes")
-        weights, moments = (
-            {current_name(name): tensor for name, tensor in load_file(path / file).items()}
-            for file in ("model.safetensors", "optimiser.safetensors")
-        )
-        model.load_state_dict(weights)
+        file = path / "optimiser.safetensors"
+        moments = {current_name(name): tensor for name, tensor in load_file(file).items()}
+        file = path / "model.safetensors"
+        model.load_state_dict({current_name(n): tensor for n, tensor in load_file(file).items()})
     except (OSError, ValueError, KeyError, SafetensorError, RuntimeError) as error:
         others = [other for other in checkpoints(path.parents[1]) if other != path]
         fix = f"to go on from {others[-1].name}" if others else "and start anew"

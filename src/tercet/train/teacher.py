@@ -125,14 +125,12 @@ class Targets:
         tags = [name.split("-") for name in examples.languages]
         first = np.array([tag[0] == "en" for tag in tags])[examples.language]
         last = np.array([tag[-1] == "en" for tag in tags])[examples.language]
-        query = np.asarray(examples.query)
-        answers = examples.positives.values
-        answer = answers[examples.positives.offsets[:-1].clip(max=max(0, len(answers) - 1))]
-        for rows, source, target in (
-            (examples.parallel & last, answer, query),
-            (examples.parallel & first & ~last, query, answer),
-        ):
-            known = rows & (self.own[source] >= 0)
+        starts = examples.positives.offsets
+        pairs = examples.parallel & (np.diff(starts) > 0)
+        for rows, query_is_source in ((pairs & last, False), (pairs & first & ~last, True)):
+            query, answer = examples.query[rows], examples.positives.values[starts[:-1][rows]]
+            source, target = (query, answer) if query_is_source else (answer, query)
+            known = self.own[source] >= 0
             self.dense[target[known]] = self.own[source[known]]
 
     def of(self, texts: Ids) -> tuple[Tensor, Tensor]:
