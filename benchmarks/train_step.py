@@ -83,7 +83,7 @@ class Ours:
 
         def loss(one: Representations, other: Representations) -> torch.Tensor:
             parts = (one, other, collated, settings, TeacherConfig(), world)
-            return batch_loss(*parts, heads=ALL, total=queries, distil=True)[0]
+            return batch_loss(*parts, total=queries, distil=True)[0]
 
         sides = [Side(t, most=self.piece) for t in (collated.queries, collated.passages)]
         backward(self.model, sides, ALL, loss)

@@ -34,7 +34,7 @@ from common import PEERS, Peak, answer_of, resident, save, train_command
 from torch import Tensor
 
 from tercet.checkpoint import read_checkpoint
-from tercet.config import HEADS, Head
+from tercet.config import HEADS, LENGTHS, Head
 from tercet.encoder import BUNDLED
 from tercet.model import BackboneConfig, Inputs, M3Model
 from tercet.rows import read_rows, write_rows
@@ -42,7 +42,7 @@ from tercet.scores import lexical, maxsim
 from tercet.tokenizer import TokenBatch
 from tercet.train import gradcache
 from tercet.train.batches import Batch, Collator, frame, make_sampler
-from tercet.train.config import LENGTHS, LossConfig, TeacherConfig, from_tree
+from tercet.train.config import LossConfig, TeacherConfig, from_tree
 from tercet.train.dataset import Examples, read_negatives
 from tercet.train.distributed import World
 from tercet.train.gradcache import MicroBatch, Representations, Side, backward
@@ -367,7 +367,7 @@ def trial(batch: int, length: int, is_split: bool, limit: float) -> None:
 
     def loss(queries: Representations, passages: Representations) -> Tensor:
         parts = (queries, passages, collated, LossConfig(), TeacherConfig(), world)
-        return batch_loss(*parts, heads=HEADS, total=batch, distil=True)[0]
+        return batch_loss(*parts, total=batch, distil=True)[0]
 
     most = length if is_split else None
     sides = [Side(side, most=most) for side in (collated.queries, collated.passages)]

@@ -34,7 +34,7 @@ from tercet.encoder import Encoder
 from tercet.errors import InputError, MissingExtraError
 from tercet.evaluate.tasks import Protocol, passage_text
 from tercet.model import M3Model
-from tercet.scores import Scores, dense_scores, lexical_scores, maxsim_scores, weighted_sum
+from tercet.scores import SCORES, Scores, dense_scores, weighted_sum
 
 if TYPE_CHECKING:
     from mteb.models.model_meta import ModelMeta
@@ -239,8 +239,7 @@ class MtebSearch(MtebModel):
         }
 
     def _scores(self, queries: Embeddings, passages: Embeddings) -> Scores:
-        functions = {"dense": dense_scores, "sparse": lexical_scores, "multi": maxsim_scores}
-        parts = {head: functions[head](queries, passages) for head in self.heads}
+        parts = {head: SCORES[head](queries, passages) for head in self.heads}
         return weighted_sum(parts, self.weights) if len(parts) > 1 else parts[self.heads[0]]
 
 

@@ -151,6 +151,10 @@ def maxsim_pairs(
     return out
 
 
+# The scores (Q, P) of each head by name.
+SCORES = {"dense": dense_scores, "sparse": lexical_scores, "multi": maxsim_scores}
+
+
 def weighted_sum(parts: dict[Head, Scores], weights: Weights | Iterable[float]) -> Scores:
     """w1 * dense + w2 * sparse + w3 * multi over raw scores; a head that is absent adds nothing."""
     weights = Weights.of(weights)

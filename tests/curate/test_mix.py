@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from tercet.cli import run as tercet
 from tercet.config import MAX_LENGTH
 from tercet.curate.mix import (
-    BOUNDS,
     LengthGroups,
     Mix,
     Scatter,
@@ -29,7 +28,6 @@ from tercet.curate.shards import Parts, Shard, merge, parts_folder, run, run_par
 from tercet.errors import InputError
 from tercet.rows import check_row, files_of, numbered_rows, read_rows
 from tercet.tokenizer import Tokenizer
-from tercet.train.config import LENGTHS
 
 Rows = list[dict[str, Any]]
 LANGUAGES = {"en": 300, "de": 40, "": 5, "de-en": 11}
@@ -170,7 +168,6 @@ def test_files_hold_the_lengths_that_they_are_called_by(
                 longest = length(unit, (record.query, *record.pos))
                 assert int(low) <= longest <= (float("inf") if high == "up" else int(high))
         assert seen == limits.split()
-    assert BOUNDS["tokens"] == LENGTHS
     assert LengthGroups("tokens", (3, 9)).file_name(0) == "tokens-00001-00003"
 
 

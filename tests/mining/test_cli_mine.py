@@ -57,7 +57,10 @@ def test_a_run_is_followed(training_run: Path, tiny_checkpoint: Path) -> None:
     ("arguments", "words"),
     [
         (["rows.jsonl"], "give FILES and --to"),
-        (["rows.jsonl", "--follow", "run"], "leave FILES and --to out"),
+        *(
+            ([*given, "--follow", "run"], "leave out FILES and all options but --work, --device")
+            for given in (["rows.jsonl"], ["--to", "x.jsonl"], ["--number", "3"], ["--model", "m"])
+        ),
         (["rows.jsonl", "--to", "x.jsonl", "--ranks", "2:9"], "is not a range"),
         (["rows.jsonl", "--to", "x.jsonl", "--limit", "high"], "neither a number nor none"),
         (["rows.jsonl", "--to", "x.jsonl", "--limit", "95"], "share of the positive's score"),

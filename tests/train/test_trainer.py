@@ -23,7 +23,7 @@ from tercet.train.config import TrainConfig, from_tree
 from tercet.train.dev import DevChecks
 from tercet.train.distributed import World
 from tercet.train.plan import Plan, make_plan, prepare, representation_bytes
-from tercet.train.trainer import Stopped, make_retromae, rate, train
+from tercet.train.trainer import Stopped, Trainer, make_retromae, rate, train
 from tests.conftest import WORDS
 
 LONG = [word for word in dict.fromkeys(WORDS) if len(word) > 3]
@@ -522,6 +522,24 @@ def test_a_refresh_that_fails_costs_no_step(
     with pytest.raises((RuntimeError, InputError), match=said):
         run(tree, mine=mine)
     assert saved(tree) == ["step-000002", "step-000003"]
+
+
+def test_the_failure_of_an_earlier_run_is_not_that_of_this(
+    tree: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = Path(tree["to"]) / "refresh" / "step-000003"
+    request.mkdir(parents=True)
+    (request / "FAILED").write_text("no memory")
+    trainer = Trainer(prepare(from_tree(tree), World.start("cpu")), Path(tree["to"]))
+
+    def wait() -> None:  # for the first device, which begins anew
+        (request / "FAILED").unlink(missing_ok=True)
+        lines = [json.dumps({"row": row, "neg": []}) + "\n" for row in range(40)]
+        (request / "negatives.jsonl").write_text("".join(lines))
+
+    monkeypatch.setattr(trainer.world, "wait", wait)
+    trainer.world.rank = 1
+    assert trainer.refresh(3).startswith("step-000003:")
 
 
 def test_sigterm_ends_a_wait_for_negatives(tree: dict[str, Any]) -> None:

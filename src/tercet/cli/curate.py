@@ -20,6 +20,7 @@ from tercet.cli.options import (
     Tokens,
     as_usage,
     command,
+    counted,
     default_of,
     echo,
     emit,
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
 SHOWN = 20  # problems that are told one by one
 LANGUAGES = 10  # that are named
-GROUPS = 8  # languages and evaluation sets of a step that are named
 FILTER, PAIRS = "tercet.curate.filter:FilterJob", "tercet.curate.pairs:PairsJob"
 
 
@@ -283,14 +283,14 @@ def tell_filtered(job: "FilterJob", report: dict[str, Any], *, as_json: bool) ->
         share = f" ({step['rows'] / rows:.2%})" if step["rows"] else ""
         lines.append(f"  {name}: {step['rows']:,}{share}{taken}")
         if step["groups"]:
-            lines.append(f"    by {_counts(step['groups'])}")
+            lines.append(f"    by {counted(step['groups'])}")
         for example in step["examples"]:
             text = f" | {example['text']}" if example["text"] else ""
             lines.append(f"    {example['file']}:{example['line']}: {example['reason']}{text}")
     if written := report.get("languages_written"):
-        lines.append(f"languages written into rows: {_counts(written)}")
+        lines.append(f"languages written into rows: {counted(written)}")
     if unknown := report.get("languages_unknown"):
-        tags = _counts(unknown)
+        tags = counted(unknown)
         lines.append(f"language not judged, as the identifier does not know the tag: {tags}")
     if scores := report.get("scores"):
         shares = [f"{share} below {score:g}" for share, score in scores.items()]
@@ -298,12 +298,6 @@ def tell_filtered(job: "FilterJob", report: dict[str, Any], *, as_json: bool) ->
     if job.dropped is not None:
         lines.append(f"{job.dropped}: every dropped row and its reason")
     echo("\n".join(lines))
-
-
-def _counts(counts: dict[str, int]) -> str:
-    named = [f"{name} {count:,}" for name, count in list(counts.items())[:GROUPS]]
-    more = [f"and {len(counts) - GROUPS:,} more"] if len(counts) > GROUPS else []
-    return ", ".join(named + more)
 
 
 def _lengths(value: str) -> tuple[int, ...]:

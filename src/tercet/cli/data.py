@@ -16,6 +16,7 @@ from tercet.cli.options import (
     Revision,
     Tokens,
     command,
+    counted,
     default_of,
     echo,
     emit,
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 LARGE = 0.25  # share of the rows from which on a group is told
 FEW = 0.1  # share of the other passages below which a row is compared with little
 SHOWN = 20  # defects that are told one by one
-LANGUAGES = 10  # that are named
 TEACH = "tercet.train.teacher:TeachConfig"
 
 # Of each command that makes parts: its job, and what tells its report; loaded when needed.
@@ -129,9 +129,7 @@ def _lines(report: "FileReport", max_length: int) -> list[str]:
     lines.append("  {:<10}{:>9}{:>9}{:>9}{:>12}".format(*head))
     for name, of in report.lengths.items():
         lines.append(f"  {name:<10}{of.median:>9,}{of.p90:>9,}{of.longest:>9,}{of.cut:>12,}")
-    named = [f"{name or 'not said'} {rows:,}" for name, rows in report.languages.items()]
-    more = [f"and {len(named) - LANGUAGES:,} more"] if len(named) > LANGUAGES else []
-    lines.append(f"  languages: {', '.join(named[:LANGUAGES] + more) or '-'}")
+    lines.append(f"  languages: {counted(report.languages) or '-'}")
     lines.append(f"  groups: {report.groups:,}, the largest of {report.largest_group:,} rows")
     lines.append(f"  passages of other rows that a row is compared with: {report.compared:.1%}")
     lines.append(f"  rows with outside scores: {report.scored:,}")

@@ -322,6 +322,13 @@ def kept(sentence: Callable[[], str]) -> Iterator[None]:
         raise KeyboardInterrupt(sentence()) from None
 
 
+def counted(counts: Mapping[str, int], most: int = 10) -> str:
+    """The first counts, for people: `en 20, not said 5, and 3 more`."""
+    named = [f"{name or 'not said'} {count:,}" for name, count in counts.items()]
+    more = [f"and {len(named) - most:,} more"] if len(named) > most else []
+    return ", ".join(named[:most] + more)
+
+
 def echo(text: str = "", *, bold: bool = False, err: bool = False, nl: bool = True) -> None:
     """Prints a text, which commands no terminal, whatever it quotes."""
     click.echo(click.style(printable(text), bold=True) if bold else printable(text), err=err, nl=nl)

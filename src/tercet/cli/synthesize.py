@@ -18,6 +18,7 @@ from tercet.cli.options import (
     Range,
     as_usage,
     command,
+    counted,
     default_of,
     echo,
     emit,
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from tercet.curate.synthesize import Synthesis
 
 JOB, ENDPOINT = "tercet.curate.synthesize:Synthesis", "tercet.endpoint:Endpoint"
-_LANGUAGES = 10  # that are named
 _Cost = Callable[[int, int], float | None]  # of tokens read and written
 
 
@@ -190,7 +190,7 @@ def synthesize(
     if not plan["articles"] and cut.shard is None:
         raise InputError(
             f"no article of {job.shortest:,} tokens or more in {', '.join(job.files)} (texts left "
-            f"out: {_counts(plan['left_out'])}): lower --min-tokens, or see what the files hold"
+            f"out: {counted(plan['left_out'])}): lower --min-tokens, or see what the files hold"
         )
     if plan["requests"] and not yes:
         click.confirm("Start?", abort=True, err=True)
@@ -227,7 +227,7 @@ def _tell_plan(plan: dict[str, Any], cost: _Cost, as_json: bool) -> None:
         return
     lines = [f"articles: {plan['articles']:,}{_in_brackets(plan['languages'])}"]
     if plan["left_out"]:
-        lines.append(f"texts left out: {_counts(plan['left_out'])}")
+        lines.append(f"texts left out: {counted(plan['left_out'])}")
     if plan["settled"]:
         lines.append(f"settled before: {plan['settled']:,}")
     for name in ("requests", "tokens_in", "tokens_out"):
@@ -260,7 +260,7 @@ def tell(
         f"{_in_brackets(report['languages'])}"
     ]
     if report["left_out"]:
-        lines.append(f"texts left out: {_counts(report['left_out'])}")
+        lines.append(f"texts left out: {counted(report['left_out'])}")
     names = {
         "dropped": "no good answer",
         "duplicates": "question seen before",
@@ -268,7 +268,7 @@ def tell(
         "failed": "no answer",
     }
     dropped = {words: report[name] for name, words in names.items() if report[name]}
-    lines.append(f"articles dropped: {_counts(dropped) or '0'}")
+    lines.append(f"articles dropped: {counted(dropped) or '0'}")
     lines.append(
         f"answers: {report['answers']:,}, refused: {sum(report['refused'].values()):,}; tokens in "
         f"{report['tokens_in']:,}, out {report['tokens_out']:,}"
@@ -290,11 +290,5 @@ def _money(amount: float) -> str:
     return f"{amount:,.2f}" if amount >= 1 else f"{amount:.4f}"
 
 
-def _counts(counts: dict[str, int]) -> str:
-    return ", ".join(f"{name} {count:,}" for name, count in counts.items())
-
-
 def _in_brackets(languages: dict[str, int]) -> str:
-    named = [f"{name or 'not said'} {count:,}" for name, count in languages.items()]
-    more = [f"and {len(named) - _LANGUAGES:,} more"] if len(named) > _LANGUAGES else []
-    return f" ({', '.join(named[:_LANGUAGES] + more)})" if named else ""
+    return f" ({counted(languages)})" if languages else ""

@@ -321,8 +321,12 @@ def mine(
           system's]
     """
     if follow is not None:
-        if files or to is not None:
-            raise click.UsageError("--follow takes its rows from the run: leave FILES and --to out")
+        others = (files, to, corpus, reranker, scorer, model, revision)
+        if any(others) or options != MineOptions():
+            raise click.UsageError(
+                "--follow takes rows, settings and model from the run: leave out FILES and all"
+                " options but --work, --device and --json"
+            )
         _follow(follow, work, device, as_json)
         return
     if not files or to is None:

@@ -49,7 +49,15 @@ from tercet.curate.near_duplicates import (
     near_repeats,
 )
 from tercet.curate.quality import Normalized, check_boilerplate, check_encoding, check_letters
-from tercet.curate.shards import BLOCK, NUMBER, Shard, file_digest, part_rows, parts_folder
+from tercet.curate.shards import (
+    BLOCK,
+    NUMBER,
+    Shard,
+    by_count,
+    file_digest,
+    part_rows,
+    parts_folder,
+)
 from tercet.documents.language import SURE, Languages, are_kin, languages_of
 from tercet.errors import InputError
 from tercet.io import atomic_folder
@@ -214,11 +222,11 @@ class FilterJob:
             raise InputError(_nothing_left(sums["rows"]["read"], steps, files))
         kept = write_lines(Path(self.target), map(rows.line, np.flatnonzero(left).tolist()))
         for step in steps.values():
-            step["groups"] = _by_count(step["groups"])
+            step["groups"] = by_count(step["groups"])
         report = {"to": self.target, "rows": sums["rows"]["read"], "kept": kept, "steps": steps}
         if self.has("language"):
-            report["languages_written"] = _by_count(sums["written"])
-            report["languages_unknown"] = _by_count(sums["unknown"])
+            report["languages_written"] = by_count(sums["written"])
+            report["languages_unknown"] = by_count(sums["unknown"])
         if self.has("relevance"):
             report["scores"] = _quantiles(sums["scores"])
         return report
@@ -315,10 +323,6 @@ def _sums_of(folders: Sequence[Path]) -> Sums:
             "the parts were made with different versions of rensa: make them again with one"
         )
     return sums
-
-
-def _by_count(counter: Counter[str]) -> dict[str, int]:
-    return dict(sorted(counter.items(), key=lambda pair: (-pair[1], pair[0])))
 
 
 def _quantiles(scores: Mapping[str, int]) -> dict[str, float]:

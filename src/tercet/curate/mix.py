@@ -23,6 +23,7 @@ from typing import Any, ClassVar, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from tercet.config import LENGTHS
 from tercet.curate.shards import BLOCK, Shard, batches
 from tercet.errors import InputError
 from tercet.io import atomic_folder
@@ -148,13 +149,8 @@ def read_config(path: Path) -> dict[str, Any]:
 
 # Lengths
 
-# Upper bounds, in tokens (M3 paper, table 8); of characters four times these, which is about what
-# a token of XLM-RoBERTa has in languages of the Latin script.
-TOKENS = (500, 1000, 2000, 3000, 4000, 5000, 6000, 7000, 8192)
-BOUNDS: dict[str, tuple[int, ...]] = {
-    "tokens": TOKENS,
-    "characters": tuple(4 * bound for bound in TOKENS),
-}
+# A token of XLM-RoBERTa has about four characters in languages of the Latin script.
+BOUNDS = {"tokens": LENGTHS, "characters": tuple(4 * bound for bound in LENGTHS)}
 SPECIAL = 2  # [CLS] and </s>, which training counts
 
 

@@ -18,7 +18,7 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager, suppress
@@ -294,6 +294,11 @@ def batches(items: Iterable[T], size_of: Callable[[T], int], most: int) -> Itera
             batch, size = [], 0
     if batch:
         yield batch
+
+
+def by_count(counts: Mapping[str, int]) -> dict[str, int]:
+    """Counts for a report: the most first, then by name."""
+    return dict(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])))
 
 
 def write_part(path: Path, rows: Iterable[tuple[int, Row]]) -> int:

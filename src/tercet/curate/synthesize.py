@@ -21,7 +21,16 @@ from typing import Any, BinaryIO, ClassVar
 
 from semantic_text_splitter import TextSplitter
 
-from tercet.curate.shards import BLOCK, FREE, Shard, part_rows, parts_folder, settings, write_part
+from tercet.curate.shards import (
+    BLOCK,
+    FREE,
+    Shard,
+    by_count,
+    part_rows,
+    parts_folder,
+    settings,
+    write_part,
+)
 from tercet.curate.synthesize_checks import (
     BYTES_A_TOKEN,
     REASONS,
@@ -576,12 +585,8 @@ def _rows_and_report(
     names = ("articles", *FATES, "answers", "tokens_in", "tokens_out")
     report |= {name: counts[name] for name in names}
     report["refused"] = {name: refused[name] for name in REASONS if refused[name]}
-    report["languages"] = _by_count(languages)
+    report["languages"] = by_count(languages)
     report["examples"] = dict(sorted(examples.items()))
-
-
-def _by_count(languages: Counter[str]) -> dict[str, int]:
-    return dict(sorted(languages.items(), key=lambda pair: (-pair[1], pair[0])))
 
 
 def estimate(
@@ -631,6 +636,6 @@ def estimate(
     return {
         **counts,
         "left_out": dict(sorted(left_out.items())),
-        "languages": _by_count(languages),
+        "languages": by_count(languages),
         "prompts": prompts,
     }

@@ -18,7 +18,7 @@ from tercet.embeddings import Embeddings
 from tercet.evaluate.tasks import Protocol
 from tercet.evaluate.vectors import Owners
 from tercet.hybrid import Ranked, Ranker, rankers, union
-from tercet.scores import Places, Scores, dense_scores, lexical_scores, maxsim_scores, weighted_sum
+from tercet.scores import SCORES, Places, Scores, weighted_sum
 
 BM25, BM25_PIECES = "BM25", "BM25 pieces"
 CUT = " cut"  # behind the name of a BM25 that read what the model read, no more
@@ -224,13 +224,12 @@ def best_of(
     queries: Embeddings, others: Embeddings, weights: tuple[Weights, Weights], pairs: int = 1 << 24
 ) -> dict[str, Places]:
     """The best of the others for each query, (n,), by system; about so many pairs at once."""
-    functions = {"dense": dense_scores, "sparse": lexical_scores, "multi": maxsim_scores}
     systems = own_systems(queries.heads)
     best: dict[str, list[Places]] = {name: [] for name in systems}
     step = max(1, pairs // max(1, len(others)))
     for first in range(0, len(queries), step):
         block = queries[first : first + step]
-        parts = {head: functions[head](block, others) for head in queries.heads}
+        parts = {head: SCORES[head](block, others) for head in queries.heads}
         for name, heads in systems.items():
             scores = parts[heads[0]]
             if len(heads) > 1:

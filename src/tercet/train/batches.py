@@ -359,10 +359,12 @@ class Collator:
         query_texts, passage_texts = examples.query[rows], np.array(texts, dtype=np.int64)
         own = np.array(firsts, dtype=np.int64)
         owners = np.repeat(np.arange(len(own)), np.diff(own, append=len(texts)))
-        ids, offsets = examples.ids, examples.offsets
-        asked = [ids[offsets[text] : offsets[text + 1]] for text in query_texts.tolist()]
         return Batch(
-            queries=frame(asked, *self.special, config.query_tokens),
+            queries=frame(
+                list(map(examples.content, query_texts.tolist())),
+                *self.special,
+                config.query_tokens,
+            ),
             passages=frame(contents, *self.special, config.passage_tokens),
             positives=own,
             owners=owners,
@@ -383,8 +385,7 @@ class Collator:
 
     def _content(self, place: int, draw: np.random.Generator) -> Ids:
         """A passage's ids; now and then cut in three, its parts in another order (M3, 3.4)."""
-        offsets = self.examples.offsets
-        ids = self.examples.ids[offsets[place] : offsets[place + 1]]
+        ids = self.examples.content(place)
         if len(ids) < 3 or draw.random() >= self.config.shuffle_segments:
             return ids
         cuts = np.sort(draw.choice(np.arange(1, len(ids)), size=2, replace=False))

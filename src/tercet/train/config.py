@@ -15,11 +15,9 @@ from typing import Any, ClassVar, Literal, Union, get_args, get_origin, get_type
 
 import tomli_w
 
-from tercet.config import HEADS, MAX_LENGTH, Head
+from tercet.config import HEADS, LENGTHS, MAX_LENGTH, Head
 from tercet.errors import InputError
 
-# Upper bounds of the length groups, in tokens. Source: M3 paper, table 8 (docs/method.md).
-LENGTHS = (500, 1000, 2000, 3000, 4000, 5000, 6000, 7000, 8192)
 # Names in the folder of a run, by which a trainer and `tercet mine --follow` talk to each other.
 CONFIG, DONE, REFRESH = "config.json", "DONE", "refresh"
 MODEL, READY, ANSWER, FAILED = "model", "READY", "negatives.jsonl", "FAILED"
@@ -522,7 +520,7 @@ def retromae() -> TrainConfig:
         data=DataConfig(shuffle_segments=0.0),
         # 32 GPUs, 32 texts each, 16 batches accumulated
         batch=BatchConfig(rows=1_024, accumulate=16, memory_gb=16, checkpointing=True),
-        optimiser=OptimiserConfig(lr=7e-5, warmup=0.1),  # warm-up: ours, the paper names none
+        optimiser=OptimiserConfig(lr=7e-5),  # warm-up: ours, the paper names none
     )
 
 
@@ -532,10 +530,8 @@ def contrastive() -> TrainConfig:
         stage="contrastive",
         steps=25_000,
         data=DataConfig(negatives=0),
-        batch=BatchConfig(
-            lengths=LENGTHS, sizes=CONTRASTIVE_ROWS, memory_gb=16, checkpointing=True
-        ),
-        optimiser=OptimiserConfig(lr=5e-5, warmup=0.1, weight_decay=0.01),
+        batch=BatchConfig(sizes=CONTRASTIVE_ROWS, memory_gb=16, checkpointing=True),
+        optimiser=OptimiserConfig(lr=5e-5),
     )
 
 
@@ -544,9 +540,7 @@ def unified() -> TrainConfig:
     return TrainConfig(
         stage="unified",
         epochs=1.0,
-        data=DataConfig(negatives=7, shuffle_segments=0.002),
-        batch=BatchConfig(lengths=LENGTHS, sizes=UNIFIED_ROWS, memory_gb=16, checkpointing=True),
-        optimiser=OptimiserConfig(lr=1e-5, warmup=0.1),
+        batch=BatchConfig(sizes=UNIFIED_ROWS, memory_gb=16, checkpointing=True),
         run=RunConfig(evaluate_every=500),
     )
 

@@ -33,7 +33,6 @@ from tercet.train.config import DataConfig, SourceConfig
 Numbers = npt.NDArray[np.int64]
 Ids = npt.NDArray[np.int32]
 Scores = npt.NDArray[np.float32]
-Progress = Callable[[int, int, int], None]  # bytes of files that are done, of all; tokens
 CHARACTERS = 1 << 20  # tokenised at once, at most
 FORMAT = 2  # of the cache: what another version of it wrote is made again
 ARRAYS: dict[str, type] = {
@@ -143,6 +142,20 @@ def open_arrays(folder: Path, key: str, names: Iterable[str]) -> Arrays | None:
     return Arrays(arrays, facts)
 
 
+def made_arrays(
+    folder: Path, key: str, dtypes: Mapping[str, type], make: Callable[[Columns], None]
+) -> Arrays:
+    """The arrays of a folder, filled by `make` on first use; InputError where damaged."""
+    stored = open_arrays(folder, key, dtypes)
+    if stored is None:
+        with write_arrays(folder, key, dtypes) as columns:
+            make(columns)
+        stored = open_arrays(folder, key, dtypes)
+    if stored is None:
+        raise InputError(f"{folder}: what was just written is not whole: check the disk")
+    return stored
+
+
 # Rows over texts
 
 
@@ -223,15 +236,13 @@ class Examples:
         config: DataConfig,
         *,
         cache: Path,
-        progress: Progress | None = None,
         block: int = 4096,
     ) -> "Examples":
         """Opens the rows of sources from the cache folder, where they are made on first use.
 
         What is made depends on the bytes of the files, the tokenizer, prefixes and lengths, not on
-        where files lie. progress(bytes of files that are done, bytes of all, tokens) is called now
-        and then; block texts are tokenised at once. Raises InputError naming file and line of a row
-        that cannot train, a source without rows, or a cache folder that cannot be written.
+        where files lie; block texts are tokenised at once. Raises InputError naming file and line
+        of a row that cannot train, a source without rows, or a cache folder that cannot be written.
         """
         inputs = [[path for name in s.files for path in files_of(Path(name))] for s in sources]
         if not inputs:
@@ -249,20 +260,18 @@ class Examples:
         }
         key = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:32]
         folder = cache / f"rows-{key}"
-        stored = open_arrays(folder, key, ARRAYS)
-        if stored is None:
-            try:
-                with write_arrays(folder, key, ARRAYS) as columns:
-                    builder = _Builder(columns, tokenizer, *roles, block)
-                    builder.read(inputs, [source.label for source in sources], progress)
-            except OSError as error:
-                raise InputError(
-                    f"{cache}: tokenised rows cannot be written: {error.strerror or error}: make"
-                    " room, or name another folder in data.cache or TERCET_CACHE"
-                ) from error
-            stored = open_arrays(folder, key, ARRAYS)
-        if stored is None:
-            raise InputError(f"{folder}: what was just written is not whole: check the disk")
+
+        def make(columns: Columns) -> None:
+            labels = [source.label for source in sources]
+            _Builder(columns, tokenizer, *roles, block).read(inputs, labels)
+
+        try:
+            stored = made_arrays(folder, key, ARRAYS, make)
+        except OSError as error:
+            raise InputError(
+                f"{cache}: tokenised rows cannot be written: {error.strerror or error}: make room,"
+                " or name another folder in data.cache or TERCET_CACHE"
+            ) from error
         touch(folder)
         arrays, languages = dict(stored.arrays), tuple(stored.facts["languages"])
         of_languages = np.array([is_parallel(language) for language in languages], dtype=np.bool_)
@@ -321,24 +330,17 @@ class _Builder:
         for name in ("offsets", "positive_offsets", "negative_offsets"):
             columns.extend(name, (0,))
 
-    def read(
-        self, inputs: Sequence[Sequence[Path]], labels: Sequence[str], progress: Progress | None
-    ) -> None:
+    def read(self, inputs: Sequence[Sequence[Path]], labels: Sequence[str]) -> None:
         """All rows of the files of every source; raises InputError on what cannot train."""
-        sizes = [[sum(p.stat().st_size for p in parts_of(path)) for path in ps] for ps in inputs]
-        total = sum(map(sum, sizes))
-        done = shown = file = 0
+        file = 0
         for source, paths in enumerate(inputs):
             before = self.count
-            for path, size in zip(paths, sizes[source], strict=True):
+            for path in paths:
                 for line, row in numbered_rows(path):
                     self._add(check_row(row, f"{path}:{line}"))
                     for name, value in (("source", source), ("file", file), ("line", line)):
                         self.columns.extend(name, (value,))
-                    if progress is not None and self.tokens > shown:
-                        shown = self.tokens
-                        progress(done, total, shown)
-                file, done = file + 1, done + size
+                file += 1
             if self.count == before:
                 names = ", ".join(str(path) for path in paths)
                 raise InputError(f"source {labels[source]}: no rows in {names}")
@@ -448,38 +450,36 @@ def read_negatives(examples: Examples, path: Path, *, block: int = 4096) -> Ragg
     another, or a negative no passage of the rows.
     """
     key = f"{examples.fingerprint} {file_hash(path)}"
-    folder, names = path.with_suffix(""), {"places": np.int64, "offsets": np.int64}
-    stored = open_arrays(folder, key, names)
-    if stored is None:
+
+    def make(columns: Columns) -> None:
         is_passage = np.zeros(len(examples.keys), dtype=np.bool_)
         is_passage[examples.positives.values] = True
         is_passage[examples.negatives.values] = True
         passages = np.flatnonzero(is_passage)
         passages = passages[np.argsort(examples.keys[passages], kind="stable")]
         keys = examples.keys[passages]
-        with write_arrays(folder, key, names) as columns:
-            columns.extend("offsets", (0,))
-            rows, count, end = numbered_rows(path), 0, 0
-            while some := list(islice(rows, block)):
-                texts: list[str] = []
-                for line, row in some:
-                    if row.get("row") != count or not isinstance(row.get("neg"), list):
-                        raise InputError(f"{path}:{line}: expected row {count} with its 'neg'")
-                    texts += row["neg"]
-                    columns.extend("offsets", (end + len(texts),))
-                    count += 1
-                asked = np.array([text_key(text) for text in texts], dtype=np.int64)
-                nearest = np.searchsorted(keys, asked, side="right") - 1
-                for number in np.flatnonzero(keys[nearest] != asked)[:1].tolist():
-                    line = next(line for line, row in some if texts[number] in row["neg"])
-                    raise InputError(
-                        f"{path}:{line}: {texts[number]!r:.60} is no passage of the training rows"
-                    )
-                columns.extend("places", passages[nearest])
-                end += len(texts)
-            if count != len(examples):
-                raise InputError(f"{path}: negatives for {count} of {len(examples)} rows")
-        stored = open_arrays(folder, key, names)
-    if stored is None:
-        raise InputError(f"{folder}: what was just written is not whole: check the disk")
-    return Ragged(stored.arrays["places"], stored.arrays["offsets"])
+        columns.extend("offsets", (0,))
+        numbered, count, end = numbered_rows(path), 0, 0
+        while rows := list(islice(numbered, block)):
+            texts: list[str] = []
+            for line, row in rows:
+                if row.get("row") != count or not isinstance(row.get("neg"), list):
+                    raise InputError(f"{path}:{line}: expected row {count} with its 'neg'")
+                texts += row["neg"]
+                columns.extend("offsets", (end + len(texts),))
+                count += 1
+            of_texts = np.array([text_key(text) for text in texts], dtype=np.int64)
+            nearest = np.searchsorted(keys, of_texts, side="right") - 1
+            for number in np.flatnonzero(keys[nearest] != of_texts)[:1].tolist():
+                line = next(line for line, row in rows if texts[number] in row["neg"])
+                raise InputError(
+                    f"{path}:{line}: {texts[number]!r:.60} is no passage of the training rows"
+                )
+            columns.extend("places", passages[nearest])
+            end += len(texts)
+        if count != len(examples):
+            raise InputError(f"{path}: negatives for {count} of {len(examples)} rows")
+
+    dtypes = {"places": np.int64, "offsets": np.int64}
+    arrays = made_arrays(path.with_suffix(""), key, dtypes, make).arrays
+    return Ragged(arrays["places"], arrays["offsets"])

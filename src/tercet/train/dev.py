@@ -15,7 +15,7 @@ from tercet.encoder import encode_tokens
 from tercet.errors import InputError
 from tercet.hybrid import best_weights
 from tercet.model import PADDING
-from tercet.scores import Scores, dense_scores, lexical_scores, maxsim_scores, weighted_sum
+from tercet.scores import SCORES, Scores, weighted_sum
 from tercet.train.batches import frame
 from tercet.train.config import SourceConfig
 from tercet.train.dataset import Examples, Numbers
@@ -25,7 +25,6 @@ MEASURE = "nDCG@10, percent"  # of all figures here
 SHORT = 250  # tokens of a passage: whole long documents are not for a quick check
 BUDGET = 8192  # tokens encoded at once
 GRID = (0.2, 0.3, 0.5, 0.8, 1.2, 2.0)  # weights of sparse and multi beside dense at 1
-SCORES = {"dense": dense_scores, "sparse": lexical_scores, "multi": maxsim_scores}
 
 Figures = dict[str, dict[str, float]]
 

@@ -99,7 +99,7 @@ class World:
         """
         if self.size == 1:
             return
-        trained = [parameter for parameter in parameters if parameter.requires_grad]
+        trained = list(parameters)
         used = torch.tensor([float(p.grad is not None) for p in trained], device=self.device)
         dist.all_reduce(used)
         bucket: list[Tensor] = []

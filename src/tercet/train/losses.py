@@ -177,7 +177,6 @@ def batch_loss(
     teacher: TeacherConfig,
     world: World,
     *,
-    heads: Sequence[Head],
     total: int,
     distil: bool,
     in_batch: bool = True,
@@ -210,7 +209,7 @@ def batch_loss(
             mask = mask & ~known.above(teacher.margin)
     columns = Columns(positives, mask, own, outside.expand_as(own) if has_outside else None, total)
 
-    scores = score(queries, everyone, heads, config)
+    scores = score(queries, everyone, config)
     loss, parts = unified(scores, columns, config, distil=distil)
     facts = {f"loss_{name}": value for name, value in parts.items()}
     if config.flops and queries.weights is not None and everyone.weights is not None:
@@ -232,9 +231,7 @@ def batch_loss(
         loss = loss + pulled
         facts |= told
     facts["loss"] = loss.detach()
-    summed = torch.stack([value.float() for value in facts.values()])
-    if world.size > 1:
-        summed = world.sum(summed)
+    summed = world.sum(torch.stack([value.float() for value in facts.values()]))
     values = dict(zip(facts, summed.tolist(), strict=True))
     return loss, values | spread(scores, queries, passages)
 
@@ -267,21 +264,17 @@ def gathered(
 
 
 def score(
-    queries: Representations,
-    passages: Representations,
-    heads: Sequence[Head],
-    config: LossConfig,
+    queries: Representations, passages: Representations, config: LossConfig
 ) -> dict[Head, list[Tensor]]:
     """Scores (Q, P) of every head that both sides have, whole and then by leading sizes."""
     out: dict[Head, list[Tensor]] = {}
-    if "dense" in heads and queries.dense is not None and passages.dense is not None:
-        out["dense"] = [
-            q @ p.T for q, p in _sized(queries.dense, passages.dense, config.dense_sizes)
-        ]
-    if "sparse" in heads and queries.weights is not None and passages.weights is not None:
+    if queries.dense is not None and passages.dense is not None:
+        pairs = _sized(queries.dense, passages.dense, config.dense_sizes)
+        out["dense"] = [q @ p.T for q, p in pairs]
+    if queries.weights is not None and passages.weights is not None:
         sides = [(side.weights, side.ids, side.owners, len(side)) for side in (queries, passages)]
         out["sparse"] = [lexical(*sides[0], *sides[1])]  # type: ignore[arg-type]
-    if "multi" in heads and queries.multi is not None and passages.multi is not None:
+    if queries.multi is not None and passages.multi is not None:
         owners, spans = (queries.multi_owners, len(queries)), (passages.starts, passages.counts)
         pairs = _sized(queries.multi, passages.multi, config.multi_sizes)
         out["multi"] = [maxsim(q, *owners, p, *spans) for q, p in pairs]

@@ -21,7 +21,7 @@ from tercet.errors import InputError
 from tercet.model import BackboneConfig, MultiHead, SparseHead
 from tercet.train.batches import Pool, Sampler, make_sampler
 from tercet.train.config import TEXT_STAGES, TrainConfig, frozen_layers
-from tercet.train.dataset import Examples, Numbers, Progress
+from tercet.train.dataset import Examples, Numbers
 from tercet.train.distributed import World
 from tercet.train.init import extend_positions
 from tercet.train.retromae import LOGITS
@@ -45,7 +45,7 @@ class Prepared:
     sub_batch: int | None  # tokens encoded at once; None: no split
 
 
-def prepare(config: TrainConfig, world: World, *, progress: Progress | None = None) -> Prepared:
+def prepare(config: TrainConfig, world: World) -> Prepared:
     """Loads the model and the rows, and plans the batches; raises InputError on what cannot run."""
     if not config.data.sources:
         raise InputError("data.sources names no files: give training rows (--rows FILES)")
@@ -64,9 +64,7 @@ def prepare(config: TrainConfig, world: World, *, progress: Progress | None = No
     cache = cache_folder(config)
     if not world.first:
         world.wait()  # the first process makes the cache, the others read it
-    examples = Examples.load(
-        data.sources, checkpoint.tokenizer, data, cache=cache, progress=progress
-    )
+    examples = Examples.load(data.sources, checkpoint.tokenizer, data, cache=cache)
     if world.first:
         world.wait()
     sampler = make_sampler(config, examples, scratch=cache if os.access(cache, os.W_OK) else None)

@@ -42,7 +42,7 @@ from tercet.encoder import Encoder
 from tercet.errors import InputError, ModelError
 from tercet.model import M3Model
 from tercet.rows import tagged_texts, text_files
-from tercet.scores import dense_scores, lexical_scores, maxsim_scores
+from tercet.scores import SCORES
 from tercet.tokenizer import CLS, EOS, MASK, PAD, UNK, Tokenizer
 
 Ids = npt.NDArray[np.int64]
@@ -586,11 +586,10 @@ def _compare(
     scores: dict[Head, float] = {}
     if before is None or after is None:
         return values, scores
-    functions = {"dense": dense_scores, "sparse": lexical_scores, "multi": maxsim_scores}
     for head in after.heads:
         old, new = getattr(before, head), getattr(after, head)
         values[head] = _largest(old[:, rows] if head == "sparse" else old, new)
-        scores[head] = _largest(functions[head](before, before), functions[head](after, after))
+        scores[head] = _largest(SCORES[head](before, before), SCORES[head](after, after))
     return values, scores
 
 

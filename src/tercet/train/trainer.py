@@ -224,8 +224,7 @@ class Trainer:
             self.all_tokens += report.tokens
 
         parameters = [p for p in self.trained.parameters() if p.requires_grad]
-        if self.world.size > 1:
-            self.world.sum_gradients(parameters)
+        self.world.sum_gradients(parameters)
         norm = torch.nn.utils.clip_grad_norm_(parameters, config.optimiser.clip or math.inf)
         if not torch.isfinite(norm):
             raise self.not_finite(step, f"the gradient is not finite ({norm.item()})", rows)
@@ -298,7 +297,6 @@ class Trainer:
                     config.loss,
                     config.teacher,
                     world,
-                    heads=heads,
                     total=len(everyone),
                     distil=distil,
                     in_batch=source.in_batch_negatives,
@@ -477,8 +475,11 @@ class Trainer:
         """
         request = self.folder / REFRESH / f"step-{step:06d}"
         answer = request / ANSWER
-        if self.world.first and not answer.exists():
+        asks = self.world.first and not answer.exists()
+        if asks:
             shutil.rmtree(request, ignore_errors=True)
+        self.world.wait()  # nobody takes the failure of an earlier run for one of this
+        if asks:
             request.mkdir(parents=True)
             self.trained.eval()
             write_model(request / MODEL, self.ready.checkpoint, self.settings())  # 1
