@@ -193,6 +193,8 @@ def test_a_file_that_cannot_train(
     assert run(["data", "check", str(tmp_path), *options]) == 1
     shown = capsys.readouterr()
     told = shown.err.splitlines()
+    assert ["compared with 0.0%" in line for line in told[:3]] == [True, True, False]
+    told = told[2:]
     assert len(told) == 21
     assert told[0] == f"tercet: {tmp_path / 'a.jsonl'}:2: 'query' is empty"
     assert told[-1] == "tercet: 70 defects: this cannot train, of which 20 are named"
