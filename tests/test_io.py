@@ -50,6 +50,36 @@ def test_what_killed_processes_left_of_a_folder_is_swept(tmp_path: Path) -> None
     assert {path.name for path in tmp_path.iterdir()} == {"index", ".other.abcdefgh", ".index.ab"}
 
 
+def test_what_a_folder_replaced_is_swept_once_the_new_one_is_there(tmp_path: Path) -> None:
+    folder, old = tmp_path / "model", tmp_path / ".model.abcdefgh.old"
+    old.mkdir()
+    os.utime(old, (0, 0))
+    with atomic_folder(folder, replace=True):
+        assert old.exists()
+    with atomic_folder(folder, replace=True):
+        assert not old.exists()
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_a_scratch_folder_may_vanish_while_it_is_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / ".index.abcdefgh"
+    other.mkdir()
+    os.utime(other, (0, 0))
+    real = os.open
+
+    def vanish(path: str | Path, *arguments: int, **options: int) -> int:
+        if path == other:
+            other.rmdir()
+        return real(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", vanish)
+    with atomic_folder(tmp_path / "index"):
+        pass
+    assert (tmp_path / "index").is_dir()
+
+
 def test_a_folder_appears_at_the_end_of_its_block(tmp_path: Path) -> None:
     folder = tmp_path / "new" / "index"
     with atomic_folder(folder) as scratch:

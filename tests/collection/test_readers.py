@@ -1,11 +1,14 @@
 """Readers beside the one that changes a collection, and collections that somebody else made."""
 
 import os
+import signal
 import sqlite3
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,9 @@ from typing import Any
 import pytest
 from hashed import HashedEncoder
 
+import tercet.collection as collection_module
 from tercet.collection import Collection
+from tercet.collection.store import DocumentStore
 from tercet.errors import InputError, StoreError
 from tercet.index import GraphOptions
 from tercet.records import Document
@@ -72,6 +77,74 @@ def test_readers_see_what_was_committed_and_never_wait(
             assert texts(reader) == texts(writer) == of(old[1:4]) | of(new[:-1])
             assert reader.info() == writer.info()
             assert reader.settings.index == "index-000002"
+
+
+@pytest.mark.parametrize("step", ["encode", "open_index"])
+def test_an_index_may_be_made_again_while_it_is_searched_or_opened(
+    memory: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    documents = corpus("old", range(8))
+    rebuilt: list[bool] = []
+    with Collection.open(memory, HashedEncoder(), graph=FEW) as writer:
+        writer.add(documents)
+        encoder = HashedEncoder()
+        reader = Collection.open(memory, encoder, read_only=True, graph=FEW)
+        owner = encoder if step == "encode" else collection_module
+        real = getattr(owner, step)
+
+        def meanwhile(*arguments: Any, **options: Any) -> Any:
+            if not rebuilt:
+                rebuilt.append(True)
+                writer.rebuild()
+                assert len(reader) == 8  # as another thread asks, which opens the new one
+            return real(*arguments, **options)
+
+        monkeypatch.setattr(owner, step, meanwhile)
+        if step == "open_index":
+            reader = Collection.open(memory, encoder, read_only=True, graph=FEW)
+        assert texts(reader) == of(documents)
+        assert rebuilt
+
+
+def test_a_document_that_is_replaced_while_it_is_searched_is_in_the_answer(
+    memory: Path, encoder: HashedEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new = corpus("new", range(4))
+    with Collection.open(memory, encoder) as writer:
+        writer.add(corpus("old", range(4)))
+        with Collection.open(memory, HashedEncoder(), read_only=True) as reader:
+            _, index = reader._newest()
+            real = index.search
+
+            def search(*arguments: Any, **options: Any) -> Any:
+                rows = real(*arguments, **options)
+                writer.add(new)
+                return rows
+
+            monkeypatch.setattr(index, "search", search)
+            assert texts(reader) == of(new)
+
+
+def test_a_search_at_the_end_of_a_rebuild_costs_nothing(
+    memory: Path, encoder: HashedEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    documents = corpus("old", range(4))
+    with Collection.open(memory, encoder) as writer:
+        writer.add(documents)
+        transaction = DocumentStore.transaction
+
+        @contextmanager
+        def meanwhile(store: DocumentStore) -> Iterator[DocumentStore]:
+            with transaction(store):
+                yield store
+            assert texts(writer) == of(documents)  # as another thread may
+
+        monkeypatch.setattr(DocumentStore, "transaction", meanwhile)
+        writer.rebuild()
+        assert texts(writer) == of(documents)
+        assert [path.name for path in memory.glob("index-*")] == ["index-000002"]
+    with Collection.open(memory, encoder, read_only=True) as reader:
+        assert texts(reader) == of(documents)
 
 
 def test_a_reader_changes_nothing(memory: Path, encoder: HashedEncoder) -> None:
@@ -212,6 +285,41 @@ def test_a_fork_is_told_to_open_it_itself(
     with os.fdopen(receive) as told:
         assert told.read().count("was opened in process") == 2
     os.waitpid(child, 0)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_fork_closes_what_another_thread_of_its_parent_changes(
+    memory: Path, encoder: HashedEncoder
+) -> None:
+    with Collection.open(memory, encoder) as collection:
+        held, over, index = threading.Event(), threading.Event(), collection.index
+
+        def change() -> None:
+            with collection._turn, index._turn:
+                held.set()
+                over.wait(20)
+
+        thread = threading.Thread(target=change)
+        thread.start()
+        assert held.wait(20)
+        if not (child := os.fork()):
+            try:
+                collection.close()
+                index.close()
+                os._exit(7)
+            finally:
+                os._exit(1)
+        ended, status = 0, 0
+        limit = time.monotonic() + 10
+        while not ended and time.monotonic() < limit:
+            ended, status = os.waitpid(child, os.WNOHANG)
+            time.sleep(0.01)
+        over.set()
+        thread.join()
+        if not ended:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+        assert os.waitstatus_to_exitcode(status) == 7
 
 
 def test_bit_rot_is_found_in_texts_and_vectors(memory: Path, encoder: HashedEncoder) -> None:

@@ -5,8 +5,11 @@ import os
 import shutil
 import signal
 import threading
+import time
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,7 @@ import pytest
 
 from tercet.embeddings import Embeddings
 from tercet.errors import StoreError
-from tercet.index import Index, open_index
+from tercet.index import Index, base, open_index
 from tercet.index.store import Manifest
 from tercet.scores import dense_scores
 
@@ -188,9 +191,9 @@ def test_reading_writes_nothing(tmp_path: Path) -> None:
         assert full(index) == expected
         index.verify()
     (writer.path / "lock").touch()
-    for path, (time, content) in before.items():
+    for path, (changed, content) in before.items():
         if path.name != "lock":
-            assert (path.stat().st_mtime_ns, path.read_bytes()) == (time, content)
+            assert (path.stat().st_mtime_ns, path.read_bytes()) == (changed, content)
     assert {p for p in writer.path.rglob("*") if p.is_file()} == set(before)
 
 
@@ -226,6 +229,69 @@ def test_threads_search_while_rows_come_and_go(tmp_path: Path) -> None:
         for thread in threads:
             thread.join()
     assert not failed, failed[0]
+
+
+@pytest.mark.parametrize("step", ["open", "search", "verify"])
+def test_a_graph_may_be_replaced_while_a_reader_opens_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    rows = make_embeddings(100, seed=8)
+    with graphed(tmp_path / "index") as writer:
+        writer.add(range(30), rows[:30])
+        writer.optimize()
+        index = reader(writer.path)
+        if step != "verify":
+            writer.add(range(30, 60), rows[30:60])
+            writer.optimize()
+        turns = iter([True])
+
+        def meanwhile(real: Any) -> Any:
+            def call(*arguments: Any) -> Any:
+                if next(turns, False):
+                    writer.add(range(60, 100), rows[60:])
+                    writer.optimize()
+                return real(*arguments)
+
+            return call
+
+        name = "verify_graph" if step == "verify" else "Graph"
+        monkeypatch.setattr(base, name, meanwhile(getattr(base, name)))
+        if step == "verify":
+            index.verify()
+        opened = reader(writer.path) if step == "open" else index
+        assert full(opened) == full(writer)
+        assert len(opened) == len(writer)
+
+
+def test_a_reader_of_a_removed_index_goes_on_and_of_a_damaged_one_says_so_again(
+    tmp_path: Path,
+) -> None:
+    with graphed(tmp_path / "index") as writer:
+        writer.add(range(60), make_embeddings(60))
+        writer.optimize()
+        index = reader(writer.path)
+        expected = full(index)
+        manifest = writer.path / "manifest.json"
+        content = manifest.read_bytes()
+        manifest.write_text("{")
+        for _ in range(2):
+            with pytest.raises(StoreError, match="damaged"):
+                full(index)
+        manifest.write_bytes(content)
+        assert full(index) == expected
+    shutil.rmtree(writer.path)
+    assert full(index) == expected
+
+
+def test_threads_that_search_first_share_their_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start() -> object:
+        time.sleep(0.05)
+        return object()
+
+    monkeypatch.setattr(base, "_started", cache(start))
+    with ThreadPoolExecutor(4) as threads:
+        workers = list(threads.map(lambda _: base._workers(), range(4)))
+    assert len(set(workers)) == 1
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
@@ -281,11 +347,55 @@ def test_a_damaged_graph_is_seen_and_made_again(tmp_path: Path) -> None:
         assert full(again) == expected
 
 
+def test_a_damaged_graph_of_rows_that_need_none_any_more_is_left_out(tmp_path: Path) -> None:
+    with graphed(tmp_path / "index") as index:
+        index.add(range(24), make_embeddings(24))
+        index.optimize()
+        index.delete(range(5))
+        index.optimize()
+        expected = full(index)
+    next(index.path.glob("graph-*/rows.npy")).unlink()
+    with open_index(index.path, options=SMALL) as again:
+        again.verify()
+        with reader(index.path) as beside:
+            assert full(beside) == full(again) == expected
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_graph_that_cannot_be_written_leaves_the_index_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damaged: bool
+) -> None:
+    def full_disk(*_: Any) -> None:
+        raise OSError("No space left on device")
+
+    with graphed(tmp_path / "index") as index:
+        index.add(range(200), make_embeddings(200))
+        index.optimize()
+        if damaged:
+            index.close()
+            next(index.path.glob("graph-*/rows.npy")).unlink()
+        with (
+            monkeypatch.context() as patch,
+            pytest.raises(StoreError, match="cannot write a graph"),
+        ):
+            patch.setattr(base, "build_graph", full_disk)
+            if damaged:
+                open_index(index.path, options=SMALL)
+            index.delete(range(150))
+            index.optimize()
+        if not damaged:
+            assert full(index) == exhaustive(index)
+            assert len(index) == 50
+    with open_index(index.path, options=SMALL) as again:  # nobody has it open
+        assert full(again) == exhaustive(again)
+
+
 @pytest.mark.parametrize(
     ("name", "place", "value"),
     [
         *((f"{name}.npy", place, value) for name in ("starts", "serials")
           for place, value in ((1, 10**9), (2, 2**62), (0, 7))),
+        ("serials.npy", None, 0),
         ("starts.npy", -1, 10**12),
         ("starts.npy", 1, -5),
         ("rows.npy", slice(None), 2**31 - 1),
@@ -295,12 +405,16 @@ def test_a_damaged_graph_is_seen_and_made_again(tmp_path: Path) -> None:
 def test_arrays_that_lie_are_refused_whatever_their_checksums(
     tmp_path: Path, name: str, place: Any, value: int
 ) -> None:
-    with graphed(tmp_path / "index") as index:
+    heads = ("sparse",) if place is None else ("dense", "sparse", "multi")
+    with graphed(tmp_path / "index", heads=heads) as index:
         index.add(range(80), make_embeddings(80))
         index.optimize()
     (graph,) = index.path.glob("graph-*")
     values = np.load(graph / name)
-    values[place] = value
+    if place is None:
+        values = values[:0]
+    else:
+        values[place] = value
     np.save(graph / name, values)
     check_again(graph)
     with pytest.raises(StoreError, match="damaged"), reader(index.path) as opened:

@@ -1,5 +1,6 @@
 """Rows on disk: what a crash, a full disk, a second opener or a damaged file does to them."""
 
+import errno
 import os
 import resource
 import sys
@@ -95,7 +96,8 @@ def test_every_name_is_on_the_disk(make: Make, disk: Disk) -> None:
     index.optimize()  # copies the living rows
     manifest = disk.events.index(("name", index.path / "manifest.json"))
     copies = index.path / "rows-000002"
-    assert {path for kind, path in disk.events[:manifest]} >= {copies, *copies.iterdir()}
+    synced = {path for kind, path in disk.events[:manifest]}
+    assert synced >= {index.path, copies, *copies.iterdir()}
     disk.check()
 
 
@@ -104,6 +106,26 @@ def test_a_second_opener_is_told_who_has_it(make: Make) -> None:
     with pytest.raises(StoreError, match=rf"open in process {os.getpid()} \(this one\)"):
         open_index(index.path)
     index.close()
+    open_index(index.path).close()
+
+
+def test_a_full_disk_and_one_without_locks(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    index = make()
+    index.close()
+
+    def failing(number: int) -> Callable[..., None]:
+        def fail(*_: object) -> None:
+            raise OSError(number, os.strerror(number))
+
+        return fail
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", failing(errno.ENOSPC))
+        open_index(index.path).close()
+    with monkeypatch.context() as patch:
+        patch.setattr("tercet.index.store._lock", failing(errno.ENOLCK))
+        with pytest.raises(OSError, match=os.strerror(errno.ENOLCK)):
+            open_index(index.path)
     open_index(index.path).close()
 
 
