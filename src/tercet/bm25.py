@@ -15,7 +15,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from tercet.errors import InputError
-from tercet.tokenizer import Tokenizer
+from tercet.tokenizer import MARGIN, READ, Tokenizer
 
 K1, B = 0.9, 0.4  # Anserini's, for passages; the M3 paper's BM25 runs have them too
 SPECIAL = 2  # of a model's tokens: [CLS] and </s> are no terms
@@ -101,7 +101,7 @@ Terms = Subwords | Words
 
 
 def first_tokens(
-    tokenizer: Tokenizer, text: str, limit: int, *, read: int = 8, margin: int = 64
+    tokenizer: Tokenizer, text: str, limit: int, *, read: int = READ, margin: int = MARGIN
 ) -> str:
     """The text of the first `limit` tokens of a text that has more, and nothing of the next one.
 

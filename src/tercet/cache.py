@@ -57,11 +57,12 @@ def remove(listed: Iterable[Entry]) -> int:
     """Removes entries and returns how many bytes that frees."""
     freed = 0
     for entry in listed:
-        if entry.path.is_dir() and not entry.path.is_symlink():
-            shutil.rmtree(entry.path)
-        else:
-            entry.path.unlink(missing_ok=True)
-        freed += entry.bytes
+        with suppress(FileNotFoundError):  # another process may remove it meanwhile
+            if entry.path.is_dir() and not entry.path.is_symlink():
+                shutil.rmtree(entry.path)
+            else:
+                entry.path.unlink()
+            freed += entry.bytes
     return freed
 
 

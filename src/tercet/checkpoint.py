@@ -25,6 +25,7 @@ from tokenizers import Tokenizer as Backend
 from torch import Tensor
 
 from tercet.config import MAX_LENGTH, Role, Weights
+from tercet.embeddings import check_absent
 from tercet.errors import InputError, ModelError
 from tercet.io import atomic_folder, check_file, inner_path, json_bytes, read_json, write_json
 from tercet.model import (
@@ -256,10 +257,7 @@ def write_checkpoint(
     halves them once more. FlagEmbedding, transformers and sentence-transformers load it. Raises
     InputError where the folder exists already.
     """
-    target = Path(folder)
-    if target.exists():
-        raise InputError(f"{target} exists already: remove it or choose another folder")
-    with atomic_folder(target) as scratch:
+    with atomic_folder(check_absent(folder)) as scratch:
         _write_weights(scratch, model, dtype, embeddings or dtype)
         _write_tokenizer(scratch, tokenizer, min(model.backbone.config.max_length, MAX_LENGTH))
         documents = _documents(model, settings or Settings())

@@ -193,9 +193,7 @@ def encoding() -> Iterator[None]:
             "this process was forked while another thread encoded: load the encoder in a process "
             "that was spawned, and open it there"
         )
-    if (
-        _process.fork
-    ):  # the parent's pools of threads are not here, and who asks them waits for ever
+    if _process.fork:  # who asks the parent's pools of threads waits for ever
         torch.set_num_threads(1)
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
         _process.fork = False

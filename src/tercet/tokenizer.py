@@ -18,6 +18,7 @@ from tokenizers import Tokenizer as Backend
 from tokenizers.processors import TemplateProcessing
 
 from tercet.config import MAX_LENGTH, check_count, strings
+from tercet.embeddings import packed_positions
 from tercet.errors import ModelError
 from tercet.io import check_file
 
@@ -76,13 +77,12 @@ class TokenBatch:
     def take(self, rows: npt.NDArray[np.int64]) -> "TokenBatch":
         """These texts, in this order."""
         counts = self.lengths[rows]
-        offsets = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
-        source = np.arange(int(offsets[-1])) + np.repeat(self.offsets[rows] - offsets[:-1], counts)
+        source = packed_positions(self.offsets[rows], counts)
         is_cls = np.zeros(len(self.ids), dtype=np.bool_)
         is_cls[self.cls] = True
         return TokenBatch(
             ids=self.ids[source],
-            offsets=offsets,
+            offsets=np.concatenate(([0], np.cumsum(counts))).astype(np.int64),
             cls=np.flatnonzero(is_cls[source]),
             truncated=self.truncated[rows],
         )

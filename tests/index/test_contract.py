@@ -337,7 +337,7 @@ def test_bad_searches_are_refused(
     [
         ({"heads": ("multi",)}, "store dense beside them"),
         ({"heads": ()}, "no head asked for"),
-        ({"vocabulary": None}, "storing sparse needs its size"),
+        *(({"vocabulary": size}, "vocabulary must be a whole number") for size in (None, -5, "9")),
         ({"dtype": "float32"}, "unknown dtype"),
         ({"backend": "faiss"}, "unknown backend"),
     ],

@@ -164,7 +164,7 @@ class Collection:
         facts: dict[str, Any] = {}
         if not (path / DOCUMENTS).exists():
             _check_free(path, create and not read_only)
-            encoder = encoder or _bundled()  # what is wrong leaves no empty folder
+            encoder = encoder or _load(None)  # what is wrong leaves no empty folder
             facts = {"settings": asdict(_new_settings(encoder, options))}
         if read_only:
             collection = cls(path, None, encoder, graph)
@@ -222,11 +222,9 @@ class Collection:
 
     def _load(self) -> Encodes:
         """The model that the folder names, from this machine alone: a stranger may have made it."""
-        from tercet.encoder import Encoder  # loads torch, which opening alone does not need
-
         source = self.settings.source
         try:
-            return Encoder.load(source, download=False)
+            return _load(source)
         except ModelError as error:
             if source is None:
                 raise
@@ -574,10 +572,10 @@ def _hits(
     return list(out.values())
 
 
-def _bundled() -> Encodes:
-    from tercet.encoder import Encoder
+def _load(source: str | None) -> Encodes:
+    from tercet.encoder import Encoder  # loads torch, which opening alone does not need
 
-    return Encoder.load()
+    return Encoder.load(source, download=False)
 
 
 def _named(source: str | None) -> str:

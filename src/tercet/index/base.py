@@ -374,8 +374,9 @@ class Index:
         """Bytes on disk by head, and "other" (ids, payloads, logs)."""
         with self._reading() as view:
             sizes = view.rows.sizes()
-            for head, size in (view.graph.sizes() if view.graph else {}).items():
-                sizes[head] += size
+            if view.graph is not None:
+                for head in self.spec.heads:
+                    sizes[head] += view.graph.sizes.get(head, 0)
             return sizes
 
     def close(self) -> None:

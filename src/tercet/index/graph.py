@@ -55,9 +55,12 @@ class Graph:
         """Opens a folder; raises StoreError where it is missing or damaged."""
         self.folder, self._options = folder, options
         try:
-            sizes = [(folder / name).stat().st_size for name in _checksums(folder)]
-            if sum(sizes) <= VERIFY_BELOW:
+            files = {name: (folder / name).stat().st_size for name in _checksums(folder)}
+            if sum(files.values()) <= VERIFY_BELOW:
                 verify_graph(folder)
+            self.sizes: dict[Head, int] = {"dense": 0, "sparse": 0}  # bytes on disk
+            for name in files.keys() - {"serials.npy"}:
+                self.sizes["dense" if name.startswith("dense") else "sparse"] += files[name]
             self.serials: Serials = _mapped(folder / "serials.npy", np.uint64)
             fits = len(self) > 0 and not bool((self.serials[1:] <= self.serials[:-1]).any())
             self._hnsw = None
@@ -80,15 +83,6 @@ class Graph:
 
     def __len__(self) -> int:
         return len(self.serials)
-
-    def sizes(self) -> dict[Head, int]:
-        """Bytes on disk by head."""
-        sizes: dict[Head, int] = {}
-        for name in _checksums(self.folder):
-            head: Head = "dense" if name.startswith("dense") else "sparse"
-            if name != "serials.npy":
-                sizes[head] = sizes.get(head, 0) + (self.folder / name).stat().st_size
-        return sizes
 
     def dense(self, query: Floats, count: int) -> Positions:
         """Places among the serials of about `count` of the highest inner products, best first.

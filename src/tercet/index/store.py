@@ -36,7 +36,7 @@ import numpy.typing as npt
 import scipy.sparse as sp
 import torch
 
-from tercet.config import HEADS, Head, check_heads
+from tercet.config import HEADS, Head, check_count, check_heads
 from tercet.embeddings import Embeddings, packed_positions
 from tercet.errors import InputError, StoreError
 from tercet.io import GrowingArray, fsync, read_json, write_json
@@ -84,8 +84,8 @@ class IndexSpec:
         for head, name in zip(HEADS, ("dense", "vocabulary", "multi"), strict=True):
             if head not in self.heads:
                 object.__setattr__(self, name, None)
-            elif not getattr(self, name):
-                raise InputError(f"storing {head} needs its size: give {name} >= 1")
+            else:
+                check_count(name, getattr(self, name))
 
     @staticmethod
     def load(folder: Path) -> "IndexSpec":
