@@ -103,7 +103,8 @@ class Tokenizer:
             last = backend.get_vocab_size(with_added_tokens=False) - 1
         else:
             last = max(backend.get_vocab(with_added_tokens=False).values(), default=-1)
-        self._vocabulary = 1 + max([last, *backend.get_added_tokens_decoder()])
+        # the number of ids, added tokens included
+        self.vocabulary = 1 + max([last, *backend.get_added_tokens_decoder()])
 
     @staticmethod
     def from_file(path: Path) -> "Tokenizer":
@@ -120,11 +121,6 @@ class Tokenizer:
         if special_id is None:
             raise ModelError(f"the tokenizer has no {token}: not of the XLM-RoBERTa family")
         return int(special_id)
-
-    @property
-    def vocabulary(self) -> int:
-        """The number of ids, added tokens included: one more than the largest."""
-        return self._vocabulary
 
     @property
     def weightless_ids(self) -> npt.NDArray[np.int64]:

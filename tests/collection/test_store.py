@@ -1,6 +1,8 @@
 """Documents in SQLite: states, files, transactions, and what is no such file."""
 
 import sqlite3
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -81,6 +83,38 @@ def test_what_is_no_store_is_named(memory: Path) -> None:
     sqlite3.connect(memory / "b.sqlite").execute("CREATE TABLE x (y)").connection.close()
     with pytest.raises(StoreError, match="emptied or cut short"):
         DocumentStore(memory / "b.sqlite")
+
+
+def test_readers_that_never_pause_see_what_is_committed(store: DocumentStore) -> None:
+    with store.transaction():
+        store.promote(store.put_pending([incoming(str(n), "text " * 400) for n in range(1500)]))
+    reader, done = DocumentStore(store.path, read_only=True), threading.Event()
+
+    def read() -> None:
+        while not done.is_set():
+            reader.chunks(range(1000))
+
+    threads = [threading.Thread(target=read) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    seen = []
+    for turn in range(3):
+        with store.transaction():
+            store.set_fact("turn", turn)
+        limit = time.monotonic() + 2
+        while reader.fact("turn") != turn and time.monotonic() < limit:
+            time.sleep(0.001)
+        seen.append(reader.fact("turn"))
+    done.set()
+    for thread in threads:
+        thread.join()
+    assert seen == [0, 1, 2]
+    listed = reader.documents()
+    assert next(listed).id == "0"
+    with store.transaction():
+        store.leave(["999"])
+    assert reader.known("999") is None  # while a list is read
+    assert sum(1 for _ in listed) == 1498
 
 
 def test_a_new_file_and_every_commit_are_on_the_disk(memory: Path, disk: Disk) -> None:

@@ -14,7 +14,7 @@ import re
 import shutil
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -527,8 +527,9 @@ class Collection:
 
     def verify(self) -> None:
         """Reads every byte of texts and vectors; raises StoreError naming what has changed."""
-        store, index = self._newest()
-        store.verify()
+        _, index = self._newest()
+        with closing(DocumentStore(self.path / DOCUMENTS, read_only=True)) as store:
+            store.verify()  # for so long nobody else could read from the one that is open
         with self._in_words():
             index.verify()
 

@@ -8,6 +8,7 @@ models or files' contents.
 
 import json
 import sqlite3
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import astuple, dataclass
@@ -90,7 +91,7 @@ class Incoming:
 
 
 class DocumentStore:
-    """The SQLite file of a collection; any thread may call it, one at a time.
+    """The SQLite file of a collection; any thread may read, one at a time.
 
     Read-only, it sees what was committed last, and waits for no writer.
     """
@@ -100,6 +101,7 @@ class DocumentStore:
         if not path.is_file():
             raise StoreError(f"{path.parent} holds no collection: {path.name} is missing")
         self.path = path
+        self._turn = threading.Lock()  # reads that meet one another all see the first one's state
         self._db = _connect(path, read_only)
         try:
             if not read_only:
@@ -156,7 +158,7 @@ class DocumentStore:
                 raise
 
     def _rows(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
-        with _in_words(self.path):
+        with self._turn, _in_words(self.path):
             return self._db.execute(statement, values).fetchall()
 
     def _column(self, statement: str, *values: Any) -> list[Any]:
@@ -346,14 +348,14 @@ class DocumentStore:
 
     def documents(self) -> Iterator[Document]:
         """All done documents by their ids, without their texts."""
-        with _in_words(self.path):
-            yield from map(
-                self._document,
-                self._db.execute(
-                    "SELECT id, '', title, source, language, metadata FROM documents "
-                    "WHERE state = 1 ORDER BY id"
-                ),
-            )
+        statement = (
+            "SELECT id, '', title, source, language, metadata FROM documents "
+            "WHERE state = 1 AND id > ? ORDER BY id LIMIT 1000"
+        )
+        last = ""
+        while page := self._rows(statement, last):
+            yield from map(self._document, page)
+            last = page[-1][0]
 
     def filter_keys(self) -> dict[str, int]:
         """The keys of metadata, `language` included, and how many done documents have each."""
