@@ -293,23 +293,39 @@ def test_no_files_of_text_are_refused(tmp_path: Path) -> None:
             text_files(sources)
 
 
-@pytest.mark.parametrize("suffix", ["", ".gz", ".bz2", ".xz", ".zst"])
+PACK: dict[str, Callable[[bytes], bytes]] = {
+    "": bytes,
+    ".gz": gzip.compress,
+    ".bz2": bz2.compress,
+    ".xz": lzma.compress,
+    ".zst": zstandard.compress,
+}
+
+
+@pytest.mark.parametrize("suffix", [name for name in PACK if name])
+def test_a_packed_file_is_read_to_its_end_or_called_cut(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a.jsonl{suffix}"
+    whole = PACK[suffix](b'{"a": 1}\n' * 100) * 2  # packed in two parts
+    path.write_bytes(whole)
+    assert len(list(read_rows(path))) == 200
+    path.write_bytes(whole[:-3])
+    with pytest.raises(InputError, match=rf"a\.jsonl{suffix}:\d+: not readable"):
+        list(read_rows(path))
+
+
+@pytest.mark.parametrize("suffix", PACK)
 def test_a_line_and_what_is_unpacked_are_bounded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
 ) -> None:
-    pack: dict[str, Callable[[bytes], bytes]] = {
-        "": bytes, ".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress,
-        ".zst": zstandard.compress,
-    }  # fmt: skip
     path = tmp_path / f"a.jsonl{suffix}"
     line = b'{"text": "word"}\n'
-    path.write_bytes(pack[suffix](line + b'{"text": "' + b"a" * (1 << 20) + b'"}\n'))
+    path.write_bytes(PACK[suffix](line + b'{"text": "' + b"a" * (1 << 20) + b'"}\n'))
     assert len(list(read_rows(path))) == 2
     monkeypatch.setenv("TERCET_LONGEST_LINE", "1")
     with pytest.raises(InputError, match=r"a\.jsonl.*:2: a line of more than 1 MB: .*LONGEST_LINE"):
         list(read_rows(path))
     monkeypatch.setattr("tercet.rows._UNPACKED", 1 << 18)
-    path.write_bytes(pack[suffix](line + b"\n" * (1 << 14)))  # which take the time of 2 ** 19 bytes
+    path.write_bytes(PACK[suffix](line + b"\n" * (1 << 14)))  # which take the time of 2 ** 19 bytes
     if suffix:
         with pytest.raises(InputError, match="unpacks to more than 250 times its size"):
             list(read_rows(path))

@@ -301,6 +301,8 @@ def test_a_bad_batch_is_refused_whole(make: Make) -> None:
         ([1, 2, 3], [{}]),
         ([1, 2, 3], [{}, {}, {"a": None}]),
         ([1, 2, 3], [{}, {"a": float("nan")}, {}]),
+        ([1, 2, 3], [{}, {"a": 2**63}, {}]),
+        ([1, 2, 3], [{}, {"a": -(2**63) - 1}, {}]),
     ):
         with pytest.raises(InputError):
             index.add(ids, ROWS[10:13], payloads)  # type: ignore[arg-type]

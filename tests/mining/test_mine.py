@@ -123,6 +123,20 @@ def test_a_heading_of_many_rows_joins_nothing(run: Mine) -> None:
         run(joined, first=1, last=420, number=3, limit=None)
 
 
+@pytest.mark.parametrize(("language", "related"), [("en-de", True), ("en", False)])
+def test_a_translation_of_what_is_related_is_no_negative(
+    run: Mine, language: str, related: bool
+) -> None:
+    rows = [
+        {"query": "river bank", "pos": ["river stone"]},
+        {"query": "stone of rivers", "pos": ["river stone", "river boat"]},
+        {"query": "river boat", "pos": ["river Boot"], "lang": language},
+        {"query": "who judges", "pos": ["river law judge"]},
+    ]
+    mined, _ = run(rows, first=1, last=4, number=4, limit=None)
+    assert ("river Boot" not in mined[0].get("neg", [])) == related
+
+
 def test_a_veto_takes_the_next_and_scores_are_those_of_the_scorer(run: Mine) -> None:
     rows = [{"query": QUERY, "pos": [POSITIVE], "neg": ["river vetoed boat", GOOD]}]
     settings: dict[str, Any] = {"scores": True, "first": 1, "last": 3, "hardest": True}
