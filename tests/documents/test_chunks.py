@@ -145,5 +145,5 @@ def test_options_that_cannot_be_are_refused(options: tuple[int, int, bool]) -> N
 def test_a_tokenizer_that_truncates_is_refused() -> None:
     tokenizer = words()
     tokenizer.enable_truncation(16)
-    with pytest.raises(InputError, match="truncates"):
+    with pytest.raises(InputError):
         Chunker(tokenizer, Chunking())

@@ -158,7 +158,7 @@ def test_answers_in_the_top() -> None:
 def test_measures_that_a_task_cannot_have() -> None:
     with pytest.raises(InputError, match="mkqa/xx has answer strings, no judgements"):
         measure(mkqa(), {}, ["nDCG@10"])
-    with pytest.raises(InputError, match="t has no answer strings"):
+    with pytest.raises(InputError):
         measure(task_of({"q": {"a": 1}}), {}, ["AnswerRecall@20"])
 
 

