@@ -42,7 +42,8 @@ _WIDE = (
     codecs.BOM_UTF16_BE,
     codecs.BOM_UTF32_BE,
 )  # UTF-32-LE begins as UTF-16
-_CHUNK = 1 << 16  # bytes of a .zst file unpacked at once
+_CHUNK = 1 << 16  # bytes of a .zst file held unpacked
+_PIECE = 1 << 10  # bytes of a .zst file unpacked at once: 4 of them may hold 128 KB
 _BLOCK = 256  # rows of a table made Python objects at once
 _STATE, _SPLITS = "state.json", "dataset_dict.json"  # as `save_to_disk` of datasets names them
 _SPLIT = "train"  # the one that is read where there are several
@@ -107,7 +108,7 @@ def raw_lines(path: Path, what: str) -> Iterator[tuple[int, bytes]]:
             bound = max(_UNPACKED, _TIMES * path.stat().st_size)
         with open_packed(path) as lines:
             for number, raw in enumerate(iter(lambda: lines.readline(most), b""), 1):
-                unpacked += len(raw)
+                unpacked += len(raw) + 32  # for the time that a line takes, however short
                 if len(raw) == most:
                     raise InputError(
                         f"{path}:{number}: a line of more than {most >> 20} MB: break it up, or set"
@@ -271,7 +272,7 @@ class _Unpacked(io.RawIOBase):
     def _unpack(self) -> Iterator[bytes]:
         frame: Any = None
         packed = b""
-        while packed := packed or self._file.read(_CHUNK):
+        while packed := packed or self._file.read(_PIECE):
             frame = frame or self._unpacker.decompressobj()
             try:
                 yield frame.decompress(packed)
