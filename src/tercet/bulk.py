@@ -26,7 +26,7 @@ from tercet.encoder import Encoder
 from tercet.errors import InputError
 from tercet.index.store import Lock
 from tercet.io import atomic_write
-from tercet.rows import TEXTS, field_of, kind_of, numbered_rows, text_lines
+from tercet.rows import TEXTS, field_of, kind_of, numbered_rows, passage_text, text_lines
 from tercet.tokenizer import text_shards
 
 SUFFIXES = (".txt", ".jsonl")  # of what is read, packed or not
@@ -233,4 +233,4 @@ def _row_texts(path: Path) -> Iterator[tuple[int, str]]:
             title, text = field_of(row, ("title",)), field_of(row, TEXTS)
         except InputError as error:
             raise InputError(f"{path}:{number}: {error}") from error
-        yield number, f"{title}\n{text}" if title else text
+        yield number, passage_text(title, text)

@@ -51,6 +51,10 @@ class RejectedError(EndpointError):
     """The endpoint refuses this one request, as it does a prompt that is too long (400, 422)."""
 
 
+class UnreadableError(EndpointError):
+    """The endpoint answered with something else than what was asked for."""
+
+
 class AccessError(EndpointError):
     """The endpoint would refuse every request: a wrong key, path or model, an empty account."""
 
@@ -135,12 +139,12 @@ class Endpoint:
 
     @contextmanager
     def reading(self, what: str, answer: Any) -> Iterator[None]:
-        """Raises EndpointError where an answer cannot be read in the block, as what it is not."""
+        """Raises UnreadableError where an answer cannot be read in the block, as what it is not."""
         try:
             yield
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             begin = reprlib.repr(answer)
-            raise EndpointError(self.redact(f"{what} ({error}; it begins {begin})")) from None
+            raise UnreadableError(self.redact(f"{what} ({error}; it begins {begin})")) from None
 
     def share(self, count: int) -> "Endpoint":
         """The same with the limits a minute of one of `count` that ask at the same time."""

@@ -161,6 +161,11 @@ def inner_path(folder: Path, name: object) -> Path:
     return folder / name
 
 
+def name_of(path: str | Path) -> str:
+    """The last part of a path; for "." and ".." that of the folder they stand for."""
+    return os.path.basename(os.path.abspath(path))
+
+
 def read_json(path: Path) -> Any:
     """The value in a JSON file.
 

@@ -32,8 +32,10 @@ from tercet.config import (
 from tercet.embeddings import Embeddings
 from tercet.encoder import Encoder
 from tercet.errors import InputError, MissingExtraError
-from tercet.evaluate.tasks import Protocol, passage_text
+from tercet.evaluate.tasks import Protocol
+from tercet.io import name_of
 from tercet.model import M3Model
+from tercet.rows import passage_text
 from tercet.scores import SCORES, Scores, dense_scores, weighted_sum
 
 if TYPE_CHECKING:
@@ -296,4 +298,4 @@ def _name(source: str | None) -> str:
         return f"tercet/{BUNDLED_NAME}"
     if re.fullmatch(r"[\w.-]+/[\w.-]+", source) and not Path(source).exists():
         return source
-    return f"local/{Path(source).name}"
+    return f"local/{name_of(source)}"

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from tercet.errors import InputError, MissingExtraError
-from tercet.io import atomic_write, check_file, check_pointer, inner_path, read_json
+from tercet.io import atomic_write, check_file, check_pointer, inner_path, name_of, read_json
 
 Row = dict[str, Any]
 NumberedRows = Iterator[tuple[int, Row]]
@@ -443,10 +443,16 @@ def parts_of(path: Path) -> list[Path]:
 
 def stem_of(path: Path) -> str:
     """The file's name without the suffix of its kind."""
+    name = name_of(path)
     for suffix in SUFFIXES:
-        if path.name.endswith(suffix):
-            return path.name[: -len(suffix)]
-    return path.name if path.is_dir() else path.stem
+        if name.endswith(suffix):
+            return name.removesuffix(suffix)
+    return name if path.is_dir() else Path(name).stem
+
+
+def passage_text(title: str, text: str) -> str:
+    """Title, newline, text; the text alone where there is no title (docs/method.md, scores)."""
+    return f"{title}\n{text}" if title else text
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> int:

@@ -127,6 +127,7 @@ class EmbeddingServer(ChatServer):
         self.model, self.defect, self.apis, self.served = model, defect, apis, served
         self.root = self.url.removesuffix("/v1")
         self.fault: Reply | None = None  # in place of every answer
+        self.unknown: Reply | None = None  # on other paths than those of the interfaces
 
     def answer(self, path: str, headers: dict[str, str], body: bytes) -> Reply:
         if self.fault is not None:
@@ -136,7 +137,7 @@ class EmbeddingServer(ChatServer):
             self.requests.append(request)
         api = {"/v1/embeddings": "openai", "/pooling": "vllm"}.get(path, "tei")
         if api not in self.apis:
-            return fails(404, f"Not Found: {path}")
+            return self.unknown or fails(404, f"Not Found: {path}")
         texts = request.get("input", request.get("inputs"))
         lengths = [len(self.model.ids(text, self.defect)) for text in texts]
         if not all(lengths):

@@ -1,6 +1,7 @@
 """Servers with planted defects: the doctor must name each, and pass those that have none."""
 
 import json
+import shutil
 import ssl
 from dataclasses import replace
 from pathlib import Path
@@ -238,6 +239,12 @@ def test_stored_golden_vectors_give_the_same_diagnosis(
                 assert says(a) == says(b)
     with pytest.raises(InputError):
         golden.save(tmp_path / "golden")
+    facts = tmp_path / "golden" / "golden.json"
+    whole = facts.read_bytes()
+    facts.write_bytes(whole.replace(b'"limits"', b'"limit"'))
+    with pytest.raises(StoreError, match="no whole folder"):
+        Golden.read(tmp_path / "golden")
+    facts.write_bytes(whole)
     np.save(tmp_path / "golden" / "logits.npy", np.zeros(3, np.float32))
     with pytest.raises(StoreError, match="no whole folder"):
         Golden.read(tmp_path / "golden")
@@ -256,6 +263,27 @@ def test_a_folder_is_compared_too(golden: Golden, tiny_checkpoint: Path, strange
     assert not diagnosis.healthy("int8")
     assert "the query prefix is '' instead of 'the '" in diagnosis.facts
     assert not any("tokenizer gives" in fact for fact in diagnosis.facts)
+
+
+def test_only_what_both_have_is_compared(
+    model: Model, golden: Golden, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    dense = shutil.copytree(tiny_checkpoint, tmp_path / "dense")
+    for name in ("sparse_linear.pt", "colbert_linear.pt"):
+        (dense / name).unlink()
+    encoder = Encoder.load(dense, dtype="float32")
+    asked = diagnose_model(encoder, golden, kinds=("dense",))
+    assert (asked.healthy("float32"), asked.facts) == (True, ())
+    assert not diagnose_model(encoder, golden).healthy("float32")
+    of_dense = run_checkpoint(read_checkpoint(dense), "dense", texts=TEXTS)
+    with pytest.raises(InputError, match="dense has none of sparse: nothing is compared"):
+        diagnosed(model, of_dense, "tei", Defect(), kinds=("sparse",))
+
+
+def test_a_server_that_answers_on_every_path(model: Model, golden: Golden) -> None:
+    with EmbeddingServer(model, Defect(), ("openai",)) as server:
+        server.unknown = Reply({"error": "Unexpected endpoint"})  # with 200, as LM Studio has it
+        assert diagnose_endpoint(quick(server.root), golden).healthy("float32")
 
 
 @pytest.mark.parametrize("path", ["", "/", "/v1/", "/v1/embeddings", "/embed"])

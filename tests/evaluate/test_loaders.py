@@ -149,6 +149,10 @@ def test_mldr(tmp_path: Path) -> None:
     assert list(task.corpus.read()) == [("d1", "eins"), ("d2", "zwei")]
     (dev,) = tasks("mldr:de@dev", local=tmp_path)
     assert (dev.name, list(dev.queries)) == ("mldr/de@dev", ["q1"])
+    bad = [rows[0] | {"positive_passages": ["zwei"]}]
+    written(tmp_path, {"mldr-v1.0-de/dev.jsonl.gz": packed(bad)})
+    with pytest.raises(InputError, match=r"dev\.jsonl\.gz:1: an object with 'docid'"):
+        load("mldr:de@dev", local=tmp_path)
 
 
 NQ = [
@@ -347,6 +351,31 @@ def test_own_pairs(tmp_path: Path) -> None:
     (turned,) = tasks(f"pairs:{written(tmp_path / 'turned', {'rows.jsonl': lines(rows[::-1])})}")
     assert dict(turned.corpus.read()) == passages
     assert turned.qrels == task.qrels
+
+
+@pytest.mark.parametrize(
+    ("suite", "name"),
+    [
+        ("beir:.", "beir/arguana"),
+        ("beir:qrels/..", "beir/arguana"),
+        ("pairs:.", "pairs/arguana"),
+        ("pairs:rows.jsonl", "pairs/rows"),
+        ("bitext:.", "arguana"),
+        ("bitext:rows.jsonl", "arguana"),
+    ],
+)
+def test_sets_in_the_working_folder_have_its_name(
+    suite: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "arguana"
+    rows = [{"query": "a", "pos": ["b"]}]
+    written(folder, {"rows.jsonl": lines(rows)} if not suite.startswith("beir") else {})
+    if suite.startswith("beir"):
+        beir(folder)
+    monkeypatch.chdir(folder)
+    (task,) = load(suite)
+    assert task.name == name
+    assert isinstance(task, Bitext) or task.ignore_identical_ids == suite.startswith("beir")
 
 
 def test_translations(tmp_path: Path) -> None:

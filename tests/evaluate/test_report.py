@@ -200,6 +200,8 @@ def test_verdicts_and_comparisons_are_shown_and_marked(name: str) -> None:
     # the verdict is first and true
     shown = [node.text() for node in tree.css("header .verdict")]
     assert shown == verdicts(report) == text(report).split("\n")[: len(shown)]
+    sure = report | {"comparisons": [one | {"corrected": 5e-5} for one in compared]}
+    assert text(sure).count("p < 0.0001") == len(compared) + len(verdicts(sure))
     for verdict, suite in zip(shown, suites, strict=True):
         group = [c for c in longest if c["suite"] == suite and not c["b"].startswith("BM25")]
         one = max(group, key=lambda c: c["difference"])

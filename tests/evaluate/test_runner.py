@@ -210,6 +210,8 @@ def test_what_cannot_be_measured_is_refused(
     task = task_of(documents())
     with pytest.raises(InputError):
         evaluator(encoder, tmp_path, heads=("multi",)).retrieval(task)
+    with pytest.raises(InputError, match="nothing to weigh"):
+        evaluator(encoder, tmp_path, heads=("dense",)).tune([task])
     with pytest.raises(InputError):
         evaluator(encoder, tmp_path).retrieval(replace(task, queries={}))
     with pytest.raises(InputError, match="chunk is 15 tokens: give 0"):

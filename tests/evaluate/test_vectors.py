@@ -11,7 +11,7 @@ import pytest
 from tercet.documents.chunks import SPECIAL, Chunker
 from tercet.encoder import Encoder
 from tercet.errors import ModelError
-from tercet.evaluate.tasks import Corpus, passage_text
+from tercet.evaluate.tasks import Corpus
 from tercet.evaluate.vectors import (
     EncodeOptions,
     Passages,
@@ -20,6 +20,7 @@ from tercet.evaluate.vectors import (
     cut_corpus,
     digest_of,
 )
+from tercet.rows import passage_text
 from tests.evaluate.conftest import CHUNK, DOCUMENTS, documents, task_of, texts
 
 DENSE = EncodeOptions(("dense",))

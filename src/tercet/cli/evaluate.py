@@ -1,5 +1,6 @@
 """`tercet evaluate` and `compare`: figures of every representation, of one model or two."""
 
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -203,13 +204,10 @@ def evaluate(
     encoder = None if no_model else Encoder.load(model, revision=revision, device=device)
     if store is not None and encoder is not None:
         encoder.weights = _recorded_weights(store, encoder, heads or encoder.heads)
-    shower = _Shower()
     folder = cache or default_cache()
-    try:
-        with kept(lambda: f"what was encoded is kept in {folder}: the same command goes on"):
-            made = run(encoder, plan, config, show=shower, told=shower.told)
-    finally:
-        shower.close()
+    keeps = kept(lambda: f"what was encoded is kept in {folder}: the same command goes on")
+    with closing(_Shower()) as shower, keeps:
+        made = run(encoder, plan, config, show=shower, told=shower.told)
     if as_json:
         emit(made)
     else:
@@ -270,11 +268,8 @@ def compare(
         encoder = Encoder.load(None if bundled else source, device=device)
         plan = EvaluatePlan(suites=suites, local=local, cache=cache)
         made: list[TaskResult] = []
-        shower = _Shower()
-        try:
+        with closing(_Shower()) as shower:
             run(encoder, plan, EvaluateConfig(bm25=False), show=shower, told=made.append)
-        finally:
-            shower.close()
         return made
 
     lines = compared(results(a), results(b))

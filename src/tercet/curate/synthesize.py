@@ -51,7 +51,16 @@ from tercet.endpoint import (
     wait_for,
 )
 from tercet.errors import InputError
-from tercet.rows import Row, check_row, files_of, numbered_rows, parts_of, stem_of, write_rows
+from tercet.rows import (
+    Row,
+    check_row,
+    files_of,
+    numbered_rows,
+    parts_of,
+    passage_text,
+    stem_of,
+    write_rows,
+)
 from tercet.split import text_key
 
 # The idea is the paper's (a specific, self-contained question on a paragraph), the words are ours.
@@ -261,8 +270,9 @@ class Synthesis:
                 lang = lang or language_of(paragraph)
                 prompt = fill_prompt(self.prompt, paragraph, title, lang)
                 digest = _hash(f"{key}\0{prompt}", 12).hex()
-                whole = f"{title}\n{text}" if title else text
-                yield Task(number, whole, lang, source, paragraph, prompt, digest)
+                yield Task(
+                    number, passage_text(title, text), lang, source, paragraph, prompt, digest
+                )
             number += 1
             if number == self.limit:
                 return

@@ -32,6 +32,7 @@ from tercet.evaluate.causes import (
 )
 from tercet.evaluate.golden import PRECISIONS, About, Golden
 from tercet.evaluate.servers import Answers, Api, EmbeddingServer
+from tercet.io import name_of
 
 LEVELS = ("float32", *PRECISIONS)  # of rounding, from fine to coarse
 Show = Callable[[int, int], None]  # variants tried, of how many
@@ -112,7 +113,7 @@ def diagnose_endpoint(
     it gives no embeddings, InputError where none of these kinds.
     """
     model = golden.about.model
-    guess = Path(model).name if Path(model).exists() else model
+    guess = name_of(model) if Path(model).exists() else model
     server = EmbeddingServer(endpoint, golden, name or guess, api, batch)
     return _diagnose(golden, server.answer(kinds), kinds, (), show)
 
@@ -139,7 +140,8 @@ def diagnose_model(
             vectors["multi"] = [made.tokens(row).astype(np.float32) for row in rows]
     where = encoder.source or "the model that comes with Tercet"
     source = f"{where} ({str(encoder.dtype).removeprefix('torch.')})"
-    return _diagnose(golden, Answers(source, vectors), kinds, _facts_of(encoder, golden), show)
+    facts = _facts_of(encoder, golden, kinds)
+    return _diagnose(golden, Answers(source, vectors), kinds, facts, show)
 
 
 def _diagnose(
@@ -152,15 +154,20 @@ def _diagnose(
         if kind in answers.vectors:
             trunk_is_right = any(h.level and h.kind in ("dense", "states") for h in heads)
             heads.append(_Examination(golden, kind, answers, show).result(trunk_is_right))
+    if not heads:
+        raise InputError(
+            f"{golden.about.model} has none of {', '.join(answers.vectors)}: nothing is compared"
+        )
     return Diagnosis(answers.source, golden.about, tuple(heads), facts)
 
 
-def _facts_of(encoder: Encoder, golden: Golden) -> tuple[str, ...]:
+def _facts_of(encoder: Encoder, golden: Golden, kinds: Sequence[Kind]) -> tuple[str, ...]:
     """What differs between a folder and the checkpoint besides vectors."""
     about = golden.about
     if encoder.fingerprint == about.fingerprint:
         return ()
-    absent = [kind for kind in about.kinds if kind != "states" and kind not in encoder.heads]
+    heads = [kind for kind in about.kinds if kind in kinds and kind != "states"]
+    absent = [kind for kind in heads if kind not in encoder.heads]
     says = [f"there is no {kind} head, which the checkpoint has" for kind in absent]
     limit = min(encoder.max_length, about.max_length)
     if limit < about.max_length:

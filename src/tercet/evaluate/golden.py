@@ -287,7 +287,7 @@ class Golden:
                 raise ValueError(f"format {facts['format']}, this Tercet reads {FORMAT}")
             about = facts["about"]
             about["pieces"] = {int(i): piece for i, piece in about["pieces"].items()}
-            outputs = _read_outputs(folder, facts["tokens_of"])
+            outputs, limits = _read_outputs(folder, facts["tokens_of"]), facts["limits"]
             rows = [
                 [None if row is None else outputs[row] for row in variant["rows"]]
                 for variant in facts["variants"]
@@ -297,7 +297,7 @@ class Golden:
                 texts=facts["texts"],
                 causes=[v["cause"] and Cause(**v["cause"]) for v in facts["variants"]],
                 outputs=rows.__getitem__,
-                limits=lambda: facts["limits"],
+                limits=lambda: limits,
             )
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise StoreError(

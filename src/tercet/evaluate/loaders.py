@@ -21,6 +21,7 @@ from tercet.errors import InputError
 from tercet.evaluate.measures import plain
 from tercet.evaluate.tasks import PAPER, PAPER_LONG, Bitext, Corpus, Protocol, Rows, Task
 from tercet.evaluate.trec import numbered_lines, read_qrels
+from tercet.io import name_of
 from tercet.rows import PACKED, SUFFIXES, Record, Row, check_row, files_of, numbered_rows, stem_of
 
 Numbered = Iterator[tuple[str, str, str]]  # file and line, id, text
@@ -140,7 +141,9 @@ def _string(row: Row, name: str, where: str, default: str | None = None) -> str:
     return value
 
 
-def _identifier(row: Row, name: str, where: str) -> str:
+def _identifier(row: Any, name: str, where: str) -> str:
+    if not isinstance(row, dict):
+        raise InputError(f"{where}: an object with {name!r} is expected, this is {row!r:.40}")
     value = row.get(name)
     key = str(value) if type(value) is int else _string(row, name, where)
     if not key.strip():
@@ -446,7 +449,7 @@ def load_beir(path: Path, split: str = "test") -> list[Task]:
     if not path.is_dir():
         raise InputError(f"{path}: no such folder")
     if _is_beir(path):
-        return [_beir_task(path, split, path.name)]
+        return [_beir_task(path, split, name_of(path))]
     folders: list[Path] = []
     for inner in sorted(filter(Path.is_dir, path.iterdir())):
         folders += [inner] if _is_beir(inner) else sorted(filter(_is_beir, inner.iterdir()))
@@ -493,7 +496,7 @@ def _beir_task(folder: Path, split: str, name: str) -> Task:
         queries=judged,
         qrels=qrels,
         source=str(folder),
-        ignore_identical_ids=folder.name.lower() in IN_CORPUS,
+        ignore_identical_ids=name_of(folder).lower() in IN_CORPUS,
         **_language_of(languages, judged),
     )
 
@@ -579,7 +582,7 @@ def load_bitext(path: Path) -> list[Bitext]:
         pairs.setdefault(_string(row, "lang", where, ""), []).append((left, right))
     if not pairs:
         raise InputError(f"{path}: no pair")
-    name = path.parent.name if path.is_file() else path.name
+    name = name_of(path.parent if path.is_file() else path)
     tasks = []
     for language, of_language in sorted(pairs.items()):
         lefts, rights = zip(*of_language, strict=True)

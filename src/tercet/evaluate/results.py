@@ -379,7 +379,7 @@ def _compared(report: Report) -> list[str]:
         difference, low, high = (100 * comparison[of] for of in ("difference", "low", "high"))
         p = comparison["corrected"]
         mark = "" if p < SIGNIFICANT else "  not significant"
-        figures = f"{difference:+6.1f}  [{low:+.1f}, {high:+.1f}]  p {p:.4f}{mark}"
+        figures = f"{difference:+6.1f}  [{low:+.1f}, {high:+.1f}]  p {probability(p)}{mark}"
         lines.append(f"  {name.ljust(width)}  {figures}")
     return [*lines, ""] if lines else []
 

@@ -223,9 +223,9 @@ class Evaluator:
     def tune(self, *suites: Iterable[Task]) -> Tuned:
         """The weights best on suites of dev tasks, each counting alike, by nDCG@10 of all heads."""
         encoder, _ = self._model()
+        if len(self.heads) < 2:
+            raise InputError(f"{self.heads[0]} alone is evaluated: there is nothing to weigh")
         dev = [{task.name: self._candidates(task) for task in tasks} for tasks in suites]
-        if not all(dev):
-            raise InputError("there is no dev task to tune weights on")
         return tune(dev, encoder.weights)
 
     def _candidates(self, task: Task) -> Candidates:

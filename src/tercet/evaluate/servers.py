@@ -12,7 +12,15 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tercet.endpoint import LARGEST, AccessError, Endpoint, EndpointError, RejectedError, ask
+from tercet.endpoint import (
+    LARGEST,
+    AccessError,
+    Endpoint,
+    EndpointError,
+    RejectedError,
+    UnreadableError,
+    ask,
+)
 from tercet.evaluate.causes import Kind, SparseVector, Vector
 from tercet.evaluate.golden import TOKENS, Golden
 
@@ -90,7 +98,7 @@ class EmbeddingServer:
                     continue
                 try:
                     (answer,) = self._request(route, [[0]])
-                except AccessError as error:
+                except (AccessError, UnreadableError) as error:
                     answer = error
                 if isinstance(answer, EndpointError):
                     failures.setdefault(_reason(answer), []).append(str(route))

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tercet.config import MAX_LENGTH, PAPER_WEIGHTS, PAPER_WEIGHTS_LONG, Weights
+from tercet.rows import passage_text
 
 Rows = Iterator[tuple[str, str, str]]  # id, title ("" where there is none), text
 Qrels = Mapping[str, Mapping[str, int]]  # query id -> passage id -> gain; what is absent is 0
@@ -27,11 +28,6 @@ class Corpus:
         """Ids and passages."""
         for key, title, text in self.rows():
             yield key, passage_text(title, text)
-
-
-def passage_text(title: str, text: str) -> str:
-    """Title, newline, text; the text alone where there is no title (docs/method.md, scores)."""
-    return f"{title}\n{text}" if title else text
 
 
 @dataclass(frozen=True)

@@ -93,8 +93,6 @@ def tune(suites: Sequence[Mapping[str, Candidates]], before: Weights) -> Tuned:
     before.
     """
     heads: list[Head] = list(next(iter(suites[0].values())).parts.scores)
-    if len(heads) < 2:
-        raise InputError(f"the model has but one head, {heads[0]}: there is nothing to weigh")
 
     def value(weights: Weights) -> float:
         means = [np.mean([task.ndcg(weights) for task in suite.values()]) for suite in suites]

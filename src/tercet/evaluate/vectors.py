@@ -23,8 +23,9 @@ from tercet.documents.chunks import SPECIAL, Chunker, Chunking
 from tercet.embeddings import Embeddings, EmbeddingsWriter, packed_positions
 from tercet.encoder import Encoder
 from tercet.errors import InputError, StoreError
-from tercet.evaluate.tasks import Corpus, Rows, passage_text
+from tercet.evaluate.tasks import Corpus, Rows
 from tercet.io import atomic_write
+from tercet.rows import passage_text
 from tercet.scores import Places, Scores, maxsim_pairs
 
 BLOCK = 1 << 14  # texts whose vectors are in memory at once, at most

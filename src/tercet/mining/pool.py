@@ -14,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from tercet.errors import InputError
-from tercet.rows import Row, check_row, files_of, numbered_rows
+from tercet.rows import Row, check_row, files_of, numbered_rows, passage_text
+from tercet.scores import Places
 from tercet.split import DistinctTexts, Related, RowKeys, text_key
 
 Rows = Sequence[str | Path] | Sequence[Row]  # files or folders of them; or the rows themselves
-Places = npt.NDArray[np.int64]
 Shingles = npt.NDArray[np.uint64]
 
 SHINGLE = 5  # characters; short enough for every script, long enough to be rare
@@ -211,4 +211,4 @@ def read_corpus(sources: Sequence[str | Path]) -> Iterator[str]:
             title, text = row.get("title") or "", row.get("text")
             if not isinstance(text, str) or not isinstance(title, str):
                 raise InputError(f"{path}:{line}: a text of the corpus needs a string in 'text'")
-            yield f"{title}\n{text}" if title else text
+            yield passage_text(title, text)

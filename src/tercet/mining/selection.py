@@ -32,9 +32,9 @@ from tercet.embeddings import Embeddings, EmbeddingsWriter
 from tercet.errors import InputError
 from tercet.hybrid import Ranked, Ranker, SparseRanker, rankers, union
 from tercet.mining import MineConfig, Source
-from tercet.mining.pool import Places, Pool, shingles
+from tercet.mining.pool import Pool, shingles
 from tercet.scorers import PAIRS, Scorer, scores_of
-from tercet.scores import Scores, weighted_sum
+from tercet.scores import Places, Scores, weighted_sum
 
 Advance = Callable[[int], None]  # so many texts more are done
 
@@ -289,9 +289,8 @@ class Selector:
         pool, config, row = self.pool, self.config, int(rows[number])
         asked = slice(config.first - 1, config.last)
         parts, blind = [], 0
-        above: dict[
-            int, tuple[Source, float, float]
-        ] = {}  # the limit: its and the positive's score
+        # what is above the limit: by which source, its and the positive's score
+        above: dict[int, tuple[Source, float, float]] = {}
         for bit, (source, of_rows) in enumerate(ranked.items()):
             limit, positive = config.limit_of(source), lowest[source][number]
             places, scores = of_rows.places[number, asked], of_rows.scores[number, asked]
