@@ -162,7 +162,7 @@ def compared(*arguments: object) -> list[dict[str, Any]]:
             "report.json",
             b'"seconds": {',
             b'"\xff": 1, "seconds": {',
-            r"report\.json:\d\d+: not UTF-8",
+            r"report\.json:\d\d+: byte 0xff is not UTF-8",
         ),
         ("report.json", b"{", b"version https://git-lfs.github.com/spec/v1\n", "LFS pointer"),
         ("report.json", b'"tasks"', b'"other"', r"report\.json: not as `tercet evaluate --to`"),
