@@ -168,12 +168,9 @@ class BGEM3FlagModel:
         What was not asked for is None; for a string, each value is that of the one text. batch_size
         bounds memory: no more tokens at a time than so many texts of max_length have.
         """
-        _check_others(others)
         returns = (return_dense, return_sparse, return_colbert_vecs)
-        form = instruction_format
-        return self._encode(
-            sentences, "passage", batch_size, max_length, returns, instruction, form
-        )
+        told = (instruction, instruction_format)
+        return self._encode(sentences, "passage", batch_size, max_length, returns, told, others)
 
     def encode_queries(
         self,
@@ -186,10 +183,9 @@ class BGEM3FlagModel:
         **others: Any,
     ) -> dict[str, Any]:
         """`encode` with the query's instruction and maximum length."""
-        _check_others(others)
         returns = (return_dense, return_sparse, return_colbert_vecs)
-        told, form = self.query_instruction_for_retrieval, self.query_instruction_format
-        return self._encode(queries, "query", batch_size, max_length, returns, told, form)
+        told = (self.query_instruction_for_retrieval, self.query_instruction_format)
+        return self._encode(queries, "query", batch_size, max_length, returns, told, others)
 
     def encode_corpus(
         self,
@@ -202,10 +198,9 @@ class BGEM3FlagModel:
         **others: Any,
     ) -> dict[str, Any]:
         """`encode` with the passage's instruction and maximum length."""
-        _check_others(others)
         returns = (return_dense, return_sparse, return_colbert_vecs)
-        told, form = self.passage_instruction_for_retrieval, self.passage_instruction_format
-        return self._encode(corpus, "passage", batch_size, max_length, returns, told, form)
+        told = (self.passage_instruction_for_retrieval, self.passage_instruction_format)
+        return self._encode(corpus, "passage", batch_size, max_length, returns, told, others)
 
     def compute_score(
         self,
@@ -280,7 +275,7 @@ class BGEM3FlagModel:
 
     def colbert_score(self, q_reps: Vectors, p_reps: Vectors) -> torch.Tensor:
         """MaxSim of one text's vectors (S, M) with another's (T, M), a tensor of no dimension."""
-        return torch.tensor(_maxsim(q_reps, p_reps))
+        return torch.tensor(maxsim_packed(q_reps, p_reps, np.array([0, len(p_reps)]))[0])
 
     def _encode(
         self,
@@ -289,9 +284,10 @@ class BGEM3FlagModel:
         batch_size: int | None,
         max_length: int | None,
         returns: tuple[bool | None, ...],
-        instruction: str | None,
-        instruction_format: str,
+        told: tuple[str | None, str],  # an instruction, and its form
+        others: Mapping[str, Any],
     ) -> dict[str, Any]:
+        _check_others(others)
         own = (self.return_dense, self.return_sparse, self.return_colbert_vecs)
         heads = tuple(
             head
@@ -301,11 +297,10 @@ class BGEM3FlagModel:
         if not heads:
             raise InputError("return_dense, return_sparse and return_colbert_vecs are all False")
         batch = list(strings([texts] if isinstance(texts, str) else texts))
-        if instruction is not None:
-            form = instruction_format.replace("\\n", "\n")
-            batch = [form.format(instruction, text) for text in batch]
-        tokens = self._tokens(batch, role, max_length)
-        rows, ids = self._run(tokens, batch_size, heads)
+        if told[0] is not None:
+            form = told[1].replace("\\n", "\n")
+            batch = [form.format(told[0], text) for text in batch]
+        rows, ids = self._run(self._tokens(batch, role, max_length), batch_size, heads)
         out: dict[str, Any] = dict.fromkeys(("dense_vecs", "lexical_weights", "colbert_vecs"))
         if rows.dense is not None:
             out["dense_vecs"] = self._truncate(rows.dense)
@@ -389,11 +384,12 @@ def _check_others(options: Mapping[str, Any]) -> None:
 def _pairs(given: Any) -> tuple[list[list[str]], bool]:
     """Pairs of a query and a passage from any iterable of pairs, or of one; whether of one."""
     unfit = isinstance(given, str | bytes | Mapping | set | frozenset) or hasattr(given, "columns")
-    items = [] if unfit or not isinstance(given, Iterable) else list(given)
+    unfit |= not isinstance(given, Iterable)
+    items = [] if unfit else list(given)
     single = bool(items) and isinstance(items[0], str)
     rows = [items] if single else items
     pairs = [list(strings(row, f"pair {number}: text")) for number, row in enumerate(rows)]
-    if unfit or not isinstance(given, Iterable) or any(len(pair) != 2 for pair in pairs):
+    if unfit or any(len(pair) != 2 for pair in pairs):
         raise InputError("sentence_pairs are pairs of a query and a passage, in a list")
     return pairs, single
 
@@ -427,8 +423,3 @@ def _shared(query: Weights, passage: Weights) -> float:
     return sum(
         float(weight) * float(passage[key]) for key, weight in query.items() if key in passage
     )
-
-
-def _maxsim(query: Vectors, passage: Vectors) -> float:
-    offsets = np.array([0, len(passage)])
-    return float(maxsim_packed(query, passage, offsets)[0])

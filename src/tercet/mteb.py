@@ -285,7 +285,6 @@ def _texts(batch: Batch, role: Role) -> Sequence[str]:
 
 
 def _query_text(row: Mapping[str, Any]) -> str:
-    """The text of a query, its instruction behind it as mteb has it."""
     text = row["text"]
     if not isinstance(text, str):
         raise InputError(f"query {row['id']!r} is a {type(text).__name__}: only texts are searched")

@@ -156,7 +156,6 @@ def _checkpoint(
     prefixes: tuple[str, ...],
     suspects: tuple[str, ...],
 ) -> "Golden":
-    """Golden vectors of a checkpoint that is run in float32 when they are asked for."""
     from tercet.checkpoint import read_checkpoint
     from tercet.encoder import BUNDLED, usable_device
     from tercet.evaluate.golden import run_checkpoint

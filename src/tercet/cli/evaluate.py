@@ -42,9 +42,10 @@ def _numbers(value: str) -> tuple[int, ...]:
 
 
 def _lengths(value: str) -> tuple[int, ...]:
-    if min(_numbers(value)) < 3:
+    lengths = _numbers(value)
+    if min(lengths) < 3:
         raise ValueError(f"{value!r}: a passage takes 3 tokens at least")
-    return _numbers(value)
+    return lengths
 
 
 def _chunks(value: str) -> tuple[int, ...]:

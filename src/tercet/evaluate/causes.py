@@ -133,8 +133,7 @@ def variants(tokenizer: Tokenizer, longest: int, prefixes: Sequence[str]) -> lis
     ]
     others += [
         Variant(
-            Cause(f"{prefix!r} is put before each text", _PROMPT),
-            partial(changed, prefix.__add__),
+            Cause(f"{prefix!r} is put before each text", _PROMPT), partial(changed, prefix.__add__)
         )
         for prefix in dict.fromkeys((*prefixes, *PREFIXES))
         if prefix

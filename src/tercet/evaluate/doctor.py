@@ -469,7 +469,6 @@ def report_text(diagnosis: Diagnosis) -> str:
 
 
 def _lines(head: HeadResult, about: About) -> list[str]:
-    """What is told below a head's verdict."""
     lines = []
     if (explained := head.explained) is not None:
         lines.append(f"likely cause: {'; and '.join(c.says for c in explained.causes)}")
@@ -492,7 +491,6 @@ def _lines(head: HeadResult, about: About) -> list[str]:
 
 
 def _in_words(text: dict[str, Any], about: About) -> str:
-    """The details of a text."""
     words = {"cosine": "smallest cosine", "missing": "missing ids", "extra": "ids too many"}
     parts = [f"{words[name]} {text[name]:,.4g}" for name in words if name in text]
     if "vectors" in text:

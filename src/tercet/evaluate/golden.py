@@ -135,8 +135,6 @@ class Trunk:
         return [self._known[key] for key in keys]
 
     def _output(self, ids: Sequence[int], states: Tensor) -> TrunkOutput:
-        """What is kept of one sequence's states (T, H)."""
-
         def linear(head: nn.Linear | None) -> Floats | None:
             return None if head is None else _numpy(F.linear(states, head.weight, head.bias))
 

@@ -317,10 +317,8 @@ def load_miracl(language: str, split: str, local: Path | None) -> Task:
                 raise InputError(f"{where}: no tab between the id and the query")
             yield where, key.strip(), text.strip()
 
-    corpus, source = (
-        _corpus(f"miracl-corpus/{language}", files, "docid"),
-        f"{source}, {docs_source}",
-    )
+    corpus = _corpus(f"miracl-corpus/{language}", files, "docid")
+    source = f"{source}, {docs_source}"
     return _published("miracl", language, split, corpus, queries(), PAPER, source, qrels)
 
 

@@ -232,8 +232,8 @@ def _first_answers(
     hits: dict[str, list[tuple[str, str, int]]] = {}  # passage -> query, run, rank
     for name, run in runs.items():
         for number, query in enumerate(run.queries):
-            for rank, passage in enumerate(run.of_query(number)[0][:depth], 1):
-                if query in rows:
+            if query in rows:
+                for rank, passage in enumerate(run.of_query(number)[0][:depth], 1):
                     hits.setdefault(passage, []).append((query, name, rank))
     for passage, text in task.corpus.read():
         if passage not in hits:

@@ -309,11 +309,7 @@ def interval_axis(ends: Sequence[float]) -> tuple[Scale, list[float], str]:
 
 
 def interval(
-    scale: Scale,
-    marks: Sequence[float],
-    values: tuple[float, float, float],
-    sure: bool,
-    said: str,
+    scale: Scale, marks: Sequence[float], values: tuple[float, float, float], sure: bool, said: str
 ) -> str:
     """A difference (low, middle, high); filled where it is significant."""
     low, middle, high = map(scale, values)

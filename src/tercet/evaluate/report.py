@@ -201,7 +201,6 @@ def meaning(measure: str) -> str:
 
 
 def _subject(report: Report) -> str:
-    """What is evaluated, for the title."""
     if report["model"]:
         return report["model"]["source"] or BUNDLED_NAME
     outside = [name for name in report["columns"] if name not in (*BASELINES, *OWN)]
@@ -210,8 +209,6 @@ def _subject(report: Report) -> str:
 
 
 def _mind(tasks: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """What a reader of the figures should know of the tasks."""
-
     def several(part: Sequence[Mapping[str, Any]]) -> str:  # each once at whatever lengths
         return counted(len({task["name"] for task in part}), "task")
 
@@ -384,8 +381,6 @@ _SETTINGS = {  # others are shown under their own names
 
 
 def _changed(settings: Mapping[str, Any]) -> str:
-    """The settings that are not as they come."""
-
     def said(value: Any) -> str:
         if isinstance(value, list | tuple):
             return ", ".join(map(said, value))

@@ -135,7 +135,6 @@ def report(
 
 
 def _sections(results: Iterable[TaskResult]) -> dict[Section, list[TaskResult]]:
-    """The results that are averaged together."""
     out: dict[Section, list[TaskResult]] = {}
     for result in results:
         out.setdefault(result.section, []).append(result)
@@ -214,7 +213,6 @@ def comparisons(
 
 
 def _in_order(values: Values) -> Any:
-    """The values in the order of their queries' ids."""
     return values.values[sorted(range(len(values.queries)), key=values.queries.__getitem__)]
 
 
@@ -251,7 +249,6 @@ def _best_compared(compared: Sequence[Mapping[str, Any]]) -> dict[Section, Mappi
 
 
 def _machine() -> dict[str, Any]:
-    """The processor and the system."""
     name = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():

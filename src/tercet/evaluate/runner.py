@@ -56,7 +56,6 @@ from tercet.io import atomic_write
 
 T = TypeVar("T")
 Show = Callable[[str, int, int | None], None]  # what is done, how much, of how much
-PROTOCOL = ("query_tokens", "passage_tokens", "rerank", "union")  # told in a report
 CHARACTERS = 4  # of a token, about: only to guess what multi-vectors and BM25 would take
 
 
@@ -149,10 +148,10 @@ class Evaluator:
     def _read(self, corpus: Corpus) -> Passages:
         return self._once(corpus, "passages", lambda: Passages.read(corpus))
 
-    def _model(self) -> tuple[Encoder, VectorCache]:
+    def _model(self) -> VectorCache:
         if self.cache is None:
             raise InputError("this needs a model: name one")
-        return self.cache.encoder, self.cache
+        return self.cache
 
     def retrieval(
         self, task: Task, outside: Mapping[str, Run] | None = None
@@ -166,7 +165,8 @@ class Evaluator:
         result.passages = len(passages.ids)
         if self.config.bm25:
             bm25.check_memory(sum(passages.lengths) // CHARACTERS, task.name)
-        result.protocol = {name: getattr(protocol, name) for name in PROTOCOL}
+        told = ("query_tokens", "passage_tokens", "rerank", "union")
+        result.protocol = {name: getattr(protocol, name) for name in told}
         if self.config.chunk:
             chunking = chunking_of(self.config.chunk)
             result.protocol |= {"passage_tokens": chunking.chunk, "overlap": chunking.overlap}
@@ -205,7 +205,7 @@ class Evaluator:
 
     def bitext(self, task: Bitext) -> TaskResult:
         """Accuracy in both directions of every system; each side is compared with all others."""
-        encoder, _ = self._model()
+        encoder = self._model().encoder
         result = _result(task, len(task.left))
         result.passages = len(task.left)
         result.max_length = min(self.config.max_length or MAX_LENGTH, encoder.max_length)
@@ -222,7 +222,7 @@ class Evaluator:
 
     def tune(self, *suites: Iterable[Task]) -> Tuned:
         """The weights best on suites of dev tasks, each counting alike, by nDCG@10 of all heads."""
-        encoder, _ = self._model()
+        encoder = self._model().encoder
         if len(self.heads) < 2:
             raise InputError(f"{self.heads[0]} alone is evaluated: there is nothing to weigh")
         dev = [{task.name: self._candidates(task) for task in tasks} for tasks in suites]
@@ -239,7 +239,8 @@ class Evaluator:
         self, task: Task, protocol: Protocol, passages: Passages, result: TaskResult
     ) -> Scorers:
         """The model's scores of a task; what they took and cut goes into the result."""
-        encoder, cache = self._model()
+        cache = self._model()
+        encoder = cache.encoder
         if self.heads == ("multi",):
             raise InputError("multi alone finds no candidates: take dense or sparse with it")
         corpus, chunk = task.corpus, self.config.chunk
@@ -291,12 +292,10 @@ class Evaluator:
         return Scorers.of(queries, vectors, encoder.device, multi, owners, self.sizes)
 
     def _encode(self, what: str, texts: Sequence[str], options: EncodeOptions) -> Embeddings:
-        _, cache = self._model()
         done = self._counter(what, len(texts))
-        return cache.encode(texts, digest_of(texts), options, done)
+        return self._model().encode(texts, digest_of(texts), options, done)
 
     def _counter(self, what: str, total: int) -> Callable[[int], None]:
-        """Adds up what is done, for a progress bar."""
         done = 0
 
         def more(count: int) -> None:
@@ -308,7 +307,7 @@ class Evaluator:
 
     def _weights(self, protocol: Protocol, result: TaskResult) -> tuple[Weights, Weights]:
         """Of dense+sparse and of all; the result tells them and where they come from."""
-        encoder, _ = self._model()
+        encoder = self._model().encoder
         two = None
         if self.config.weights is not None:
             three, source = self.config.weights, self.config.weights_from
@@ -508,7 +507,6 @@ def _check(
 def _settings(
     readings: Sequence[EvaluateConfig], plan: EvaluatePlan, tuned: Tuned | None
 ) -> dict[str, Any]:
-    """What was asked for, for the report."""
     settings = asdict(readings[0])
     del settings["weights_from"]
     weights = readings[0].weights
@@ -517,10 +515,8 @@ def _settings(
     chunks = list(dict.fromkeys(reading.chunk for reading in readings))
     settings["max_length"] = lengths if len(lengths) > 1 else lengths[0]
     settings["chunk"] = chunks if len(chunks) > 1 else chunks[0]
-    settings |= {"suites": list(plan.suites), "tuned": None}
-    if tuned is not None:
-        settings["tuned"] = {**asdict(tuned), "weights": settings["weights"]}
-    return settings
+    made = tuned and asdict(tuned) | {"weights": settings["weights"]}
+    return settings | {"suites": list(plan.suites), "tuned": made}
 
 
 def _dev_tasks(suite: str, local: Path | None) -> list[Task]:
@@ -581,7 +577,6 @@ def _write_runs(folder: Path, task: Task, runs: Mapping[str, Run], label: str) -
 
 
 def _write_report(folder: Path, made: Mapping[str, Any]) -> None:
-    """Writes report.json and report.html, each whole or not at all."""
     from tercet.evaluate.report import page
 
     plain = json.dumps(made, ensure_ascii=False, indent=1) + "\n"

@@ -56,11 +56,7 @@ class Route:
 
 
 ROUTES: dict[Api, list[Route]] = {
-    "tei": [
-        Route("dense", "embed"),
-        Route("sparse", "embed_sparse"),
-        Route("states", "embed_all"),
-    ],
+    "tei": [Route("dense", "embed"), Route("sparse", "embed_sparse"), Route("states", "embed_all")],
     "openai": [Route("dense", "v1/embeddings"), Route("dense", "embeddings")],
 }
 ROUTES["vllm"] = [

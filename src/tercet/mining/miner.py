@@ -27,26 +27,10 @@ from tercet.config import Progress
 from tercet.errors import InputError
 from tercet.mining import MineConfig
 from tercet.mining.pool import Pool, Rows, each_row, read_corpus
-from tercet.mining.selection import (
-    REASONS,
-    Candidates,
-    Chosen,
-    Encodes,
-    MineReport,
-    Selector,
-)
+from tercet.mining.selection import REASONS, Candidates, Chosen, Encodes, MineReport, Selector
 from tercet.rows import Row, check_row, write_rows
 from tercet.scorers import Scorer, scores_of
-from tercet.train.config import (
-    ANSWER,
-    CONFIG,
-    DONE,
-    FAILED,
-    MODEL,
-    READY,
-    REFRESH,
-    from_tree,
-)
+from tercet.train.config import ANSWER, CONFIG, DONE, FAILED, MODEL, READY, REFRESH, from_tree
 
 BLOCK = 8192  # queries ranked at once
 

@@ -353,7 +353,6 @@ class Selector:
                 yield place
 
     def _alike(self, place: int, positive: int) -> bool:
-        """Whether two texts are near-duplicates."""
         left, right = int(self.pool.sizes[place]), int(self.pool.sizes[positive])
         # the similarity is at most the ratio of the sizes, which costs nothing
         if min(left, right) < self.config.near * max(left, right):
