@@ -139,6 +139,10 @@ def test_filters_and_weights_decide(filled: Collection) -> None:
     (hit,) = filled.search(["moon"], k=1)[0]
     assert hit.score == hit.dense
     assert filled.info().filters == {"kind": 2, "language": 3, "year": 1}
+    wrong: tuple[Any, ...] = (5, "kind", [("kind", "b")])
+    for given in wrong:
+        with pytest.raises(InputError, match="a filter is a dict"):
+            filled.search(["river"], filter=given)
     with pytest.raises(InputError, match="'kin' to filter by: the keys are kind, language, year"):
         filled.search(["water"], filter={"kind": "sky", "kin": "sky"})
 

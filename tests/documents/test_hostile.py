@@ -399,6 +399,15 @@ def test_only_regular_files_are_read_and_links_stay_inside(tmp_path: Path) -> No
     assert "regular" in problem.reason
 
 
+def test_an_index_among_the_files_is_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "mine" / "index-000001").mkdir(parents=True)
+    (tmp_path / "mine" / "documents.sqlite").touch()
+    for name in ("a.md", "mine/b.md", "mine/index-000001/payloads.jsonl"):
+        (tmp_path / name).write_text("x")
+    found = [item.path for item in find_files([tmp_path]) if isinstance(item, SourceFile)]
+    assert found == [tmp_path / "a.md"]
+
+
 def test_gitignore_and_exclude_are_honoured(tmp_path: Path) -> None:
     files = "a.txt b.md drafts/c.txt sub/d.txt sub/keep.txt node_modules/e.txt x.docx y.gz"
     for name in files.split():

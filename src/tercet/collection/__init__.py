@@ -465,6 +465,8 @@ class Collection:
             return out
         vectors = self.encoder.encode(queries, heads=index.spec.heads, role="query")
         choices: dict[str, Any] = {}
+        if not isinstance(filter, Mapping | None):
+            raise InputError(f"a filter is a dict of keys and values, got {filter!r:.80}")
         for key, value in (filter or {}).items():
             choices |= plain_values(key, value) or {key: []}
         options: dict[str, Any] = {"mode": mode, "candidates": candidates, "filter": choices}

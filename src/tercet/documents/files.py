@@ -30,6 +30,7 @@ from tercet.rows import kind_of
 
 # Passed over where no .gitignore says otherwise: what others wrote and a package manager fetched.
 FETCHED = ("node_modules/",)
+COLLECTION = "documents.sqlite"  # in a folder whose other files are no documents: it is an index
 
 
 @dataclass(frozen=True)
@@ -55,11 +56,11 @@ Item = SourceFile | Ignored | Problem
 def find_files(paths: Iterable[str | Path], reading: Reading = DEFAULT) -> Iterator[Item]:
     """The readable kinds of files under folders, and files as given, each once, in a fixed order.
 
-    Hidden files and folders are passed over, and what .gitignore files or `exclude` say; links out
-    of a folder and to folders are followed only as `follow_links` says. In a folder other kinds of
-    files are passed over too, and summed up in a Note; named alone, they are a Problem. So are a
-    path that is not there, a folder that cannot be listed, what is no regular file, and a folder
-    that holds no file of a readable kind.
+    Hidden files and folders are passed over, indexes, and what .gitignore files or `exclude` say;
+    links out of a folder and to folders are followed only as `follow_links` says. In a folder other
+    kinds of files are passed over too, and summed up in a Note; named alone, they are a Problem. So
+    are a path that is not there, a folder that cannot be listed, what is no regular file, and a
+    folder that holds no file of a readable kind.
     """
     kinds = " ".join(READERS)
     seen: set[Path] = set()
@@ -109,6 +110,9 @@ class _Walk:
 
         entered = {self._real}
         for where, folders, names in os.walk(self._root, onerror=note, followlinks=self._follow):
+            if COLLECTION in names and any(name.startswith("index-") for name in folders):
+                folders.clear()
+                continue
             self._read_rules(os.path.realpath(where))
             inner = []
             for name in sorted(folders):
