@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import numpy as np
 import pytest
 import safetensors.torch
@@ -16,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tercet.encoder import Encoder
-from tercet.errors import InputError, TercetError
+from tercet.errors import InputError, ModelError, TercetError
 from tercet.mining.miner import follow
 from tercet.train import runfolder
 from tercet.train.config import TrainConfig, from_tree
@@ -385,6 +386,18 @@ def test_another_run_is_not_resumed(
         run(tree, resumed=True)
         kept = json.loads((Path(tree["to"]) / "config.json").read_text())
         assert from_tree(kept).optimiser.lr == 1e-3
+
+
+def test_a_resumed_run_asks_no_hub_for_the_model_that_it_names(
+    tree: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def snapshot_download(name: str, *, local_files_only: bool = False, **options: Any) -> Any:
+        assert local_files_only
+        raise huggingface_hub.errors.LocalEntryNotFoundError("no copy")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    with pytest.raises(ModelError, match=r"the hub was not asked.*hf download a/stranger"):
+        run({**tree, "model": "a/stranger"}, resumed=True)
 
 
 def test_a_damaged_checkpoint_is_named_and_the_one_before_stays(tree: dict[str, Any]) -> None:

@@ -115,7 +115,7 @@ def train(
     if dry_run:
         world = World.start(device)
         try:
-            plan = make_plan(prepare(config, world))
+            plan = make_plan(prepare(config, world, download=not resume))
         finally:
             world.stop()
         if as_json:

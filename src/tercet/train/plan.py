@@ -17,7 +17,7 @@ from torch import nn
 from tercet.checkpoint import Checkpoint, read_checkpoint
 from tercet.config import default_cache
 from tercet.encoder import BUNDLED, multiplies_bfloat16
-from tercet.errors import InputError
+from tercet.errors import InputError, ModelError
 from tercet.model import BackboneConfig, MultiHead, SparseHead
 from tercet.train.batches import Pool, Sampler, make_sampler
 from tercet.train.config import TEXT_STAGES, TrainConfig, frozen_layers
@@ -45,13 +45,13 @@ class Prepared:
     sub_batch: int | None  # tokens encoded at once; None: no split
 
 
-def prepare(config: TrainConfig, world: World) -> Prepared:
+def prepare(config: TrainConfig, world: World, *, download: bool = True) -> Prepared:
     """Loads the model and the rows, and plans the batches; raises InputError on what cannot run."""
     if not config.data.sources:
         raise InputError("data.sources names no files: give training rows (--rows FILES)")
     if config.threads:
         torch.set_num_threads(config.threads)
-    checkpoint = load_model(config, world.device)
+    checkpoint = load_model(config, world.device, download=download)
     data, trunk = config.data, checkpoint.model.backbone.config
     data = replace(  # texts are cut to the model's positions, and have its prefixes by default
         data,
@@ -108,14 +108,21 @@ def cache_folder(config: TrainConfig) -> Path:
     return Path(config.data.cache) if config.data.cache else default_cache()
 
 
-def load_model(config: TrainConfig, device: torch.device) -> Checkpoint:
+def load_model(config: TrainConfig, device: torch.device, *, download: bool = True) -> Checkpoint:
     """The checkpoint that the run starts from, ready to train.
 
     `unified` and `align` give it the heads that it lacks, from the seed. Raises ModelError where it
-    cannot be read or holds a value that is not finite.
+    cannot be read or holds a value that is not finite; download as in `read_checkpoint`.
     """
     source: str | Path = config.model or BUNDLED
-    checkpoint = read_checkpoint(source, dtype=torch.float32, device=device)
+    try:
+        checkpoint = read_checkpoint(source, dtype=torch.float32, device=device, download=download)
+    except ModelError as error:
+        if download or Path(source).exists():
+            raise
+        raise ModelError(
+            f"{error}. The run names this model; if you trust that, fetch it: hf download {source}"
+        ) from error
     model, trunk, heads = checkpoint.model, checkpoint.model.backbone, config.heads
     torch.manual_seed(config.seed)
     with torch.device(device):

@@ -94,7 +94,8 @@ def train(
             raise InputError(
                 f"{folder} holds a run already: go on with --resume, or name another folder"
             )
-        ready = prepare(config, world)
+        # a stranger may have made the run: what it names is taken from this machine alone
+        ready = prepare(config, world, download=not resumed)
         return Trainer(ready, folder, mine=mine, log=log, show=show).run(resumed=resumed)
     finally:
         world.stop()
