@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from huggingface_hub import constants
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from tercet.checkpoint import (
@@ -23,7 +24,7 @@ from tercet.checkpoint import (
     write_checkpoint,
 )
 from tercet.config import Weights
-from tercet.errors import InputError, ModelError
+from tercet.errors import InputError, ModelError, TercetError
 from tercet.model import Inputs, M3Model
 from tercet.tokenizer import Tokenizer
 
@@ -464,3 +465,28 @@ def test_folders_have_no_revisions(tmp_path: Path) -> None:
     assert fetch(tmp_path) == tmp_path
     with pytest.raises(InputError):
         fetch(tmp_path, "main")
+
+
+@pytest.mark.parametrize(
+    ("writer", "error"),
+    [
+        ("save_file", SafetensorError("I/O error: No space left on device (os error 28)")),
+        ("torch.save", RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos")),
+        ("json_bytes", OSError(28, "No space left on device")),
+    ],
+)
+def test_a_model_that_cannot_be_written_is_named(
+    writer: str,
+    error: Exception,
+    tiny_model: M3Model,
+    tokenizer: Tokenizer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(f"tercet.checkpoint.{writer}", fail)
+    with pytest.raises(TercetError, match=r"out: the model cannot be written: .*(space|pos)"):
+        write_checkpoint(tmp_path / "out", tiny_model, tokenizer)
+    assert list(tmp_path.iterdir()) == []

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from tercet.config import MAX_LENGTH, Role, Weights
 from tercet.embeddings import check_absent
-from tercet.errors import InputError, ModelError
+from tercet.errors import InputError, ModelError, TercetError
 from tercet.io import atomic_folder, check_file, inner_path, json_bytes, read_json, write_json
 from tercet.model import (
     TYPES,
@@ -255,15 +255,21 @@ def write_checkpoint(
 
     embeddings is the dtype of the word and position embeddings where it is another: EMBEDDINGS
     halves them once more. FlagEmbedding, transformers and sentence-transformers load it. Raises
-    InputError where the folder exists already.
+    InputError where the folder exists already, TercetError where it cannot be written.
     """
-    with atomic_folder(check_absent(folder)) as scratch:
-        _write_weights(scratch, model, dtype, embeddings or dtype)
-        _write_tokenizer(scratch, tokenizer, min(model.backbone.config.max_length, MAX_LENGTH))
-        documents = _documents(model, settings or Settings())
-        for name, facts in documents.items():
-            (scratch / name).parent.mkdir(exist_ok=True)
-            (scratch / name).write_bytes(json_bytes(facts))
+    target = check_absent(folder)
+    longest = min(model.backbone.config.max_length, MAX_LENGTH)
+    documents = _documents(model, settings or Settings())
+    try:
+        with atomic_folder(target) as scratch:
+            _write_weights(scratch, model, dtype, embeddings or dtype)
+            _write_tokenizer(scratch, tokenizer, longest)
+            for name, facts in documents.items():
+                (scratch / name).parent.mkdir(exist_ok=True)
+                (scratch / name).write_bytes(json_bytes(facts))
+    except (OSError, SafetensorError, RuntimeError) as error:  # a full disk, of torch and Rust too
+        what = _first_line(error)
+        raise TercetError(f"{target}: the model cannot be written: {what}") from error
 
 
 def _write_weights(
@@ -289,7 +295,7 @@ def _write_tokenizer(folder: Path, tokenizer: Tokenizer, max_length: int) -> Non
     backend = Backend.from_str(tokenizer.backend.to_str())
     if backend.encode("").ids != [tokenizer.cls_id, tokenizer.eos_id]:
         backend.post_processor = framing(tokenizer.cls_id, tokenizer.eos_id)
-    backend.save(str(folder / "tokenizer.json"), pretty=False)
+    (folder / "tokenizer.json").write_text(backend.to_str(), encoding="utf-8")
     special = {"bos_token": CLS, "cls_token": CLS, "eos_token": EOS, "sep_token": EOS}
     special |= {"pad_token": PAD, "unk_token": UNK}
     if backend.token_to_id(MASK) is not None:

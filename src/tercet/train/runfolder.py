@@ -53,7 +53,7 @@ def write_model(target: Path, checkpoint: Checkpoint, settings: Settings) -> Non
         with atomic_folder(target, replace=True) as scratch:
             scratch.rmdir()  # write_checkpoint makes it
             write_checkpoint(scratch, checkpoint.model, checkpoint.tokenizer, settings=settings)
-    except (OSError, SafetensorError, RuntimeError) as error:
+    except OSError as error:
         raise TercetError(f"{target}: the model cannot be written: {error}") from error
 
 
