@@ -26,7 +26,6 @@ BUNDLED_NAME = "tercet-small"  # of the model that comes with Tercet
 MAX_LENGTH = 8192  # tokens, special ones included; M3 paper, section 3.1
 # Upper bounds of the length groups, in tokens; M3 paper, table 8 (docs/method.md).
 LENGTHS = (500, 1000, 2000, 3000, 4000, 5000, 6000, 7000, 8192)
-MCLS_RUN = 256  # content tokens per [CLS]; M3 paper, section 3.4
 
 
 @dataclass(frozen=True)
