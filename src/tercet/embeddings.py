@@ -16,14 +16,7 @@ import scipy.sparse as sp
 
 from tercet.config import HEADS, Head
 from tercet.errors import InputError, ModelError, RowError, StoreError
-from tercet.io import (
-    GrowingArray,
-    atomic_folder,
-    check_file,
-    json_bytes,
-    read_json,
-    write_json,
-)
+from tercet.io import GrowingArray, atomic_folder, check_file, json_bytes, read_json, write_json
 
 FORMAT = 1
 # boundaries of rows, and what they divide

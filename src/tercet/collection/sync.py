@@ -27,14 +27,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from tercet.collection.store import (
-    DONE,
-    LEAVING,
-    PENDING,
-    DocumentStore,
-    FileRecord,
-    Incoming,
-)
+from tercet.collection.store import DONE, LEAVING, PENDING, DocumentStore, FileRecord, Incoming
 from tercet.config import Head, Progress, Role, Weights
 from tercet.documents.base import Note, Problem, Reading, label_of, prepare
 from tercet.documents.chunks import Chunker, Chunking

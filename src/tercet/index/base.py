@@ -271,17 +271,11 @@ class Index:
                 positions = [np.flatnonzero(view.rows.matching(choices))] * len(used)
             else:
                 positions = self._candidates(view, used, legs, max(k, candidates), choices)
-            return [
-                _hits(
-                    view.rows,
-                    rows,
-                    score_rows(view.rows, used, number, scored, rows),
-                    mode,
-                    weights,
-                    k,
-                )
-                for number, rows in enumerate(positions)
-            ]
+            hits = []
+            for number, rows in enumerate(positions):
+                parts = score_rows(view.rows, used, number, scored, rows)
+                hits.append(_hits(view.rows, rows, parts, mode, weights, k))
+            return hits
 
     def _candidates(
         self, view: _View, queries: Embeddings, legs: Sequence[Head], count: int, choices: Choices

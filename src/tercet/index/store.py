@@ -416,12 +416,7 @@ class RowStore(Rows):
 
     # Writing.
 
-    def append(
-        self,
-        ids: Ids,
-        embeddings: Embeddings,
-        payloads: list[dict[str, Value]],
-    ) -> None:
+    def append(self, ids: Ids, embeddings: Embeddings, payloads: list[dict[str, Value]]) -> None:
         """Adds checked rows, all or none: raises StoreError where the disk is full."""
         first, count = len(self.live), len(ids)
         old = self._positions_of(ids)
