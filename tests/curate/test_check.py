@@ -182,6 +182,10 @@ def test_a_file_that_cannot_train(
     write_as("jsonl", tmp_path, [{"query": "q", "pos": ["p"]}], name="c")
     assert run(["data", "check", str(tmp_path / "c.jsonl"), *options]) == 1
     assert "nothing that a row is compared with" in capsys.readouterr().err
+    with (tmp_path / "c.jsonl").open("a") as file:
+        file.write("{\n")
+    assert run(["data", "check", str(tmp_path / "c.jsonl"), *options]) == 1
+    assert "c.jsonl:2: not readable as JSON" in capsys.readouterr().err
     rows = [{"query": text, "pos": [f"p {text}"]} for text in "qr"]
     write_as("jsonl", tmp_path, rows, name="c")
     lacking = ["data", "check", str(tmp_path / "c.jsonl"), *options]

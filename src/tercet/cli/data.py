@@ -102,14 +102,14 @@ def check(
                 " rows' passages: the others share texts or group ids with it, or there are none",
                 err=True,
             )
-    if all(not r.compared and r.without_negatives.count == r.rows for r in reports):
-        raise InputError("these rows cannot train: there is nothing that a row is compared with")
     if refused := sum(report.defects for report in reports):
         for defect in () if as_json else told:
             echo(f"tercet: {defect}", err=True)
         more = f", of which {len(told)} are named" if len(told) < refused else ""
         echo(f"tercet: {refused:,} defects: this cannot train{more}", err=True)
         click.get_current_context().exit(1)
+    if all(not r.compared and r.without_negatives.count == r.rows for r in reports):
+        raise InputError("these rows cannot train: there is nothing that a row is compared with")
 
 
 def _tell_group(file: str, largest: int, rows: int) -> None:
