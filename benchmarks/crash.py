@@ -4,9 +4,11 @@ A child adds, updates and deletes documents without end and says what was report
 killed (SIGKILL) at a random moment, opening and recovery included. Then the collection is opened
 and compared with what was said: everything reported as added is there, in that version or a later
 one, and is found by search; everything reported as removed is gone; the index holds the rows of
-the documents that are there and nothing else. Prints a summary as JSON; exits 1 on any difference.
+the documents that are there and nothing else. Meanwhile readers search without end, and one is
+killed with every second child: none may fail, wait, or see a text of another version than it says.
+Prints a summary as JSON; exits 1 on any difference.
 
-    python benchmarks/crash.py                        50 kills, the bundled model
+    python benchmarks/crash.py                        50 kills, the bundled model, 2 readers
     python benchmarks/crash.py --encoder hashed       no model: minutes less, more steps per kill
 """
 
@@ -23,6 +25,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import count
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +95,68 @@ def work(arguments: argparse.Namespace, path: Path, start: int, pipe: Connection
             collection.delete(ids)
             for id in ids:
                 say("removed", id, version)
+
+
+def read(arguments: argparse.Namespace, path: Path, seed: int, pipe: Connection) -> None:
+    """A reader: searches until it is killed, and says how long each search took, or what failed."""
+    draw = random.Random(seed)
+    try:
+        with Collection.open(path, encoder_of(arguments.encoder), read_only=True) as collection:
+            while True:
+                query = f"Number {draw.randrange(arguments.documents)} {draw.choice(WORDS)}"
+                started = time.perf_counter()
+                [hits] = collection.search([query], k=10)
+                if hits:
+                    pipe.send(time.perf_counter() - started)
+                for hit in hits:
+                    version = int(str(hit.metadata["version"]))
+                    if hit.text not in document(int(hit.id[1:]), version).text:
+                        pipe.send(f"{hit.id} of version {version} has another's text")
+    except BaseException as error:  # whatever it is, it is a fault
+        pipe.send(repr(error))
+        raise
+
+
+class Readers:
+    """Reader processes, and what they said."""
+
+    def __init__(self, arguments: argparse.Namespace, path: Path) -> None:
+        self.arguments, self.path = arguments, path
+        self.seconds: list[float] = []
+        self.faults: list[str] = []
+        self.killed = 0
+        self._running = [self._start(number) for number in range(arguments.readers)]
+
+    def _start(self, seed: int) -> tuple[BaseProcess, threading.Thread]:
+        ears, mouth = SERVER.Pipe(duplex=False)
+        reader = SERVER.Process(target=read, args=(self.arguments, self.path, seed, mouth))
+        reader.start()
+        mouth.close()
+
+        def listen() -> None:
+            try:
+                while True:
+                    line = ears.recv()
+                    (self.faults if isinstance(line, str) else self.seconds).append(line)
+            except (EOFError, OSError):
+                return
+
+        listener = threading.Thread(target=listen)
+        listener.start()
+        return reader, listener
+
+    def kill(self, number: int) -> None:
+        """Kills a reader."""
+        reader, listener = self._running[number]
+        reader.kill()
+        reader.join()
+        listener.join()
+        self.killed += 1
+
+    def replace(self, number: int, seed: int) -> None:
+        """Kills a reader and starts another one."""
+        self.kill(number)
+        self._running[number] = self._start(seed)
 
 
 @dataclass
@@ -202,8 +267,11 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     path = arguments.folder / "collection"
     Collection.open(path, encoder, chunk=64, backend=arguments.backend).close()
     started, checks = time.monotonic(), 0
+    readers = Readers(arguments, path)
     for number in range(arguments.kills):
         kill_once(arguments, path, draw, said)
+        if arguments.readers and number % 2:
+            readers.replace(draw.randrange(arguments.readers), arguments.readers + number)
         if number % 2 or number == arguments.kills - 1:  # else the next child has to recover
             with Collection.open(path, encoder) as collection:
                 asked = ASKED if number < arguments.kills - 1 else arguments.ask
@@ -211,9 +279,15 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
                 encoder = collection.encoder
             checks += 1
             print(f"kill {number + 1}: {said.reported} reported", file=sys.stderr)
-    kinds = vars(faults)
+    for number in range(arguments.readers):
+        readers.kill(number)
+    kinds = vars(faults) | {"readers_failed": readers.faults}
+    p50, p99 = np.percentile(readers.seconds or [0.0], [50, 99])
     return {
         "kills": arguments.kills,
+        "readers_killed": readers.killed,
+        "searches": len(readers.seconds),
+        "search_ms": {"p50": round(1e3 * p50, 1), "p99": round(1e3 * p99, 1)},
         "checks": checks,
         "encoder": arguments.encoder,
         "backend": arguments.backend,
@@ -230,6 +304,7 @@ def parse(options: list[str] | None = None) -> argparse.Namespace:
     """The options, by default those of the command line."""
     parser = common.parser(__doc__)
     parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--readers", type=int, default=2, help="processes that search meanwhile")
     parser.add_argument("--documents", type=int, default=1000)
     parser.add_argument("--encoder", default="bundled", help="bundled, hashed, a folder or hub id")
     parser.add_argument("--backend", choices=("graph", "exact"), default="graph")
@@ -250,7 +325,7 @@ def main() -> int:
         summary = run(arguments)
     print(json.dumps(summary, indent=1))
     common.save(arguments.json, summary)
-    return int(bool(summary["lost"] or summary["phantoms"] or summary["not_found"]))
+    return int(bool(summary["examples"]))
 
 
 if __name__ == "__main__":
