@@ -90,7 +90,8 @@ def shown(value: Any, key: str = "") -> Any:
 def close(new: Any, old: Any, where: str) -> None:
     """Asserts that two JSON values agree: floats to 2e-3 (or exactly), all else exactly."""
     if isinstance(old, float) and isinstance(new, int | float) and HOW != "exact":
-        within = 2e-2 if ".dev." in where else 2e-3  # a pair that swaps places is 0.3% of nDCG
+        # a pair that swaps places is 0.3% of the nDCG of dev rows, 0.2% of a whole set's Recall
+        within = 2e-2 if ".dev." in where else 5e-3 if ".figures." in where else 2e-3
         assert new == pytest.approx(old, rel=within, abs=2e-3), where
     elif isinstance(old, dict) and isinstance(new, dict):
         assert sorted(new) == sorted(old), where
