@@ -307,10 +307,10 @@ def test_a_fork_is_told_to_open_it_itself(tmp_path: Path, read_only: bool) -> No
         except StoreError as error:
             os.write(send, str(error).encode())
         os._exit(0)
+    os.close(send)
     os.waitpid(child, 0)
     assert b"was opened in process" in os.read(receive, 1000)
     os.close(receive)
-    os.close(send)
     index.close()
     open_index(tmp_path / "index").close()
 
