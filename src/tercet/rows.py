@@ -460,6 +460,12 @@ def write_rows(path: Path, rows: Iterable[Row]) -> int:
     return write_lines(path, map(line_of, rows))
 
 
+def check_name(path: Path | str) -> None:
+    """Raises InputError where rows would be written under the name of another kind of file."""
+    if not str(path).endswith((".jsonl", ".jsonl.gz")):
+        raise InputError(f"{path}: the result must end in .jsonl or .jsonl.gz")
+
+
 def line_of(row: Row) -> bytes:
     """A row as a line of JSON; a lone surrogate becomes its escape."""
     text = json.dumps(row, ensure_ascii=False, default=str) + "\n"

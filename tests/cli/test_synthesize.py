@@ -138,6 +138,8 @@ def test_what_stands_in_the_way(tmp_path: Path, capsys: pytest.CaptureFixture[st
     arguments = command(tmp_path, NOBODY, "--yes")
     assert run([*arguments, "--min-tokens", "99999"]) == 1
     assert "no article of 99,999 tokens" in capsys.readouterr().err
+    assert run([*arguments, "--to", str(tmp_path / "out.csv")]) == 1
+    assert "must end in .jsonl or .jsonl.gz" in capsys.readouterr().err
     assert run([*arguments, "--limit", "1"]) == 1
     assert "cannot connect" in capsys.readouterr().err
     (tmp_path / "out.jsonl").write_text("precious")

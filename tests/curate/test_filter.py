@@ -401,6 +401,8 @@ def test_a_model_scores(
         ("--query-length 5", "'5' is not a range"),
         ("--near 2", "near must lie between 0.5 and 1"),
         ("--to x.csv", "must end in .jsonl or .jsonl.gz"),
+        ("--dropped x.csv", "x.csv: the result must end in .jsonl or .jsonl.gz"),
+        ("--to x.jsonl --dropped ./x.jsonl", "x.jsonl is the result: name another file"),
     ],
 )
 def test_wrong_usage_is_told(

@@ -63,6 +63,7 @@ from tercet.errors import InputError
 from tercet.io import atomic_folder
 from tercet.rows import (
     Row,
+    check_name,
     check_row,
     files_of,
     line_of,
@@ -140,8 +141,11 @@ class FilterJob:
             raise InputError(f"passages {self.passages!r}: choose from {choices}")
         if self.min_score is None and self.scorer is not None:
             raise InputError("a scorer needs a least score")
-        if not self.target.endswith((".jsonl", ".jsonl.gz")):
-            raise InputError(f"{self.target}: the result must end in .jsonl or .jsonl.gz")
+        check_name(self.target)
+        if self.dropped is not None:
+            check_name(self.dropped)
+            if os.path.abspath(self.dropped) == os.path.abspath(self.target):
+                raise InputError(f"{self.dropped} is the result: name another file for the dropped")
         MinOverlap(self.shared_words, self.shared_characters)
 
     def has(self, step: str) -> bool:

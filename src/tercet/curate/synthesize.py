@@ -53,6 +53,7 @@ from tercet.endpoint import (
 from tercet.errors import InputError
 from tercet.rows import (
     Row,
+    check_name,
     check_row,
     files_of,
     numbered_rows,
@@ -204,10 +205,11 @@ class Synthesis:
         return [part for file in self._files() for part in parts_of(file)]
 
     def check_ready(self) -> None:
-        """Raises InputError where the target exists, whose questions may have cost money.
+        """Raises InputError for a wrong target: one that exists may have cost money.
 
         Raises MissingExtraError where answers cannot be checked.
         """
+        check_name(self.target)
         language_of("")
         if Path(self.target).exists():
             raise InputError(f"{self.target} exists already: remove it or choose another name")
@@ -570,9 +572,8 @@ def _rows_and_report(
 ) -> Iterator[Row]:
     """The rows of all parts in order, each question once; the report is filled at the end."""
     counts, refused, languages = Counter[str](), Counter[str](), Counter[str]()
-    examples: dict[
-        str, list[tuple[int, str]]
-    ] = {}  # by reason: number of an article, what was said
+    # by reason: number of an article, what was said
+    examples: dict[str, list[tuple[int, str]]] = {}
     seen: set[int] = set()
     for number, record in records:
         row, fate, notes = record["row"], record["fate"], record["refused"]

@@ -28,7 +28,7 @@ from tercet.errors import InputError
 from tercet.mining import MineConfig
 from tercet.mining.pool import Pool, Rows, each_row, read_corpus
 from tercet.mining.selection import REASONS, Candidates, Chosen, Encodes, MineReport, Selector
-from tercet.rows import Row, check_row, write_rows
+from tercet.rows import Row, check_name, check_row, write_rows
 from tercet.scorers import Scorer, scores_of
 from tercet.train.config import ANSWER, CONFIG, DONE, FAILED, MODEL, READY, REFRESH, from_tree
 
@@ -58,8 +58,7 @@ def mine(
     """
     config = MineConfig() if config is None else config
     target = Path(to)
-    if not target.name.endswith((".jsonl", ".jsonl.gz")):
-        raise InputError(f"{target}: give a name that ends in .jsonl or .jsonl.gz")
+    check_name(target)
     if config.scores and scorer is None:
         raise InputError("scores are those of a scorer: give one, or leave them out")
     parent = target.parent if work is None else Path(work)

@@ -27,6 +27,7 @@ from tercet.train.init import extend_positions
 from tercet.train.retromae import LOGITS
 
 FEW = 0.1  # below this share, what a query is compared with is little
+FEW_STEPS = 50  # below these a run hardly learns
 SAMPLE = 1 << 16  # rows of a pool that are looked at for an estimate
 
 
@@ -244,16 +245,23 @@ def make_plan(ready: Prepared, *, draws: int = 200) -> Plan:
 
 def warnings(ready: Prepared) -> list[str]:
     """Why a run may learn little, in sentences."""
-    found = [few_steps(ready)]
+    out, steps = [], ready.steps
+    if steps < FEW_STEPS:
+        batch = max(pool.size for pool in ready.sampler.pools)
+        epochs = steps * ready.config.batch.accumulate / ready.sampler.per_epoch
+        out.append(
+            f"{steps} steps are few to learn from: {len(ready.examples):,} rows in batches of up to"
+            f" {batch:,}, {epochs:.3g} epochs; set more epochs or steps, or smaller batch.rows"
+        )
     if ready.config.stage not in TEXT_STAGES:
         share, learning = compared(ready.sampler, ready.examples, ready.config)
         if share < FEW or learning < 1 - FEW:
-            found.append(
+            out.append(
                 f"a query is compared with {share:.0%} of its batch's other passages, and"
                 f" {1 - learning:.0%} of the queries with nothing: the rest is related to them"
                 " through shared texts and group ids (`tercet data check`)"
             )
-    return [warning for warning in found if warning]
+    return out
 
 
 def compared(
@@ -282,18 +290,6 @@ def compared(
             learns[place] = not np.isin(own, keys[slice(*bounds[place : place + 2])]).all()
         learning.append(learns)
     return float(np.concatenate(shares).mean()), float(np.concatenate(learning).mean())
-
-
-def few_steps(ready: Prepared, least: int = 50) -> str | None:
-    """A warning where the run has so few steps that it hardly learns; None where it has enough."""
-    if ready.steps >= least:
-        return None
-    batch = max(pool.size for pool in ready.sampler.pools)
-    epochs = ready.steps * ready.config.batch.accumulate / ready.sampler.per_epoch
-    return (
-        f"{ready.steps} steps are few to learn from: {len(ready.examples):,} rows in batches of up"
-        f" to {batch:,}, {epochs:.3g} epochs; set more epochs or steps, or smaller batch.rows"
-    )
 
 
 def _padding(ready: Prepared, batches: Iterable[Numbers]) -> float:

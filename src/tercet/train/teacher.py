@@ -135,7 +135,7 @@ class Targets:
 
     def of(self, texts: Ids) -> tuple[Tensor, Tensor]:
         """Texts of these that have a dense target, and the targets, float32 unit rows."""
-        targets = self._rows(self.dense, texts)
+        targets = self.dense[texts]
         known = np.flatnonzero(targets >= 0)
         goal = self.vectors.dense[targets[known]].astype(np.float32)
         return torch.from_numpy(known), torch.from_numpy(goal)
@@ -146,7 +146,7 @@ class Targets:
         Text b has the tokens starts[b] to starts[b] + counts[b], [CLS] left out, </s> the last one.
         A text that was cut for the student is compared as far as it goes.
         """
-        rows = self._rows(self.own, texts)
+        rows = self.own[texts]
         known = np.flatnonzero(rows >= 0) if len(self.vectors.tokens) else np.empty(0, np.int64)
         rows, counts = rows[known], counts[known]
         first = self.vectors.token_offsets[rows]
@@ -158,11 +158,6 @@ class Targets:
             torch.from_numpy(self.vectors.tokens[source].astype(np.float32)),
             torch.from_numpy(self.vectors.rarity[source].astype(np.float32)),
         )
-
-    @staticmethod
-    def _rows(rows: Ids, texts: Ids) -> Ids:
-        """The rows of texts; -1 for those that came after the examples were made."""
-        return np.where(texts < len(rows), rows[texts % len(rows)], -1)
 
 
 # Teaching
