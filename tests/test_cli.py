@@ -775,3 +775,15 @@ def test_ctrl_c_says_what_is_kept(
     assert result.code == 130
     assert "tercet: interrupted: " in result.err
     assert says in result.err
+
+
+@pytest.mark.parametrize("name", ["", ".hidden.txt", "picture.png"])
+def test_a_folder_without_a_readable_file_makes_no_index(
+    name: str, cli: Cli, tmp_path: Path
+) -> None:
+    (tmp_path / "docs").mkdir()
+    if name:
+        (tmp_path / "docs" / name).write_text("text")
+    result = cli("index", tmp_path / "docs", "--to", tmp_path / "index")
+    assert (result.code, "nothing to index" in one_sentence(result)) == (1, True)
+    assert os.listdir(tmp_path) == ["docs"]

@@ -92,6 +92,7 @@ def index(
           --heads, --dtype and --backend may change.
     """
     from tercet.documents.chunks import Chunking
+    from tercet.documents.files import SourceFile, find_files, item_failed
 
     if not paths and not rebuild:
         raise click.UsageError("missing argument 'PATH...'")
@@ -103,6 +104,10 @@ def index(
     from tercet.collection.sync import AddReport, Change, SyncState, check_paths
 
     check_paths(paths)  # a wrong one makes no index
+    if paths and not to.exists():  # nor does a folder in which nothing can be read
+        items = list(find_files(paths, reading))
+        if not any(isinstance(item, SourceFile) for item in items):
+            raise InputError(f"nothing to index: {next(filter(item_failed, items))}")
     start = time.monotonic()
     remains = f"{to} is as it was" if rebuild else f"the documents indexed so far are kept in {to}"
     with kept(lambda: f"{remains}: the same command goes on"), Meter("indexing") as meter:
