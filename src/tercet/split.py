@@ -98,7 +98,6 @@ class DistinctTexts:
         return slot
 
     def _grow(self) -> None:
-        """Twice the slots."""
         slots = np.zeros(2 * len(self._slots), dtype=np.uint32)
         mask = np.uint64(len(slots) - 1)
         hashes = np.frombuffer(self._hashes, dtype=np.uint64)[::2]
@@ -186,13 +185,11 @@ class RowKeys:
         self._parallel.append(is_parallel(language))
 
     def groups(self) -> Keys:
-        """The groups of all rows, see `group_rows`."""
         arrays = (self._keys, self._offsets, *self._given)
         keys, offsets, rows, ids = map(np.asarray, arrays)  # views, not copies
         return group_rows(keys, offsets, (rows, ids))
 
     def related(self) -> "Related":
-        """What is related to each row, see `Related`."""
         arrays = (self._keys, self._offsets, *self._given, self._parallel)
         keys, offsets, rows, ids, parallel = map(np.asarray, arrays)
         return Related.make(keys, offsets, (rows, ids), parallel.astype(np.bool_))
@@ -301,7 +298,6 @@ class Related:
         return float(shares.mean()) if len(shares) else float(not len(rows))
 
     def _texts(self, owner: Keys, rows: Keys) -> tuple[Keys, Keys]:
-        """The keys of rows."""
         which, places = _spread(self.offsets[rows], self.offsets[rows + 1])
         return _different(owner[which], self.keys[places])
 
@@ -342,7 +338,6 @@ def _different(owner: Keys, values: Keys) -> tuple[Keys, Keys]:
 
 
 def _joined(one: tuple[Keys, Keys], two: tuple[Keys, Keys]) -> tuple[Keys, Keys]:
-    """The pairs of both."""
     return _different(np.concatenate((one[0], two[0])), np.concatenate((one[1], two[1])))
 
 

@@ -272,7 +272,6 @@ def filter_rows(
 
 
 def tell_filtered(job: "FilterJob", report: dict[str, Any], *, as_json: bool) -> None:
-    """Prints what a run dropped."""
     if as_json:
         emit(report)
         return
@@ -430,7 +429,6 @@ def mix(
 
 
 def tell_mixed(job: "Mix", report: dict[str, Any], *, as_json: bool) -> None:
-    """What was drawn."""
     for count, warning in (
         (report["short"], "rows fewer than asked for: caps and --repeats hold"),
         (report["raw"], "of the rows are texts alone, which train retromae only"),

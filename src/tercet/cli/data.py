@@ -123,7 +123,6 @@ def _tell_group(file: str, largest: int, rows: int) -> None:
 
 
 def _lines(report: "FileReport", max_length: int) -> list[str]:
-    """A report for people."""
     lines = [f"{report.file}: {report.rows:,} rows, {report.texts:,} different texts"]
     head = ("tokens", "median", "90%", "longest", f"over {max_length}")
     lines.append("  {:<10}{:>9}{:>9}{:>9}{:>12}".format(*head))

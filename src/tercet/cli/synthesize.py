@@ -250,7 +250,6 @@ def tell(
     as_json: bool,
     cost: _Cost = lambda tokens_in, tokens_out: None,
 ) -> None:
-    """Prints what a run made."""
     price = cost(report["tokens_in"], report["tokens_out"])
     if as_json:
         emit({"to": job.target, **report, "cost": price})

@@ -483,7 +483,6 @@ def init(
 
 
 def _init_lines(target: Path, report: "InitReport") -> list[str]:
-    """What each step did, for people."""
     before, after = report.vocabulary
     out = [
         f"{target}: {report.layers} layers of {report.hidden}, {report.parameters:,} parameters,"
@@ -569,7 +568,6 @@ def trim(
 
 
 def _trim_lines(target: Path, report: "PruneReport") -> list[str]:
-    """What happened, for people."""
     before, after = report.before, report.after
     out = [
         f"{target}: {before.vocabulary:,} -> {after.vocabulary:,} ids,"

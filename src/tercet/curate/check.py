@@ -100,8 +100,6 @@ def check_files(
 
 
 class _FileReader:
-    """One file while it is read."""
-
     def __init__(
         self, path: Path, tokenizer: Tokenizer, limit: int, block: int, seen: DistinctTexts
     ) -> None:
@@ -121,7 +119,6 @@ class _FileReader:
         self._rows = RowKeys()
 
     def read(self, negatives_required: bool, show: Callable[[int, int], None] | None) -> None:
-        """Reads every row."""
         try:
             for line, row in numbered_rows(self.path, skip=self._refuse):
                 self.counts["empty"].add(line, _has_empty(row))
@@ -189,7 +186,6 @@ class _FileReader:
         self._characters = 0
 
     def report(self) -> FileReport:
-        """All of it."""
         lengths = np.array(self._lengths, dtype=np.int64)
         _, sizes = np.unique(self._rows.groups(), return_counts=True)
         return FileReport(
@@ -218,7 +214,6 @@ class _FileReader:
 
 
 def _has_empty(row: Row) -> bool:
-    """Whether a text of a row is nothing but white space."""
     fields = [row.get(name) for name in ("query", "text", "pos", "neg")]
     texts = [text for part in fields for text in (part if isinstance(part, list) else [part])]
     return any(isinstance(text, str) and not text.strip() for text in texts)

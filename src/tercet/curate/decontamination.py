@@ -144,7 +144,6 @@ def _read_texts(path: Path, name: str, ids: set[str] | None) -> Iterator[Evaluat
 
 
 def _read_rows(path: Path, name: str) -> Iterator[EvaluationText]:
-    """Texts of training rows, raw texts or translations."""
     for number, row in numbered_rows(path):
         texts = _texts_of(row)
         if not texts:
@@ -232,7 +231,6 @@ class OverlapIndex:
     """The evaluation texts of some sets, to look texts up in."""
 
     def __init__(self, folder: Path) -> None:
-        """Opens what `build` wrote."""
         facts: dict[str, Any] = json.loads((folder / "facts.json").read_text())
         self.least = MinOverlap(**facts["shares"])
         self._files: list[tuple[str, str]] = facts["files"]  # names of sets and paths
@@ -388,7 +386,6 @@ class _Hasher:
         return np.flatnonzero(np.cumsum(step, dtype=np.int8)).astype(np.int64)
 
     def owners(self, starts: Positions) -> Positions:
-        """The text in which each place lies."""
         return np.searchsorted(self.texts.starts, starts, side="right").astype(np.int64) - 1
 
     def runs(self, starts: Positions, size: int) -> Hashes:
@@ -396,7 +393,6 @@ class _Hasher:
         return _finish((self._sums[starts + size] - self._sums[starts]) * self._inverses[starts])
 
     def whole(self) -> Hashes:
-        """(T,) hashes of the texts."""
         starts, ends = self.texts.starts, self.texts.ends
         sums = (self._sums[ends] - self._sums[starts]) * self._inverses[starts]
         return _finish(sums + (ends - starts).astype(np.uint64))
@@ -421,7 +417,6 @@ def _powers(count: int) -> tuple[Hashes, Hashes]:
 
 
 def _same(left: Codes, right: Codes) -> int:
-    """How many characters are the same from the first on."""
     size = min(len(left), len(right))
     differs = left[:size] != right[:size]
     return int(differs.argmax()) if differs.any() else len(differs)

@@ -123,7 +123,6 @@ class FilterJob:
     near: float = NEAR
 
     def __post_init__(self) -> None:
-        """Raises InputError for what does not fit together."""
         for step in self.steps:
             if step not in STEPS:
                 raise InputError(f"unknown step {step!r}: choose from {', '.join(STEPS)}")
@@ -149,7 +148,6 @@ class FilterJob:
         MinOverlap(self.shared_words, self.shared_characters)
 
     def has(self, step: str) -> bool:
-        """Whether a step runs."""
         needs = {"evaluation": bool(self.against), "relevance": self.min_score is not None}
         return step == "fields" or (step in self.steps and needs.get(step, True))
 
@@ -159,7 +157,6 @@ class FilterJob:
         return bands_for(self.near) if self.has("near") else 0
 
     def inputs(self) -> list[Path]:
-        """The files of rows and of evaluation sets."""
         rows = [part for path in self._files() for part in parts_of(path)]
         return [*rows, *(path for one in self.against for path in evaluation_files(Path(one)))]
 
@@ -265,7 +262,6 @@ class FilterJob:
 
 
 def _where(place: int, files: Sequence[Path]) -> tuple[str, int]:
-    """File and line of a place."""
     return str(files[place >> _LINE_BITS]), int(place & ((1 << _LINE_BITS) - 1))
 
 
@@ -362,7 +358,6 @@ class Item:
 
     @property
     def raw(self) -> bool:
-        """Whether it is a text alone."""
         return len(self.texts) == 1
 
     def left(self, *, query: bool = True) -> list[int]:
@@ -370,7 +365,6 @@ class Item:
         return [0, *self.positives] if query or self.raw else self.positives
 
     def called(self, at: int) -> str:
-        """What a text is called in a reason."""
         return "text" if self.raw else "positive" if at else "query"
 
     def finish(self) -> Row:
@@ -445,12 +439,10 @@ class LeftRows:
         return np.concatenate([table["bands"][:, band] for table in self._tables])[self._order]
 
     def line(self, number: int) -> bytes:
-        """The row as JSON."""
         start, lines = self._starts[number], self._lines[self._parts[number]]
         return bytes(lines[start : start + self._sizes[number]])
 
     def row(self, number: int) -> Row:
-        """The row itself."""
         row: Row = json.loads(self.line(number))
         return row
 
@@ -460,7 +452,6 @@ class LeftRows:
         return [row["query"], *row["pos"]] if row.get("pos") else [row["text"]]
 
     def where(self, number: int, files: Sequence[Path]) -> str:
-        """File and line that a row was read from."""
         file, line = _where(int(self.places[number]), files)
         return f"{file}:{line}"
 
@@ -549,7 +540,6 @@ def _check_texts(
     *,
     query: bool = True,
 ) -> Iterator[Objection]:
-    """Texts by themselves."""
     owners, texts = _texts(items, query=query)
     for (item, at), reason in zip(owners, check(texts), strict=True):
         if reason is not None:
@@ -623,7 +613,6 @@ def _language_of(languages: Languages, item: Item) -> str | None:
 
 
 def _check_overlap(index: OverlapIndex, items: Sequence[Item]) -> Iterator[Objection]:
-    """Texts that are shared with an evaluation set."""
     owners, texts = _texts(items)
     for (item, at), overlap in zip(owners, index.find(texts), strict=True):
         if overlap is not None:

@@ -84,14 +84,12 @@ class Source:
     cap: int | None = None  # rows drawn at most
 
     def __post_init__(self) -> None:
-        """Raises InputError on values that cannot be."""
         if not self.files or not all(name and isinstance(name, str) for name in self.files):
             raise InputError(f"source {self.name or '?'}: files must be a list of names of files")
         _check_numbers(vars(self), f"source {self.label}: ")
 
     @property
     def label(self) -> str:
-        """What it is called."""
         return self.name or stem_of(Path(self.files[0]))
 
     @staticmethod
@@ -162,7 +160,6 @@ class LengthGroups:
     bounds: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        """Raises InputError where bounds do not rise."""
         whole = all(isinstance(bound, int) for bound in self.bounds)
         if not (whole and self.bounds and (0, *self.bounds) == tuple(sorted({0, *self.bounds}))):
             raise InputError(
@@ -188,7 +185,6 @@ class LengthGroups:
         return f"{self.unit}-{first:0{width}d}-{f'{last:0{width}d}' if last else 'up'}"
 
     def label(self, group: int) -> str:
-        """A group, for people."""
         first, last = self._limits(group)
         return f"{first:,} {f'to {last:,}' if last else 'and more'}"
 
@@ -385,7 +381,6 @@ class Mix:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Raises InputError where settings are wrong or do not fit each other."""
         for name in ("sources", "lengths"):
             if not isinstance(getattr(self, name), list | tuple):
                 raise InputError(f"{name} must be a list, got {getattr(self, name)!r}")
@@ -436,11 +431,9 @@ class Mix:
 
     @property
     def groups(self) -> LengthGroups:
-        """The length groups."""
         return LengthGroups(self.unit, tuple(self.lengths) or BOUNDS[self.unit])
 
     def inputs(self) -> list[Path]:
-        """The files on disk."""
         return [part for _, path in self._files() for part in parts_of(path)]
 
     def check_target(self) -> None:

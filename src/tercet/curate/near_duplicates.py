@@ -104,7 +104,6 @@ def bands_of(rows: Sequence[Sequence[str]], count: int) -> Hashes:
 
 
 def _sides_of(texts: Sequence[str]) -> tuple[str, str]:
-    """The query and the positives, or a raw text twice."""
     return texts[0], "\n".join(texts[1:]) if len(texts) > 1 else texts[0]
 
 
@@ -161,7 +160,6 @@ class Side:
 
     @cached_property
     def shingles(self) -> Hashes:
-        """The set of its shingles, sorted."""
         hashes = np.sort(shingle_hashes(self._text)[0])  # quicker than np.unique for so few
         return hashes[_is_new(hashes)]
 

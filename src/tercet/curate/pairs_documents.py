@@ -365,7 +365,6 @@ _SITE = re.compile(r"\s+[—–|·»-]\s+")  # between the name of a page and th
 
 
 def html_outline(text: str) -> Outline:
-    """The outline of a page."""
     page = parse_html(text)
     root, title = page.css_first("html"), page.head and page.head.css_first("title")
     language = tag_or_none(root.attributes.get("lang")) if root is not None else ""
@@ -396,7 +395,6 @@ class _Feed:
         self.around: list[int] = []  # the cells that are open around each open table
 
     def read(self, root: LexborNode) -> None:
-        """Goes through the nodes below a root."""
         for kind, node in walk_html(root, _is_skipped):
             tag, step = node.tag or "", 1 if kind == "open" else -1
             if kind == "text":
@@ -427,7 +425,6 @@ class _Feed:
         self.flush()
 
     def flush(self, level: int = 0) -> None:
-        """Ends a block, or a heading of a level."""
         text, linked = "".join(self.parts), self.linked
         self.parts, self.linked = [], 0
         if level:
@@ -558,7 +555,6 @@ def _directive() -> Any:
 
 
 def _add_nodes(outline: Outline, node: Any, level: int, listed: bool = False) -> None:
-    """Adds what is in a node of docutils' tree."""
     for child in node.children:
         kind = type(child).__name__
         if kind == "section":
@@ -630,7 +626,6 @@ def article_outline(title: str, text: str, lang: str = "") -> Outline:
 
 
 def _without_title(title: str, text: str) -> str:
-    """The text without a first line that repeats the title."""
     first, _, rest = text.strip().partition("\n")
     return rest.strip() if one_line(first) == title else text.strip()
 

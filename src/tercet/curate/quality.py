@@ -126,7 +126,6 @@ class Normalized:
         return len(self.starts)
 
     def text(self, number: int) -> Codes:
-        """The characters of one text."""
         return self.codes[self.starts[number] : self.ends[number]]
 
 

@@ -67,7 +67,6 @@ class Shard:
 
     @staticmethod
     def all(count: int) -> "list[Shard]":
-        """The parts of a cut into so many."""
         return [Shard(number, count) for number in range(1, count + 1)]
 
     def __str__(self) -> str:
@@ -75,7 +74,6 @@ class Shard:
 
     @property
     def folder(self) -> str:
-        """What its folder is called."""
         return f"{self.number:05d}-of-{self.count:05d}"
 
     def has(self, unit: int) -> bool:
@@ -180,7 +178,6 @@ def run_part(job: Job, shard: Shard, facts: dict[str, Any] | None = None) -> Pat
 
 
 def _sizes(folder: Path) -> dict[str, int]:
-    """The bytes of a part's files."""
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != MANIFEST]
     return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
 
@@ -352,7 +349,6 @@ def cores() -> int:
 
 
 def _run_in_processes(job: Job, count: int, progress: Progress | None) -> None:
-    """Makes all parts of a cut, each in a process."""
     facts = settings(job)
     others = multiprocessing.active_children()
     with ProcessPoolExecutor(
@@ -432,7 +428,6 @@ def _run_on_ray(
 
 
 def _run_part_on_node(common: tuple[Job, dict[str, Any], str, str], shard: Shard) -> None:
-    """Makes a part in a worker of the cluster."""
     job, facts, folder, made_by = common
     if (here := version("tercet")) != made_by:
         raise InputError(f"a node of the cluster has Tercet {here}, and here is {made_by}")

@@ -201,7 +201,6 @@ class Synthesis:
                 raise InputError(message)
 
     def inputs(self) -> list[Path]:
-        """The files on disk."""
         return [part for file in self._files() for part in parts_of(file)]
 
     def check_ready(self) -> None:
@@ -498,7 +497,6 @@ class Journal:
         self.added += 1
 
     def write(self, line: dict[str, Any]) -> None:
-        """Appends a line."""
         self._file.write(json.dumps(line).encode() + b"\n")
         self._file.flush()
 

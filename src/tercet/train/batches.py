@@ -376,7 +376,6 @@ class Collator:
         )
 
     def texts(self, places: Numbers, step: int) -> TokenBatch:
-        """Single texts, for a stage without queries."""
         contents = [
             self._content(place, np.random.default_rng((self.seed, step, place)))
             for place in places.tolist()

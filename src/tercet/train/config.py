@@ -53,7 +53,6 @@ class _Table:
                 raise self.wrong(f"{name} are any of {', '.join(HEADS)}, got {list(value)}")
 
     def wrong(self, text: str) -> InputError:
-        """The error of a field."""
         return InputError(f"{self.TABLE}{text}")
 
 
@@ -78,7 +77,6 @@ class SourceConfig(_Table):
 
     @property
     def label(self) -> str:
-        """The name, or the first file's."""
         return self.name or Path(self.files[0]).name.partition(".")[0]
 
 
@@ -365,7 +363,6 @@ class TrainConfig(_Table):
 
     @property
     def heads(self) -> tuple[Head, ...]:
-        """The heads that the stage trains."""
         return HEADS if self.stage in ("align", "unified") else ("dense",)
 
 

@@ -80,7 +80,6 @@ class Columns:
         self._waiting: dict[str, list[Any]] = {name: [] for name in dtypes}
 
     def extend(self, name: str, values: Iterable[Any]) -> None:
-        """Appends to a column."""
         waiting = self._waiting[name]
         if isinstance(values, np.ndarray):
             self.written(name)
@@ -218,7 +217,6 @@ class Examples:
         return self.offsets[places + 1] - self.offsets[places]
 
     def where(self, row: int) -> str:
-        """File and line of a row."""
         return f"{self.files[self.file[row]]}:{self.line[row]}"
 
     def where_text(self, place: int) -> str:
@@ -403,7 +401,6 @@ class _Builder:
         return place
 
     def _tokenise(self) -> None:
-        """The ids of the texts that wait."""
         contents: list[list[int]] = [[]] * len(self.waiting)
         for limit in {self.query.limit, self.passage.limit}:
             own = [number for number, (_, its) in enumerate(self.waiting) if its == limit]

@@ -65,7 +65,6 @@ class DevChecks:
         return {"score": round(float(np.mean(values)), 2), **figures}
 
     def encode(self, places: Numbers) -> Embeddings:
-        """The embeddings of stored texts."""
         model, tokenizer = self.ready.checkpoint.model, self.ready.checkpoint.tokenizer
         contents = [self.examples.content(place) for place in places.tolist()]
         return encode_tokens(

@@ -338,7 +338,6 @@ class _PackedFile:
         return self.data[self.position - size : self.position].tobytes()
 
     def numbers(self, kinds: str) -> tuple[Any, ...]:
-        """Little-endian numbers, one after the other."""
         return struct.unpack(f"<{kinds}", self.take(struct.calcsize(f"<{kinds}")))
 
     def array(self, dtype: npt.DTypeLike, count: int) -> npt.NDArray[Any]:

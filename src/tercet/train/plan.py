@@ -105,7 +105,6 @@ def prepare(config: TrainConfig, world: World, *, download: bool = True) -> Prep
 
 
 def cache_folder(config: TrainConfig) -> Path:
-    """Where tokenised rows are kept."""
     return Path(config.data.cache) if config.data.cache else default_cache()
 
 

@@ -152,7 +152,6 @@ class _WordCounter(dict[str, int]):
         return self[key]
 
     def _tokenise(self) -> None:
-        """The ids of the words that were numbered last."""
         ids, ends = [self._ids], [self._ends]
         for first in range(0, len(self._new), BLOCK):
             contents = self._tokenizer.contents(self._new[first : first + BLOCK])
@@ -496,7 +495,6 @@ class Reservoir:
         self._draw = random.Random(0) if draw is None else draw
 
     def add(self, text: str) -> None:
-        """The next text of the stream."""
         self.seen += 1
         if len(self.texts) < self.size:
             self.texts.append(text)

@@ -249,7 +249,6 @@ def teach(
 
 
 def _name(keys: Sequence[int], model: str, config: TeachConfig, student: Tokenizer | None) -> str:
-    """Names what parts are made of."""
     digest = hashlib.sha256(np.array(keys, dtype=np.int64).tobytes())
     other = "" if student is None else student.backend.to_str()
     digest.update(f"{model} {config} {other}".encode())

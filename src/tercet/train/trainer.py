@@ -112,7 +112,6 @@ class BatchReport:
 
 
 def autocast(dtype: torch.dtype, device: torch.device) -> Callable[[], AbstractContextManager[Any]]:
-    """Products in dtype, weights as they are."""
     if dtype == torch.float32:
         return nullcontext
     return lambda: torch.autocast(device.type, dtype)
