@@ -220,4 +220,4 @@ def test_many_files_come_in_few_transactions(
     monkeypatch.setattr(collection.index, "flush", lambda: flushes.append(0) or flush())  # type: ignore[func-returns-value]
     report = collection.add("docs")
     assert report.added == 304
-    assert len(flushes) <= 2
+    assert len(flushes) <= 3

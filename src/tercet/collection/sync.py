@@ -339,6 +339,7 @@ class Sync:
             self._tell("truncated", id, "longer than the model reads: its end is not indexed")
         self.advance(waiting.bytes)
         self._let_go(left)
+        self.index.optimize(growth=0.5)  # readers score what is outside the graph one by one
 
     def _withdraw(self, keys: Sequence[int]) -> None:
         """Takes back a pending batch that failed or was interrupted: it was not reported yet.

@@ -322,11 +322,12 @@ class Index:
                 store.commit()
                 self._changed = False
 
-    def optimize(self, *, progress: Progress | None = None) -> None:
+    def optimize(self, *, growth: float = 0.0, progress: Progress | None = None) -> None:
         """Builds what makes search fast and drops what was deleted; flushes first and last.
 
         A graph is made where the rows outside it are more than are scored one by one as quickly,
-        and made anew where a quarter of its rows is gone. progress(rows done, of all).
+        and than `growth` of those inside; anew where a quarter of its rows is gone. progress(rows
+        done, of all).
         """
         with self._writing() as store:
             self.flush()
@@ -335,7 +336,8 @@ class Index:
             count, alive = int(store.live.sum()), int(view.inside(store.live).sum())
             worn = view.graph is not None and alive < 0.75 * len(view.graph)
             damaged = store.graph != store.manifest.graph
-            new = count - alive > self._options.rows or worn or damaged
+            least = max(self._options.rows, growth * alive)
+            new = count - alive > least or worn or damaged
             if self.spec.backend == "graph" and new:
                 store.graphs += 1
                 name = f"graph-{store.graphs:06d}" if count > self._options.rows else ""
