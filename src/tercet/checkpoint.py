@@ -99,13 +99,10 @@ def read_checkpoint(
     trunk.check(config)  # before anything is built
     sparse = _read_head(folder, SPARSE, config.hidden, trunk, size=1)
     multi = _read_head(folder, MULTI, config.hidden, trunk)
-    with torch.device("meta"):
-        model = M3Model(
-            config,
-            tokenizer.weightless_ids.tolist(),
-            sparse=sparse is not None,
-            multi=None if multi is None else len(multi["weight"]),
-        )
+    size = None if multi is None else multi.shape("weight")[0]
+    with torch.device("meta"):  # in which older safetensors read nothing
+        ids = tokenizer.weightless_ids.tolist()
+        model = M3Model(config, ids, sparse=sparse is not None, multi=size)
     model.backbone.load_state_dict(from_published(trunk, config.layers), assign=True)
     others: set[Path] = set()
     for head, tensors in ((model.sparse, sparse), (model.multi, multi)):

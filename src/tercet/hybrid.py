@@ -157,7 +157,9 @@ def highest(scores: Scores, count: int) -> Places:
     """Places of the `count` highest scores and of all equals of the last one, ascending."""
     if len(scores) <= count:
         return np.arange(len(scores))
-    return np.flatnonzero(scores >= np.partition(scores, len(scores) - count)[len(scores) - count])
+    # NumPy's partition takes 50 times as long where most scores are 0
+    best = torch.topk(torch.from_numpy(scores), count, sorted=False).values
+    return np.flatnonzero(scores >= best.min().numpy())
 
 
 @dataclass(frozen=True)

@@ -170,7 +170,7 @@ class _Walk:
             if (rules := self._rules.get(parent)) is not None:
                 said = rules.check_file(os.path.relpath(where, parent) + end).include
         if said is None:
-            said = _FETCHED.match_file(inside)
+            said = bool(_FETCHED.match_file(inside))
         self._ignored += said
         return said
 
