@@ -12,6 +12,7 @@ from hashed import HashedEncoder
 from tercet.collection import Collection
 from tercet.collection.sync import AddReport, Change
 from tercet.documents import Problem
+from tercet.documents.base import Reading
 from tercet.errors import InputError
 from tercet.records import Document
 
@@ -208,6 +209,17 @@ def test_a_deleted_document_stays_away_until_its_file_changes(
     assert counts(collection.add("docs")) == (0, 0, 3, 0, 0)
     write(docs / "c.jsonl", '{"id": "c1", "text": "Moon rises"}\n', age=10)
     assert counts(collection.add("docs")) == (1, 0, 2, 1, 0)
+
+
+def test_a_file_that_is_to_be_read_otherwise_is_read_again(
+    collection: Collection, docs: Path
+) -> None:
+    (docs / "old.txt").write_bytes("Москва стоит на реке".encode("koi8-r"))
+    collection.add("docs", reading=Reading(encoding="windows-1251"))
+    assert collection.add("docs", reading=Reading(encoding="windows-1251")).updated == 0
+    assert collection.add("docs", reading=Reading(encoding="koi8-r")).updated == 1
+    [hits] = collection.search(["Москва"], k=1)
+    assert hits[0].text == "Москва стоит на реке"
 
 
 def test_many_files_come_in_few_transactions(

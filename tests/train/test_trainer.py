@@ -592,3 +592,11 @@ def test_another_process_answers(tree: dict[str, Any]) -> None:
     assert answered == [1]
     facts = json.loads((folder / "checkpoints/step-000006/state.json").read_text())
     assert facts["negatives"].startswith("step-000003:")
+
+
+def test_copies_beside_the_checkpoints_are_none(tmp_path: Path) -> None:
+    for name in ("step-000004", "step-000002", "step-000009.old", "step-000008 copy", "step-last"):
+        (tmp_path / "checkpoints" / name).mkdir(parents=True)
+        (tmp_path / "checkpoints" / name / "state.json").write_text("{}")
+    found = [path.name for path in runfolder.checkpoints(tmp_path)]
+    assert found == ["step-000002", "step-000004"]
