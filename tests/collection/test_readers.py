@@ -19,6 +19,7 @@ from hashed import HashedEncoder
 import tercet.collection as collection_module
 from tercet.collection import Collection
 from tercet.collection.store import DocumentStore
+from tercet.collection.sync import BatchSize
 from tercet.errors import InputError, StoreError
 from tercet.index import GraphOptions
 from tercet.records import Document
@@ -343,3 +344,12 @@ def test_bit_rot_is_found_in_texts_and_vectors(memory: Path, encoder: HashedEnco
         file.write_bytes(content)
     with Collection.open(memory, encoder, read_only=True) as reader:
         reader.verify()
+
+
+def test_the_graph_grows_while_documents_are_added(tmp_path: Path) -> None:
+    options = GraphOptions(rows=8)
+    with Collection.open(tmp_path / "c", HashedEncoder(), graph=options) as collection:
+        collection.batch = BatchSize(documents=10)
+        collection.add(Document(f"d{number}", f"river {number}") for number in range(60))
+    [graph] = (tmp_path / "c").glob("**/graph-*")
+    assert graph.name > "graph-000002"
