@@ -110,7 +110,7 @@ def test_judgements_of_beir_and_of_trec(tmp_path: Path, text: str | None) -> Non
         ("run", b"1 Q0 a 1 2 t\n1 Q0 a 9 0.5 t\n", ":2: query '1' ranks passage 'a' a second"),
         ("run", b"\n", "empty"),
         ("run", "1 Q0 é 1 2 t\n".encode("latin-1"), ":1: byte 0xe9 is not UTF-8"),
-        ("run.gz", gzip.compress(b"1 Q0 a 1 2 t\n")[:-9], "not readable"),
+        ("run.gz", gzip.compress(b"1 Q0 a 1 2 t\n", mtime=0)[:-9], "not readable"),
         ("run.xz", lzma.compress(b"1 Q0 a 1 2 t\n")[:20] + b"no xz", ":1: not readable"),
         ("qrels", b"q 0 a 1\nq 0 b much\n", ":2: the gain 'much' is not a whole number"),
         ("qrels", b"q 0 a 1\nq 0 b nan\n", ":2: the gain 'nan'"),
