@@ -147,6 +147,38 @@ def test_filters_and_weights_decide(filled: Collection) -> None:
         filled.search(["water"], filter={"kind": "sky", "kin": "sky"})
 
 
+def test_queries_that_are_encoded_already_need_no_model(
+    memory: Path, encoder: HashedEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queries = ["cold river", "flour"]
+    with Collection.open(memory / "c", encoder) as collection:
+        collection.add(CORPUS)
+        want = collection.search(queries, weights=(1, 0.5, 2))
+    vectors = encoder.encode(queries, role="query")
+    monkeypatch.setattr("tercet.collection._load", lambda source: pytest.fail("loads a model"))
+    with Collection.open(memory / "c", read_only=True) as collection:
+        assert collection.search(queries, vectors=vectors, weights=(1, 0.5, 2)) == want
+        assert collection.search(queries[1:], vectors=vectors[[1]], weights=(1, 0.5, 2)) == want[1:]
+        (hit,) = collection.search(queries[:1], vectors=vectors[[0]], k=1, mode="dense")[0]
+        assert (hit.id, hit.score) == ("river", hit.dense)
+        with pytest.raises(InputError, match="keeps no weights of the hybrid sum, and its model"):
+            collection.search(queries, vectors=vectors)
+        with pytest.raises(InputError, match="2 vectors for 1 questions: give one each"):
+            collection.search(queries[:1], vectors=vectors, weights=(1, 0.5, 2))
+        with pytest.raises(
+            StoreError, match="vectors of the model 'hashed-0-fingerprint', not of 'other'"
+        ):
+            others = replace(vectors, fingerprint="other")
+            collection.search(queries, vectors=others, weights=(1, 0.5, 2))
+    with Collection.open(memory / "c", encoder) as collection:
+        own = collection.search(queries)
+        monkeypatch.setattr(encoder, "encode", lambda *_, **__: pytest.fail("asks the model"))
+        assert collection.search(queries, vectors=vectors) == own
+        collection.keep_weights((1, 0.5, 2))
+    with Collection.open(memory / "c", read_only=True) as collection:
+        assert collection.search(queries, vectors=vectors) == want
+
+
 def test_a_filter_takes_the_values_that_metadata_takes(collection: Collection) -> None:
     values: list[Any] = [
         dt.date(2024, 1, 2), np.datetime64("2024-01-02"), Decimal("1.5"), UUID(int=1), 2**80,

@@ -33,6 +33,7 @@ from tercet.collection.sync import (
 from tercet.config import Head, Mode, Weights, check_count, check_heads, strings
 from tercet.documents.base import DEFAULT, Reading, clean, plain_values, readable
 from tercet.documents.chunks import Chunking
+from tercet.embeddings import Embeddings
 from tercet.errors import InputError, ModelError, StoreError
 from tercet.index import GraphOptions, create_index, open_index
 from tercet.index.base import DEFAULT_CANDIDATES, Index
@@ -445,32 +446,42 @@ class Collection:
         candidates: int | None = DEFAULT_CANDIDATES,
         filter: Mapping[str, Any] | None = None,
         chunks: bool = False,
+        vectors: Embeddings | None = None,
     ) -> list[list[Hit]]:
         """The k best documents for each query, best first, each by its best chunk.
 
         chunks: the k best chunks instead, of however few documents. weights default to
         `weights`. candidates is the number of chunks that dense and sparse each bring (more
         where k documents need more), None: all. filter: metadata key -> value, or values of which
-        one must equal, of the types that metadata takes. Raises InputError for an empty query, an
-        option that is unknown, and a filter key that no document has.
+        one must equal, of the types that metadata takes. vectors: the queries, encoded already
+        with the role "query", a row each; the model is then neither loaded nor asked, and the
+        weights must be given, kept here, or those of an open encoder. Raises InputError for an
+        empty query, an option that is unknown, and a filter key that no document has, StoreError
+        for vectors of another model.
         """
         queries = [readable(query) for query in strings(queries, "question")]
         k = check_count("k", k)
         for number, question in enumerate(queries, 1):
             if not question.strip():
                 raise InputError(f"question {number} of {len(queries)} is empty: ask something")
+        if vectors is not None and len(vectors) != len(queries):
+            raise InputError(f"{len(vectors)} vectors for {len(queries)} questions: give one each")
         store, index = self._newest()
         out: list[list[Hit]] = [[] for _ in queries]
         if not queries or not len(index):
             return out
-        vectors = self.encoder.encode(queries, heads=index.spec.heads, role="query")
+        if weights is None and mode == "hybrid":
+            weights = self._weights(load=vectors is None)
+        if vectors is None:
+            vectors = self.encoder.encode(queries, heads=index.spec.heads, role="query")
         choices: dict[str, Any] = {}
         if not isinstance(filter, Mapping | None):
             raise InputError(f"a filter is a dict of keys and values, got {filter!r:.80}")
         for key, value in (filter or {}).items():
             choices |= plain_values(key, value) or {key: []}
         options: dict[str, Any] = {"mode": mode, "candidates": candidates, "filter": choices}
-        options["weights"] = self.weights if weights is None else Weights.of(weights)
+        if weights is not None:
+            options["weights"] = Weights.of(weights)
         waiting, again = list(range(len(queries))), False
         fetch = k if chunks else FETCH * k
         while waiting:  # for more rows until there are k documents or no more rows
@@ -498,8 +509,17 @@ class Collection:
     @property
     def weights(self) -> Weights:
         """Of the hybrid sum: those that were kept here, else the model's."""
-        recorded = self._newest()[0].fact("weights")
-        return Weights(*recorded) if recorded else self.encoder.weights
+        return self._weights(load=True)
+
+    def _weights(self, *, load: bool) -> Weights:
+        if recorded := self._newest()[0].fact("weights"):
+            return Weights(*recorded)
+        if self._encoder is None and not load:
+            raise InputError(
+                f"{self.path} keeps no weights of the hybrid sum, and its model is not loaded: "
+                f"give weights beside the vectors"
+            )
+        return self.encoder.weights
 
     def keep_weights(self, weights: Weights | Iterable[float]) -> None:
         """Searches with these weights from now on, where none are given."""
