@@ -40,6 +40,7 @@ QUOTED = 200  # characters of an endpoint's own words
 LARGEST = 16 << 20  # bytes of an answer, unpacked: a chat's longest has about 1 MB
 WORDS = 1 << 16  # bytes that are read of an answer that is no success
 MOST_TOKENS = 10_000_000  # that one request can take; who says more is not believed
+SHORTEST_KEY = 4  # letters and digits: shorter ones could not be hidden without hiding words
 KEY_RUN = 6  # letters and digits of a key, one after the other, that are not shown
 
 
@@ -103,6 +104,11 @@ class Endpoint:
         if not key or not (key.isascii() and key.isprintable()) or " " in key:
             what = "holds no API key: it has odd characters" if key else "is not set"
             raise InputError(f"the environment variable {self.key_env} {what}")
+        if sum(letter.isalnum() for letter in key) < SHORTEST_KEY:
+            raise InputError(
+                f"the environment variable {self.key_env} holds no API key: it has fewer than "
+                f"{SHORTEST_KEY} letters and digits; where the server needs none, name no variable"
+            )
         return key
 
     def redact(self, text: str) -> str:
@@ -117,7 +123,7 @@ class Endpoint:
         forms = [key, key.encode().hex()]
         forms += [b64encode(b"\0" * shift + key.encode()).decode() for shift in range(3)]
         plain = [re.sub(r"[\W_]", "", form).lower() for form in forms]
-        size = max(1, min(KEY_RUN, len(plain[0])))
+        size = min(KEY_RUN, len(plain[0]))
         runs = {form[start : start + size] for form in plain for start in range(len(form))}
         runs = {run for run in runs if len(run) == size}
         for read in (str, unquote, unescape, lambda told: _COLOUR.sub("", told)):

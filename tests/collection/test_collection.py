@@ -2,8 +2,10 @@
 
 import datetime as dt
 import re
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from decimal import Decimal
 from itertools import pairwise
@@ -516,3 +518,48 @@ def test_a_folder_asks_no_hub_for_the_model_that_it_names(
     assert len(asked) == (source == "somebody/evil")
     with Collection.open(memory / "c", encoder) as opened:  # whose model the user names
         assert opened.search(["flour"], k=1)[0][0].id == "bread"
+
+
+@pytest.mark.parametrize("change", ["add", "delete", "rebuild", "keep_weights"])
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_folder_that_is_gone_is_not_changed(
+    memory: Path, encoder: HashedEncoder, change: str, replaced: bool
+) -> None:
+    calls: dict[str, Callable[[Collection], Any]] = {
+        "add": lambda opened: opened.add([Document("new", "A new text.")]),
+        "delete": lambda opened: opened.delete(["moon"]),
+        "rebuild": lambda opened: opened.rebuild(),
+        "keep_weights": lambda opened: opened.keep_weights((1, 1, 1)),
+    }
+    with Collection.open(memory / "c", encoder) as opened:
+        opened.add(CORPUS)
+        (memory / "c").rename(memory / "moved")
+        if replaced:
+            shutil.copytree(memory / "moved", memory / "c")
+        with pytest.raises(StoreError, match="removed, moved or replaced while it was open"):
+            calls[change](opened)
+    with Collection.open(memory / "moved", encoder) as moved:
+        assert {document.id for document in moved.documents()} == {"bread", "river", "moon"}
+
+
+def test_a_folder_that_goes_in_the_middle_of_a_change_is_told(
+    memory: Path, encoder: HashedEncoder
+) -> None:
+    def documents() -> Iterator[Document]:
+        yield CORPUS[0]
+        shutil.rmtree(memory / "c")
+        yield CORPUS[1]
+
+    with Collection.open(memory / "c", encoder) as opened:
+        opened.add(CORPUS[2:])
+        with pytest.raises(StoreError, match="removed, moved"):
+            opened.add(documents())
+        with pytest.raises(StoreError, match=r"documents\.sqlite.* removed or moved"):
+            opened.search(["bread"])
+
+
+def test_a_collection_that_is_closed_is_whole_without_the_log(collection: Collection) -> None:
+    collection.add(CORPUS)
+    collection.search(["bread"])
+    collection.close()
+    assert not list(collection.path.glob("*-wal"))

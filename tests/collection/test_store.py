@@ -149,3 +149,16 @@ def test_what_a_batch_asks_does_not_read_all_documents(
         steps = [step[3] for step in plan]
         assert not any(step.startswith("SCAN documents") and "INDEX" not in step for step in steps)
         assert not any(step.startswith("SCAN chunks") for step in steps), (statement, steps)
+
+
+def test_a_limit_on_the_size_of_files_is_named(store: DocumentStore) -> None:
+    resource = pytest.importorskip("resource", reason="limits of POSIX")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    try:
+        with pytest.raises(StoreError, match=r"IOERR_WRITE.*ulimit -f"):
+            put(store, incoming("a", "text " * 10_000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    (key,) = put(store, incoming("a"))
+    assert store.keys(PENDING) == [key]

@@ -114,6 +114,26 @@ def test_an_unreadable_file_is_named_and_the_rest_is_made(tree: Path, make: Make
     }
 
 
+def test_links_out_of_the_folder_are_followed_where_it_is_said(make: Make, tmp_path: Path) -> None:
+    tree, outside = tmp_path / "tree", tmp_path / "outside"
+    for folder in (tree / "inner", outside):
+        folder.mkdir(parents=True)
+    heading_file(tree / "own.md", "Own", "What is inside", "The text inside")
+    heading_file(outside / "far.md", "Far", "What is outside", "The text outside")
+    (tree / "again.md").symlink_to(tree / "own.md")
+    (tree / "far.md").symlink_to(outside / "far.md")
+    (tree / "folder").symlink_to(outside)
+    (tree / "inner" / "round").symlink_to(tree)
+    rows, report = make(tree, structures=["heading-section"])
+    assert {row["id"] for row in rows} == {"own.md:3", "again.md:3"}
+    assert report["passed_over"] == {"links out of the folder (--follow-links)": 1}
+    rows, report = make(tree, structures=["heading-section"], follow_links=True)
+    assert {row["id"] for row in rows} == {
+        f"{name}.md:3" for name in ("own", "again", "far", "folder/far")
+    }
+    assert not report["passed_over"]
+
+
 @pytest.mark.parametrize(
     ("name", "raw", "reason"),
     [

@@ -59,6 +59,7 @@ class PairsOptions:
       source NAME: Tag in the rows.  [default: by SOURCES]
       exclude PATTERN: Files left out of folders, as in 'tests/*' or '*.min.js'; may be
           repeated.
+      follow_links: Read links that lead out of a folder, and links to folders.
       headings: Headings that say too little (common, repeated, one word) are joined to the
           title (auto) or left out (drop); joined does so with all.
       repeated N: A heading over so many different texts says too little; 0: none does.
@@ -77,6 +78,7 @@ class PairsOptions:
     fields: Annotated[tuple[str, ...], Opt(flag="--field")] = ()
     source: str = ""
     exclude: tuple[str, ...] = ()
+    follow_links: bool = False
     headings: Literal["auto", "joined", "drop"] = default_of(PAIRS, "headings")
     repeated: Natural = default_of(PAIRS, "repeated")
     min_chars: Count | None = None

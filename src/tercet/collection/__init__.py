@@ -305,8 +305,24 @@ class Collection:
             raise StoreError(
                 f"{self.path} was opened in process {self._pid}, and this is a fork: open it here"
             )
-        if writable and self._lock is None:
+        if not writable:
+            return
+        if self._lock is None:
             raise StoreError(f"{self.path} was opened read_only: open it without, to change it")
+        if not self._lock.holds(self.path):
+            raise StoreError(
+                f"{self.path} was removed, moved or replaced while it was open: open it again"
+            )
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """One change at a time; says so where the folder is gone from under it."""
+        with self._turn:
+            try:
+                yield
+            except OSError:
+                self._check_open(writable=True)
+                raise
 
     def _open_index(self) -> None:
         folder = self.path / self.settings.index
@@ -361,7 +377,7 @@ class Collection:
             _checked(items, Document)
         given: Iterator[Any] = iter(items)
         first = next(given, self)
-        with self._turn:
+        with self._changing():
             self._recover(progress)
             sync = self._sync(report, progress)
             if first is self:  # nothing was given
@@ -386,7 +402,7 @@ class Collection:
         """
         if isinstance(ids, set | frozenset):
             ids = list(ids)
-        with self._turn:
+        with self._changing():
             storable = [id for id in strings(ids, "id") if clean(id) == id]  # others are not there
             self._recover()
             sync = self._sync()
@@ -398,7 +414,7 @@ class Collection:
 
         Until that moment the old one stays; a failure or a death before it changes nothing.
         """
-        with self._turn:
+        with self._changing():
             store, encoder = self._store, self._encoder or self._load()
             self._encoder = encoder
             previous = self.settings.index  # until a search takes up the new one
@@ -523,7 +539,7 @@ class Collection:
 
     def keep_weights(self, weights: Weights | Iterable[float]) -> None:
         """Searches with these weights from now on, where none are given."""
-        with self._turn, self._store.transaction() as store:
+        with self._changing(), self._store.transaction() as store:
             store.set_fact("weights", Weights.of(weights).as_tuple())
 
     def __len__(self) -> int:
@@ -566,7 +582,8 @@ class Collection:
             with ExitStack() as closing:
                 if self._lock is not None:
                     closing.callback(self._lock.release)
-                for part in (self._documents, self._writable, self._reader, self._index):
+                # The last of SQLite's connections that is closed, and may write, folds its log.
+                for part in (self._writable, self._documents, self._reader, self._index):
                     if part is not None:
                         closing.callback(part.close)
 

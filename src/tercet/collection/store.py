@@ -408,6 +408,13 @@ def _in_words(path: Path) -> Iterator[None]:
             what = "the disk is full: nothing that was recorded is lost; make room and run again"
         elif damaged or "decode to UTF-8" in str(error):  # which has no code
             what = f"the file is damaged ({error}): {_AGAIN}"
+        elif not path.exists():
+            what = "the file was removed or moved while it was open"
+        elif code == sqlite3.SQLITE_IOERR:
+            what = (
+                f"reading or writing fails ({error.sqlite_errorname}): look at the disk, at its "
+                "free space, and at the limit of a file's size (`ulimit -f`)"
+            )
         elif isinstance(error, sqlite3.OperationalError) and code != sqlite3.SQLITE_ERROR:
             what = f"the file cannot be read or written now ({error})"
         else:

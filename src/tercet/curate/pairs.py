@@ -76,6 +76,7 @@ class PairsJob:
     fields: Sequence[str] = ()  # of JSON lines, as title=headline
     source: str = ""  # in the rows; "": the name of what is given
     exclude: Sequence[str] = ()  # patterns of files that are not read
+    follow_links: bool = False  # out of a folder, and to folders
     headings: str = "auto"  # of headings that say too little: joined to the title, or dropped
     repeated: int = 3  # different texts under a heading make it say too little; 0: none do
     min_chars: int | None = None  # None: as in PairOptions, fewer for translations
@@ -126,6 +127,7 @@ class PairsJob:
             kind=self.kind,
             source=self.source,
             exclude=self.exclude,
+            follow_links=self.follow_links,
             written=frozenset(os.path.abspath(path) for path in written),
         )
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from tercet.documents import base
 from tercet.documents.base import Problem, Unreadable, problem_of
+from tercet.documents.files import leads_out
 from tercet.errors import InputError, MissingExtraError
 from tercet.io import check_file
 from tercet.rows import PACKED, is_dataset, raw_lines
@@ -279,12 +280,14 @@ def find_sources(
     kind: str = "",
     source: str = "",
     exclude: Sequence[str] = (),
+    follow_links: bool = False,
     written: frozenset[str] = frozenset(),
 ) -> Sources:
     """The files of what is given, each once; text files are paired by their names.
 
     kind: of all files, whatever their names; source: their name in the rows; exclude: patterns of
-    names and of paths below what is given; written: absolute paths that are never read. Raises
+    names and of paths below what is given; follow_links: those that lead out of a folder are read,
+    and those to folders; written: absolute paths that are never read. Raises
     InputError where something is not there, or is of no kind that is read.
     """
     sources, seen = Sources(), set[str]()
@@ -297,9 +300,13 @@ def find_sources(
         if not root.is_dir():
             check_file(root)
         folder = root.is_dir() and not is_dataset(root)
-        for path in _walk(root, written) if folder else [root]:
+        real = os.path.realpath(root)
+        for path in _walk(root, written, follow_links) if folder else [root]:
             if isinstance(path, Problem):
                 sources.problems.append(path)
+                continue
+            if folder and not follow_links and leads_out(path, real):
+                sources.passed_over["links out of the folder (--follow-links)"] += 1
                 continue
             label = path.relative_to(root).as_posix() if folder else path.name
             absolute = os.path.abspath(path)
@@ -336,10 +343,16 @@ def find_sources(
     return sources
 
 
-def _walk(folder: Path, written: frozenset[str]) -> Iterator[Path | Problem]:
+def _walk(folder: Path, written: frozenset[str], follow: bool) -> Iterator[Path | Problem]:
     """The files and saved datasets below a folder, sorted; hidden ones are passed over."""
     closed: list[OSError] = []
-    for where, folders, names in os.walk(folder, onerror=closed.append):
+    entered: set[str] = set()  # links can go round
+    for where, folders, names in os.walk(folder, onerror=closed.append, followlinks=follow):
+        if follow and (real := os.path.realpath(where)) in entered:
+            folders.clear()
+            continue
+        if follow:
+            entered.add(real)
         if is_dataset(Path(where)):
             folders.clear()
             yield Path(where)

@@ -140,14 +140,10 @@ class _Walk:
             yield Ignored(label_of(os.path.abspath(path)))
         elif not is_readable(path):
             self._others[Path(path).suffix.lower()] += 1
-        elif os.path.islink(path) and not self._follow and self._leads_out(path):
+        elif not self._follow and leads_out(path, self._real):
             self._links.append(path)
         else:
             yield _stat(path)
-
-    def _leads_out(self, path: str) -> bool:
-        real = os.path.realpath(path)
-        return os.path.exists(real) and not real.startswith(os.path.join(self._real, ""))
 
     def _read_rules(self, folder: str) -> None:
         try:
@@ -191,6 +187,12 @@ class _Walk:
             yield Note(
                 label, f"{what} ({label_of(self._links[0])} first): --follow-links reads them"
             )
+
+
+def leads_out(path: str | Path, folder: str) -> bool:
+    """Whether a path is a link to something outside of a folder, which is given without links."""
+    real = os.path.realpath(path) if os.path.islink(path) else ""
+    return os.path.exists(real) and not real.startswith(os.path.join(folder, ""))
 
 
 _FETCHED = GitIgnoreSpec.from_lines(FETCHED)

@@ -621,6 +621,13 @@ class Lock:
             os.lseek(self._file, 0, os.SEEK_SET)
             os.write(self._file, f"{os.getpid()}\n".encode())
 
+    def holds(self, folder: Path) -> bool:
+        """Whether the folder is still the one whose lock was taken, at the same path."""
+        try:
+            return os.path.samestat(os.fstat(self._file), os.stat(folder / "lock"))
+        except OSError:
+            return False
+
     def release(self, *, forked: bool = False) -> None:
         """Lets go, as the end of the process would; in a fork of its child alone."""
         if self in _held:
