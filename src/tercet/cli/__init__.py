@@ -25,6 +25,7 @@ from tercet.cli.doctor import doctor
 from tercet.cli.evaluate import compare, evaluate
 from tercet.cli.options import echo
 from tercet.cli.search import encode, index, info, ls, rm, search
+from tercet.cli.serve import serve
 from tercet.cli.synthesize import synthesize
 from tercet.cli.train import init, mine, train, trim
 from tercet.errors import TercetError
@@ -77,7 +78,7 @@ def data() -> None:
 
 
 TASKS: dict[str, tuple[click.Command, ...]] = {
-    "Search": (index, search, ls, rm, encode, info),
+    "Search": (index, search, ls, rm, encode, info, serve),
     "Training data": (data, mine),
     "Models": (init, trim, train),
     "Measures": (evaluate, compare, doctor),

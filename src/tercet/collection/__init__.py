@@ -90,6 +90,7 @@ class CollectionInfo:
     settings: CollectionSettings
     bytes: dict[str, int]  # on disk: by head, "other" of the index, and "documents"
     filters: dict[str, int]  # keys of metadata, and how many documents have each
+    languages: dict[str, int]  # and how many documents are in each
 
 
 class Collection:
@@ -549,9 +550,9 @@ class Collection:
     def __contains__(self, id: object) -> bool:
         return isinstance(id, str) and clean(id) == id and self._newest()[0].known(id) is not None
 
-    def documents(self) -> Iterator[Document]:
-        """All documents by their ids, without their texts."""
-        return self._newest()[0].documents()
+    def documents(self, *, after: str = "") -> Iterator[Document]:
+        """All documents by their ids, those behind `after`, without their texts."""
+        return self._newest()[0].documents(after)
 
     def info(self) -> CollectionInfo:
         """What the collection is and holds."""
@@ -560,7 +561,13 @@ class Collection:
         files = self.path.glob(f"{DOCUMENTS}*")  # SQLite's log is part of it
         sizes = {**index.sizes(), "documents": sum(file.stat().st_size for file in files)}
         return CollectionInfo(
-            str(self.path), documents, chunks, self.settings, sizes, store.filter_keys()
+            str(self.path),
+            documents,
+            chunks,
+            self.settings,
+            sizes,
+            store.filter_keys(),
+            store.languages(),
         )
 
     def verify(self) -> None:

@@ -346,16 +346,24 @@ class DocumentStore:
         )
         return done, chunks
 
-    def documents(self) -> Iterator[Document]:
-        """All done documents by their ids, without their texts."""
+    def documents(self, after: str = "") -> Iterator[Document]:
+        """The done documents by their ids, from behind one of them, without their texts."""
         statement = (
             "SELECT id, '', title, source, language, metadata FROM documents "
             "WHERE state = 1 AND id > ? ORDER BY id LIMIT 1000"
         )
-        last = ""
+        last = after
         while page := self._rows(statement, last):
             yield from map(self._document, page)
             last = page[-1][0]
+
+    def languages(self) -> dict[str, int]:
+        """The languages of done documents that have one, and how many have each; most first."""
+        rows = self._rows(
+            "SELECT language, count(*) FROM documents WHERE state = 1 AND language IS NOT NULL "
+            "GROUP BY language ORDER BY 2 DESC, 1"
+        )
+        return dict(rows)
 
     def filter_keys(self) -> dict[str, int]:
         """The keys of metadata, `language` included, and how many done documents have each."""

@@ -1,0 +1,880 @@
+"""The routes: each takes a request of `wire`, asks the processes, and gives an answer of `wire`.
+
+One table has them all; the OpenAPI document is made from it. The shapes that others have published
+are thin: each is a few lines over the same calls. Knows nothing of models or files of an index.
+"""
+
+import asyncio
+import base64
+import tempfile
+import time
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from importlib.resources import files
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+from msgspec import UNSET, UnsetType
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from tercet.config import Head, Role, Weights
+from tercet.documents.base import LONGEST
+from tercet.embeddings import Embeddings
+from tercet.errors import InputError
+from tercet.serve import wire
+from tercet.serve.app import (
+    BYTES_PER_TOKEN,
+    NDJSON,
+    ClientGone,
+    Endpoint,
+    Guard,
+    HttpError,
+    Server,
+    parse,
+    read_body,
+)
+
+HEADS: dict[str, Head] = {"dense": "dense", "sparse": "sparse", "multivector": "multi"}
+PAGE_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+)
+TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".svg": "image/svg+xml",
+    ".txt": "text/plain; charset=utf-8",
+}
+
+
+def as_list(given: str | list[Any], name: str = "input") -> Any:
+    """Inputs as a list of texts or of token ids; raises HttpError where they are mixed or empty."""
+    if isinstance(given, str):
+        return [given]
+    rows = [given] if isinstance(given[0], int) else given
+    kinds = {type(row) for row in rows}
+    ids = [token for row in rows if isinstance(row, list) for token in row]
+    if len(kinds) > 1 or [] in rows or not all(type(token) is int for token in ids):
+        raise HttpError(
+            422, "invalid_request", f"{name}: give texts, or lists of token ids, not both or empty"
+        )
+    return rows
+
+
+def base64_of(vector: npt.NDArray[Any], kind: str = "<f4") -> str:
+    """Numbers as base64 of little-endian bytes."""
+    return base64.b64encode(vector.astype(kind).tobytes()).decode()
+
+
+def read_tokens(embeddings: Embeddings) -> int:
+    """Tokens that the model read."""
+    assert embeddings.lengths is not None
+    return int(embeddings.lengths.sum())
+
+
+def dense_of(embeddings: Embeddings) -> npt.NDArray[np.float32]:
+    """The (B, D) dense vectors."""
+    assert embeddings.dense is not None
+    return embeddings.dense
+
+
+def check_dimensions(server: Server, size: int | None) -> int | None:
+    """The size that vectors are cut to, None: whole; raises HttpError for one not trained."""
+    whole = server.model.facts["dims"]["dense"]
+    trained = server.model.facts["sizes"]
+    if size is None or size == whole:
+        return None
+    if size not in trained:
+        sizes = ", ".join(map(str, (*trained, whole)))
+        raise HttpError(
+            422, "dimensions", f"dimensions: the model was trained for {sizes}, not for {size}"
+        )
+    return size
+
+
+def check_right(direction: str) -> None:
+    """Raises HttpError where texts should be cut at their beginning."""
+    if direction.lower() != "right":
+        raise HttpError(422, "truncation", "texts are cut at their end: truncate on the right")
+
+
+def role_of(name: str | None) -> Role:
+    """The role that a prompt's name stands for; raises HttpError where there is none."""
+    roles: dict[str | None, Role] = {
+        None: "plain",
+        "": "plain",
+        "query": "query",
+        "passage": "passage",
+        "document": "passage",
+    }
+    if name not in roles:
+        raise HttpError(422, "prompt", f"no prompt {name!r}: choose query or document")
+    return roles[name]
+
+
+async def dense_vectors(
+    server: Server,
+    inputs: Any,
+    *,
+    role: Role,
+    dimensions: int | None = None,
+    truncate: bool = True,
+) -> tuple[npt.NDArray[np.float32], int]:
+    """(B, D) unit vectors, and the tokens that were read."""
+    size = check_dimensions(server, dimensions)
+    embeddings = await server.encode(inputs, ("dense",), role=role, truncate=truncate)
+    vectors = dense_of(embeddings)
+    if size is not None:
+        vectors = vectors[:, :size]
+        vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    return vectors, read_tokens(embeddings)
+
+
+async def pair_scores(
+    server: Server,
+    query: str,
+    passages: Sequence[str],
+    *,
+    weights: Weights | None = None,
+    truncate: bool = True,
+) -> dict[str, Any]:
+    """Scores of a query with passages: `scores` (the hybrid sum), each head's, `tokens` read."""
+    sizes = [len(text.encode()) for text in (query, *passages)]
+    async with server.admitted(sizes):
+        parts: dict[str, Any] = await server.model.call(
+            "score", query, list(passages), weights=weights, truncate=truncate
+        )
+        return parts
+
+
+def weights_of(given: wire.WeightsGiven | None) -> Weights | None:
+    """Weights as the library has them."""
+    return None if given is None else Weights(given.dense, given.sparse, given.multi)
+
+
+# OpenAI
+
+
+async def embeddings(server: Server, request: wire.EmbeddingRequest) -> wire.EmbeddingList:
+    vectors, tokens = await dense_vectors(
+        server,
+        as_list(request.input),
+        role=role_of(request.input_type) if request.input_type else "passage",
+        dimensions=request.dimensions,
+        truncate=False,
+    )
+    packed = request.encoding_format == "base64"
+    rows: list[Any] = [base64_of(row) for row in vectors] if packed else vectors.tolist()
+    data = [wire.Embedding(number, row) for number, row in enumerate(rows)]
+    return wire.EmbeddingList(data, server.model_id, wire.Usage(tokens, tokens))
+
+
+async def models(server: Server) -> wire.ModelList:
+    return wire.ModelList([wire.ModelCard(server.model_id)])
+
+
+# Cohere, Jina, vLLM, Ollama
+
+
+def text_of(document: str | wire.RerankDocument) -> str:
+    return document if isinstance(document, str) else document.text
+
+
+async def rerank(server: Server, request: wire.RerankRequest) -> wire.RerankResponse:
+    passages = [text_of(document) for document in request.documents]
+    parts = await pair_scores(server, request.query, passages)
+    scores = parts["scores"]
+    order = sorted(range(len(scores)), key=lambda row: -scores[row])[: request.top_n]
+    shown = request.return_documents
+    results = [
+        wire.RerankResult(row, scores[row], wire.RerankDocument(passages[row]) if shown else UNSET)
+        for row in order
+    ]
+    usage = wire.TotalTokens(parts["tokens"])
+    return wire.RerankResponse(uuid.uuid4().hex, server.model_id, results, usage)
+
+
+def scaled(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.int8]:
+    """Numbers of -1 to 1 as -127 to 127."""
+    return np.clip(np.rint(vectors * 127), -127, 127).astype(np.int8)
+
+
+def as_cohere(vectors: npt.NDArray[np.float32], kind: str) -> list[Any]:
+    """Vectors in one of Cohere's types."""
+    if kind == "float":
+        return list(vectors.tolist())
+    if kind == "base64":
+        return [base64_of(row) for row in vectors]
+    if kind == "int8":
+        return list(scaled(vectors).tolist())
+    if kind == "uint8":
+        return list((scaled(vectors).astype(np.int16) + 128).tolist())
+    bits = np.packbits(vectors > 0, axis=1)  # a bit a number, the first one highest
+    return list((bits if kind == "ubinary" else (bits ^ 128).view(np.int8)).tolist())
+
+
+async def cohere_embed(
+    server: Server, request: wire.CohereEmbedRequest
+) -> wire.CohereEmbedResponse:
+    if request.truncate == "START":
+        check_right("left")
+    vectors, tokens = await dense_vectors(
+        server,
+        request.texts,
+        role="query" if request.input_type == "search_query" else "passage",
+        dimensions=request.output_dimension,
+        truncate=request.truncate == "END",
+    )
+    return wire.CohereEmbedResponse(
+        uuid.uuid4().hex,
+        {kind: as_cohere(vectors, kind) for kind in request.embedding_types or ["float"]},
+        request.texts,
+        {"api_version": {"version": "2"}, "billed_units": {"input_tokens": tokens}},
+    )
+
+
+async def score_pairs(server: Server, request: wire.ScoreRequest) -> wire.ScoreList:
+    left = request.queries if request.text_1 is UNSET else request.text_1
+    right = request.documents if request.text_2 is UNSET else request.text_2
+    if isinstance(left, UnsetType) or isinstance(right, UnsetType):
+        raise HttpError(422, "invalid_request", "give queries and documents (or text_1 and text_2)")
+    lefts, rights = as_list(left), as_list(right)
+    if len(lefts) == 1:
+        parts = await pair_scores(server, lefts[0], rights)
+        scores, tokens = parts["scores"], parts["tokens"]
+    elif len(lefts) != len(rights):
+        raise HttpError(
+            422,
+            "invalid_request",
+            f"{len(lefts)} queries, {len(rights)} documents: give one query, or as many",
+        )
+    else:
+        pairs = zip(lefts, rights, strict=True)
+        several = await asyncio.gather(*(pair_scores(server, a, [b]) for a, b in pairs))
+        scores = [parts["scores"][0] for parts in several]
+        tokens = sum(parts["tokens"] for parts in several)
+    data = [wire.PairScore(row, score) for row, score in enumerate(scores)]
+    usage = wire.Usage(tokens, tokens)
+    return wire.ScoreList(uuid.uuid4().hex, int(time.time()), server.model_id, data, usage)
+
+
+async def ollama_embed(server: Server, request: wire.OllamaRequest) -> wire.OllamaResponse:
+    start = time.perf_counter_ns()
+    inputs = as_list(request.input) if request.input else []
+    vectors: list[list[float]] = []
+    tokens = 0
+    if inputs:
+        rows, tokens = await dense_vectors(
+            server,
+            inputs,
+            role="plain",
+            dimensions=request.dimensions,
+            truncate=request.truncate,
+        )
+        vectors = rows.tolist()
+    return wire.OllamaResponse(
+        request.model or server.model_id, vectors, time.perf_counter_ns() - start, 0, tokens
+    )
+
+
+# text-embeddings-inference
+
+
+async def tei_embed(server: Server, request: wire.EmbedRequest) -> list[list[float]]:
+    check_right(request.truncation_direction)
+    if not request.normalize:
+        raise HttpError(422, "normalize", "the model's vectors are unit vectors: normalize them")
+    vectors, _ = await dense_vectors(
+        server,
+        as_list(request.inputs),
+        role=role_of(request.prompt_name),
+        dimensions=request.dimensions,
+        truncate=bool(request.truncate),
+    )
+    return list(vectors.tolist())
+
+
+async def _tei_rows(server: Server, request: wire.EmbedRequest, head: Head) -> Embeddings:
+    check_right(request.truncation_direction)
+    return await server.encode(
+        as_list(request.inputs),
+        (head,),
+        role=role_of(request.prompt_name),
+        truncate=bool(request.truncate),
+    )
+
+
+async def tei_sparse(server: Server, request: wire.EmbedRequest) -> list[list[wire.SparseValue]]:
+    rows = (await _tei_rows(server, request, "sparse")).sparse
+    assert rows is not None
+    ends = rows.indptr
+    return [
+        [
+            wire.SparseValue(index, value)
+            for index, value in zip(
+                rows.indices[first:last].tolist(), rows.data[first:last].tolist(), strict=True
+            )
+        ]
+        for first, last in pairwise(ends.tolist())
+    ]
+
+
+async def tei_all(server: Server, request: wire.EmbedRequest) -> list[list[list[float]]]:
+    rows = await _tei_rows(server, request, "multi")
+    return [rows.tokens(row).tolist() for row in range(len(rows))]
+
+
+async def tei_rerank(server: Server, request: wire.TeiRerankRequest) -> Any:
+    check_right(request.truncation_direction)
+    if not isinstance(request.documents, UnsetType):  # Jina's request at the same path
+        return await rerank(
+            server, wire.RerankRequest(request.query, request.documents, top_n=request.top_n)
+        )
+    if isinstance(request.texts, UnsetType):
+        raise HttpError(422, "invalid_request", "give texts")
+    parts = await pair_scores(server, request.query, request.texts, truncate=bool(request.truncate))
+    scores = parts["scores"]
+    order = sorted(range(len(scores)), key=lambda row: -scores[row])
+    shown = request.return_text
+    return [wire.TeiRank(row, scores[row], request.texts[row] if shown else UNSET) for row in order]
+
+
+async def similarity(server: Server, request: wire.SimilarityRequest) -> list[float]:
+    how = request.parameters
+    check_right(how.truncation_direction)
+    vectors, _ = await dense_vectors(
+        server,
+        [request.inputs.source_sentence, *request.inputs.sentences],
+        role=role_of(how.prompt_name),
+        truncate=bool(how.truncate),
+    )
+    return list((vectors[1:] @ vectors[0]).tolist())
+
+
+async def tokenize(server: Server, request: wire.TokenizeRequest) -> list[list[wire.Token]]:
+    role_of(request.prompt_name)
+    texts = as_list(request.inputs)
+    async with server.admitted([len(text.encode()) for text in texts]):
+        rows = await server.model.call("tokenize", request.add_special_tokens, texts)
+    return [[wire.Token(*token) for token in tokens] for tokens in rows]
+
+
+async def decode(server: Server, request: wire.DecodeRequest) -> list[str]:
+    rows = as_list(request.ids)
+    async with server.admitted([BYTES_PER_TOKEN * len(row) for row in rows]):
+        texts: list[str] = await server.model.call("decode", request.skip_special_tokens, rows)
+        return texts
+
+
+# Our own
+
+
+async def info(server: Server) -> dict[str, Any]:
+    facts, settings = server.model.facts, server.settings
+    held = None
+    if server.searcher is not None:
+        held = await server.searcher.call("info")
+        held["writable"] = server.writer is not None
+    return {
+        "version": version("tercet"),
+        "model": {
+            "id": server.model_id,
+            "fingerprint": facts["fingerprint"],
+            "heads": facts["heads"],
+            "dims": facts["dims"],
+            "max_length": facts["max_length"],
+            "weights": facts["weights"],
+            "min_score": facts["min_score"],
+            "dtype": facts["dtype"],
+            "device": facts["device"],
+        },
+        "index": held,
+        # as text-embeddings-inference has them
+        "model_id": server.model_id,
+        "model_sha": facts["fingerprint"],
+        "model_dtype": facts["dtype"],
+        "model_type": {"embedding": {"pooling": "cls"}},
+        "max_concurrent_requests": settings.max_requests,
+        "max_input_length": facts["max_length"],
+        "max_batch_tokens": facts["budget"],
+        "max_batch_requests": None,
+        "max_client_batch_size": settings.queue_tokens // 2,
+        "auto_truncate": False,
+        "tokenization_workers": 2,
+        "sha": None,
+        "docker_label": None,
+    }
+
+
+async def health(server: Server) -> dict[str, str]:
+    return {"status": "ok"}
+
+
+async def ready(server: Server) -> dict[str, str]:
+    away = [process.name for process in server.processes if not process.ready.is_set()]
+    if server.draining or away:
+        what = "the server ends" if server.draining else f"not running: {', '.join(away)}"
+        raise HttpError(503, "not_ready", what, {"retry-after": "1"})
+    return {"status": "ready"}
+
+
+async def metrics(server: Server) -> Response:
+    for process in server.processes:
+        server.metrics.restarts.labels(process.name).set(process.restarts)
+    return Response(server.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+Kind = Literal["float32", "float16", "int8"]
+
+
+def numbers(values: npt.NDArray[Any], kind: Kind, packed: bool) -> Any:
+    """Values in a dtype, as a list or as base64."""
+    dtype = {"float32": "<f4", "float16": "<f2", "int8": "i1"}[kind]
+    if packed:
+        return base64_of(values, dtype)
+    return values.astype(dtype).tolist()
+
+
+def quantized(
+    rows: npt.NDArray[Any],
+) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
+    """Each row as int8 and the scale that makes its numbers of them, (N, M) and (N,)."""
+    rows = rows.astype(np.float32)
+    scales = np.maximum(np.abs(rows).max(axis=1, initial=0.0), 1e-12) / 127
+    return np.rint(rows / scales[:, None]).astype(np.int8), scales
+
+
+async def encode(server: Server, request: wire.EncodeRequest) -> wire.EncodeResponse:
+    start = time.perf_counter()
+    params = request.params
+    kind, packed = params.output_dtype, params.encoding == "base64"
+    heads = tuple(HEADS[name] for name in dict.fromkeys(params.output_types))
+    rows = await server.encode(
+        [item.text for item in request.items],
+        heads,
+        role="query" if params.options.is_query else "passage",
+        max_length=params.max_length,
+        truncate=params.truncate,
+    )
+    assert rows.lengths is not None
+    assert rows.truncated is not None
+    items = []
+    for number, item in enumerate(request.items):
+        made = wire.EncodedItem(item.id, int(rows.lengths[number]), bool(rows.truncated[number]))
+        if rows.dense is not None:
+            vector = rows.dense[number]
+            made.dense = wire.DenseValues(len(vector), kind, None)
+            if kind == "int8":
+                codes, scales = quantized(vector[None])
+                vector, made.dense.scale = codes[0], float(scales[0])
+            made.dense.values = numbers(vector, kind, packed)
+        if rows.sparse is not None:
+            part = slice(*rows.sparse.indptr[number : number + 2])
+            ids = rows.sparse.indices[part]
+            exact: Kind = "float32" if kind == "int8" else kind  # weights are few
+            made.sparse = wire.SparseValues(
+                int(rows.sparse.shape[1]),
+                exact,
+                base64_of(ids, "<i4") if packed else ids.tolist(),
+                numbers(rows.sparse.data[part], exact, packed),
+            )
+        if rows.multi is not None:
+            tokens: npt.NDArray[Any] = rows.tokens(number)
+            made.multivector = wire.MultiValues(tokens.shape[1], len(tokens), kind, None)
+            if kind == "int8":
+                tokens, scales = quantized(tokens)
+                made.multivector.scales = numbers(scales, "float32", packed)
+            made.multivector.values = numbers(tokens, kind, packed)
+        items.append(made)
+    usage = wire.TotalTokens(read_tokens(rows))
+    timing = {"total_ms": round(1e3 * (time.perf_counter() - start), 3)}
+    return wire.EncodeResponse(server.model_id, items, usage, timing)
+
+
+async def score(server: Server, request: wire.PassagesRequest) -> wire.PassagesResponse:
+    weights = weights_of(request.weights)
+    parts = await pair_scores(
+        server, request.query, request.passages, weights=weights, truncate=request.truncate
+    )
+    none = [None] * len(request.passages)
+    rows = zip(parts["scores"], *(parts.get(head, none) for head in HEADS.values()), strict=True)
+    scores = [wire.PassageScores(number, *row) for number, row in enumerate(rows)]
+    used = server.model.facts["weights"] if weights is None else asdict(weights)
+    return wire.PassagesResponse(scores, used, wire.TotalTokens(parts["tokens"]))
+
+
+async def search(server: Server, request: wire.SearchRequest) -> wire.SearchResponse:
+    start = time.perf_counter()
+    searcher = server.indexed()
+    query = request.query
+    if not query.strip():
+        raise InputError("query is empty: ask something")
+    vectors = await server.encode([query], server.model.facts["heads"], role="query")
+    options: dict[str, Any] = {}
+    if request.candidates is not None:
+        options["candidates"] = request.candidates or None
+    answer = await searcher.call(
+        "search",
+        query,
+        vectors,
+        k=request.k,
+        mode=request.mode,
+        weights=weights_of(request.weights),
+        filter=request.filter or None,
+        chunks=request.chunks,
+        **options,
+    )
+    took = round(1e3 * (time.perf_counter() - start), 3)
+    return wire.SearchResponse(query, answer["weights"], answer["hits"], took)
+
+
+async def explain(server: Server, request: wire.ExplainRequest) -> dict[str, Any]:
+    texts = (request.query, request.title, request.passage)
+    async with server.admitted([len(text.encode()) for text in texts]):
+        explanation: dict[str, Any] = await server.model.call(
+            "explain", request.query, request.passage, request.title
+        )
+        return explanation
+
+
+async def list_documents(server: Server, request: Request) -> Response:
+    limit = request.query_params.get("limit", "100")
+    if not (limit.isascii() and limit.isdigit() and 1 <= int(limit) <= 1000):
+        raise HttpError(422, "invalid_request", f"limit: 1 to 1000, not {limit[:20]!r}")
+    after = request.query_params.get("after", "")
+    rows = await server.indexed().call("documents", after, int(limit))
+    page = wire.DocumentPage(
+        [wire.DocumentFacts(**row) for row in rows],
+        rows[-1]["id"] if len(rows) == int(limit) else None,
+    )
+    return Response(msgspec.json.encode(page), media_type="application/json")
+
+
+async def add_documents(server: Server, request: Request) -> Response:
+    writer = server.writable()
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == "multipart/form-data":
+        folder, uploads = await _receive(server, request)
+        method = "add_files"
+        arguments: tuple[Any, ...] = (folder, uploads)
+    elif kind == "application/json":
+        body = await read_body(request, server.settings.max_body_mb << 20)
+        given = parse(body, wire.DocumentsRequest)
+        documents = [msgspec.structs.asdict(document) for document in given.documents]
+        method, arguments = "add_documents", (documents,)
+    else:
+        raise HttpError(
+            415,
+            "wrong_content_type",
+            "send application/json, or files as multipart/form-data",
+        )
+    # what was received is indexed, whether or not the client waits for the answer
+    if NDJSON in request.headers.get("accept", ""):
+        return StreamingResponse(_told(writer.call, method, arguments), media_type=NDJSON)
+    report = await asyncio.shield(asyncio.ensure_future(writer.call(method, *arguments)))
+    answer = msgspec.convert(report, wire.DocumentsReport)
+    return Response(msgspec.json.encode(answer), media_type="application/json")
+
+
+async def _told(call: Any, method: str, arguments: Any) -> AsyncIterator[bytes]:
+    """What is told of documents as they are indexed, a JSON line each, the report last."""
+    events: asyncio.Queue[Any] = asyncio.Queue()
+    work = asyncio.ensure_future(call(method, *arguments, on_event=events.put_nowait))
+    work.add_done_callback(lambda _: events.put_nowait(None))
+    while (event := await events.get()) is not None:
+        yield msgspec.json.encode(event) + b"\n"
+    try:
+        yield msgspec.json.encode({"kind": "done", **work.result()}) + b"\n"
+    except Exception as error:  # noqa: BLE001 - the answer has begun: told in its last line
+        yield msgspec.json.encode({"kind": "error", "message": str(error)}) + b"\n"
+
+
+async def _receive(server: Server, request: Request) -> tuple[str, list[tuple[str, str]]]:
+    """The files of an upload in a scratch folder, with their names."""
+    settings = server.settings
+    most = settings.max_upload_mb << 20
+    declared = request.headers.get("content-length", "")
+    too_large = HttpError(413, "body_too_large", f"more than {settings.max_upload_mb} MB")
+    if declared.isdigit() and int(declared) > most:
+        raise too_large
+    received = 0
+    receive = request.receive
+
+    async def counted() -> Any:
+        nonlocal received
+        message = await receive()
+        received += len(message.get("body", b""))
+        if received > most:
+            raise too_large
+        return message
+
+    folder = tempfile.mkdtemp(prefix="tercet-upload-")
+    uploads: list[tuple[str, str]] = []
+    names = set[str]()
+    try:
+        form = Request(request.scope, counted).form(max_files=settings.max_files, max_fields=10)
+        async with form as parts:
+            for _, part in parts.multi_items():
+                if not isinstance(part, UploadFile):
+                    continue
+                name = upload_name(part.filename or "")
+                if name in names:
+                    raise HttpError(422, "invalid_request", f"two files are called {name!r}")
+                names.add(name)
+                path = Path(folder) / f"{len(uploads):06d}{Path(name).suffix[:20]}"
+                with path.open("wb") as file:
+                    while piece := await part.read(1 << 20):
+                        file.write(piece)
+                uploads.append((str(path), name))
+        if not uploads:
+            raise HttpError(422, "invalid_request", "no file in the form: send parts with a name")
+    except BaseException as error:
+        _remove(folder)
+        if isinstance(error, MultiPartException):
+            raise HttpError(
+                400, "malformed", f"the form cannot be read: {error.message}"
+            ) from error
+        if isinstance(error, ClientDisconnect):
+            raise ClientGone from error
+        raise
+    return folder, uploads
+
+
+def upload_name(name: str) -> str:
+    """A file's name as an id: a relative path without steps up; raises HttpError for none."""
+    parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".", "..")]
+    short = "/".join(parts)
+    if not short or len(short) > LONGEST or not short.isprintable():
+        raise HttpError(422, "invalid_request", f"{name[:80]!r} is no name of a file")
+    return short
+
+
+def _remove(folder: str) -> None:
+    for path in Path(folder).iterdir():
+        path.unlink()
+    Path(folder).rmdir()
+
+
+async def delete_document(server: Server, request: Request) -> Response:
+    id = request.path_params["id"]
+    removed = await asyncio.shield(asyncio.ensure_future(server.writable().call("delete", [id])))
+    if not removed:
+        raise HttpError(404, "no_such_document", f"no document {id[:200]!r}")
+    return Response(msgspec.json.encode(wire.Removed(removed)), media_type="application/json")
+
+
+# The page
+
+
+async def static(server: Server, request: Request) -> Response:
+    """A file of the page, by its name alone."""
+    name = request.path_params.get("name", "index.html")
+    path = files("tercet.serve") / "static" / name
+    if "/" in name or name.startswith(".") or not path.is_file():
+        raise HttpError(404, "not_found", f"nothing is at {request.url.path[:200]}")
+    headers = {
+        "content-security-policy": PAGE_POLICY,
+        "x-content-type-options": "nosniff",
+        "referrer-policy": "no-referrer",
+        "cache-control": "no-cache",
+    }
+    kind = TYPES.get(Path(name).suffix, "application/octet-stream")
+    return Response(path.read_bytes(), headers=headers, media_type=kind)
+
+
+async def api_page(server: Server, request: Request) -> Response:
+    """The page that shows the OpenAPI document."""
+    request.path_params["name"] = "docs.html"
+    return await static(server, request)
+
+
+async def openapi(server: Server) -> Response:
+    from tercet.serve.openapi import document
+
+    return Response(msgspec.json.encode(document(ENDPOINTS)), media_type="application/json")
+
+
+def _post(path: str, summary: str, handler: Any, takes: Any, gives: Any, **more: Any) -> Endpoint:
+    return Endpoint("POST", path, summary, handler, takes, gives, **more)
+
+
+def _get(path: str, summary: str, handler: Any, **more: Any) -> Endpoint:
+    return Endpoint("GET", path, summary, handler, **more)
+
+
+def _tei(path: str, summary: str, handler: Any, takes: Any, gives: Any) -> Endpoint:
+    tag = "text-embeddings-inference"
+    return Endpoint("POST", path, summary, handler, takes, gives, dialect="tei", tag=tag)
+
+
+_COHERE, _RANKS = "Cohere and Jina", wire.RerankResponse
+_EMBED = wire.EmbedRequest
+ENDPOINTS: tuple[Endpoint, ...] = (
+    _post(
+        "/v1/embeddings",
+        "Dense vectors, as OpenAI's",
+        embeddings,
+        wire.EmbeddingRequest,
+        wire.EmbeddingList,
+        tag="OpenAI",
+    ),
+    _post("/v1/rerank", "As Jina's", rerank, wire.RerankRequest, _RANKS, tag=_COHERE),
+    _post("/v2/rerank", "As Cohere's", rerank, wire.RerankRequest, _RANKS, tag=_COHERE),
+    _post(
+        "/v2/embed",
+        "As Cohere's",
+        cohere_embed,
+        wire.CohereEmbedRequest,
+        wire.CohereEmbedResponse,
+        tag=_COHERE,
+    ),
+    _post(
+        "/v1/score",
+        "Scores of pairs, as vLLM's",
+        score_pairs,
+        wire.ScoreRequest,
+        wire.ScoreList,
+        tag="vLLM",
+    ),
+    _post(
+        "/api/embed",
+        "As Ollama's",
+        ollama_embed,
+        wire.OllamaRequest,
+        wire.OllamaResponse,
+        tag="Ollama",
+    ),
+    _tei("/embed", "Dense vectors", tei_embed, _EMBED, list[list[float]]),
+    _tei("/embed_sparse", "Weights of tokens", tei_sparse, _EMBED, list[list[wire.SparseValue]]),
+    _tei("/embed_all", "A vector for each token", tei_all, _EMBED, list[list[list[float]]]),
+    _tei(
+        "/rerank",
+        "Texts by their hybrid score",
+        tei_rerank,
+        wire.TeiRerankRequest,
+        list[wire.TeiRank] | _RANKS,
+    ),
+    _tei(
+        "/similarity",
+        "Cosines of a sentence with others",
+        similarity,
+        wire.SimilarityRequest,
+        list[float],
+    ),
+    _tei("/tokenize", "Tokens", tokenize, wire.TokenizeRequest, list[list[wire.Token]]),
+    _tei("/decode", "Texts of token ids", decode, wire.DecodeRequest, list[str]),
+    _post(
+        "/encode",
+        "Any of the three representations",
+        encode,
+        wire.EncodeRequest,
+        wire.EncodeResponse,
+    ),
+    _post(
+        "/score",
+        "A query against passages, every part",
+        score,
+        wire.PassagesRequest,
+        wire.PassagesResponse,
+    ),
+    _post("/search", "Ask the index", search, wire.SearchRequest, wire.SearchResponse),
+    _post(
+        "/explain",
+        "Why a passage answers a query",
+        explain,
+        wire.ExplainRequest,
+        dict[str, Any],
+    ),
+    _get(
+        "/documents",
+        "The documents of the index",
+        list_documents,
+        gives=wire.DocumentPage,
+        raw=True,
+        query={"after": str, "limit": int},
+    ),
+    _post(
+        "/documents",
+        "Add or replace documents, or files as multipart/form-data",
+        add_documents,
+        wire.DocumentsRequest,
+        wire.DocumentsReport,
+        raw=True,
+    ),
+    Endpoint(
+        "DELETE",
+        "/documents/{id:path}",
+        "Remove a document",
+        delete_document,
+        gives=wire.Removed,
+        raw=True,
+    ),
+    _get("/v1/models", "The model", models, gives=wire.ModelList, tag="OpenAI"),
+    _get("/info", "What is served", info, gives=dict[str, Any]),
+    _get("/health", "Whether the server lives", health, gives=dict[str, str], open=True),
+    _get("/ready", "Whether it can answer", ready, gives=dict[str, str], open=True),
+    _get("/metrics", "For Prometheus", metrics),
+    _get("/openapi.json", "This document", openapi, open=True),
+    _get("/docs", "It as a page", api_page, raw=True, open=True),
+    _get("/", "The search page", static, raw=True, open=True),
+    _get("/static/{name}", "Its files", static, raw=True, open=True),
+)
+
+
+class Routes:
+    """The application: finds the endpoint of a path and lets it answer."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self._exact: dict[str, dict[str, Endpoint]] = {}
+        self._prefix: dict[str, dict[str, Endpoint]] = {}
+        for endpoint in ENDPOINTS:
+            head, brace, _ = endpoint.path.partition("{")
+            table = self._prefix if brace else self._exact
+            table.setdefault(head, {})[endpoint.method] = endpoint
+
+    def match(self, scope: Scope) -> tuple[str, Endpoint | None]:
+        """The path's template, "unknown" where there is none, and the endpoint of the method."""
+        path, method = scope["path"], scope["method"]
+        method = "GET" if method == "HEAD" else method
+        methods = self._exact.get(path)
+        if methods is None:
+            for head, several in self._prefix.items():
+                if path.startswith(head) and len(path) > len(head):
+                    methods = several
+                    name = "id" if head == "/documents/" else "name"
+                    scope["path_params"] = {name: path[len(head) :]}
+        if methods is None:
+            return "unknown", None
+        scope["allowed"] = ", ".join(methods)
+        endpoint = methods.get(method)
+        return (endpoint or next(iter(methods.values()))).path, endpoint
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path, endpoint = self.match(scope)
+        request = Request(scope, receive)
+        if endpoint is None:
+            if path == "unknown":
+                raise HttpError(404, "not_found", f"nothing is at {scope['path'][:200]}: see /docs")
+            raise HttpError(
+                405, "wrong_method", f"{path} takes {scope['allowed']}", {"allow": scope["allowed"]}
+            )
+        response = await endpoint.answer(self.server, request)
+        await response(scope, receive, send)
+
+
+def application(server: Server) -> Guard:
+    """The ASGI application of a server."""
+    routes = Routes(server)
+    return Guard(routes, server, routes.match)
