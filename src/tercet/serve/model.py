@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+import tercet
 from tercet.config import MAX_LENGTH, Head, Role, Weights
 from tercet.embeddings import Embeddings
 from tercet.encoder import CPU_BUDGET, GPU_BUDGET, Encoder, encode_tokens
@@ -160,9 +161,9 @@ class Model:
         self._add(_Job(reply, tokens, heads, finish))
 
     def _explain(self, reply: Reply, query: str, passage: str, title: str) -> None:
-        from tercet.explain import explain
-
-        self._add_task(reply, lambda: asdict(explain(self.encoder, query, passage, title=title)))
+        self._add_task(
+            reply, lambda: asdict(tercet.explain(self.encoder, query, passage, title=title))
+        )
 
     def _tokenize(self, reply: Reply, special: bool, texts: list[str]) -> None:
         """Of each text its tokens: id, the token, whether it is special, its characters."""
