@@ -17,12 +17,16 @@ from tests.serve.conftest import TEXTS, Answer, Running
 pytestmark = pytest.mark.xdist_group("serve")
 
 PASSAGES = ["the star and the light", "bread and fire", "the river"]
-NEAR: dict[str, Any] = {"atol": 0.03}  # of bfloat16, whose passes need not be cut alike
 
 
 @pytest.fixture(scope="module")
 def encoder(tiny_checkpoint: Path) -> Encoder:
     return Encoder.load(tiny_checkpoint)
+
+
+def close(actual: Any, expected: Any, atol: float = 0.03) -> None:
+    """As they are in bfloat16, whose passes need not be cut alike."""
+    np.testing.assert_allclose(actual, expected, atol=atol)
 
 
 def data(answer: Answer) -> Any:
@@ -43,13 +47,13 @@ def test_the_official_client_gets_the_encoders_vectors(server: Running, encoder:
     assert expected.dense is not None
     assert expected.lengths is not None
     for form in ("float", "base64"):
-        answer = client.embeddings.create(input=PASSAGES, model="any", encoding_format=form)  # type: ignore[arg-type]
+        answer = client.embeddings.create(input=PASSAGES, model="any", encoding_format=form)
         assert [item.index for item in answer.data] == [0, 1, 2]
         assert answer.usage.prompt_tokens == answer.usage.total_tokens == expected.lengths.sum()
         for item, vector in zip(answer.data, expected.dense, strict=True):
             raw: Any = item.embedding
             numbers = np.frombuffer(base64.b64decode(raw), "<f4") if form == "base64" else raw
-            np.testing.assert_allclose(numbers, vector, **NEAR)
+            close(numbers, vector)
     assert [model.id for model in client.models.list()] == ["tiny"]
     with pytest.raises(openai.UnprocessableEntityError, match="trained for 32"):
         client.embeddings.create(input="a", model="any", dimensions=8)
@@ -61,9 +65,10 @@ def test_token_ids_are_texts(server: Running, encoder: Encoder) -> None:
     ids = encoder.tokenizer.contents(PASSAGES)
     answer = data(server.post("/v1/embeddings", {"input": ids}))
     expected = encoder.encode(PASSAGES, heads=("dense",)).dense
-    np.testing.assert_allclose([item["embedding"] for item in answer["data"]], expected, **NEAR)
+    assert expected is not None
+    close([item["embedding"] for item in answer["data"]], expected)
     one = data(server.post("/v1/embeddings", {"input": ids[0]}))
-    np.testing.assert_allclose(one["data"][0]["embedding"], expected[0], **NEAR)  # type: ignore[index]
+    close(one["data"][0]["embedding"], expected[0])
     assert server.post("/v1/embeddings", {"input": [[10**6]]}).status == 422
     assert server.post("/v1/embeddings", {"input": ["a", [5]]}).status == 422
 
@@ -99,7 +104,7 @@ def test_rerank_orders_by_the_hybrid_sum(
     rows = answer if isinstance(answer, list) else answer["results"]
     order = [row["index"] for row in rows]
     assert order == sorted(range(3), key=lambda row: -expected[row])
-    np.testing.assert_allclose(scores(answer), [expected[row] for row in order], atol=0.1)
+    close(scores(answer), [expected[row] for row in order], atol=0.1)
 
 
 def test_rerank_cuts_and_gives_texts_back(server: Running) -> None:
@@ -113,10 +118,10 @@ def test_rerank_cuts_and_gives_texts_back(server: Running) -> None:
 def test_score_pairs_as_vllm(server: Running, encoder: Encoder) -> None:
     answer = data(server.post("/v1/score", {"text_1": "fire", "text_2": PASSAGES}))
     scores = [item["score"] for item in answer["data"]]
-    np.testing.assert_allclose(scores, hybrid(encoder, "fire"), atol=0.1)
+    close(scores, hybrid(encoder, "fire"), atol=0.1)
     pairs = {"queries": ["fire", "fire"], "documents": PASSAGES[:2]}
     several = [item["score"] for item in data(server.post("/v1/score", pairs))["data"]]
-    np.testing.assert_allclose(several, scores[:2], atol=0.1)
+    close(several, scores[:2], atol=0.1)
     assert server.post("/v1/score", {"queries": ["a", "b"], "documents": ["c"] * 3}).status == 422
     assert server.post("/v1/score", {"queries": "a"}).status == 422
 
@@ -126,8 +131,8 @@ def test_score_gives_every_part(server: Running, encoder: Encoder) -> None:
     answer = data(server.post("/score", body))
     queries, passages = encoder.encode(["fire"], role="query"), encoder.encode(PASSAGES)
     for head in ("dense", "sparse", "multi"):
-        expected = SCORES[head](queries, passages)[0]  # type: ignore[index]
-        np.testing.assert_allclose([row[head] for row in answer["scores"]], expected, atol=0.1)
+        expected = SCORES[head](queries, passages)[0]
+        close([row[head] for row in answer["scores"]], expected, atol=0.1)
     assert [row["score"] for row in answer["scores"]] == [r["sparse"] for r in answer["scores"]]
 
 
@@ -136,8 +141,8 @@ def test_cohere_types(server: Running, encoder: Encoder) -> None:
     body = {"texts": PASSAGES, "embedding_types": types, "input_type": "search_query"}
     made = data(server.post("/v2/embed", body))["embeddings"]
     vectors = np.array(made["float"], dtype=np.float32)
-    np.testing.assert_allclose(vectors, encoder.encode(PASSAGES, role="query").dense, **NEAR)
-    np.testing.assert_allclose(np.array(made["int8"]) / 127, vectors, atol=0.005)
+    close(vectors, encoder.encode(PASSAGES, role="query").dense)
+    close(np.array(made["int8"]) / 127, vectors, atol=0.005)
     assert (np.array(made["uint8"]) == np.array(made["int8"]) + 128).all()
     bits = np.unpackbits(np.array(made["ubinary"], dtype=np.uint8), axis=1)
     assert (bits == (vectors > 0)).all()
@@ -150,30 +155,29 @@ def test_ollama(server: Running, encoder: Encoder) -> None:
     assert answer["model"] == "m"
     assert answer["total_duration"] > 0
     expected = encoder.encode(["bread"], role="plain").dense
-    np.testing.assert_allclose(answer["embeddings"], expected, **NEAR)
+    close(answer["embeddings"], expected)
     assert data(server.post("/api/embed", {"input": []}))["embeddings"] == []
 
 
 def test_the_routes_of_text_embeddings_inference(server: Running, encoder: Encoder) -> None:
     expected = encoder.encode(PASSAGES, role="plain")
+    assert expected.dense is not None
     assert expected.sparse is not None
-    np.testing.assert_allclose(
-        data(server.post("/embed", {"inputs": PASSAGES})), expected.dense, **NEAR
-    )
+    close(data(server.post("/embed", {"inputs": PASSAGES})), expected.dense)
     sparse = data(server.post("/embed_sparse", {"inputs": PASSAGES}))
     dense = np.zeros(expected.sparse.shape)
     for row, values in enumerate(sparse):
         for value in values:
             dense[row, value["index"]] = value["value"]
-    np.testing.assert_allclose(dense, expected.sparse.toarray(), atol=0.1)
+    close(dense, expected.sparse.toarray(), atol=0.1)
     tokens = data(server.post("/embed_all", {"inputs": PASSAGES}))
     for row in range(3):
-        np.testing.assert_allclose(tokens[row], expected.tokens(row), atol=0.1)
+        close(tokens[row], expected.tokens(row), atol=0.1)
     query = data(server.post("/embed", {"inputs": "bread", "prompt_name": "query"}))
-    np.testing.assert_allclose(query, encoder.encode(["bread"], role="query").dense, **NEAR)
+    close(query, encoder.encode(["bread"], role="query").dense)
     inputs = {"source_sentence": PASSAGES[0], "sentences": PASSAGES}
     cosines = data(server.post("/similarity", {"inputs": inputs}))
-    np.testing.assert_allclose(cosines, expected.dense @ expected.dense[0], atol=0.05)  # type: ignore[index]
+    close(cosines, expected.dense @ expected.dense[0], atol=0.05)
 
 
 def test_tokens_and_back(server: Running, encoder: Encoder) -> None:
@@ -220,16 +224,16 @@ def test_encode_gives_any_subset_in_any_numbers(server: Running, encoder: Encode
                 vectors = _read(multi["values"], kind).reshape(shape).astype(np.float32)
                 if kind == "int8":
                     vectors = vectors * _read(multi["scales"], "float32")[:, None]
-                np.testing.assert_allclose(vectors, expected.tokens(row), atol=near)
+                close(vectors, expected.tokens(row), atol=near)
                 dense = _read(item["dense"]["values"], kind) * item["dense"].get("scale", 1)
-                np.testing.assert_allclose(dense, expected.dense[row], atol=near)
+                close(dense, expected.dense[row], atol=near)
                 part = slice(*expected.sparse.indptr[row : row + 2])
                 sparse = item["sparse"]
                 assert _read(sparse["indices"], "int32").tolist() == (
                     expected.sparse.indices[part].tolist()
                 )
                 weights = _read(sparse["values"], sparse["dtype"])
-                np.testing.assert_allclose(weights, expected.sparse.data[part], atol=0.1)
+                close(weights, expected.sparse.data[part], atol=0.1)
     only = {"output_types": ["sparse"], "options": {"is_query": True}}
     (item,) = data(server.post("/encode", {"items": items[:1], "params": only}))["items"]
     assert "dense" not in item
@@ -251,7 +255,7 @@ def test_msgpack_both_ways(server: Running) -> None:
     assert answer.headers["content-type"] == "application/msgpack"
     plain = data(server.post("/encode", body))
     got = msgspec.msgpack.decode(answer.body)["items"][0]["dense"]
-    np.testing.assert_allclose(got["values"], plain["items"][0]["dense"]["values"], **NEAR)
+    close(got["values"], plain["items"][0]["dense"]["values"])
 
 
 def test_a_field_that_is_not_known_is_refused_where_the_request_is_ours(server: Running) -> None:
