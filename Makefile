@@ -2,6 +2,7 @@
 #
 #   make test     lint, types, import rules, tests, and the built wheel in a clean environment
 #   make demo     index examples/docs and ask ten questions
+#   make demo-serve  the same in the browser: http://127.0.0.1:8080
 #   make slow     the tests left out of `make test`
 #   make test-lowest  the tests with the lowest versions that pyproject.toml allows
 #   make format   what ruff can mend by itself
@@ -22,7 +23,7 @@ RUN = .venv/bin/python
 PYTEST = -m pytest -q -n auto --maxprocesses 8 --dist loadgroup
 CHECKED = src tests benchmarks examples tools
 
-.PHONY: test lint types contracts unit slow test-lowest wheel demo docs format peers clean
+.PHONY: test lint types contracts unit slow test-lowest wheel demo demo-serve docs format peers clean
 .DELETE_ON_ERROR:
 
 test: lint types contracts unit wheel
@@ -89,6 +90,14 @@ wheel: .venv/dev.stamp .venv-wheel/run.stamp
 demo: .venv/run.stamp
 	rm -rf build/demo-index  # one of an older bundled model would be refused
 	$(RUN) examples/demo.py
+
+.venv/serve.stamp: .venv/run.stamp
+	$(RUN) $(PIP) --editable ".[serve]"
+	@touch $@
+
+demo-serve: .venv/serve.stamp
+	test -d build/demo-index || .venv/bin/tercet index examples/docs --to build/demo-index
+	.venv/bin/tercet serve build/demo-index
 
 .venv-docs/run.stamp: pyproject.toml constraints.txt
 	test -x .venv-docs/bin/python || $(PYTHON) -m venv .venv-docs

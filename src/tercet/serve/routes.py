@@ -351,7 +351,7 @@ async def tei_rerank(server: Server, request: wire.TeiRerankRequest) -> Any:
 
 
 async def similarity(server: Server, request: wire.SimilarityRequest) -> list[float]:
-    how = request.parameters
+    how = request.parameters or wire.SimilarityParameters()
     check_right(how.truncation_direction)
     vectors, _ = await dense_vectors(
         server,
@@ -402,6 +402,7 @@ async def info(server: Server) -> dict[str, Any]:
         "index": held,
         # as text-embeddings-inference has them
         "model_id": server.model_id,
+        "served_model_name": server.model_id,
         "model_sha": facts["fingerprint"],
         "model_dtype": facts["dtype"],
         "model_type": {"embedding": {"pooling": "cls"}},

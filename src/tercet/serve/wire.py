@@ -263,7 +263,7 @@ class SimilarityRequest(Foreign):
     """Cosines of dense vectors."""
 
     inputs: SimilarityInput
-    parameters: SimilarityParameters = field(default_factory=SimilarityParameters)
+    parameters: SimilarityParameters | None = None
 
 
 class TokenizeRequest(Foreign):
