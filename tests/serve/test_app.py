@@ -1,6 +1,7 @@
 """Who may ask, how much, what failures look like, and what happens when processes die."""
 
 import http.client
+import http.server
 import json
 import os
 import random
@@ -280,3 +281,33 @@ def test_keep_alive_connections_are_served_again(server: Running) -> None:
         connection.request("GET", "/health")
         assert connection.getresponse().read() == b'{"status":"ok"}'
     connection.close()
+
+
+def test_spans_are_sent_where_that_is_asked(tiny_checkpoint: Path) -> None:
+    received: list[tuple[str, bytes]] = []
+
+    class Collector(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            size = int(self.headers["content-length"])
+            received.append((self.path, self.rfile.read(size)))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *arguments: Any) -> None:
+            pass
+
+    collector = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Collector)
+    threading.Thread(target=collector.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{collector.server_address[1]}"
+    env = {"OTEL_EXPORTER_OTLP_ENDPOINT": address, "OTEL_BSP_SCHEDULE_DELAY": "100"}
+    running = start("--model", str(tiny_checkpoint), "--trace", env=env)
+    trace = "0af7651916cd43dd8448eb211c80319c"
+    headers = {"traceparent": f"00-{trace}-b7ad6b7169203331-01"}
+    running.post("/v1/embeddings", {"input": "bread"}, headers=headers)
+    until(lambda: any(b"/v1/embeddings" in body for _, body in received))
+    assert stop(running) == 0
+    collector.shutdown()
+    bodies = b"".join(body for _, body in received)
+    assert {path for path, _ in received} == {"/v1/traces"}
+    assert bytes.fromhex(trace) in bodies
+    assert b"bread" not in bodies

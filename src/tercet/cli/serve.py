@@ -44,4 +44,5 @@ def serve(
         what = server.model_id if index is None else f"{server.model_id} and {index}"
         echo(f"tercet: serving {what} at {address} (its API: {address}/docs)", err=True)
 
+    echo("tercet: loading the model", err=True)
     run(server, application(server), started=started)

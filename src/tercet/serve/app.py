@@ -20,6 +20,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequen
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -33,7 +34,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tercet.config import BUNDLED_NAME, Head
 from tercet.embeddings import Embeddings
-from tercet.errors import InputError, StoreError, TercetError
+from tercet.errors import InputError, MissingExtraError, StoreError, TercetError
 from tercet.serve import wire
 from tercet.serve.processes import InternalError, Process, Unavailable
 from tercet.serve.settings import LOOPBACK, ServeSettings
@@ -43,6 +44,8 @@ log = logging.getLogger("tercet.serve")
 BYTES_PER_TOKEN = 4  # of UTF-8, about, in most languages; counts what waits before it is tokenised
 JSON, MSGPACK, NDJSON = "application/json", "application/msgpack", "application/x-ndjson"
 BODY_SECONDS = 60.0  # for a body to come
+RECEIVED = 512 << 20  # bytes of bodies that are held at once
+WRITES = 64  # changes of the index that may wait
 DRAIN_SECONDS = 30  # for requests under way when the server is told to stop
 WRITER_NICE = 10  # indexing takes what searches leave
 
@@ -160,6 +163,8 @@ class Server:
         self.metrics = Metrics()
         self.draining = False
         self.under_way = 0
+        self.received = 0  # bytes of bodies
+        self.writes = 0  # changes of the index that wait or are made
         self._waiting = 0  # tokens, about
         self._rate = 0.0  # tokens a second, while passes run
         self.model: Process
@@ -284,6 +289,26 @@ class Server:
             rows: Embeddings = await self.model.call("encode", texts, heads=tuple(heads), **options)
             return rows
 
+    async def change(self, method: str, *arguments: Any, on_event: Any = None) -> Any:
+        """What the writer gives for a change of the index, which is made whoever waits for it.
+
+        Raises HttpError where there is no writer, or too many changes wait.
+        """
+        writer = self.writable()
+        if self.writes >= WRITES:
+            raise HttpError(
+                429, "overloaded", "too many changes wait: try again", {"retry-after": "5"}
+            )
+
+        async def work() -> Any:
+            self.writes += 1
+            try:
+                return await writer.call(method, *arguments, on_event=on_event)
+            finally:
+                self.writes -= 1
+
+        return await asyncio.shield(asyncio.ensure_future(work()))
+
     def indexed(self) -> Process:
         """The process that searches; raises HttpError where the server has no index."""
         if self.searcher is None:
@@ -315,6 +340,7 @@ class Guard:
             set(LOOPBACK) if settings.is_local else set()
         )
         self._origins = {origin.rstrip("/").lower() for origin in settings.allow_origin}
+        self._tracer = tracer() if settings.trace else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -335,7 +361,10 @@ class Guard:
             nonlocal status, begun
             if message["type"] == "http.response.start":
                 status, begun = message["status"], True
-                extra = [(b"x-request-id", request_id.encode())]
+                extra = [
+                    (b"x-request-id", request_id.encode()),
+                    (b"x-content-type-options", b"nosniff"),
+                ]
                 if shared:
                     extra += [
                         (b"access-control-allow-origin", origin.encode()),
@@ -380,6 +409,8 @@ class Guard:
             log.log(
                 logging.ERROR if status >= 500 else logging.INFO, "request", extra={"facts": facts}
             )
+            if self._tracer is not None:
+                _trace(self._tracer, facts, headers)
 
     def _check(self, scope: Scope, headers: dict[bytes, str], endpoint: Any, origin: str) -> None:
         """Raises HttpError for who may not ask, and when too many do."""
@@ -416,6 +447,46 @@ class Guard:
             )
 
 
+def tracer() -> Any:
+    """A tracer that exports as OpenTelemetry's environment variables say."""
+    try:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            f"traces need {error.name}: pip install 'tercet[telemetry]'"
+        ) from error
+    named = {"service.name": os.environ.get("OTEL_SERVICE_NAME", "tercet")}
+    provider = TracerProvider(resource=Resource.create(named))
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    return provider.get_tracer("tercet.serve", version("tercet"))
+
+
+def _trace(tracer: Any, facts: dict[str, Any], headers: dict[bytes, str]) -> None:
+    """A span of a request that has ended, within the trace of who asked."""
+    from opentelemetry.propagate import extract
+    from opentelemetry.trace import SpanKind, Status, StatusCode
+
+    end = time.time_ns()
+    span = tracer.start_span(
+        f"{facts['method']} {facts['route']}",
+        context=extract({"traceparent": headers.get(b"traceparent", "")}),
+        kind=SpanKind.SERVER,
+        start_time=end - int(1e9 * facts["seconds"]),
+        attributes={
+            "http.request.method": facts["method"],
+            "http.route": facts["route"],
+            "http.response.status_code": facts["status"],
+            "tercet.request_id": facts["request_id"],
+        },
+    )
+    if facts["status"] >= 500:
+        span.set_status(Status(StatusCode.ERROR))
+    span.end(end)
+
+
 async def _preflight(scope: Scope, receive: Receive, send: Send) -> None:
     allowed = {
         "access-control-allow-methods": "GET, POST, DELETE",
@@ -432,8 +503,9 @@ class ClientGone(Exception):
     """Who asked closed the connection."""
 
 
-async def read_body(request: Request, most: int) -> bytes:
-    """A body of at most `most` bytes; raises HttpError where there is more, or it does not come."""
+async def read_body(server: Server, request: Request) -> bytes:
+    """A body; raises HttpError where it is too large, or does not come."""
+    most = server.settings.max_body_mb << 20
     declared = request.headers.get("content-length", "")
     too_large = HttpError(413, "body_too_large", f"the body has more than {most / 1e6:,.0f} MB")
     if declared.isdigit() and int(declared) > most:
@@ -443,14 +515,21 @@ async def read_body(request: Request, most: int) -> bytes:
         async with asyncio.timeout(BODY_SECONDS):
             async for piece in request.stream():
                 body += piece
+                server.received += len(piece)
                 if len(body) > most:
                     raise too_large
+                if server.received > RECEIVED:
+                    raise HttpError(
+                        429, "overloaded", "too much is being sent", {"retry-after": "5"}
+                    )
     except TimeoutError as error:
         raise HttpError(408, "too_slow", "the body does not come") from error
     except Exception as error:
         if type(error).__name__ == "ClientDisconnect":
             raise ClientGone from error
         raise
+    finally:
+        server.received -= len(body)
     return bytes(body)
 
 
@@ -505,7 +584,7 @@ class Endpoint:
             raise HttpError(
                 415, "wrong_content_type", f"send {JSON}, not {kind[:80] or 'a body of no type'}"
             )
-        body = await read_body(request, server.settings.max_body_mb << 20)
+        body = await read_body(server, request)
         return parse(body, self.takes, packed=packed)
 
 
@@ -604,6 +683,7 @@ def run(server: Server, app: ASGIApp, *, started: Callable[[str], None]) -> None
             access_log=False,
             server_header=False,
             proxy_headers=False,
+            limit_concurrency=4 * settings.max_requests,
             timeout_graceful_shutdown=DRAIN_SECONDS,
         )
         http = _Http(config, server)

@@ -563,14 +563,14 @@ async def list_documents(server: Server, request: Request) -> Response:
 
 
 async def add_documents(server: Server, request: Request) -> Response:
-    writer = server.writable()
+    server.writable()
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
         folder, uploads = await _receive(server, request)
         method = "add_files"
         arguments: tuple[Any, ...] = (folder, uploads)
     elif kind == "application/json":
-        body = await read_body(request, server.settings.max_body_mb << 20)
+        body = await read_body(server, request)
         given = parse(body, wire.DocumentsRequest)
         documents = [msgspec.structs.asdict(document) for document in given.documents]
         method, arguments = "add_documents", (documents,)
@@ -580,10 +580,9 @@ async def add_documents(server: Server, request: Request) -> Response:
             "wrong_content_type",
             "send application/json, or files as multipart/form-data",
         )
-    # what was received is indexed, whether or not the client waits for the answer
     if NDJSON in request.headers.get("accept", ""):
-        return StreamingResponse(_told(writer.call, method, arguments), media_type=NDJSON)
-    report = await asyncio.shield(asyncio.ensure_future(writer.call(method, *arguments)))
+        return StreamingResponse(_told(server.change, method, arguments), media_type=NDJSON)
+    report = await server.change(method, *arguments)
     answer = msgspec.convert(report, wire.DocumentsReport)
     return Response(msgspec.json.encode(answer), media_type="application/json")
 
@@ -669,7 +668,7 @@ def _remove(folder: str) -> None:
 
 async def delete_document(server: Server, request: Request) -> Response:
     id = request.path_params["id"]
-    removed = await asyncio.shield(asyncio.ensure_future(server.writable().call("delete", [id])))
+    removed = await server.change("delete", [id])
     if not removed:
         raise HttpError(404, "no_such_document", f"no document {id[:200]!r}")
     return Response(msgspec.json.encode(wire.Removed(removed)), media_type="application/json")

@@ -30,6 +30,7 @@ class ServeSettings:
       max_requests N: Requests under way at once.
       queue_tokens N: Tokens that may wait for the model, about; more are refused with 429.
       batch_tokens N: Tokens of a pass of the model.  [default: 2048 on a CPU, 65536 on a GPU]
+      trace: Send a span of each request to OpenTelemetry, as its environment variables say.
     """
 
     host: str = "127.0.0.1"
@@ -44,6 +45,7 @@ class ServeSettings:
     max_requests: int = 1024
     queue_tokens: int = 1 << 17
     batch_tokens: int | None = None
+    trace: bool = False
 
     @property
     def is_local(self) -> bool:
