@@ -61,3 +61,4 @@ class Hit:
     source: str = ""
     language: str | None = None
     metadata: Payload = field(default_factory=dict)
+    exact: float | None = None  # share of the query's identifiers that it holds; None: it has none

@@ -149,6 +149,34 @@ def test_filters_and_weights_decide(filled: Collection) -> None:
         filled.search(["water"], filter={"kind": "sky", "kin": "sky"})
 
 
+def test_what_holds_the_identifiers_of_a_query_stands_first(
+    collection: Collection, encoder: HashedEncoder
+) -> None:
+    encoder.weights = Weights(1, 0.05, 0.5)
+    near = Document("near", "The display of the machine shows error E15 or E141.")
+    titled = Document("titled", "A full sieve.", title="e-14")
+    deep = Document("deep", long_text(200, "machines") + " Fault e 14: blocked. " + near.text * 9)
+    collection.add([near, titled, deep, *CORPUS])
+    question = "machine error E14"
+    by_sum = collection.search([question], mode="dense")[0]
+    assert (by_sum[0].id, by_sum[0].exact) == ("near", None)
+    [exact, plain] = collection.search([question, "machine error"])
+    assert {hit.id: hit.exact for hit in exact if hit.exact} == {"titled": 1.0, "deep": 1.0}
+    assert {hit.id for hit in exact[:2]} == {"titled", "deep"}
+    assert "Fault e 14" in next(hit.text for hit in exact if hit.id == "deep")
+    for hit in (*exact, *plain):
+        parts = np.array([hit.dense, hit.sparse, hit.multi])
+        total = parts @ encoder.weights.as_tuple() + (hit.exact or 0)
+        assert hit.score == pytest.approx(total, abs=1e-4)
+    assert {hit.exact for hit in plain} == {None}
+    assert plain[0].id == "near"
+    both = collection.search(["E14 or E15"], k=20, candidates=1)[0]
+    assert {hit.id: hit.exact for hit in both} == (
+        {"near": 0.5, "titled": 0.5, "deep": 1.0} | dict.fromkeys(("bread", "river", "moon"), 0.0)
+    )
+    assert [hit.score for hit in both] == sorted((hit.score for hit in both), reverse=True)
+
+
 def test_queries_that_are_encoded_already_need_no_model(
     memory: Path, encoder: HashedEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

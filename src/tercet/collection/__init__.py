@@ -35,6 +35,7 @@ from tercet.documents.base import DEFAULT, Reading, clean, plain_values, readabl
 from tercet.documents.chunks import Chunking
 from tercet.embeddings import Embeddings
 from tercet.errors import InputError, ModelError, StoreError
+from tercet.identifiers import Identifiers
 from tercet.index import GraphOptions, create_index, open_index
 from tercet.index.base import DEFAULT_CANDIDATES, Index
 from tercet.index.store import Backend, Dtype, IndexSpec, Lock
@@ -43,6 +44,7 @@ from tercet.records import Document, Hit, IndexHit, Span
 DOCUMENTS = "documents.sqlite"
 INDEX = r"index-\d{6}"  # names of folders
 REMADE = ("backend", "heads", "dtype")  # what may change when the index is made again
+EXACT = 1.0  # what a hybrid score gains with all identifiers of its query: the most of a dense one
 FETCH, MORE = 3, 4  # chunks asked for per document wanted; times that where they do not do
 
 
@@ -496,24 +498,33 @@ class Collection:
             raise InputError(f"a filter is a dict of keys and values, got {filter!r:.80}")
         for key, value in (filter or {}).items():
             choices |= plain_values(key, value) or {key: []}
-        options: dict[str, Any] = {"mode": mode, "candidates": candidates, "filter": choices}
+        options: dict[str, Any] = {"mode": mode, "filter": choices}
         if weights is not None:
             options["weights"] = Weights.of(weights)
+        names = [Identifiers.of(query if mode == "hybrid" else "") for query in queries]
         waiting, again = list(range(len(queries))), False
         fetch = k if chunks else FETCH * k
         while waiting:  # for more rows until there are k documents or no more rows
-            ranked = index.search(vectors[waiting], k=fetch, **options)
+            ranked: dict[int, list[IndexHit]] = {}
+            for exact in (False, True):  # an identifier may stand in any row that is a candidate
+                if not (several := [n for n in waiting if bool(names[n]) == exact]):
+                    continue
+                many: dict[str, Any] = {"k": fetch, "candidates": candidates}
+                if exact:
+                    many = {"k": None, "candidates": candidates and max(candidates, fetch)}
+                found = index.search(vectors[several], **many, **options)
+                ranked |= dict(zip(several, found, strict=True))
             short, missing = [], False
-            for number, rows in zip(waiting, ranked, strict=True):
+            for number, rows in ranked.items():
                 stored = store.chunks(row.id for row in rows)
                 missing = missing or len(stored) < len(rows)
-                out[number] = _hits(stored, rows, k, chunks)
-                if len(out[number]) < k and len(rows) == fetch < len(index):
+                out[number] = _hits(stored, rows, names[number], k, chunks)
+                if len(out[number]) < k and fetch <= len(rows) < len(index):
                     short.append(number)
             if missing and not again:  # what was replaced since the vectors were read
                 again = True
                 continue
-            waiting, fetch = short, MORE * fetch
+            waiting, fetch = sorted(short), MORE * fetch
         if choices and not any(out):
             known = store.filter_keys()
             if unknown := [key for key in choices if key not in known]:
@@ -602,9 +613,18 @@ class Collection:
 
 
 def _hits(
-    stored: Mapping[int, tuple[Span, Document]], rows: Sequence[IndexHit], k: int, chunks: bool
+    stored: Mapping[int, tuple[Span, Document]],
+    rows: Sequence[IndexHit],
+    names: Identifiers,
+    k: int,
+    chunks: bool,
 ) -> list[Hit]:
-    """The k best documents (or chunks) of ranked rows."""
+    """The k best documents (or chunks) of ranked rows; what holds identifiers rises by them."""
+    shares: dict[int, float] = {}
+    if names:
+        for id, (_, document) in stored.items():
+            shares[id] = names.share((document.title, document.text))
+        rows = sorted(rows, key=lambda row: -row.score - EXACT * shares.get(row.id, 0.0))
     out: dict[int | str, Hit] = {}
     for row in rows:
         if row.id not in stored:
@@ -612,7 +632,8 @@ def _hits(
         span, document = stored[row.id]
         key = row.id if chunks else document.id
         if key not in out:
-            facts = {**vars(row), **vars(document)}
+            facts = {**vars(row), **vars(document), "exact": shares.get(row.id)}
+            facts["score"] += EXACT * shares.get(row.id, 0.0)
             out[key] = Hit(**facts, span=span)
         if len(out) == k:
             break

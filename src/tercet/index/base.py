@@ -231,13 +231,13 @@ class Index:
         self,
         queries: Embeddings,
         *,
-        k: int = 10,
+        k: int | None = 10,
         mode: Mode = "hybrid",
         weights: Weights | Iterable[float] = PAPER_WEIGHTS,
         candidates: int | None = DEFAULT_CANDIDATES,
         filter: Filter | None = None,
     ) -> list[list[IndexHit]]:
-        """The k best rows for each query, best first, ties by the smaller id.
+        """The k best rows (None: all that were scored) for each query, best first, ties by id.
 
         dense, sparse: that leg alone, its raw score. multi: MaxSim over dense's candidates.
         hybrid: the weighted sum of the raw scores of all stored parts over the union of dense's
@@ -249,7 +249,7 @@ class Index:
         """
         if mode not in MODES:
             raise InputError(f"unknown mode {mode!r}: choose from {', '.join(MODES)}")
-        k, weights = check_count("k", k), Weights.of(weights)
+        k, weights = k if k is None else check_count("k", k), Weights.of(weights)
         if candidates is not None:
             candidates = check_count("candidates", candidates)
         choices = _check_filter(filter)
@@ -270,7 +270,7 @@ class Index:
             if candidates is None:
                 positions = [np.flatnonzero(view.rows.matching(choices))] * len(used)
             else:
-                positions = self._candidates(view, used, legs, max(k, candidates), choices)
+                positions = self._candidates(view, used, legs, max(k or 1, candidates), choices)
             hits = []
             for number, rows in enumerate(positions):
                 parts = score_rows(view.rows, used, number, scored, rows)
@@ -428,13 +428,13 @@ def _stamp(path: Path) -> tuple[int, ...]:
 
 
 def _hits(
-    rows: Rows, positions: Positions, parts: Parts, mode: Mode, weights: Weights, k: int
+    rows: Rows, positions: Positions, parts: Parts, mode: Mode, weights: Weights, k: int | None
 ) -> list[IndexHit]:
     """The k best of some rows by their scores, (n,) a part."""
     if not parts or (mode != "hybrid" and mode not in parts):
         return []  # no row to score, or an empty sparse query
     total = weighted_sum(parts, weights) if mode == "hybrid" else parts[mode]
-    best = highest(total, k)
+    best = highest(total, len(total) if k is None else k)
     if mode == "sparse":  # a row that shares no token is no answer
         best = best[total[best] > 0]
     ids = rows.ids[positions[best]]
