@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tercet.embeddings import Embeddings
     from tercet.encoder import Encoder
     from tercet.errors import TercetError
+    from tercet.explanation import Explanation, explain
     from tercet.records import Document, Hit, Span
 
 __all__ = [
@@ -22,10 +23,12 @@ __all__ = [
     "Document",
     "Embeddings",
     "Encoder",
+    "Explanation",
     "Hit",
     "Span",
     "TercetError",
     "Weights",
+    "explain",
 ]
 
 _HOMES = {
@@ -33,10 +36,12 @@ _HOMES = {
     "Document": "records",
     "Embeddings": "embeddings",
     "Encoder": "encoder",
+    "Explanation": "explanation",
     "Hit": "records",
     "Span": "records",
     "TercetError": "errors",
     "Weights": "config",
+    "explain": "explanation",
 }
 
 

@@ -117,7 +117,7 @@ def first_tokens(
         size *= 4
 
 
-class _Kinds(dict[int, str]):
+class Kinds(dict[int, str]):
     """Of each character: p is of a run that is cut into pairs, w of a word, m a mark on either."""
 
     def __missing__(self, code: int) -> str:
@@ -129,7 +129,7 @@ class _Kinds(dict[int, str]):
         return kind
 
 
-_KINDS = _Kinds()
+KINDS = Kinds()  # for str.translate
 _RUN = re.compile("(p[pm]*)|w[wm]*")
 
 
@@ -143,7 +143,7 @@ def words(text: str) -> list[str]:
     """
     out: list[str] = []
     text = normalize("NFKC", _UNSEEN.sub("", text).translate(_MARKS)).lower()
-    for match in _RUN.finditer(text.translate(_KINDS)):
+    for match in _RUN.finditer(text.translate(KINDS)):
         start, end = match.span()
         if match[1] and end - start > 1:
             out += (text[i : i + 2] for i in range(start, end - 1))
