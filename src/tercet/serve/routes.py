@@ -103,9 +103,9 @@ def check_dimensions(server: Server, size: int | None) -> int | None:
     return size
 
 
-def check_right(direction: str) -> None:
+def check_right(direction: str | None) -> None:
     """Raises HttpError where texts should be cut at their beginning."""
-    if direction.lower() != "right":
+    if direction is not None and direction.lower() != "right":
         raise HttpError(422, "truncation", "texts are cut at their end: truncate on the right")
 
 
@@ -280,7 +280,7 @@ async def ollama_embed(server: Server, request: wire.OllamaRequest) -> wire.Olla
             inputs,
             role="plain",
             dimensions=request.dimensions,
-            truncate=request.truncate,
+            truncate=request.truncate is not False,
         )
         vectors = rows.tolist()
     return wire.OllamaResponse(
@@ -293,7 +293,7 @@ async def ollama_embed(server: Server, request: wire.OllamaRequest) -> wire.Olla
 
 async def tei_embed(server: Server, request: wire.EmbedRequest) -> list[list[float]]:
     check_right(request.truncation_direction)
-    if not request.normalize:
+    if request.normalize is False:
         raise HttpError(422, "normalize", "the model's vectors are unit vectors: normalize them")
     vectors, _ = await dense_vectors(
         server,
@@ -366,14 +366,16 @@ async def tokenize(server: Server, request: wire.TokenizeRequest) -> list[list[w
     role_of(request.prompt_name)
     texts = as_list(request.inputs)
     async with server.admitted([len(text.encode()) for text in texts]):
-        rows = await server.model.call("tokenize", request.add_special_tokens, texts)
+        rows = await server.model.call("tokenize", request.add_special_tokens is not False, texts)
     return [[wire.Token(*token) for token in tokens] for tokens in rows]
 
 
 async def decode(server: Server, request: wire.DecodeRequest) -> list[str]:
     rows = as_list(request.ids)
     async with server.admitted([BYTES_PER_TOKEN * len(row) for row in rows]):
-        texts: list[str] = await server.model.call("decode", request.skip_special_tokens, rows)
+        texts: list[str] = await server.model.call(
+            "decode", request.skip_special_tokens is not False, rows
+        )
         return texts
 
 

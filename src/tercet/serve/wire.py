@@ -37,8 +37,8 @@ class EmbeddingRequest(Foreign):
     """OpenAI's embeddings: a text, texts, token ids, or lists of token ids."""
 
     input: Inputs
-    model: str = ""
-    encoding_format: Literal["float", "base64"] = "float"
+    model: str | None = None
+    encoding_format: Literal["float", "base64"] | None = None
     dimensions: Count | None = None
     user: str | None = None
     input_type: str | None = None  # as some servers take it: "query" or "passage"
@@ -98,9 +98,9 @@ class RerankRequest(Foreign):
 
     query: Text
     documents: Annotated[list[str | RerankDocument], Meta(min_length=1)]
-    model: str = ""
+    model: str | None = None
     top_n: Count | None = None
-    return_documents: bool = False
+    return_documents: bool | None = False
 
 
 class RerankResult(Answer):
@@ -130,7 +130,7 @@ class CohereEmbedRequest(Foreign):
     """Cohere's embed of version 2, for texts."""
 
     texts: Texts
-    model: str = ""
+    model: str | None = None
     input_type: Literal["search_document", "search_query", "classification", "clustering"] = (
         "search_document"
     )
@@ -158,7 +158,7 @@ class ScoreRequest(Foreign):
     documents: str | Texts | UnsetType = UNSET
     text_1: str | Texts | UnsetType = UNSET
     text_2: str | Texts | UnsetType = UNSET
-    model: str = ""
+    model: str | None = None
 
 
 class PairScore(Answer):
@@ -184,8 +184,8 @@ class OllamaRequest(Foreign):
     """Ollama's embed."""
 
     input: str | list[str]
-    model: str = ""
-    truncate: bool = True
+    model: str | None = None
+    truncate: bool | None = None
     dimensions: Count | None = None
 
 
@@ -209,9 +209,9 @@ class EmbedRequest(Foreign):
 
     inputs: Inputs
     truncate: bool | None = False
-    truncation_direction: Direction = "Right"
+    truncation_direction: Direction | None = None
     prompt_name: str | None = None
-    normalize: bool = True
+    normalize: bool | None = None
     dimensions: Count | None = None
 
 
@@ -228,12 +228,12 @@ class TeiRerankRequest(Foreign):
     query: Text
     texts: Texts | UnsetType = UNSET
     documents: Annotated[list[str | RerankDocument], Meta(min_length=1)] | UnsetType = UNSET
-    raw_scores: bool = False
-    return_text: bool = False
+    raw_scores: bool | None = False
+    return_text: bool | None = False
     truncate: bool | None = False
-    truncation_direction: Direction = "Right"
+    truncation_direction: Direction | None = None
     top_n: Count | None = None
-    model: str = ""
+    model: str | None = None
 
 
 class TeiRank(Answer):
@@ -255,7 +255,7 @@ class SimilarityParameters(Foreign):
     """How texts are read."""
 
     truncate: bool | None = False
-    truncation_direction: Direction = "Right"
+    truncation_direction: Direction | None = None
     prompt_name: str | None = None
 
 
@@ -270,7 +270,7 @@ class TokenizeRequest(Foreign):
     """Texts to tokens."""
 
     inputs: str | Texts
-    add_special_tokens: bool = True
+    add_special_tokens: bool | None = None
     prompt_name: str | None = None
 
 
@@ -288,7 +288,7 @@ class DecodeRequest(Foreign):
     """Token ids to texts."""
 
     ids: Annotated[list[int | list[int]], Meta(min_length=1)]
-    skip_special_tokens: bool = True
+    skip_special_tokens: bool | None = None
 
 
 # Our own
