@@ -275,7 +275,7 @@ def test_search(server: Running) -> None:
     assert weights == {"dense": 1.0, "sparse": 0.5, "multi": 0.8}
     for hit in hits:
         total = sum(weights[head] * (hit[head] or 0) for head in weights)
-        assert hit["score"] == pytest.approx(total + (hit.get("exact") or 0), abs=1e-4)
+        assert hit["score"] == pytest.approx(total + (hit["exact"] or 0), abs=1e-4)
     sparse = {"dense": 0, "sparse": 1, "multi": 0}
     other = data(server.post("/search", {"query": "bread", "weights": sparse}))
     assert other["weights"] == {"dense": 0.0, "sparse": 1.0, "multi": 0.0}
@@ -348,3 +348,14 @@ def test_uploads_are_bounded(server: Running) -> None:
     nothing = b'--mark\r\ncontent-disposition: form-data; name="a"\r\n\r\nb\r\n--mark--\r\n'
     assert server.ask("POST", "/documents", nothing, headers=headers).status == 422
     assert server.ask("POST", "/documents", b"--other", headers=headers).status in (400, 422)
+
+
+def test_explain(server: Running) -> None:
+    body = {"query": "the fire", "passage": "bread and fire in the house"}
+    answer = data(server.post("/explain", body))
+    assert answer["query"] == "the fire"
+    shared = {entry["text"] for entry in answer["shared"]}
+    assert any("fire" in text for text in shared)
+    (fire,) = [token for token in answer["tokens"] if "fire" in token["text"]]
+    span = fire["met"]["span"]
+    assert 0 <= span["start"] < span["end"] <= len(body["passage"])

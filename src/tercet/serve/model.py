@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-import tercet
 from tercet.config import MAX_LENGTH, Head, Role, Weights
 from tercet.embeddings import Embeddings
 from tercet.encoder import CPU_BUDGET, GPU_BUDGET, Encoder, encode_tokens
 from tercet.errors import InputError
+from tercet.explanation import explain
 from tercet.scores import SCORES, weighted_sum
 from tercet.serve.processes import Reply
 from tercet.tokenizer import TokenBatch
@@ -161,9 +161,7 @@ class Model:
         self._add(_Job(reply, tokens, heads, finish))
 
     def _explain(self, reply: Reply, query: str, passage: str, title: str) -> None:
-        self._add_task(
-            reply, lambda: asdict(tercet.explain(self.encoder, query, passage, title=title))
-        )
+        self._add_task(reply, lambda: asdict(explain(self.encoder, query, passage, title=title)))
 
     def _tokenize(self, reply: Reply, special: bool, texts: list[str]) -> None:
         """Of each text its tokens: id, the token, whether it is special, its characters."""
