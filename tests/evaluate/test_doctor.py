@@ -225,6 +225,17 @@ def test_random_heads_are_told_from_a_wrong_trunk(tiny_checkpoint: Path, golden:
         assert f"the {kind} head's own weights are not" in says(head(diagnosis, kind))
 
 
+def test_a_folder_that_cannot_be_made_is_told_before_the_checkpoint_runs(
+    golden: Golden, tmp_path: Path
+) -> None:
+    def outputs(variant: int) -> list[Any]:
+        raise AssertionError("the checkpoint ran")
+
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match=r"file"):
+        replace(golden, outputs=outputs).save(tmp_path / "file" / "golden")
+
+
 def test_stored_golden_vectors_give_the_same_diagnosis(
     model: Model, golden: Golden, tmp_path: Path
 ) -> None:

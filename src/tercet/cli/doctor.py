@@ -109,10 +109,7 @@ def doctor(
             raise click.BadParameter(f"{make} exists already", param_hint="'--make'")
         with Meter("running the checkpoint") as meter:
             made = _checkpoint(model, revision, device, prefixes, suspects)
-            for variant in range(len(made.causes)):
-                meter.show(variant, len(made.causes))
-                made.outputs(variant)
-            made.save(make)
+            made.save(make, show=meter.show)
         size = sum(path.stat().st_size for path in make.iterdir()) / 1e6
         echo(f"{make}: golden vectors of {len(made.texts)} texts, {size:,.1f} MB")
         return

@@ -232,17 +232,24 @@ class Golden:
             for output in self.outputs(0)
         ]
 
-    def save(self, folder: Path) -> None:
+    def save(
+        self, folder: Path, *, show: Callable[[int, int], None] = lambda done, total: None
+    ) -> None:
         """Stores all variants; the folder appears whole or not at all.
 
-        Vectors of tokens are stored for texts as they should be alone. Raises InputError where the
-        folder exists.
+        Vectors of tokens are stored for texts as they should be alone. show gets how many variants
+        are done, of how many. Raises InputError where the folder exists.
         """
         if folder.exists():
             raise InputError(f"{folder} exists already: remove it or choose another folder")
+        with atomic_folder(folder) as scratch:  # before the checkpoint runs: it may not be writable
+            self._write(scratch, show)
+
+    def _write(self, folder: Path, show: Callable[[int, int], None]) -> None:
         outputs: dict[int, TrunkOutput] = {}  # by identity: equal sequences are one object
         stored: list[dict[str, Any]] = []
         for variant, cause in enumerate(self.causes):
+            show(variant, len(self.causes))
             made = self.outputs(variant)
             outputs |= {id(output): output for output in made if output is not None}
             stored.append({"cause": cause and asdict(cause), "rows": list(map(id, made))})
@@ -268,11 +275,10 @@ class Golden:
             "states": [sequences[row].states for row in tokens_of],
             "multi": [sequences[row].multi for row in tokens_of],
         }
-        with atomic_folder(folder) as scratch:
-            for name, parts in arrays.items():
-                if all(part is not None for part in parts):  # else the model has no such head
-                    np.save(scratch / f"{name}.npy", np.concatenate(parts), allow_pickle=False)
-            (scratch / FACTS).write_bytes(json_bytes(content))
+        for name, parts in arrays.items():
+            if all(part is not None for part in parts):  # else the model has no such head
+                np.save(folder / f"{name}.npy", np.concatenate(parts), allow_pickle=False)
+        (folder / FACTS).write_bytes(json_bytes(content))
 
     @staticmethod
     def read(folder: Path) -> "Golden":
