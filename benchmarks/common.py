@@ -103,7 +103,7 @@ def watched(*arguments: Any) -> Run:
     command = [sys.executable, "-m", "tercet", *map(str, arguments), "--json"]
     begin, before = time.perf_counter(), _processor()
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        peak = Peak(lambda: sum(map(_shared_once, _tree(process.pid))), 0.2)
+        peak = Peak(lambda: sum(map(_shared_once, tree(process.pid))), 0.2)
         peak.start()
         out, _ = process.communicate()
         seconds = time.perf_counter() - begin
@@ -119,12 +119,13 @@ def _processor() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def _tree(pid: int) -> Iterator[int]:
+def tree(pid: int) -> Iterator[int]:
+    """A process and all below it."""
     yield pid
     try:
         for children in Path(f"/proc/{pid}/task").glob("*/children"):
             for child in children.read_text().split():
-                yield from _tree(int(child))
+                yield from tree(int(child))
     except OSError:  # it has just ended
         return
 
