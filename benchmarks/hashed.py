@@ -42,6 +42,7 @@ class HashedEncoder:
         self.source: str | None = f"hashed-{seed}"
         self.fingerprint = f"hashed-{seed}-fingerprint"
         self.weights = Weights()
+        self.min_score: float | None = None
         self.heads = heads
         self.dims = {"dense": DENSE, "vocabulary": VOCABULARY, "multi": MULTI}
         self.texts: list[str] = []  # all that was encoded as passages, for tests to look at

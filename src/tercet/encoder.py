@@ -253,6 +253,7 @@ class Encoder:
         self.settings = checkpoint.settings
         self.fingerprint = checkpoint.fingerprint
         self.weights = checkpoint.settings.weights or PAPER_WEIGHTS
+        self.min_score = checkpoint.settings.min_score
         self.heads, self.dims = self.model.heads, self.model.dims
         self.max_length = self.model.backbone.config.max_length
         self.dtype, self.device = self.model.dtype, self.model.device

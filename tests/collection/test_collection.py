@@ -209,6 +209,22 @@ def test_queries_that_are_encoded_already_need_no_model(
         assert collection.search(queries, vectors=vectors) == want
 
 
+def test_hits_below_the_least_score_are_left_out(
+    filled: Collection, encoder: HashedEncoder
+) -> None:
+    for mode in MODES:
+        hits = filled.search(["cold water of a river"], mode=mode)[0]
+        least = hits[1].score if len(hits) > 1 else hits[0].score
+        kept = filled.search(["cold water of a river"], mode=mode, min_score=least)[0]
+        assert kept == [hit for hit in hits if hit.score >= least]
+        assert kept
+    assert filled.search(["river"], min_score=1e6) == [[]]
+    encoder.min_score = 0.5
+    assert filled.min_score == 0.5
+    filled.keep_weights((1, 0.5, 2))  # it belongs to others
+    assert filled.min_score is None
+
+
 def test_a_filter_takes_the_values_that_metadata_takes(collection: Collection) -> None:
     values: list[Any] = [
         dt.date(2024, 1, 2), np.datetime64("2024-01-02"), Decimal("1.5"), UUID(int=1), 2**80,
@@ -255,6 +271,7 @@ def test_what_cannot_be_asked_is_refused(filled: Collection) -> None:
         *({"candidates": count} for count in (0, 1.5)),
         *({"weights": weights} for weights in ((1, 1), (np.nan, 1, 1), (), "111")),
         *({"queries": queries} for queries in ([" "], "text", None, [None], {"a": "b"}, b"text")),
+        *({"min_score": least} for least in ("1", float("nan"))),
         {"mode": "best"},
     ]
     for wrong in wrong_options:

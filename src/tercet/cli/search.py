@@ -1,9 +1,11 @@
 """`tercet index`, `search`, `ls`, `rm`, `encode`, `info`: files to an index, questions to it."""
 
+import math
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -161,25 +163,41 @@ def _encoder(model: str | None, revision: str | None) -> "Encoder | None":
     return Encoder.load(model, revision=revision)
 
 
+def _least(value: str) -> float | Literal["auto"] | None:
+    """`auto`, `none` or a number; raises ValueError for anything else."""
+    if value in ("auto", "none"):
+        return "auto" if value == "auto" else None
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"{value!r} is none of auto, none or a number such as 1.1")
+    return number
+
+
 @command()
 def search(
     question: tuple[str, ...] = (),
     *,
-    index: Path,
+    index: str,
     k: Annotated[int, Opt(min=1, flag="-k")] = 10,
     mode: Mode = "hybrid",
     weights: HybridWeights = None,
     candidates: Natural | None = None,
     filter: Annotated[Mapping[str, Any] | None, Opt(parse=parse_filters, many=True)] = None,
     chunks: bool = False,
+    min_score: Annotated[Any, Opt(parse=_least, metavar="X|auto|none")] = "auto",
     model: Model = None,
     revision: Revision = None,
     as_json: Json = False,
 ) -> None:
-    """Search an index.
+    """Search an index, or a running server.
 
     All words given are one QUESTION, quoted or not; without any, questions are read from stdin, one
-    a line. Every hit shows its score and the raw scores of its parts.
+    a line. Every hit shows its score and the raw scores of its parts. A server (`tercet serve`) has
+    its model loaded and answers in milliseconds; its key comes from the environment variable
+    TERCET_KEY.
 
     \b
     Examples:
@@ -187,10 +205,11 @@ def search(
       tercet search --index my-index -k 3 --mode sparse error E14
       tercet search --index my-index --filter language=de --filter year=2024 "Mülltrennung"
       tercet search --index my-index --json < questions.txt > hits.jsonl
+      tercet search --index http://localhost:8080 "how do bees talk to each other?"
 
     Options:
       question [QUESTION]...:
-      index DIR: Folder that `tercet index` made.
+      index DIR|URL: Folder that `tercet index` made, or the address of a server.
       k: Hits to a question.
       mode: One representation alone (multi re-ranks what dense finds), or all together.
       candidates N: Chunks that dense and sparse each bring to be scored; 0 scores every
@@ -198,29 +217,82 @@ def search(
       filter KEY=VALUE: Only documents with this metadata; repeat a key for alternatives.
           `tercet info INDEX` lists the keys.
       chunks: The best chunks, not one for each document.
+      min_score: Leave out hits with a lower score. auto: nothing is shown where not even the
+          best hit has the score that the model has learned as the least of an answer; none: the
+          nearest are always shown.
     """
     if len(question) > 1 and all(len(part.split()) > 1 for part in question):
         raise click.UsageError("give one question; several come on stdin, one a line")
-    from tercet.collection import Collection
-    from tercet.index.base import DEFAULT_CANDIDATES
+    options: dict[str, Any] = {"k": k, "mode": mode, "weights": weights, "chunks": chunks}
+    if candidates is not None:
+        options["candidates"] = candidates
+    if isinstance(min_score, float):
+        options["min_score"] = min_score
+    auto = min_score == "auto" and mode == "hybrid" and weights is None
+    with ExitStack() as closing:
+        if index.lower().startswith(("http://", "https://")):
+            if model is not None or revision is not None:
+                raise click.UsageError("a server has its own model: leave out --model, --revision")
+            asked = _server(index, {**options, "filter": filter or {}})
+        else:
+            from tercet.collection import Collection
 
-    most = DEFAULT_CANDIDATES if candidates is None else candidates or None
-    with Collection.open(index, _encoder(model, revision), read_only=True) as collection:
+            collection = Collection.open(index, _encoder(model, revision), read_only=True)
+            asked = _folder(closing.enter_context(collection), {**options, "filter": filter})
+        least = asked.least() if auto else None
+        terminal = not question and sys.stdin.isatty()
+        if terminal:
+            count = asked.documents()
+            echo(f"{index}: {count:,} documents; a question a line, Ctrl-D ends", err=True)
         for batch in [[" ".join(question)]] if question else _from_stdin():
-            answers = collection.search(
-                batch,
-                k=k,
-                mode=mode,
-                weights=weights,
-                candidates=most,
-                filter=filter,
-                chunks=chunks,
-            )
-            for query, hits in zip(batch, answers, strict=True):
+            for query, hits in zip(batch, asked.search(batch), strict=True):
+                shown, nothing = hits, "no hits"
+                if least is not None and hits and hits[0].score < least:
+                    shown, nothing = (
+                        [],
+                        (
+                            f"no answer: the best hit scores {hits[0].score:.3f}, answers at least "
+                            f"{least:.3f}; --min-score none shows the nearest"
+                        ),
+                    )
+                elif isinstance(min_score, float) and not hits:
+                    nothing = f"no hit scores {min_score:g}; --min-score none shows the nearest"
                 if as_json:
-                    emit({"query": query, "hits": [asdict(hit) for hit in hits]})
+                    emit({"query": query, "hits": [asdict(hit) for hit in shown]})
                 else:
-                    _show_hits(None if question else query, hits)
+                    _show_hits(None if question or terminal else query, shown, nothing)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What is searched: a folder, or a running server."""
+
+    search: "Callable[[list[str]], list[list[Hit]]]"
+    documents: Callable[[], int]
+    least: Callable[[], float | None]  # what the best hit of an answered question scores
+
+
+def _folder(collection: "Collection", options: dict[str, Any]) -> _Asked:
+    if "candidates" in options:
+        options["candidates"] = options["candidates"] or None
+    return _Asked(
+        lambda questions: collection.search(questions, **options),
+        lambda: len(collection),
+        lambda: collection.min_score,
+    )
+
+
+def _server(url: str, options: dict[str, Any]) -> _Asked:
+    from tercet.cli.remote import Server
+
+    server = Server(url)
+    if options["weights"] is not None:
+        options["weights"] = asdict(options["weights"])
+    return _Asked(
+        lambda questions: [server.search(question, **options) for question in questions],
+        lambda: int(server.info()["index"]["documents"]),
+        server.min_score,
+    )
 
 
 def _from_stdin() -> Iterator[list[str]]:
@@ -228,7 +300,14 @@ def _from_stdin() -> Iterator[list[str]]:
 
     Raises InputError for a line that is not UTF-8.
     """
+    terminal = sys.stdin.isatty()
+
+    def prompt() -> None:
+        if terminal:  # beside answers that may go into a file
+            echo("question> ", nl=False, err=True)
+
     waiting: list[str] = []
+    prompt()
     for line, raw in enumerate(sys.stdin.buffer, 1):
         try:
             question = raw.decode().strip()
@@ -236,21 +315,25 @@ def _from_stdin() -> Iterator[list[str]]:
             raise InputError(f"line {line} of stdin is not UTF-8") from error
         if question:
             waiting.append(question)
-        if waiting and (len(waiting) >= AT_ONCE or sys.stdin.isatty()):
+        if waiting and (len(waiting) >= AT_ONCE or terminal):
             yield waiting
             waiting = []
+        prompt()
     if waiting:
         yield waiting
+    if terminal:  # Ctrl-D leaves the prompt's line open
+        echo(err=True)
 
 
-def _show_hits(question: str | None, hits: "list[Hit]") -> None:
+def _show_hits(question: str | None, hits: "list[Hit]", nothing: str) -> None:
     if question is not None:
         echo(question, bold=True)
     if not hits:
-        echo("   no hits")
+        echo(f"   {nothing}")
     for rank, hit in enumerate(hits, 1):
         scores = {head: getattr(hit, head) for head in HEADS}
         parts = ", ".join(f"{head} {s:.3f}" for head, s in scores.items() if s is not None)
+        parts += f", exact {hit.exact:.3f}" if hit.exact else ""
         language = f"  [{hit.language}]" if hit.language else ""
         source = f"  {hit.source}" if hit.source not in ("", hit.id) else ""
         name = " ".join(hit.id.split())

@@ -9,6 +9,7 @@ committed last. Files are read in `documents`, SQLite in `store`, the order of d
 `sync`. Knows nothing of formats, tokens or graphs.
 """
 
+import math
 import os
 import re
 import shutil
@@ -17,6 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
+from numbers import Real
 from pathlib import Path
 from typing import Any, Self, get_args
 
@@ -466,6 +468,7 @@ class Collection:
         filter: Mapping[str, Any] | None = None,
         chunks: bool = False,
         vectors: Embeddings | None = None,
+        min_score: float | None = None,
     ) -> list[list[Hit]]:
         """The k best documents for each query, best first, each by its best chunk.
 
@@ -474,7 +477,8 @@ class Collection:
         where k documents need more), None: all. filter: metadata key -> value, or values of which
         one must equal, of the types that metadata takes. vectors: the queries, encoded already
         with the role "query", a row each; the model is then neither loaded nor asked, and the
-        weights must be given, kept here, or those of an open encoder. Raises InputError for an
+        weights must be given, kept here, or those of an open encoder. min_score: hits with a lower
+        score are left out. Raises InputError for an
         empty query, an option that is unknown, and a filter key that no document has, StoreError
         for vectors of another model.
         """
@@ -483,6 +487,8 @@ class Collection:
         for number, question in enumerate(queries, 1):
             if not question.strip():
                 raise InputError(f"question {number} of {len(queries)} is empty: ask something")
+        if min_score is not None:
+            _check_score(min_score)
         if vectors is not None and len(vectors) != len(queries):
             raise InputError(f"{len(vectors)} vectors for {len(queries)} questions: give one each")
         store, index = self._newest()
@@ -532,7 +538,17 @@ class Collection:
                     f"no document has {unknown[0]!r} to filter by: "
                     f"the keys are {', '.join(known) or 'none'}"
                 )
+        if min_score is not None:
+            out = [[hit for hit in hits if hit.score >= min_score] for hits in out]
         return out
+
+    @property
+    def min_score(self) -> float | None:
+        """The hybrid score above which 99% of the model's dev questions found their answers.
+
+        None where that is not known, and where other weights than the model's are kept here.
+        """
+        return self.encoder.min_score if self.weights == self.encoder.weights else None
 
     @property
     def weights(self) -> Weights:
@@ -737,6 +753,11 @@ def _check_free(path: Path, create: bool) -> None:
                 f"{path} holds no collection but other files ({name}): choose an empty folder, or "
                 f"restore {DOCUMENTS}"
             )
+
+
+def _check_score(least: Any) -> None:
+    if not isinstance(least, Real) or not math.isfinite(least):
+        raise InputError(f"min_score must be a finite number, got {least!r:.40}")
 
 
 def _checked(item: Any, kind: Any) -> Any:

@@ -49,6 +49,7 @@ class Encodes(Protocol):
     source: str | None
     fingerprint: str
     weights: Weights
+    min_score: float | None
     heads: tuple[Head, ...]
     dims: dict[str, int]
     max_length: int

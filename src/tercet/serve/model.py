@@ -89,7 +89,7 @@ class Model:
             "max_length": encoder.max_length,
             "weights": asdict(encoder.weights),
             "sizes": _trained_sizes(settings.training),
-            "min_score": getattr(settings, "min_score", None),
+            "min_score": encoder.min_score,
             "dtype": str(encoder.dtype).removeprefix("torch."),
             "device": str(encoder.device),
             "budget": self.budget,

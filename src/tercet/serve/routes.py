@@ -536,6 +536,7 @@ async def search(server: Server, request: wire.SearchRequest) -> wire.SearchResp
         weights=weights_of(request.weights),
         filter=request.filter or None,
         chunks=request.chunks,
+        min_score=request.min_score,
         **options,
     )
     took = round(1e3 * (time.perf_counter() - start), 3)

@@ -40,6 +40,7 @@ class Described:
         self.dims: dict[str, int] = facts["dims"]
         self.max_length: int = facts["max_length"]
         self.weights = Weights(**facts["weights"])
+        self.min_score: float | None = facts["min_score"]
         self.tokenizer = Tokenizer(Backend.from_str(facts["tokenizer"]))
 
     def encode(self, texts: Sequence[str], **options: Any) -> Embeddings:

@@ -190,7 +190,7 @@ def init_model(
     training = {"recipe": "tercet init", "from": Path(source).name, **facts}
     if read.settings.training:
         training["before"] = dict(read.settings.training)
-    settings = replace(read.settings, training=training)
+    settings = replace(read.settings, training=training, min_score=None)
     write_checkpoint(
         target, model, tokenizer, settings=settings, dtype=dtype, embeddings=embeddings
     )

@@ -545,7 +545,7 @@ class Trainer:
             self.write({"dev": figures, "measure": MEASURE, "weights": weights.as_tuple()})
         if before := ready.checkpoint.settings.training:
             facts["before"] = dict(before)
-        settings = replace(settings, training=facts)
+        settings = replace(settings, training=facts, min_score=None)
         write_model(self.folder / MODEL, ready.checkpoint, settings)
         (self.folder / DONE).touch()
 
