@@ -1,12 +1,22 @@
-"""The search page: its files by themselves."""
+"""The search page: its files by themselves, and in a browser before a server of the tiny model.
 
+In a browser where Chromium and Playwright are; axe-core is used where TERCET_AXE names its
+axe.min.js.
+"""
+
+import json
+import os
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from tests.serve.conftest import Running, start, stop
 
 STATIC = Path(__file__).resolve().parents[2] / "src" / "tercet" / "serve" / "static"
 FILES = sorted(path for path in STATIC.iterdir() if path.is_file())
@@ -36,7 +46,7 @@ def test_every_id_that_a_script_asks_for_is_in_the_page() -> None:
     assert len(ids) == len(set(ids)), "an id twice"
     asked = {
         match
-        for path in SCRIPTS
+        for path in (STATIC / "app.js", STATIC / "documents.js")
         for match in re.findall(r"""\bat\(["'](.+?)["']\)""", path.read_text(encoding="utf-8"))
     }
     assert len(asked) > 30
@@ -104,3 +114,436 @@ def test_scripts_are_javascript(path: Path, tmp_path: Path) -> None:
 
 def test_the_files_are_small() -> None:
     assert 0 < sum(path.stat().st_size for path in FILES) <= LARGEST
+
+
+NODE = """
+import { runs } from "./why.mjs";
+const text = "a😀 שלום b𝒳c";
+const letters = Array.from(text);
+let seed = 7;
+const random = (n) => (seed = (seed * 48271) % 2147483647) % n;
+const out = [];
+for (let i = 0; i < 300; i++) {
+  const spans = Array.from({ length: random(5) }, () => {
+    const start = random(letters.length);
+    return { start, end: start + random(letters.length - start + 1) };
+  });
+  const found = runs(text, spans);
+  const over = (at) => (span, j) => (span.start <= at && at < span.end ? [j] : []);
+  const covered = letters.map((_, at) => spans.flatMap(over(at)));
+  const told = found.flatMap((run) => Array.from(run.text, () => [...run.in].sort()));
+  out.push(found.map((run) => run.text).join("") === text &&
+    JSON.stringify(told) === JSON.stringify(covered));
+}
+console.log(JSON.stringify(out));
+"""
+
+
+def test_spans_count_code_points_and_may_overlap(tmp_path: Path) -> None:
+    if (node := shutil.which("node")) is None:
+        pytest.skip("no node")
+    shutil.copy(STATIC / "why.js", tmp_path / "why.mjs")
+    (tmp_path / "run.mjs").write_text(NODE, encoding="utf-8")
+    done = subprocess.run([node, "run.mjs"], cwd=tmp_path, capture_output=True, check=True)
+    assert json.loads(done.stdout) == [True] * 300
+
+
+# In a browser
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+DOCUMENTS = [
+    ("river", "en", "the river and the water of the city", "the river", {"year": 1883}),
+    ("bread", "en", "bread and fire in the house", "", {"year": 1900}),
+    ("Wasser", "de", "das Wasser und die Stadt für ein Buch 😀 im Haus", "das Buch", {}),
+    ("كتاب", "ar", "من الكتاب 😀 water من", "كتاب", {}),
+]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    api = pytest.importorskip("playwright.sync_api", reason="no playwright")
+    program = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if program is None:
+        pytest.skip("no Chromium")
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+def served(folder: Path, checkpoint: Path, **env: str) -> Running:
+    running = start(str(folder), "--model", str(checkpoint), env=env)
+    names = ("id", "language", "text", "title", "metadata")
+    documents = [dict(zip(names, row, strict=True)) for row in DOCUMENTS]
+    key = {"authorization": f"Bearer {env['TERCET_KEYS']}"} if env else {}
+    report = running.ask("POST", "/documents", {"documents": documents}, headers=key)
+    assert report.json["added"] == len(DOCUMENTS), report.body
+    return running
+
+
+@pytest.fixture(scope="module")
+def site(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a server with DOCUMENTS."""
+    running = served(tmp_path_factory.mktemp("page") / "index", tiny_checkpoint)
+    yield f"http://127.0.0.1:{running.port}/"
+    stop(running)
+
+
+@pytest.fixture
+def page(browser: Any) -> Iterator[Any]:
+    """A tab; nothing that it does may be an error, or refused by the policy."""
+    context = browser.new_context(viewport={"width": 1200, "height": 900})
+    context.set_default_timeout(20_000)
+    page = context.new_page()
+    wrong: list[str] = []
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("console", lambda message: message.type == "error" and wrong.append(message.text))
+    page.expected = []  # what the console may say
+    yield page
+    context.close()
+    assert not [text for text in wrong if not any(part in text for part in page.expected)]
+
+
+def ids(page: Any) -> list[str]:
+    """The hits, in their order."""
+    keys = page.evaluate("[...document.querySelectorAll('li.hit')].map((item) => item.hit.id)")
+    return [str(key) for key in keys]
+
+
+def true_at_last(page: Any, script: str) -> None:
+    """Waits for it; Playwright's own waiting needs eval, which the policy refuses."""
+    for _ in range(200):
+        if page.evaluate(script):
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError(f"never true: {script}")
+
+
+def searched(page: Any, url: str) -> None:
+    page.goto(url)
+    page.wait_for_selector("li.hit")
+
+
+slow = pytest.mark.slow
+IDLE = "document.getElementById('hits').ariaBusy !== 'true'"
+
+
+@slow
+def test_results_come_as_one_types_and_the_query_is_in_the_url(page: Any, site: str) -> None:
+    asked: list[str] = []
+    page.on("request", lambda r: r.url.endswith("/search") and asked.append(r.post_data))
+    page.goto(site)
+    page.wait_for_selector("#blank:not([hidden])")
+    page.keyboard.type("the river", delay=20)  # the box has the focus
+    true_at_last(page, "document.title.startsWith('the river') && document.querySelector('li.hit')")
+    assert [json.loads(body)["query"] for body in asked][-1] == "the river"
+    assert len(asked) < len("the river")  # not one for each letter
+    assert page.inner_text("#status").startswith("4 hits")
+    assert page.url == f"{site}?q=the+river"
+    page.keyboard.press("Enter")
+    page.fill("#query", "bread")
+    true_at_last(page, "document.title.startsWith('bread')")
+    page.go_back()
+    true_at_last(page, "document.getElementById('query').value === 'the river'")
+    assert page.url == f"{site}?q=the+river"
+
+
+@slow
+def test_an_older_answer_never_replaces_a_newer_one(page: Any, site: str) -> None:
+    held: list[Any] = []
+    failed: list[str] = []
+
+    def first(route: Any) -> None:
+        if not held:
+            held.append(route)
+        else:
+            route.continue_()
+
+    page.on("requestfailed", lambda request: failed.append(request.post_data))
+    page.route("**/search", first)
+    page.goto(site)
+    page.wait_for_selector("#blank:not([hidden])")
+    page.fill("#query", "the river")
+    page.wait_for_timeout(400)
+    assert held
+    page.fill("#query", "bread and fire")
+    page.wait_for_selector("li.hit")
+    assert [json.loads(body)["query"] for body in failed] == ["the river"]  # it was cancelled
+    assert page.evaluate("document.querySelector('li.hit').hit !== undefined")
+    assert page.inner_text("#status").startswith("4 hits")
+
+
+@slow
+def test_what_an_input_method_composes_is_asked_when_it_is_complete(page: Any, site: str) -> None:
+    asked: list[str] = []
+    page.on("request", lambda r: r.url.endswith("/search") and asked.append(r.post_data))
+    page.goto(site)
+    page.wait_for_selector("#blank:not([hidden])")
+    page.focus("#query")
+    session = page.context.new_cdp_session(page)
+    for text in ("に", "にほ", "日本"):
+        composed = {"text": text, "selectionStart": len(text), "selectionEnd": len(text)}
+        session.send("Input.imeSetComposition", composed)
+        page.wait_for_timeout(250)
+    assert not asked
+    session.send("Input.insertText", {"text": "日本"})
+    page.wait_for_selector("li.hit")
+    assert [json.loads(body)["query"] for body in asked] == ["日本"]
+
+
+@slow
+def test_weights_rank_at_once_and_ask_when_they_rest(page: Any, site: str) -> None:
+    searched(page, f"{site}?q=the+river+and+the+water")
+    before = ids(page)
+    held: list[Any] = []
+    page.route("**/search", lambda route: held.append(route))
+    move = """([head, value]) => { const slider = document.getElementById(`weight-${head}`);
+      slider.value = value; slider.dispatchEvent(new Event("input", { bubbles: true })); }"""
+    orders = set()
+    for dense, sparse, multi in ((2, 0, 0), (0, 2, 0), (0, 0, 2), (0, 1, 0.5)):
+        for head, value in (("dense", dense), ("sparse", sparse), ("multi", multi)):
+            page.evaluate(move, [head, value])
+        told = page.evaluate(
+            "[...document.querySelectorAll('li.hit')].map((i) => [i.hit, i.score])"
+        )
+        scores = [score for _, score in told]
+        assert scores == sorted(scores, reverse=True)
+        for hit, score in told:
+            parts = dense * hit["dense"] + sparse * hit["sparse"] + multi * hit["multi"]
+            assert score == pytest.approx(parts + (hit.get("exact") or 0))
+        orders.add(tuple(ids(page)))
+    assert len(orders) > 1
+    page.wait_for_timeout(700)
+    assert [json.loads(route.request.post_data)["weights"] for route in held] == [
+        {"dense": 0, "sparse": 1, "multi": 0.5}
+    ]
+    held[0].continue_()
+    page.unroute("**/search")
+    true_at_last(page, IDLE)
+    assert "weights=0%2C1%2C0.5" in page.url
+    page.click("#reset")
+    true_at_last(page, "!location.search.includes('weights')")
+    true_at_last(page, IDLE)
+    assert ids(page) == before
+    assert page.input_value("#weight-sparse") == "0.5"  # the model's own
+
+
+@slow
+def test_filters_are_in_the_url_and_numbers_are_found(page: Any, site: str) -> None:
+    searched(page, f"{site}?q=water")
+    page.check("input[value=de]")
+    true_at_last(page, "document.querySelectorAll('li.hit').length === 1")
+    assert ids(page) == ["Wasser"]
+    page.reload()
+    page.wait_for_selector("li.hit")
+    assert ids(page) == ["Wasser"]
+    assert page.is_checked("input[value=de]")
+    page.uncheck("input[value=de]")
+    true_at_last(page, "document.querySelectorAll('li.hit').length === 4")
+    page.select_option("#filter-key", "year")
+    page.fill("#filter-value", "1883")
+    page.click("#filter-add")
+    true_at_last(page, "document.querySelectorAll('li.hit').length === 1")
+    assert ids(page) == ["river"]
+    assert "filter=year%3D1883" in page.url
+    page.click("#chosen button")
+    true_at_last(page, "document.querySelectorAll('li.hit').length === 4")
+
+
+@slow
+def test_all_of_it_by_the_keyboard(page: Any, site: str) -> None:
+    searched(page, f"{site}?q=the+river")
+    focused = "() => document.activeElement.closest('li.hit')?.hit.id ?? document.activeElement.id"
+    page.keyboard.press("/")
+    assert page.evaluate(focused) == "query"
+    order = ids(page)
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowDown")
+    assert page.evaluate(focused) == order[1]
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".why-query [role=option]")
+    button = page.locator("li.hit").nth(1).locator(".why-button")
+    assert button.get_attribute("aria-expanded") == "true"
+    page.locator(".why-query [role=option]").first.focus()
+    page.keyboard.press("ArrowRight")
+    assert page.locator(".why-query [aria-selected=true]").count() == 1
+    assert "similarity" in page.inner_text(".why-told")
+    assert page.locator(".why-text .met, .why-title.met").count() >= 1 or "end of the" in (
+        page.inner_text(".why-told")
+    )
+    page.keyboard.press("Escape")
+    assert button.get_attribute("aria-expanded") == "false"
+    assert page.evaluate(focused) == order[1]
+    page.keyboard.press("Escape")
+    assert page.evaluate(focused) == "query"
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowUp")
+    assert page.evaluate(focused) == "query"
+
+
+@slow
+def test_an_explanation_is_in_the_text_of_the_passage(page: Any, site: str) -> None:
+    searched(page, f"{site}?q=water+😀+من")
+    item = page.locator("li.hit", has_text="من الكتاب").first
+    item.locator(".why-button").click()
+    text = item.locator(".why-text")
+    text.wait_for()
+    assert text.inner_text() == "من الكتاب 😀 water من"
+    assert text.evaluate("(node) => getComputedStyle(node).direction") == "rtl"
+    assert item.locator("h2").evaluate("(node) => getComputedStyle(node).direction") == "rtl"
+    heat = text.locator(".heat")
+    assert {part.strip() for part in heat.all_inner_texts()} >= {"😀", "water"}
+    shades = heat.evaluate_all("(all) => all.map((n) => +n.style.getPropertyValue('--heat'))")
+    assert min(shades) == 0
+    assert max(shades) == 1
+    words = item.locator(".why-shared tbody th").all_inner_texts()
+    assert any(word.startswith("water") for word in words), words
+    assert "".join(item.locator(".why-query").inner_text().split()).startswith("water😀من")
+
+
+@slow
+def test_the_best_sentence_and_matched_words_are_marked(page: Any, site: str) -> None:
+    searched(page, f"{site}?q=bread+fire")
+    item = page.locator("li.hit", has_text="bread and fire").first
+    assert item.locator("mark").all_inner_texts() == ["bread", "fire"]
+    assert item.locator(".passage .best").inner_text() == "bread and fire in the house"
+
+
+@slow
+def test_files_go_in_with_their_problems_and_out_when_confirmed(
+    page: Any, site: str, tmp_path: Path
+) -> None:
+    (tmp_path / "night.md").write_text("# the night\n\nthe star of the night", encoding="utf-8")
+    (tmp_path / "broken.pdf").write_bytes(b"%PDF-1.4 and no more")
+    page.goto(f"{site}?view=documents")
+    page.wait_for_selector("#document-list li")
+    page.set_input_files("#files", [tmp_path / "night.md", tmp_path / "broken.pdf"])
+    page.wait_for_selector("#uploads-stop", state="hidden")
+    page.wait_for_selector("text=2 of 2 files done, 1 with a problem")
+    night, broken = page.locator("#upload-list > li").all()
+    assert night.locator(".state").inner_text() == "added"
+    assert broken.locator(".state").inner_text() == "not indexed"
+    assert broken.locator(".problems li").inner_text()
+    row = page.locator("#document-list li", has_text="the night")
+    row.wait_for()
+    row.get_by_role("button", name="Delete", exact=False).first.click()
+    assert page.evaluate("document.activeElement.textContent") == "Keep"
+    page.keyboard.press("Escape")
+    assert row.locator("text=Delete for good").is_hidden()
+    row.get_by_role("button", name="Delete", exact=False).first.click()
+    row.locator("text=Delete for good").click()
+    row.wait_for(state="detached")
+    page.reload()
+    page.wait_for_selector("#document-list li")
+    assert page.locator("#document-list li").count() == len(DOCUMENTS)
+
+
+@slow
+def test_a_busy_server_is_asked_again_and_one_that_is_away_comes_back(page: Any, site: str) -> None:
+    page.expected = ["429", "ERR_INTERNET_DISCONNECTED"]
+    times: list[int] = []
+
+    def busy_once(route: Any) -> None:
+        times.append(1)
+        if len(times) > 1:
+            route.continue_()
+            return
+        error = {"error": {"message": "the queue is full", "code": "overloaded"}}
+        route.fulfill(status=429, headers={"Retry-After": "1"}, json=error)
+
+    page.route("**/search", busy_once)
+    page.goto(f"{site}?q=water")
+    page.wait_for_selector("text=The server is busy")
+    page.wait_for_selector("li.hit")
+    assert len(times) == 2
+    page.context.set_offline(True)
+    page.fill("#query", "the water")
+    page.wait_for_selector("#notice:has-text('does not answer')")
+    page.context.set_offline(False)
+    page.wait_for_selector("#notice", state="hidden")
+    true_at_last(page, "document.title.startsWith('the water')")
+    assert page.locator("li.hit").count() == 4
+
+
+@slow
+def test_a_key_is_asked_for_until_it_is_right(
+    page: Any, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    page.expected = ["401"]
+    running = served(tmp_path / "index", tiny_checkpoint, TERCET_KEYS="open-sesame")
+    try:
+        page.goto(f"http://127.0.0.1:{running.port}/?q=water")
+        page.wait_for_selector("#key-dialog[open]")
+        page.fill("#key", "wrong-key")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("text=The key was not accepted")
+        page.fill("#key", "open-sesame")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("li.hit")
+        page.reload()
+        page.wait_for_selector("li.hit")  # kept in the tab
+    finally:
+        stop(running)
+
+
+@slow
+def test_a_server_without_an_index_compares_texts(page: Any, tiny_checkpoint: Path) -> None:
+    running = start("--model", str(tiny_checkpoint))
+    try:
+        page.goto(f"http://127.0.0.1:{running.port}/")
+        page.wait_for_selector("#compare:not([hidden])")
+        assert page.locator("nav a:visible").all_inner_texts() == ["Compare two texts"]
+        page.fill("#compare-query", "the water")
+        page.fill("#compare-passage", "the river and the water")
+        page.click("#compare-form button")
+        page.wait_for_selector("#compare-why .why-shared tbody tr")
+        assert page.locator("#compare-why .why-text").inner_text() == "the river and the water"
+    finally:
+        stop(running)
+
+
+@slow
+def test_an_empty_index_says_what_to_do(page: Any, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    running = start(str(tmp_path / "index"), "--model", str(tiny_checkpoint))
+    try:
+        page.goto(f"http://127.0.0.1:{running.port}/")
+        page.click("#blank a")
+        page.wait_for_selector("#drop:not([hidden])")
+        assert page.inner_text("#documents-status") == "No documents."
+    finally:
+        stop(running)
+
+
+@slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1200])
+def test_nothing_overflows_and_axe_finds_nothing_serious(
+    browser: Any, site: str, scheme: str, width: int
+) -> None:
+    size = {"width": width, "height": 800}
+    context = browser.new_context(viewport=size, color_scheme=scheme, bypass_csp=True)
+    try:
+        page = context.new_page()
+        for query, ready in (
+            ("?q=water+من", "li.hit"),
+            ("?view=documents", "#document-list li"),
+            ("?view=compare", "#compare-form"),
+        ):
+            page.goto(site + query)
+            page.wait_for_selector(ready)
+            if ready == "li.hit":
+                page.locator(".why-button").first.click()
+                page.wait_for_selector(".why-text")
+                page.locator(".why-query [role=option]").first.focus()
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            if axe := os.environ.get("TERCET_AXE"):
+                page.evaluate(Path(axe).read_text(encoding="utf-8"))
+                found = page.evaluate("axe.run().then((result) => result.violations)")
+                assert not [
+                    (rule["id"], [node["target"] for node in rule["nodes"]])
+                    for rule in found
+                    if rule["impact"] in ("serious", "critical")
+                ]
+    finally:
+        context.close()

@@ -41,11 +41,20 @@ const ui = {
   searchForm: at("search-form"),
   sliders: at("sliders"),
   status: at("status"),
+  weaker: at("weaker"),
   weights: at("weights"),
 };
 const views = { search: at("search"), documents: at("documents"), compare: at("compare") };
 
-const state = { view: "search", query: "", languages: [], filters: [], weights: null, k: PAGE };
+const state = {
+  view: "search",
+  query: "",
+  languages: [],
+  filters: [], // "key=value"
+  weights: null, // null: the model's
+  k: PAGE,
+  weak: false, // whether hits below the model's least score are shown
+};
 let info = null;
 let found = null; // the answer that is shown
 let running = null; // AbortController of the search that is under way
@@ -64,6 +73,7 @@ function readAddress() {
   state.languages = given.getAll("language");
   state.filters = given.getAll("filter").filter((pair) => pair.includes("="));
   state.weights = right && given.has("weights") ? byHead(numbers) : null;
+  state.weak = given.has("weak");
   state.k = Math.min(1000, Math.max(PAGE, Number(given.get("k")) || PAGE));
 }
 
@@ -76,6 +86,7 @@ function address() {
   for (const language of state.languages) given.append("language", language);
   for (const pair of state.filters) given.append("filter", pair);
   if (state.weights) given.set("weights", HEADS.map((head) => state.weights[head]).join());
+  if (state.weak) given.set("weak", 1);
   if (state.k > PAGE) given.set("k", state.k);
   return `?${given}`;
 }
@@ -321,16 +332,18 @@ async function search() {
   }
   const mine = (running = new AbortController());
   const { k } = state;
+  const least = state.weak ? null : leastScore();
   busy(true);
   try {
     const answer = await json("search", {
       method: "POST",
-      body: { query: asked, k, weights: state.weights, filter: filterAsked() },
+      body: { query: asked, k, weights: state.weights, filter: filterAsked(), min_score: least },
       signal: mine.signal,
     });
     if (running !== mine) return;
     draw(answer);
     ui.more.hidden = answer.hits.length < k || k >= 1000;
+    ui.weaker.hidden = least === null || answer.hits.length >= k;
   } catch (error) {
     if (running !== mine || error.name === "AbortError") return;
     if (error.status) tell(error.message, true);
@@ -349,9 +362,23 @@ function tell(text, wrong = false) {
   ui.status.classList.toggle("wrong", wrong);
 }
 
+/** The score below which hits are noise; null where that is not known of these weights. */
+function leastScore() {
+  const { model, index } = info;
+  const own = HEADS.every((head) => (index.weights ?? model.weights)[head] === model.weights[head]);
+  return state.weights === null && own ? (model.min_score ?? null) : null;
+}
+
+ui.weaker.addEventListener("click", () => {
+  state.weak = true;
+  record();
+  search();
+  ui.query.focus();
+});
+
 /** What stands there where there are no hits. */
 function blank() {
-  ui.more.hidden = true;
+  ui.more.hidden = ui.weaker.hidden = true;
   const { documents: number, languages, writable } = info.index;
   const add = writable
     ? element("a", { href: "?view=documents", "data-view": "documents" }, "Add documents")
@@ -609,6 +636,7 @@ function asType() {
   if (ui.query.value === state.query) return;
   state.query = ui.query.value;
   state.k = PAGE;
+  state.weak = false;
   record(true);
   later(TYPING, search);
 }

@@ -22,7 +22,7 @@ export const figure = (value, digits = 2) =>
   value === null || value === undefined ? "–" : value.toFixed(digits);
 
 const NAMES = { "<s>": "start of the text", "</s>": "end of the text" };
-const plain = (text) => (text.trim() ? text : "␣"); // a piece that is a space alone
+const plain = (text) => (text.replace("▁", "").trim() ? text : "␣"); // the start of a word alone
 const named = (text) => (text in NAMES ? `the ${NAMES[text]}` : `“${plain(text)}”`);
 
 /**
@@ -78,7 +78,7 @@ function scores({ scores: found, weights }) {
 // Tokens
 
 function tokens({ query, passage, title, tokens: asked, heat, sentence }) {
-  if (!asked.length) return null;
+  if (!heat.length) return null; // the model has no such head
   const [low, high] = bounds(heat);
   const words = runs(passage, heat);
   const cells = words.map((run) => {
