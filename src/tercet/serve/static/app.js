@@ -346,7 +346,11 @@ async function search() {
     ui.weaker.hidden = least === null || answer.hits.length >= k;
   } catch (error) {
     if (running !== mine || error.name === "AbortError") return;
-    if (error.status) tell(error.message, true);
+    if (!error.status) return; // told as absence; what was found stays
+    found = null;
+    ui.hits.replaceChildren();
+    for (const part of [ui.blank, ui.more, ui.weaker]) part.hidden = true;
+    tell(error.message, true);
   } finally {
     if (running === mine) busy(false);
   }
@@ -595,7 +599,7 @@ function scale() {
 async function toggleWhy(item, { why, panel, query, hit }, open = panel.hidden) {
   why.setAttribute("aria-expanded", String(open));
   panel.hidden = !open;
-  if (!open || panel.hasChildNodes()) return;
+  if (!open || panel.querySelector(".why")) return;
   await explain(panel, { query, passage: hit.text, title: hit.title ?? "" });
   panel.querySelector(".why-text")?.setAttribute("lang", hit.language ?? "");
 }

@@ -124,13 +124,13 @@ export function documentsView({ languageName, open, changed }) {
       sent = { done: 0, wrong: 0 };
     }
     ui.uploads.hidden = false;
-    for (const file of files) {
-      const bar = element("progress", { max: "1", value: "0", "aria-label": file.name });
+    for (const { file, name } of files) {
+      const bar = element("progress", { max: "1", value: "0", "aria-label": name });
       const state = element("span", { class: "state" }, "waits");
       const problems = element("ul", { class: "problems", hidden: true });
-      const item = element("li", {}, element("bdi", {}, file.name), bar, state, problems);
+      const item = element("li", {}, element("bdi", {}, name), bar, state, problems);
       ui.uploadList.append(item);
-      queue.push({ file, item, bar, state, problems });
+      queue.push({ file, name, item, bar, state, problems });
     }
     if (!sending) work();
   }
@@ -162,19 +162,19 @@ export function documentsView({ languageName, open, changed }) {
   };
 
   /** Whether a file was taken without a problem. */
-  async function send({ file, item, bar, state, problems }, signal) {
+  async function send({ file, name, item, bar, state, problems }, signal) {
     let wrong = 0;
     const problem = (text) => {
       wrong += 1;
       problems.append(element("li", {}, element("bdi", {}, text)));
       problems.hidden = false;
     };
-    const named = (id, reason) => (id === file.name ? reason : `${id}: ${reason}`);
+    const named = (id, reason) => (id === name ? reason : `${id}: ${reason}`);
     state.textContent = "is sent";
     bar.removeAttribute("value"); // how far is not known yet
     try {
       const body = new FormData();
-      body.append("file", file, file.name);
+      body.append("file", file, name);
       let report = null;
       for await (const line of lines("documents", { method: "POST", body, signal })) {
         if (line.kind === "progress") {
@@ -209,7 +209,7 @@ export function documentsView({ languageName, open, changed }) {
   ui.stop.addEventListener("click", () => sending?.abort(new DOMException("", "AbortError")));
 
   ui.files.addEventListener("change", () => {
-    upload([...ui.files.files]);
+    upload([...ui.files.files].map((file) => ({ file, name: file.name })));
     ui.files.value = ""; // the same file may be chosen again
   });
 
@@ -243,14 +243,15 @@ export function documentsView({ languageName, open, changed }) {
   };
 }
 
-/** The files of a drop, those in folders among them. */
+/** The files of a drop by their paths, those in folders among them. */
 async function dropped(data) {
   const entries = [...data.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
-  if (!entries.length) return [...data.files];
   const files = [];
   for (let entry = entries.shift(); entry; entry = entries.shift()) {
-    if (entry.isFile) files.push(await new Promise((done, fail) => entry.file(done, fail)));
-    else {
+    if (entry.isFile) {
+      const file = await new Promise((done, fail) => entry.file(done, fail));
+      files.push({ file, name: entry.fullPath.replace(/^\//, "") });
+    } else {
       const reader = entry.createReader();
       for (;;) { // a reader gives a hundred or so at a time
         const part = await new Promise((done, fail) => reader.readEntries(done, fail));

@@ -140,7 +140,7 @@ function tokens({ query, passage, title, tokens: asked, heat, sentence }) {
   return element(
     "section",
     { class: "why-tokens", "aria-label": "Tokens that met" },
-    element("h3", {}, "Tokens that met"),
+    element("h3", { class: "part multi" }, "Tokens that met"),
     list,
     told,
     legend(low, high),
@@ -319,7 +319,7 @@ function shared({ shared: words, scores: found }) {
   const section = element(
     "section",
     { class: "why-shared", "aria-label": "Shared subwords" },
-    element("h3", {}, "Shared subwords"),
+    element("h3", { class: "part sparse" }, "Shared subwords"),
   );
   if (!words.length) {
     section.append(element("p", {}, "Query and passage share none: the sparse part is 0."));
@@ -340,7 +340,7 @@ function shared({ shared: words, scores: found }) {
     );
   });
   section.append(
-    scrolled(["subword", "", "query × passage", "adds"], rows, "Shared subwords and their weights"),
+    scrolled(["subword", "", "query × passage", "product"], rows, "Shared subwords and their weights"),
   );
   section.querySelector("thead th:nth-child(2)").replaceWith(element("td"));
   return section;
