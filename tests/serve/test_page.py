@@ -198,7 +198,7 @@ def page(browser: Any) -> Iterator[Any]:
     page = context.new_page()
     wrong: list[str] = []
     page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.on("console", lambda message: message.type == "error" and wrong.append(message.text))
+    page.on("console", lambda told: wrong.extend([told.text] if told.type == "error" else []))
     page.expected = []  # what the console may say
     yield page
     context.close()
@@ -232,7 +232,7 @@ IDLE = "document.getElementById('hits').ariaBusy !== 'true'"
 @slow
 def test_results_come_as_one_types_and_the_query_is_in_the_url(page: Any, site: str) -> None:
     asked: list[str] = []
-    page.on("request", lambda r: r.url.endswith("/search") and asked.append(r.post_data))
+    page.on("request", lambda r: asked.extend([r.post_data] if "/search" in r.url else []))
     page.goto(site)
     page.wait_for_selector("#blank:not([hidden])")
     page.keyboard.type("the river", delay=20)  # the box has the focus
@@ -277,7 +277,7 @@ def test_an_older_answer_never_replaces_a_newer_one(page: Any, site: str) -> Non
 @slow
 def test_what_an_input_method_composes_is_asked_when_it_is_complete(page: Any, site: str) -> None:
     asked: list[str] = []
-    page.on("request", lambda r: r.url.endswith("/search") and asked.append(r.post_data))
+    page.on("request", lambda r: asked.extend([r.post_data] if "/search" in r.url else []))
     page.goto(site)
     page.wait_for_selector("#blank:not([hidden])")
     page.focus("#query")
