@@ -26,6 +26,7 @@ from tercet.collection import Collection
 from tercet.embeddings import Embeddings
 from tercet.encoder import Encoder
 from tercet.errors import StoreError
+from tercet.records import Document, Section
 
 DOCS = {
     "river.md": "# The river\n\nThe water of the river and the sea.",
@@ -256,6 +257,31 @@ def test_search_prints_every_part(cli: Cli, made: Path) -> None:
     lines = cli("search", "--index", made, "bread and fire").out.splitlines()
     (row,) = [line for line in lines if ")  bread  " in line]
     assert row.endswith("rows.jsonl#1")  # the file and line of what has a name of its own
+
+
+def test_search_shows_where_a_hit_stands(cli: Cli, tmp_path: Path, tiny_checkpoint: Path) -> None:
+    document = Document(
+        "law",
+        "Part one\nThe court\nThe judge of the court.",
+        "The law",
+        "law.pdf",
+        outline=(Section(0, 0, "12"), Section(0, 1, "Part one \x1b[31m"), Section(9, 2, "x" * 999)),
+    )
+    with Collection.open(tmp_path / "index", Encoder.load(tiny_checkpoint)) as collection:
+        collection.add([document])
+    ask = ["search", "--index", tmp_path / "index", "judge", "--model", tiny_checkpoint]
+    first, *lines = cli(*ask).out.splitlines()
+    assert first.endswith("  law.pdf  page 12")
+    path = f"    Part one \\x1b[31m › {'x' * 999}"
+    assert [line[:30] for line in lines] == [
+        "    The law",
+        path[:30],
+        "    Part one The court The jud",
+    ]
+    assert lines[1].endswith("x…")
+    assert len(lines[1]) < 260
+    (hit,) = cli(*ask, "--json").json["hits"]
+    assert (hit["page"], hit["headings"]) == (12, ["Part one \x1b[31m", "x" * 256])
 
 
 def test_weights_and_mode_count(cli: Cli, made: Path) -> None:

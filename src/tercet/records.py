@@ -5,10 +5,19 @@ Knows nothing of tokens, models, indexes or files.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 Scalar = str | int | float | bool
 Value = Scalar | list[Scalar]  # of a list, a filter matches any member
 Payload = Mapping[str, Value]
+
+
+class Section(NamedTuple):
+    """Where a section or a page of a document begins."""
+
+    start: int  # character of the document's text
+    level: int  # of its heading, 1 (the highest) to 6; 0: a page
+    label: str  # the heading, or the number of the page
 
 
 @dataclass(frozen=True)
@@ -21,6 +30,7 @@ class Document:
     source: str = ""  # where it was read from: a path, or a path with "#line"
     language: str | None = None
     metadata: Payload = field(default_factory=dict)  # what `--filter key=value` sees
+    outline: tuple[Section, ...] = ()  # in the order of the text
 
 
 @dataclass(frozen=True)
@@ -62,3 +72,5 @@ class Hit:
     language: str | None = None
     metadata: Payload = field(default_factory=dict)
     exact: float | None = None  # share of the query's identifiers that it holds; None: it has none
+    headings: tuple[str, ...] = ()  # under which the chunk stands, the highest first
+    page: int | None = None  # on which it starts, from 1

@@ -4,6 +4,8 @@ import sqlite3
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -12,7 +14,7 @@ import pytest
 
 from tercet.collection.store import DONE, LEAVING, PENDING, DocumentStore, Incoming
 from tercet.errors import StoreError
-from tercet.records import Document, Span
+from tercet.records import Document, Section, Span
 from tests.conftest import Disk
 
 
@@ -41,10 +43,7 @@ def test_only_done_documents_count_and_no_number_is_used_twice(store: DocumentSt
     with store.transaction():
         store.promote([first])
     rows = store.rows(DONE).tolist()
-    assert [document.text for _, document in store.chunks([*rows, 999]).values()] == [
-        "🙂 f",
-        "irst",
-    ]
+    assert [chunk.text for chunk in store.chunks([*rows, 999]).values()] == ["🙂 f", "irst"]
     assert store.document(first)[0] == Document("a", "🙂 first", "T", "s", "en", {"k": 1})
     (second,) = put(store, incoming("a", "second"))
     with store.transaction():
@@ -58,6 +57,30 @@ def test_only_done_documents_count_and_no_number_is_used_twice(store: DocumentSt
     assert third > second
     assert min(store.rows(PENDING)) > max(rows) + 2
     assert store.owners(store.rows(PENDING)) == [third]
+
+
+def test_a_store_of_before_is_read_and_says_where_new_chunks_stand(memory: Path) -> None:
+    path = memory / "documents.sqlite"
+    DocumentStore.create(path, {})
+    with closing(DocumentStore(path)) as store, store.transaction():
+        store.promote(store.put_pending([incoming("old")]))
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("ALTER TABLE chunks DROP COLUMN place")
+    reader = DocumentStore(path, read_only=True)
+    rows = reader.rows(DONE).tolist()
+    assert [chunk.text for chunk in reader.chunks(rows).values()] == ["some", " text"]
+    with closing(DocumentStore(path)) as store, store.transaction():
+        outline = (Section(0, 0, "7"), Section(0, 1, "Über"))
+        new = incoming("new")
+        new = replace(new, document=replace(new.document, outline=outline))
+        store.promote(store.put_pending([new]))
+    chunks = reader.chunks(reader.rows(DONE).tolist()).values()
+    places = [(chunk.id, chunk.page, chunk.headings) for chunk in chunks]
+    assert places == [("old", None, ())] * 2 + [("new", 7, ("Über",))] * 2
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("UPDATE chunks SET place = '7'")
+    with pytest.raises(StoreError, match="damaged"):
+        reader.chunks(rows)
 
 
 def test_a_transaction_is_kept_whole_or_not_at_all(store: DocumentStore, memory: Path) -> None:
@@ -143,7 +166,7 @@ def test_what_a_batch_asks_does_not_read_all_documents(
     store.unseen(1)
     store.documents_of_file(1)
     store.moving()
-    assert len(asked) == 9
+    assert len(asked) == 10
     for statement, values in asked:
         plan = store._db.execute(f"EXPLAIN QUERY PLAN {statement}", values).fetchall()
         steps = [step[3] for step in plan]

@@ -233,3 +233,26 @@ def test_many_files_come_in_few_transactions(
     report = collection.add("docs")
     assert report.added == 304
     assert len(flushes) <= 3
+
+
+def test_hits_tell_their_headings_and_follow_the_file(memory: Path, encoder: HashedEncoder) -> None:
+    path = memory / "docs" / "guide.md"
+    below = " ".join(f"Word{number} is below." for number in range(40))
+    salt = "Salt " * 25
+    write(path, f"# Guide\n\nAbove.\n\n## River\n\n### Source\n\n{below}\n\n## Sea\n\n{salt}\n")
+    with Collection.open(memory / "c", encoder, backend="exact", chunk=32, overlap=8) as collection:
+
+        def headings(query: str) -> tuple[str, ...]:
+            return collection.search([query], k=1)[0][0].headings
+
+        assert collection.add(path).added == 1
+        assert headings("word30") == ("River", "Source")  # in the middle of its section
+        assert headings("above") == ()
+        assert headings("salt") == ("Sea",)
+        assert collection.search(["salt"], k=1)[0][0].page is None
+        assert collection.add(path).unchanged == 1
+        write(path, path.read_text().replace("### Source", "## Source"), age=10)
+        assert collection.add(path).updated == 1  # though the text is the same
+        assert headings("word30") == ("Source",)
+        collection.rebuild()
+        assert headings("word30") == ("Source",)

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
-from tercet.documents.chunks import Chunker, Chunking
+from tercet.documents.chunks import Chunker, Chunking, places
 from tercet.errors import InputError
-from tercet.records import Span
+from tercet.records import Document, Section, Span
 
 
 def words() -> Tokenizer:
@@ -147,3 +147,67 @@ def test_a_tokenizer_that_truncates_is_refused() -> None:
     tokenizer.enable_truncation(16)
     with pytest.raises(InputError):
         Chunker(tokenizer, Chunking())
+
+
+# Where chunks stand
+
+
+def at(text: str, *pieces: str, title: str = "") -> list[tuple[int | None, list[str]]]:
+    """The places of pieces of a text whose lines of "#" are headings, of "page" pages."""
+    outline = []
+    start = 0
+    for line in text.split("\n"):
+        if line.startswith("#"):
+            outline.append(Section(start, line.count("#"), line))
+        elif line.startswith("page"):
+            outline.append(Section(start, 0, line[4:]))
+        start += len(line) + 1
+    spans = [Span(text.index(piece), text.index(piece) + len(piece)) for piece in pieces]
+    return list(places(Document("a", text, title, outline=tuple(outline)), spans))
+
+
+def test_a_chunk_stands_under_the_headings_that_hold_where_it_begins() -> None:
+    text = "above\n# A\none two\n### C skips\nthree\n## B\nfour five\n# D\nsix"
+    pieces = ("above", "# A\none", "two", "three\n## B\nfour", "five", "# D\nsix")
+    paths = [path for _, path in at(text, *pieces)]
+    skipped = ["# A", "### C skips"]
+    assert paths == [[], ["# A"], ["# A"], skipped, ["# A", "## B"], ["# D"]]
+    assert [page for page, _ in at(text, *pieces)] == [None] * 6
+    assert at("no heading", "no", "heading") == [(None, [])] * 2
+
+
+def test_headings_that_open_a_chunk_hold_in_it_and_what_it_shares_does_not() -> None:
+    text = "# A\n\n## B\n\n## C\n\n### D\n\none. two\n\n# E\n\n## F\n\nthree four"
+    pieces = (
+        "# A\n\n## B\n\n## C\n\n### D\n\none. two",
+        "two\n\n# E\n\n## F\n\nthree",
+        "three four",
+    )
+    paths = [path for _, path in at(text, *pieces)]
+    assert paths == [["# A", "## C", "### D"], ["# E", "## F"], ["# E", "## F"]]
+
+
+def test_the_title_is_no_heading_of_its_chunks() -> None:
+    text = "# A\n## B\none\n# C\n## # A\ntwo"
+    assert [path for _, path in at(text, "one", "two", title="# A")] == [
+        ["## B"],
+        ["# C", "## # A"],
+    ]
+    assert [path for _, path in at("# A\none", "one", title="# A")] == [[]]
+
+
+def test_a_chunk_is_on_the_page_where_it_starts() -> None:
+    text = "zero\npage1\n# A\none\npage3\ntwo three"
+    pieces = ("zero", "one\npage3\ntwo", "page3\ntwo", "three")
+    assert at(text, *pieces) == [(None, []), (1, ["# A"]), (3, ["# A"]), (3, ["# A"])]
+
+
+def test_places_of_many_headings_take_time_in_proportion() -> None:
+    count = 50_000
+    text = "".join(f"# {number:05}\nword\n" for number in range(count))
+    outline = tuple(Section(13 * number, 1, f"# {number:05}") for number in range(count))
+    spans = [Span(13 * number + 8, 13 * number + 12) for number in range(count)]
+    start = time.monotonic()
+    found = list(places(Document("a", text, outline=outline), spans))
+    assert time.monotonic() - start < 5
+    assert [path for _, path in found] == [[section.label] for section in outline]

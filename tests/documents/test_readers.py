@@ -17,7 +17,7 @@ from pypdf.errors import DependencyError
 from tercet.documents.base import Problem, Reading, prepare
 from tercet.documents.files import SourceFile, find_files, read_file
 from tercet.errors import InputError
-from tercet.records import Document
+from tercet.records import Document, Section
 
 
 def read(path: Path, content: str | bytes | None = None) -> tuple[list[Document], list[Problem]]:
@@ -114,11 +114,93 @@ def test_prepare_cleans_and_names_what_is_empty() -> None:
         {"metadata": [1]},
         {"language": 5},
         {"metadata": {3: 1}},
+        {"outline": 5},
+        {"outline": [(0, 1)]},
+        {"outline": [(0, 7, "too deep")]},
+        {"outline": [(2, 1, "beyond the text")]},
+        {"outline": [("0", 1, "a")]},
+        {"outline": [(0, 1, None)]},
+        {"outline": [(0, 0, "ii")]},
     ],
 )
 def test_prepare_refuses_what_cannot_be_stored(fields: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="document"):
         prepare(Document(**{"id": "a", "text": "x", **fields}))
+
+
+# Outlines
+
+
+def headings(document: Document) -> list[tuple[int, str]]:
+    """(level, label) of an outline, each of which stands where it says in the text."""
+    text = document.text
+    for start, level, label in document.outline:
+        assert level == 0 or " ".join(text[start : start + len(label)].split()) == label
+        assert start == 0 or text[start - 1] == "\n"
+    return [(section.level, section.label) for section in document.outline]
+
+
+def test_markdown_headings_are_the_outline(tmp_path: Path) -> None:
+    content = (
+        "# Guide\n\nAbout.\n\nThe long\nriver *north*\n===\n\nText.\n\n### Skips `two`\n\n- item\n"
+        "- ## In a list\n\nSmaller\n---\n\n<h2 align=center>Raw <b>HTML</b></h2>\n<p>more</p>\n\n"
+        "```\n# code\n```\n\n## Guide\n\n##\n"
+    )
+    document = read_one(tmp_path / "a.md", content)
+    assert document.title == "Guide"  # which the text does not repeat
+    assert headings(document) == [
+        (1, "The long river north"),
+        (3, "Skips two"),
+        (2, "In a list"),
+        (2, "Smaller"),
+        (2, "Raw HTML"),
+        (2, "Guide"),
+    ]
+    assert "Raw HTML\n\nmore" in document.text
+
+
+def test_html_headings_are_the_outline(tmp_path: Path) -> None:
+    page = (
+        "<nav><h2>Menu</h2></nav><main>  <div><h1> <i>One</i>\n two<br>three </h1></div>"
+        "<pre>\n\n\nx\n\n\n\ny</pre><h3></h3><h2>Four<h3>Five</h3>text<table><tr><td><h6>Six</h6><td>7"
+        "</table><h1>&#13;  Eight &nbsp; nine</h1></main>"
+    )
+    document = read_one(tmp_path / "a.html", page)
+    assert headings(document) == [
+        (1, "One two three"),
+        (2, "Four"),
+        (3, "Five"),
+        (6, "Six"),
+        (1, "Eight nine"),
+    ]
+    assert headings(read_one(tmp_path / "a.html", "<p>no heading")) == []
+
+
+def test_pdf_pages_are_the_outline(tmp_path: Path) -> None:
+    document = read_one(tmp_path / "a.pdf", pdf_of("Hello river", "", "Third"))
+    assert document.text == "Hello river\n\nThird"
+    assert document.outline == (Section(0, 0, "1"), Section(13, 0, "3"))  # of three
+
+
+def test_an_outline_counts_in_the_text_that_is_stored(tmp_path: Path) -> None:
+    hidden = "Soft\u00ad hy\u00adphen\u200b.\n\n# Zwei\u00adter\n\n\ufe0f&#13;\n\n"
+    content = f"{hidden}## Dritter\u200d\n\nEnde"
+    document = read_one(tmp_path / "a.md", content)
+    assert headings(document) == [(1, "Zwei\u00adter"), (2, "Dritter\u200d")]
+    ready = prepare(document)
+    assert isinstance(ready, Document)
+    assert headings(ready) == [(1, "Zweiter"), (2, "Dritter")]
+    assert prepare(ready) == ready
+    long = prepare(Document("a", "x" * 999, outline=(Section(0, 1, "x" * 999), Section(5, 2, " "))))
+    assert isinstance(long, Document)
+    assert [len(section.label) for section in long.outline] == [256]
+    given = [(4, 0, " 2"), (0, 0, "1")]  # any order
+    pages = prepare(Document("a", "one two", outline=given))  # type: ignore[arg-type]
+    assert isinstance(pages, Document)
+    assert pages.outline == ((0, 0, "1"), (4, 0, "2"))
+    alone = prepare(Document("a", "\u00ad", title="T", outline=(Section(0, 1, "gone"),)))
+    assert isinstance(alone, Document)
+    assert (alone.text, alone.outline) == ("T", ())
 
 
 # Files that are one document
@@ -226,22 +308,27 @@ def test_an_encrypted_pdf_is_read_or_called_that(
     assert "encrypted PDF" in problem_of(path, unknown).reason
 
 
-def pdf_of(text: str) -> bytes:
-    """A PDF of one page, written by hand."""
-    content = f"BT /F1 12 Tf 72 720 Td ({text}) Tj ET".encode()
+def pdf_of(*texts: str) -> bytes:
+    """A PDF of a page for each text, written by hand."""
+    kids = b" ".join(b"%d 0 R" % number for number in range(3, 3 + 2 * len(texts), 2))
     bodies = [
         b"<</Type/Catalog/Pages 2 0 R>>",
-        b"<</Type/Pages/Kids[3 0 R]/Count 1>>",
-        b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 612 792]/Contents 4 0 R"
-        b"/Resources<</Font<</F1<</Type/Font/Subtype/Type1/BaseFont/Helvetica>>>>>>>>",
-        b"<</Length %d>>stream\n%s\nendstream" % (len(content), content),
+        b"<</Type/Pages/Kids[%s]/Count %d>>" % (kids, len(texts)),
     ]
+    for text in texts:
+        content = f"BT /F1 12 Tf 72 720 Td ({text}) Tj ET".encode()
+        bodies += [
+            b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 612 792]/Contents %d 0 R" % (len(bodies) + 2)
+            + b"/Resources<</Font<</F1<</Type/Font/Subtype/Type1/BaseFont/Helvetica>>>>>>>>",
+            b"<</Length %d>>stream\n%s\nendstream" % (len(content), content),
+        ]
     out, table = b"%PDF-1.4\n", b"0000000000 65535 f \n"
     for number, body in enumerate(bodies, 1):
         table += b"%010d 00000 n \n" % len(out)
         out += b"%d 0 obj%s\nendobj\n" % (number, body)
-    trailer = b"trailer<</Root 1 0 R/Size 5>>\nstartxref\n%d\n%%%%EOF" % len(out)
-    return out + b"xref\n0 5\n" + table + trailer
+    size = len(bodies) + 1
+    trailer = b"trailer<</Root 1 0 R/Size %d>>\nstartxref\n%d\n%%%%EOF" % (size, len(out))
+    return out + b"xref\n0 %d\n" % size + table + trailer
 
 
 @pytest.mark.parametrize(("name", "library"), [("a.pdf", "pypdf"), ("a.parquet", "pyarrow")])

@@ -336,14 +336,22 @@ def _show_hits(question: str | None, hits: "list[Hit]", nothing: str) -> None:
         parts += f", exact {hit.exact:.3f}" if hit.exact else ""
         language = f"  [{hit.language}]" if hit.language else ""
         source = f"  {hit.source}" if hit.source not in ("", hit.id) else ""
+        page = "" if hit.page is None else f"  page {hit.page}"
         name = " ".join(hit.id.split())
-        echo(f"{rank:2}. {hit.score:.3f}  ({parts})  {name}{language}{source}")
+        echo(f"{rank:2}. {hit.score:.3f}  ({parts})  {name}{language}{source}{page}")
         if hit.title:
             echo(f"    {' '.join(hit.title.split())}", bold=True)
-        text = " ".join(hit.text.split())
-        echo(f"    {text[:SNIPPET]}{'…' if len(text) > SNIPPET else ''}")
+        if hit.headings:
+            echo(f"    {_shortened(' › '.join(hit.headings))}")
+        echo(f"    {_shortened(hit.text)}")
     if question is not None:
         echo()
+
+
+def _shortened(text: str) -> str:
+    """The beginning of a text, in one line."""
+    line = " ".join(text.split())
+    return line[:SNIPPET] + "…" * (len(line) > SNIPPET)
 
 
 @command()
@@ -365,7 +373,7 @@ def ls(index: Path, *, as_json: Json = False) -> None:
     with Collection.open(index, read_only=True) as collection:
         for document in collection.documents():
             facts = asdict(document)
-            del facts["text"]
+            del facts["text"], facts["outline"]
             if as_json:
                 emit(facts)
             else:

@@ -22,7 +22,7 @@ from numbers import Real
 from pathlib import Path
 from typing import Any, Self, get_args
 
-from tercet.collection.store import DONE, PENDING, DocumentStore
+from tercet.collection.store import DONE, PENDING, Chunk, DocumentStore
 from tercet.collection.sync import (
     AddReport,
     BatchSize,
@@ -41,7 +41,7 @@ from tercet.identifiers import Identifiers
 from tercet.index import GraphOptions, create_index, open_index
 from tercet.index.base import DEFAULT_CANDIDATES, Index
 from tercet.index.store import Backend, Dtype, IndexSpec, Lock
-from tercet.records import Document, Hit, IndexHit, Span
+from tercet.records import Document, Hit, IndexHit
 
 DOCUMENTS = "documents.sqlite"
 INDEX = r"index-\d{6}"  # names of folders
@@ -629,7 +629,7 @@ class Collection:
 
 
 def _hits(
-    stored: Mapping[int, tuple[Span, Document]],
+    stored: Mapping[int, Chunk],
     rows: Sequence[IndexHit],
     names: Identifiers,
     k: int,
@@ -638,19 +638,19 @@ def _hits(
     """The k best documents (or chunks) of ranked rows; what holds identifiers rises by them."""
     shares: dict[int, float] = {}
     if names:
-        for id, (_, document) in stored.items():
-            shares[id] = names.share((document.title, document.text))
+        for id, chunk in stored.items():
+            shares[id] = names.share((chunk.title, chunk.text))
         rows = sorted(rows, key=lambda row: -row.score - EXACT * shares.get(row.id, 0.0))
     out: dict[int | str, Hit] = {}
     for row in rows:
         if row.id not in stored:
             continue  # on its way in or out
-        span, document = stored[row.id]
-        key = row.id if chunks else document.id
+        chunk = stored[row.id]
+        key = row.id if chunks else chunk.id
         if key not in out:
-            facts = {**vars(row), **vars(document), "exact": shares.get(row.id)}
+            facts = {**vars(row), **vars(chunk), "exact": shares.get(row.id)}
             facts["score"] += EXACT * shares.get(row.id, 0.0)
-            out[key] = Hit(**facts, span=span)
+            out[key] = Hit(**facts)
         if len(out) == k:
             break
     return list(out.values())

@@ -18,9 +18,10 @@ from typing import Any, Literal, Self
 import numpy as np
 import numpy.typing as npt
 
+from tercet.documents.chunks import places
 from tercet.errors import StoreError
 from tercet.io import atomic_write
-from tercet.records import Document, Span
+from tercet.records import Document, Payload, Span
 
 FORMAT = 1
 PENDING, DONE, LEAVING = 0, 1, 2
@@ -32,7 +33,9 @@ _STATES = {
 }
 _AGAIN = "restore it, or index the documents again"
 
-_SCHEMA = """
+_NOWHERE = "'[null, []]'"
+_PLACE = f"place TEXT NOT NULL DEFAULT {_NOWHERE}"
+_SCHEMA = f"""
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE files (
     number INTEGER PRIMARY KEY, path TEXT NOT NULL UNIQUE, label TEXT NOT NULL,
@@ -50,7 +53,8 @@ CREATE INDEX documents_moving ON documents (state) WHERE state != 1;
 CREATE INDEX documents_of_file ON documents (file) WHERE file IS NOT NULL;
 CREATE TABLE chunks ( -- AUTOINCREMENT: the number of a row of the index is never used again
     row INTEGER PRIMARY KEY AUTOINCREMENT, document INTEGER NOT NULL,
-    start INTEGER NOT NULL, stop INTEGER NOT NULL
+    start INTEGER NOT NULL, stop INTEGER NOT NULL,
+    {_PLACE} -- its page and headings
 );
 CREATE INDEX chunks_of_document ON chunks (document);
 """
@@ -90,6 +94,21 @@ class Incoming:
     file: int | None
 
 
+@dataclass(frozen=True)
+class Chunk:
+    """A chunk of a done document, in the words of a Hit."""
+
+    id: str  # of the document
+    text: str
+    span: Span
+    title: str
+    source: str
+    language: str | None
+    metadata: Payload
+    headings: tuple[str, ...]
+    page: int | None
+
+
 class DocumentStore:
     """The SQLite file of a collection; any thread may read, one at a time.
 
@@ -115,6 +134,8 @@ class DocumentStore:
                 raise StoreError(f"{path}: emptied or cut short: {_AGAIN}")
             if (written := self.fact("format")) != FORMAT:
                 raise StoreError(f"{path}: format {written}, this Tercet reads {FORMAT}: {_AGAIN}")
+            if not read_only and not self._has_places():
+                self._rows(f"ALTER TABLE chunks ADD COLUMN {_PLACE}")
         except BaseException:
             self._db.close()
             raise
@@ -258,8 +279,11 @@ class DocumentStore:
             )
             key = cursor.lastrowid
             assert key is not None  # an INSERT of one row always has it
-            spans = [(key, span.start, span.end) for span in item.spans]
-            self._db.executemany("INSERT INTO chunks VALUES (NULL, ?, ?, ?)", spans)
+            chunks = [
+                (key, span.start, span.end, json.dumps(place, ensure_ascii=False))
+                for span, place in zip(item.spans, places(d, item.spans), strict=True)
+            ]
+            self._db.executemany("INSERT INTO chunks VALUES (NULL, ?, ?, ?, ?)", chunks)
             keys.append(key)
         return keys
 
@@ -304,20 +328,32 @@ class DocumentStore:
         spans = [Span(start, stop) for _, start, stop in chunks]
         return self._document(fields), [row for row, _, _ in chunks], spans
 
-    def chunks(self, rows: Iterable[int]) -> dict[int, tuple[Span, Document]]:
-        """The chunks of done documents by row number, each as a document of its text alone.
-
-        Rows of other documents are left out.
-        """
+    def chunks(self, rows: Iterable[int]) -> dict[int, Chunk]:
+        """The chunks of done documents by row number; rows of other documents are left out."""
         joined = self._rows(
-            "SELECT row, start, stop, id, substr(text, start + 1, stop - start), title, source, "
-            "language, metadata FROM chunks JOIN documents ON document = key "
+            "SELECT row, id, substr(text, start + 1, stop - start), start, stop, title, source, "
+            f"language, metadata, {'place' if self._has_places() else _NOWHERE} "
+            "FROM chunks JOIN documents ON document = key "
             "WHERE state = 1 AND row IN (SELECT value FROM json_each(?))",
             json.dumps([int(row) for row in rows]),
         )
-        return {
-            row: (Span(start, stop), self._document(fields)) for row, start, stop, *fields in joined
-        }
+        return {row: self._chunk(*fields) for row, *fields in joined}
+
+    def _chunk(
+        self, id: str, text: str, start: int, stop: int, title: str, source: str, *more: Any
+    ) -> Chunk:
+        language, metadata, place = more
+        match self._json(place):
+            case [int() | None as page, [*headings]]:
+                pass
+            case _:
+                raise StoreError(f"{self.path}: the file is damaged ({place!r:.80}): {_AGAIN}")
+        about = (title, source, language, self._json(metadata))
+        return Chunk(id, text, Span(start, stop), *about, tuple(headings), page)
+
+    def _has_places(self) -> bool:
+        """Whether it says where chunks stand; an older one not before it is opened to change."""
+        return bool(self._rows("SELECT 1 FROM pragma_table_info('chunks') WHERE name = 'place'"))
 
     def rows(self, state: int) -> Rows:
         """The row numbers of the chunks of all documents in a state, ascending."""

@@ -501,7 +501,8 @@ class _RowBatch:
 
 def _content_hash(document: Document) -> str:
     """A hash of all that search can see of a document; where it was read from is left out."""
-    facts = [document.title, document.language, dict(document.metadata), document.text]
+    facts: list[Any] = [document.title, document.language, dict(document.metadata), document.text]
+    facts += [document.outline] if document.outline else []  # others keep the hash they had
     plain = json.dumps(facts, ensure_ascii=False, sort_keys=True)
     return hashlib.blake2b(plain.encode(), digest_size=16).hexdigest()
 

@@ -17,11 +17,13 @@ from typing import Any
 
 from tercet.documents.encodings import detect, encoding_of, unmarked
 from tercet.errors import InputError, TercetError
-from tercet.records import Document, Scalar, Value
+from tercet.records import Document, Scalar, Section, Value
 
 LONGEST = 1024  # characters of an id, a title or a metadata string
 EMPTY = "empty: no text to index"
 METADATA = 1 << 14  # characters of all metadata of a document
+HEADING = 256  # characters of a heading that are stored with each chunk below it
+DEEPEST = 6  # level of headings, as in HTML
 
 
 @dataclass(frozen=True)
@@ -277,14 +279,43 @@ def prepare(document: Document) -> Document | Problem:
             raise InputError(f"{name}: {error}") from error
     text, title = readable(document.text), clean_line(readable(document.title))
     source = clean(document.source) or document.id
+    outline = _outline(document, name)
     if _is_blank(text):
-        text, title = title, ""
+        text, title, outline = title, "", ()
     if _is_blank(text):
         return Problem(source, EMPTY, failed=False)
     language = clean_line(document.language or "") or None
     return replace(
-        document, text=text, title=title, source=source, language=language, metadata=metadata
+        document,
+        text=text,
+        title=title,
+        source=source,
+        language=language,
+        metadata=metadata,
+        outline=outline,
     )
+
+
+def _outline(document: Document, name: str) -> tuple[Section, ...]:
+    """The outline in the text that is stored, its headings each a line of at most HEADING."""
+    outline: list[Section] = []
+    before = after = 0  # the same place in the text as it was given, and as it is stored
+    try:
+        for start, level, label in sorted(document.outline):
+            if start not in range(len(document.text) + 1) or level not in range(DEEPEST + 1):
+                raise ValueError
+            heading = title_of(readable(label))[:HEADING].rstrip() if level else str(int(label))
+            after += len(readable(document.text[before:start]))
+            before = start
+            if heading:
+                outline.append(Section(after, level, heading))
+    except (AttributeError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{name}: its outline is {reprlib.repr(document.outline)}: give (start, level, label) "
+            f"of each heading, with a start in the text and a level from 1 to {DEEPEST}, and of "
+            f"each page, with level 0 and its number"
+        ) from error
+    return tuple(outline)
 
 
 def bounded(metadata: Mapping[str, Any]) -> tuple[dict[str, Value], list[str]]:

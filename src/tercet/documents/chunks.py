@@ -3,8 +3,10 @@
 Works on characters and a token count; knows nothing of models, vectors or indexes.
 """
 
+import re
 import unicodedata
-from collections import Counter
+from bisect import bisect
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -13,7 +15,7 @@ from tokenizers import Tokenizer
 
 from tercet.config import MAX_LENGTH
 from tercet.errors import InputError
-from tercet.records import Span
+from tercet.records import Document, Section, Span
 
 SPECIAL = 2  # [CLS] and </s>, which every encoded text has
 PREFIX = 32  # tokens that a late pass leaves free for what a model wants before a passage
@@ -140,3 +142,38 @@ class Chunker:
             runs[-1].append(span)
             used += tokens
         return runs
+
+
+# Where chunks stand
+
+_BLANK = re.compile(r"\s*")
+
+
+def places(document: Document, spans: Sequence[Span]) -> Iterator[tuple[int | None, list[str]]]:
+    """For each of the chunks, in order, the page on which it starts and its headings.
+
+    These are the ones that hold where its own text begins, after what it shares with the chunk
+    before; the document's title is none of them.
+    """
+    text = document.text
+    pages = [section for section in document.outline if not section.level]
+    headings = deque(section for section in document.outline if section.level)
+    path: list[Section] = []  # of levels that rise
+    end = 0
+    for span in spans:
+        begin = _next_word(text, max(span.start, end))
+        end = span.end
+        while headings and headings[0].start <= begin:
+            heading = headings.popleft()
+            path = [*(above for above in path if above.level < heading.level), heading]
+            # what opens with a heading may open with several, one below the other
+            begin = _next_word(text, max(begin, heading.start + len(heading.label)))
+        labels = [heading.label for heading in path]
+        number = bisect(pages, span.start, key=lambda page: page.start)
+        page = int(pages[number - 1].label) if number else None
+        yield page, labels[1:] if labels[:1] == [document.title] else labels
+
+
+def _next_word(text: str, start: int) -> int:
+    match = _BLANK.match(text, start)
+    return match.end() if match else start

@@ -15,7 +15,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from io import TextIOWrapper
-from itertools import pairwise
+from itertools import accumulate
 from pathlib import Path
 from typing import IO, Any, Literal, cast
 
@@ -38,7 +38,7 @@ from tercet.documents.base import (
 )
 from tercet.documents.encodings import detect, encoding_of, html_encoding, unmarked
 from tercet.errors import InputError, MissingExtraError
-from tercet.records import Document
+from tercet.records import Document, Section
 from tercet.rows import PACKED, TEXTS, field_of, kind_of, open_packed
 
 Read = Iterator[Document | Problem]
@@ -103,9 +103,14 @@ def read_markdown(path: Path, label: str, reading: Reading) -> Read:
     if not title and heading is not None and len(heading.text) <= LONGEST:
         title = heading.text
         blocks = blocks[1:] if blocks[0] is heading else blocks
-    parts = [block.text for block in blocks[:1]]
-    for before, block in pairwise(blocks):
-        parts += ["\n" if before.listed and block.listed else "\n\n", block.text]
+    parts: list[str] = []
+    outline: list[Section] = []
+    size, listed = 0, False
+    for block in blocks:
+        gap = "" if not parts else "\n" if listed and block.listed else "\n\n"
+        parts += [gap, block.text]
+        outline += [part._replace(start=size + len(gap) + part.start) for part in block.outline]
+        size, listed = size + len(gap) + len(block.text), block.listed
     language = fields.pop("language", "") or fields.pop("lang", "")
     yield Document(
         id=label,
@@ -114,6 +119,7 @@ def read_markdown(path: Path, label: str, reading: Reading) -> Read:
         source=label,
         language=language or None,
         metadata=fields,
+        outline=tuple(outline),
     )
     yield from notes
 
@@ -183,6 +189,7 @@ class Block:
     listed: bool = False  # in a list, or a row of a table
     line: int = 0  # in the source, from 1; 0: not known
     linked: int = 0  # of the characters, those in links
+    outline: tuple[Section, ...] = ()  # of its text; of one of HTML not before `_without_tags`
 
 
 def markdown_blocks(text: str, *, prose: bool = False) -> Iterator[Block]:
@@ -224,7 +231,8 @@ def markdown_blocks(text: str, *, prose: bool = False) -> Iterator[Block]:
             row_linked += linked
         elif plain or (prose and kind == "heading"):
             line = token.map[0] + 1 if token.map else 0
-            yield Block(kind, plain, level, items > 0 or kind == "row", line, linked)
+            outline = (Section(0, level, clean_line(plain)),) if kind == "heading" else ()
+            yield Block(kind, plain, level, items > 0 or kind == "row", line, linked, outline)
 
 
 def _cells(line: str) -> list[str]:
@@ -258,7 +266,8 @@ def _without_tags(block: Block) -> Block:
     """The block; one of HTML as the text that a reader sees."""
     if block.kind != "html":
         return block
-    return replace(block, text=html_text(parse_html(block.text)))
+    text, outline = html_text(parse_html(block.text))
+    return replace(block, text=text, outline=outline)
 
 
 # Elements whose text nobody reads as part of the page, and those that only lead around a site.
@@ -273,7 +282,7 @@ _BLOCKS = frozenset(
 _PARAGRAPHS = frozenset(
     "article blockquote dl figure h1 h2 h3 h4 h5 h6 hr main ol p pre section table ul".split()
 )
-
+_HEADINGS = frozenset("h1 h2 h3 h4 h5 h6".split())
 
 # Start tags that end what they need not stand in, or have no content: they do not nest.
 _UNNESTED = frozenset(
@@ -325,33 +334,42 @@ def read_html(path: Path, label: str, reading: Reading) -> Read:
     root = page.css_first("html")
     language = (root.attributes.get("lang") or "").strip() if root else ""
     name = title_of(title.text(deep=True)) if title else ""
+    content, outline = html_text(page)
     yield Document(
-        id=label, text=html_text(page), title=name, source=label, language=language or None
+        id=label,
+        text=content,
+        title=name,
+        source=label,
+        language=language or None,
+        outline=outline,
     )
     yield from notes
 
 
-def html_text(page: LexborHTMLParser) -> str:
-    """The text that a reader of the page sees, a line per block and an empty line per paragraph.
+def html_text(page: LexborHTMLParser) -> tuple[str, tuple[Section, ...]]:
+    """The text that a reader of the page sees, and its headings.
 
+    A line per block and an empty line per paragraph.
     Only <main> (else a lone <article>) where it holds text; never scripts, styles or forms'
     buttons; navigation only where there is nothing else.
     """
     page.strip_tags(_UNREAD)
     body = page.body
     if body is None:
-        return ""
+        return "", ()
     articles = page.css("article")
     main = page.css_first("main") or (articles[0] if len(articles) == 1 else None)
     for root, left_out in ((main, _AROUND), (body, _AROUND), (body, frozenset[str]())):
-        text = _visible(root, left_out) if root is not None else ""
+        text, outline = _visible(root, left_out) if root is not None else ("", ())
         if text:
-            return text
-    return ""
+            return text, outline
+    return "", ()
 
 
-def _visible(root: LexborNode, left_out: frozenset[str]) -> str:
+def _visible(root: LexborNode, left_out: frozenset[str]) -> tuple[str, tuple[Section, ...]]:
     parts: list[str] = []
+    headings: list[list[int]] = []  # level, the first part, and the one after the last
+    opened: list[list[int]] = []  # of these
     breaks = 0  # line breaks that are due before the next text; neighbours' do not add up
     preformatted = 0
     for kind, node in walk_html(root, lambda node: node.tag in left_out):
@@ -369,8 +387,26 @@ def _visible(root: LexborNode, left_out: frozenset[str]) -> str:
         elif tag in _BLOCKS:
             breaks = max(breaks, 2 if tag in _PARAGRAPHS else 1)
             preformatted += (tag == "pre") * (1 if kind == "open" else -1)
-    lines = [" ".join(line.split()) for line in "".join(parts).split("\n")]
-    return re.sub("\n{3,}", "\n\n", "\n".join(lines)).strip()
+            if tag in _HEADINGS and kind == "open":
+                opened.append([int(tag[1]), len(parts), 0])
+                headings.append(opened[-1])
+            elif tag in _HEADINGS:
+                opened.pop()[2] = len(parts)
+    lines: list[str] = []  # of which no two after each other are empty, nor is the first
+    numbers: list[int] = []  # of the line that each one of the page is in the text
+    for line in "".join(parts).split("\n"):
+        words = " ".join(line.split())
+        numbers.append(len(lines))
+        if words or (lines and lines[-1]):
+            lines.append(words)
+    starts = list(accumulate((len(line) + 1 for line in lines), initial=0))
+    ends = list(accumulate(part.count("\n") for part in parts))  # the line that a part ends in
+    outline: list[Section] = []
+    for level, first, after in headings:
+        if first < after:  # it holds any text
+            top, bottom = numbers[ends[first]], numbers[ends[after - 1]]
+            outline.append(Section(starts[top], level, " ".join(lines[top : bottom + 1])))
+    return "\n".join(lines).rstrip("\n"), tuple(outline)
 
 
 def walk_html(
@@ -432,9 +468,15 @@ def read_pdf(path: Path, label: str, reading: Reading) -> Read:
         what = "an encrypted PDF" if "crypt" in str(error).lower() else "not a whole PDF"
         raise Unreadable(label, f"{what}: {error or type(error).__name__}") from error
     text = "\n\n".join(page for page in pages if page)
+    outline: list[Section] = []
+    start = 0
+    for number, page_text in enumerate(pages, 1):
+        if page_text:
+            outline.append(Section(start, 0, str(number)))
+            start += len(page_text) + 2
     if pages and not text:
         raise Unreadable(label, "no text in the PDF: scanned pages need text recognition first")
-    yield Document(id=label, text=text, title=title, source=label)
+    yield Document(id=label, text=text, title=title, source=label, outline=tuple(outline))
 
 
 # Files that are many documents, one a row: JSON lines, CSV, TSV, Parquet
