@@ -99,7 +99,7 @@ class Searcher(_Threads):
         page = []
         for document in self.collection.documents(after=after):
             facts = asdict(document)
-            del facts["text"]
+            del facts["text"], facts["outline"]
             page.append(facts)
             if len(page) == limit:
                 break
