@@ -161,7 +161,7 @@ def measure(collection: Collection, asked: list[str], plain: list[str]) -> dict[
     _, index = collection._newest()
     ranked = index.search(vectors, k=1, weights=weights)
     store = collection._documents
-    tops = [store.chunks([rows[0].id])[rows[0].id][1].id for rows in ranked]
+    tops = [store.chunks([rows[0].id])[rows[0].id].id for rows in ranked]
     report["first by the sum alone"] = sum(top == f"{n}-0" for n, top in enumerate(tops))
     ranked = index.search(collection.encoder.encode(plain, role="query"), k=10, weights=weights)
     same = 0
