@@ -12,6 +12,9 @@ def main() -> None:
     """Runs the command line of this process."""
     try:
         sys.unraisablehook = _unraisable
+        # Threads of a kernel that wait for a slow core otherwise spin on the others, also where
+        # other processes need them: encoding beside one busy process took three times as long.
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
         from tercet.cli import main as run
 
         run()
