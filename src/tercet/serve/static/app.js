@@ -395,7 +395,7 @@ function blank() {
     tell("");
     const codes = Object.keys(languages ?? {}).filter((code) => code);
     const many = codes.length > 1 ? ` in ${codes.length} languages` : "";
-    lines = [`${count(number, "document")}${many}. Ask in any language. `, add];
+    lines = [`${count(number, "document")}${many}. `, add];
   } else {
     const filtered = state.languages.length || state.filters.length;
     lines = [filtered ? "Nothing matches with these filters." : "Nothing here answers that."];
@@ -538,6 +538,7 @@ function drawPassage(target, { text, sentence, marks }, all) {
   }
   const shown = { start, end: Math.min(end, length) };
   const best = sentence ?? { start: 0, end: 0 };
+  target.classList.toggle("short", !all);
   const pieces = runs(text, [shown, best, ...(marks ?? [])]).filter((run) => run.in.includes(0));
   const line = element("span", { class: "best" });
   const nodes = [];
