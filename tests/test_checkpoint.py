@@ -292,6 +292,7 @@ BREAKS: dict[str, Callable[[Path], object]] = {
     "tercet.json: format 99": lambda f: change(f / "tercet.json", format=99),
     "tercet.json: .*argument 'prefix'": lambda f: change(f / "tercet.json", prefix="x"),
     "tercet.json: the dense weight": lambda f: change(f / "tercet.json", weights={"dense": -1}),
+    "min_score is 'x', not a finite": lambda f: change(f / "tercet.json", min_score="x"),
     "query_prefix is 3, not a string": lambda f: change(f / "tercet.json", query_prefix=3),
     "passage_prefix has more than 4,096": lambda f: change(
         f / "tercet.json", passage_prefix="a " * 2500

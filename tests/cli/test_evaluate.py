@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,14 @@ def test_tuned_weights_are_said_and_kept(one: str, tmp_path: Path, tiny_checkpoi
     done = call(*arguments, "--chunk", "16", "--store-weights", model)
     assert "stay: none of those that were tried is better" in done.stderr
     assert (model / "tercet.json").stat() == stored
+    done = call(*arguments, "--chunk", "16", "--store-weights", model, "--tune-min-score")
+    least = json.loads(done.stdout)["settings"]["tuned"]["min_score"]
+    assert (
+        f"stay: none of those that were tried is better; the least score of an answer {least:g}"
+        in (done.stderr)
+    )
+    assert "answers score at least" in done.stderr
+    assert read_checkpoint(model).settings == replace(after, min_score=least)
 
 
 @pytest.mark.parametrize("kind", ["model", "index"])
@@ -95,6 +104,7 @@ def test_weights_of_another_model_are_not_kept(
         ["--no-model", "--model", "x"],
         ["--store-weights", "x"],
         ["--weights", "1,1,1", "--tune-weights", "beir:x"],
+        ["--tune-min-score"],
         ["--max-length", "long"],
         ["--chunk", ""],
         ["--chunk", "0,8"],

@@ -55,6 +55,8 @@ def test_a_word_alone_does_not_outrank_an_answer(tmp_path: Path) -> None:
     with Collection.open(tmp_path / "c", encoder) as collection:
         collection.add(documents)
         [noise, word] = collection.search(["noise", "fine"], k=4)
+        assert collection.min_score == encoder.min_score
+        assert 0 < (encoder.min_score or 0) < noise[0].score
     assert noise[0].text == answer
     assert word[0].text == "fine"
     [hello] = [hit for hit in noise if hit.text == "hello"]

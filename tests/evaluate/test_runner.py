@@ -18,9 +18,10 @@ from tercet.errors import InputError
 from tercet.evaluate.results import text
 from tercet.evaluate.runner import EvaluateConfig, Evaluator, evaluate
 from tercet.evaluate.runner import EvaluatePlan as Plan
-from tercet.evaluate.systems import BlockSizes
+from tercet.evaluate.systems import BlockSizes, Parts
 from tercet.evaluate.tasks import PAPER, Bitext, Task
 from tercet.evaluate.trec import Run, read_qrels, read_run
+from tercet.evaluate.tuning import Candidates, least_score
 from tercet.evaluate.vectors import Passages, VectorCache, chunking_of, cut_corpus
 from tercet.records import Document
 from tercet.scores import Scores, dense_scores, lexical_scores, maxsim_scores, weighted_sum
@@ -175,6 +176,25 @@ def test_tuned_weights_are_no_worse_on_dev_and_measured_the_same(
     both = run.tune([task, again], [other])
     assert both.before == pytest.approx((tuned.before + alone) / 2)
     assert both.tasks == (task.name, "again", "other")
+    assert (both.min_score, both.refused) == (None, None)
+
+
+def test_the_least_score_is_passed_by_99_of_100_answers() -> None:
+    queries = 250
+    draw = np.random.default_rng(0)
+    rows = np.repeat(np.arange(queries), 3)
+    gains = np.tile([1.0, 2.0, 0.0], queries)  # two answers, one that is none
+    dense = draw.uniform(0.5, 1.0, len(rows)).astype(np.float32)
+    parts = Parts(rows, np.arange(len(rows)), {"dense": dense, "sparse": 0 * dense + 2})
+    task = Candidates(queries, parts, gains, np.ones(queries))
+    least, refused = least_score([task, task], Weights(1, 0.5, 0))
+    best = 1 + dense.reshape(queries, 3)[:, :2].max(axis=1)
+    assert 0.007 < (best < least).mean() <= 0.01
+    others = 1 + dense.reshape(queries, 3)[:, 2]
+    assert refused == pytest.approx((others < least).mean())
+    assert 0.0 < refused < 1.0
+    with pytest.raises(InputError, match="no answer is among the candidates"):
+        least_score([replace(task, gains=0 * gains)], Weights())
 
 
 def test_translations_are_matched_by_every_system(encoder: Encoder, tmp_path: Path) -> None:

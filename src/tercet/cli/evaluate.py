@@ -87,6 +87,7 @@ def evaluate(
     union: Count | None = None,
     weights: HybridWeights = None,
     tune: Annotated[tuple[str, ...], Opt(flag="--tune-weights")] = (),
+    least: Annotated[bool, Opt(flag="--tune-min-score")] = False,
     store: Annotated[Path | None, Opt(flag="--store-weights")] = None,
     measures: Names | None = None,
     ignore_identical_ids: bool = False,
@@ -135,7 +136,9 @@ def evaluate(
           model's]
       tune SUITE: Find the weights on this dev suite first; may be repeated: each suite counts
           alike.
-      store DIR: Keep the tuned weights in this folder of the same model, or this index of it, if
+      least: Learn there, too, the hybrid score above which 99% of questions find their best
+          answer, which `tercet search` takes as the least of an answer.
+      store DIR: Keep what was tuned in this folder of the same model, or this index of it, if
           they are better than those it has.
       measures LIST: Measures by their names in ir_measures, as in nDCG@10,RR@10,Recall@100.
       ignore_identical_ids: Leave out passages under the id of their query, as is always done for
@@ -161,6 +164,8 @@ def evaluate(
             raise click.UsageError("--no-model and --no-bm25 leave nothing: give a --run")
     if store is not None and not tune:
         raise click.UsageError("--store-weights keeps what --tune-weights finds: give both")
+    if least and not tune:
+        raise click.UsageError("--tune-min-score learns on the suites of --tune-weights: give both")
     if weights is not None and tune:
         raise click.UsageError("give --weights or --tune-weights, not both")
     if lengths and chunks and 0 not in chunks:
@@ -193,6 +198,7 @@ def evaluate(
         lengths=lengths,
         chunks=chunks,
         tune=tune,
+        min_score=least,
         outside=outside or {},
         against=against,
         to=to,
@@ -215,9 +221,16 @@ def evaluate(
         echo(text(made))
         if to is not None:
             echo(f"{to}: report.json, report.html, runs and qrels")
+    tuned = made["settings"]["tuned"]
+    if least:
+        echo(
+            f"answers score at least {tuned['min_score']:g}, which refuses "
+            f"{100 * tuned['refused']:.1f}% of the questions where their answers are left out",
+            err=True,
+        )
     if store is not None and encoder is not None:
-        tuned = Weights(*made["settings"]["tuned"]["weights"])
-        echo(f"{store}: {_keep_weights(store, encoder, tuned)}", err=True)
+        kept_now = _keep_weights(store, encoder, Weights(*tuned["weights"]), tuned["min_score"])
+        echo(f"{store}: {kept_now}", err=True)
 
 
 @command()
@@ -307,23 +320,27 @@ def _recorded_weights(folder: Path, encoder: "Encoder", heads: tuple[Head, ...])
     return weights
 
 
-def _keep_weights(folder: Path, encoder: "Encoder", weights: Weights) -> str:
+def _keep_weights(
+    folder: Path, encoder: "Encoder", weights: Weights, min_score: float | None
+) -> str:
     """Keeps weights in an index or in a checkpoint's tercet.json; returns what was done, in words.
 
-    The encoder has the weights of before.
+    The encoder has the weights of before. An index keeps no least score: it belongs to a model.
     """
     from tercet.checkpoint import set_weights
     from tercet.collection import DOCUMENTS, Collection
 
     old, new = (",".join(f"{w:g}" for w in of.as_tuple()) for of in (encoder.weights, weights))
-    if weights == encoder.weights:
-        return f"the weights {old} stay: none of those that were tried is better"
-    if (folder / DOCUMENTS).exists():
+    stay, is_index = weights == encoder.weights, (folder / DOCUMENTS).exists()
+    if is_index and not stay:
         with Collection.open(folder, encoder, create=False) as collection:
             collection.keep_weights(weights)
-    else:
-        set_weights(folder, weights)
-    return f"the weights {old} became {new}"
+    elif not is_index and (not stay or min_score is not None):
+        set_weights(folder, weights, min_score)
+    least = "" if is_index or min_score is None else f"; the least score of an answer {min_score:g}"
+    if stay:
+        return f"the weights {old} stay: none of those that were tried is better{least}"
+    return f"the weights {old} became {new}{least}"
 
 
 class _Shower:

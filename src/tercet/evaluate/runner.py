@@ -41,7 +41,7 @@ from tercet.evaluate.systems import (
 )
 from tercet.evaluate.tasks import Bitext, Corpus, Protocol, Task
 from tercet.evaluate.trec import Run, read_run, write_qrels, write_run
-from tercet.evaluate.tuning import Candidates, Tuned, candidates_of, tune
+from tercet.evaluate.tuning import Candidates, Tuned, candidates_of, least_score, tune
 from tercet.evaluate.vectors import (
     EncodeOptions,
     Passages,
@@ -110,6 +110,7 @@ class EvaluatePlan:
     lengths: tuple[int, ...] = ()  # maximum lengths of passages, one report row for each
     chunks: tuple[int, ...] = ()  # tokens of chunks, one report row for each; 0: whole passages
     tune: tuple[str, ...] = ()  # dev suites
+    min_score: bool = False  # learned on these as well
     outside: Mapping[str, Path] | None = None  # name -> a TREC run, or a folder of TASK.trec
     against: str | None = None  # the system that others are compared with; None: BM25
     to: Path | None = None  # folder for the report, runs and qrels
@@ -220,13 +221,21 @@ class Evaluator:
         }
         return result
 
-    def tune(self, *suites: Iterable[Task]) -> Tuned:
-        """The weights best on suites of dev tasks, each counting alike, by nDCG@10 of all heads."""
+    def tune(self, *suites: Iterable[Task], min_score: bool = False) -> Tuned:
+        """The weights best on suites of dev tasks, each counting alike, by nDCG@10 of all heads.
+
+        min_score: with the least score of an answer, over all questions.
+        """
         encoder = self._model().encoder
         if len(self.heads) < 2:
             raise InputError(f"{self.heads[0]} alone is evaluated: there is nothing to weigh")
         dev = [{task.name: self._candidates(task) for task in tasks} for tasks in suites]
-        return tune(dev, encoder.weights)
+        tuned = tune(dev, encoder.weights)
+        if min_score:
+            tasks = [task for suite in dev for task in suite.values()]
+            least, refused = least_score(tasks, tuned.weights)
+            tuned = replace(tuned, min_score=least, refused=refused)
+        return tuned
 
     def _candidates(self, task: Task) -> Candidates:
         protocol, passages = self.config.of(task.protocol), self._read(task.corpus)
@@ -420,7 +429,7 @@ def evaluate(
     tuned = None
     if dev:
         evaluator.config = readings[0]
-        tuned = evaluator.tune(*dev_suites)
+        tuned = evaluator.tune(*dev_suites, min_score=plan.min_score)
         readings = [replace(readings[0], weights=tuned.weights, weights_from=str(tuned))]
     results: list[TaskResult] = []
     made: dict[str, Any] = {}

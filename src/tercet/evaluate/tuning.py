@@ -1,9 +1,9 @@
-"""Weights of the hybrid sums, found on dev tasks: a grid over scores that are computed once.
+"""Weights and the least score of hybrid sums, found on dev tasks: scores are computed once.
 
 Never given the tasks that are reported. Knows nothing of files or of how scores are made.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +19,7 @@ from tercet.hybrid import best_weights
 GRID = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.8, 1.2, 2.0, 3.0, 5.0)
 FINER = (0.75, 0.87, 1.0, 1.15, 1.33)  # around the best, once more
 NDCG = 10  # ranks that count
+LOST = 0.01  # of the questions with an answer, whose best one may score less than the least
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,8 @@ class Tuned:
     after: float
     before: float
     tasks: tuple[str, ...]
+    min_score: float | None = None  # of an answer with these weights; None: not asked for
+    refused: float | None = None  # share of the questions below it where their answers are left out
 
     def __str__(self) -> str:
         names = ", ".join(self.tasks[:3]) + (", ..." if len(self.tasks) > 3 else "")
@@ -58,6 +61,28 @@ class Tuned:
             f"tuning on {names} (nDCG@10 {100 * self.before:.1f} with the weights of before, "
             f"{100 * self.after:.1f} with these)"
         )
+
+
+def least_score(tasks: Iterable[Candidates], weights: Weights) -> tuple[float, float]:
+    """The hybrid score below which the best answers of 1% of questions lie, and what it refuses.
+
+    That is the share of questions whose best candidate scores less once their answers are left
+    out, as if the corpus lacked them. Raises InputError where no answer is a candidate.
+    """
+    answers: list[npt.NDArray[np.float64]] = []
+    others: list[npt.NDArray[np.float64]] = []
+    for task in tasks:
+        total = task.parts.total(weights)
+        for best, which in ((answers, task.gains > 0), (others, task.gains <= 0)):
+            top = np.full(task.queries, -np.inf)
+            np.maximum.at(top, task.parts.rows[which], total[which])
+            best.append(top[top > -np.inf])
+    found = np.sort(np.concatenate(answers))
+    if not len(found):
+        raise InputError("no answer is among the candidates: there is no least score to learn")
+    least = float(np.floor(1e4 * found[int(LOST * len(found))]) / 1e4)
+    wrong = np.concatenate(others)
+    return least, float((wrong < least).mean()) if len(wrong) else 0.0
 
 
 def candidates_of(
