@@ -37,7 +37,9 @@ class HashedEncoder:
         backend = Tokenizer(models.WordLevel({"?": 0}, unk_token="?"))
         backend.normalizer = normalizers.Lowercase()
         backend.pre_tokenizer = pre_tokenizers.Whitespace()
-        self.tokenizer = SimpleNamespace(backend=backend)
+        self.tokenizer = SimpleNamespace(
+            backend=backend, eos_id=END, with_offsets=self._with_offsets
+        )
         self.max_length = MAX_LENGTH
         self.source: str | None = f"hashed-{seed}"
         self.fingerprint = f"hashed-{seed}-fingerprint"
@@ -81,6 +83,12 @@ class HashedEncoder:
                 rows.append([token for token, place in seen if start <= place < stop])
                 cut.append(len(tokens) > len(seen) and stop > seen[-1][1])
         return self._embeddings(rows, cut, heads, progress)
+
+    def _with_offsets(self, text: str) -> tuple[list[int], npt.NDArray[np.int64]]:
+        """As `tercet.tokenizer.Tokenizer` has it."""
+        words = self.tokenizer.backend.pre_tokenizer.pre_tokenize_str(text)
+        offsets = np.array([span for _, span in words], dtype=np.int64).reshape(-1, 2)
+        return [token for token, _ in self._tokens(text)], offsets
 
     def _tokens(self, text: str) -> list[tuple[int, int]]:
         """(id, place of its first character) of each word."""

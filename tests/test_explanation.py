@@ -16,7 +16,7 @@ from tercet.checkpoint import Checkpoint, Settings
 from tercet.config import HEADS, Weights
 from tercet.encoder import BUNDLED
 from tercet.errors import InputError
-from tercet.explanation import WORD_START
+from tercet.explanation import WORD_START, Tokens, marks
 from tercet.model import BackboneConfig, M3Model
 from tercet.scores import SCORES, weighted_sum
 from tercet.tokenizer import Tokenizer
@@ -231,6 +231,23 @@ def test_only_what_was_read_of_long_texts(tokenizer: Tokenizer) -> None:
     assert told.heat[-1].end == len(" ".join(words[: len(told.heat)]))
     check(encoder, told, f"Haus\n{text}")
     assert explain(encoder, text, "river").tokens[-1].text == "</s>"
+
+
+def marked(tokenizer: Tokenizer, text: str, products: dict[str, float]) -> list[str]:
+    ids = {tokenizer.backend.token_to_id(subword): value for subword, value in products.items()}
+    assert None not in ids
+    tokens = Tokens.of(tokenizer, "", text)
+    return [of(text, span) for span in marks(text, tokens, ids, 0.4)]  # type: ignore[arg-type]
+
+
+def test_marks_are_whole_words(multilingual: Encoder) -> None:
+    tokenizer = multilingual.tokenizer
+    products = {"▁Blu": 1.0, "t": 0.1, "pende": 0.9, "▁S": 0.1, "▁und": 0.3}
+    text = "Blut: (Spende) und Blutkörperchen"  # of the last one less than half is shared
+    assert marked(tokenizer, text, products) == ["Blut", "Spende"]
+    assert marked(tokenizer, "绿茶和红茶。", {"绿": 1.0, "茶": 0.5, "和": 0.1}) == ["绿茶", "茶"]
+    assert marked(tokenizer, "मानसून आता", {"▁मान": 1.0, "स": 0.1, "ून": 0.5}) == ["मानसून"]
+    assert marked(tokenizer, "Was und wo", {"▁und": 0.3}) == []
 
 
 def test_it_is_json_of_the_documented_form(encoder: Encoder) -> None:

@@ -279,6 +279,9 @@ def marks(text: str, tokens: Tokens, products: Mapping[int, float], least: float
     More than half of a word's characters must be of shared subwords: an ending alone is none. In
     scripts without spaces a token is a word.
     """
+    hot = {id for id, product in products.items() if product >= least}
+    if not hot:
+        return []
     kinds = text.translate(KINDS)
     words: list[list[int]] = []  # their tokens
     end = 0
@@ -297,11 +300,13 @@ def marks(text: str, tokens: Tokens, products: Mapping[int, float], least: float
         end = span.end
     out: list[Span] = []
     for word in words:
+        ids = [tokens.ids[place] for place in word]
+        if hot.isdisjoint(ids):
+            continue
         spans = [span for span in (tokens.spans[place] for place in word) if span]
-        values = [products.get(tokens.ids[place], 0.0) for place in word]
-        shared = sum(s.end - s.start for s, value in zip(spans, values, strict=True) if value)
+        shared = sum(s.end - s.start for s, id in zip(spans, ids, strict=True) if id in products)
         start, end = spans[0].start, spans[-1].end
-        if max(values) < least or 2 * shared <= end - start:
+        if 2 * shared <= end - start:
             continue
         while kinds[start] == " ":
             start += 1

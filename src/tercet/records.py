@@ -35,7 +35,7 @@ class Document:
 
 @dataclass(frozen=True)
 class Span:
-    """A chunk of a document: characters [start, end) of its text."""
+    """Characters [start, end) of a text: a chunk of a document, a sentence, a word."""
 
     start: int
     end: int
@@ -74,3 +74,5 @@ class Hit:
     exact: float | None = None  # share of the query's identifiers that it holds; None: it has none
     headings: tuple[str, ...] = ()  # under which the chunk stands, the highest first
     page: int | None = None  # on which it starts, from 1
+    sentence: Span | None = None  # of `text`, the one that matches best; None: not looked for
+    marks: tuple[Span, ...] = ()  # words of `text` that the query shares

@@ -23,6 +23,7 @@ from tercet.collection.sync import Change, SyncState
 from tercet.config import MODES, Weights
 from tercet.encoder import Encoder
 from tercet.errors import InputError, ModelError, StoreError
+from tercet.explanation import explain
 from tercet.records import Document, Span
 from tercet.scores import dense_scores, lexical_scores, maxsim_scores
 
@@ -521,6 +522,44 @@ def test_a_real_model_is_recorded_loaded_again_and_finds_its_own_texts(
             (maxsim_scores(query, rows), "multi"),
         ):
             assert [getattr(hit, name) for hit in mine] == pytest.approx(part[0], abs=3e-3), name
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"dtype": "int8"}, {"heads": ["dense", "sparse"]}, {"late_chunking": True}]
+)
+def test_hits_are_highlighted_from_what_is_stored(
+    memory: Path, tiny_checkpoint: Path, options: Any
+) -> None:
+    encoder = Encoder.load(tiny_checkpoint, dtype="float32")
+    texts = [
+        "The history of music. A river of stone carries cold water! The people of the house.",
+        "The river is wide (water). Winter and summer light the city. Bread is a book.",
+        "Das Wasser ist im Haus. Die Stadt und das Buch. El agua de la ciudad.",
+    ]
+    question, encode = "cold water of the river", encoder.encode
+    vectors = encode([question], role="query")
+    with Collection.open(memory / "c", encoder, chunk=64, overlap=0, **options) as collection:
+        collection.add([Document(str(n), text, f"Title {n}") for n, text in enumerate(texts)])
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(encoder, "encode", None)
+            plain = collection.search([question], vectors=vectors)[0]
+            hits = collection.search([question], vectors=vectors, highlight=True)[0]
+    assert [(hit.sentence, hit.marks) for hit in plain] == [(None, ())] * len(texts)
+    assert [replace(hit, sentence=None, marks=()) for hit in hits] == plain
+    for hit in hits:
+        told = explain(encoder, question, hit.text, hit.title)
+        if options.get("late_chunking") or "heads" in options:  # by shared subwords
+            assert (hit.sentence is None) == (not any(s.passage_spans for s in told.shared))
+        else:
+            assert hit.sentence == told.sentence
+        for mark in hit.marks:
+            assert re.fullmatch(r"\w+", hit.text[mark.start : mark.end])
+            before, after = hit.text[: mark.start][-1:], hit.text[mark.end :][:1]
+            assert not re.match(r"\w", before + after)
+    first = next(hit for hit in hits if hit.id == "0")
+    marked = [first.text[mark.start : mark.end] for mark in first.marks]
+    assert "water" in marked
+    assert first.sentence is not None
 
 
 def test_chunks_of_a_real_tokenizer_are_never_truncated(

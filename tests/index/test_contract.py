@@ -42,6 +42,20 @@ def ids_of(hits: list[IndexHit]) -> list[int]:
     return [hit.id for hit in hits]
 
 
+def test_what_is_stored_of_rows_can_be_read(filled: Index) -> None:
+    chosen = [int(IDS[7]), 10_001, int(IDS[3]), int(IDS[119])]
+    stored: Any
+    ids, stored = filled.stored(chosen)
+    place = {int(i): row for row, i in enumerate(IDS)}
+    assert sorted(ids) == sorted(id for id in chosen if id in place)
+    expected: Any = ROWS[[place[id] for id in ids]]
+    np.testing.assert_allclose(stored.dense, expected.dense, atol=HALF)
+    assert stored.offsets.tolist() == expected.offsets.tolist()
+    np.testing.assert_allclose(stored.multi, expected.multi, atol=HALF)
+    assert abs(stored.sparse - expected.sparse).max() == 0
+    assert filled.stored([10_001])[0] == []
+
+
 @pytest.mark.parametrize("candidates", [None, 20, len(ROWS)])
 def test_a_hybrid_score_is_the_weighted_sum_of_its_raw_parts(
     filled: Index, candidates: int | None

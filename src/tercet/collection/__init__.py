@@ -34,9 +34,10 @@ from tercet.collection.sync import (
 )
 from tercet.config import Head, Mode, Weights, check_count, check_heads, strings
 from tercet.documents.base import DEFAULT, Reading, clean, plain_values, readable
-from tercet.documents.chunks import Chunking
+from tercet.documents.chunks import Chunker, Chunking
 from tercet.embeddings import Embeddings
 from tercet.errors import InputError, ModelError, StoreError
+from tercet.explanation import highlight as highlight_hit
 from tercet.identifiers import Identifiers
 from tercet.index import GraphOptions, create_index, open_index
 from tercet.index.base import DEFAULT_CANDIDATES, Index
@@ -469,6 +470,7 @@ class Collection:
         chunks: bool = False,
         vectors: Embeddings | None = None,
         min_score: float | None = None,
+        highlight: bool = False,
     ) -> list[list[Hit]]:
         """The k best documents for each query, best first, each by its best chunk.
 
@@ -478,9 +480,10 @@ class Collection:
         one must equal, of the types that metadata takes. vectors: the queries, encoded already
         with the role "query", a row each; the model is then neither loaded nor asked, and the
         weights must be given, kept here, or those of an open encoder. min_score: hits with a lower
-        score are left out. Raises InputError for an
-        empty query, an option that is unknown, and a filter key that no document has, StoreError
-        for vectors of another model.
+        score are left out. highlight: find the best sentence and the shared words of each hit's
+        text, by what is stored and the tokenizer. Raises InputError for an empty query, an option
+        that is unknown, and a filter key that no document has, StoreError for vectors of another
+        model.
         """
         queries = [readable(query) for query in strings(queries, "question")]
         k = check_count("k", k)
@@ -492,9 +495,9 @@ class Collection:
         if vectors is not None and len(vectors) != len(queries):
             raise InputError(f"{len(vectors)} vectors for {len(queries)} questions: give one each")
         store, index = self._newest()
-        out: list[list[Hit]] = [[] for _ in queries]
+        out: list[dict[int, Hit]] = [{} for _ in queries]
         if not queries or not len(index):
-            return out
+            return [[] for _ in queries]
         if weights is None and mode == "hybrid":
             weights = self._weights(load=vectors is None)
         if vectors is None:
@@ -539,8 +542,29 @@ class Collection:
                     f"the keys are {', '.join(known) or 'none'}"
                 )
         if min_score is not None:
-            out = [[hit for hit in hits if hit.score >= min_score] for hits in out]
-        return out
+            out = [{id: hit for id, hit in hits.items() if hit.score >= min_score} for hits in out]
+        if highlight:
+            for number, hits in enumerate(out):
+                self._highlight(index, vectors[number : number + 1], hits)
+        return [list(hits.values()) for hits in out]
+
+    def _highlight(self, index: Index, asked: Embeddings, hits: dict[int, Hit]) -> None:
+        """Fills sentences and marks; of a row that has just been replaced they stay empty."""
+        tokenizer, longest = self.encoder.tokenizer, self.encoder.max_length
+        chunker = Chunker(tokenizer.backend, self.settings.chunking, longest)
+        ids, stored = index.stored(hits)
+        for place, id in enumerate(ids):
+            hit, given = hits[id], stored[place : place + 1]
+            whole = given.offsets is not None and int(given.offsets[-1]) + 1 < longest
+            sentence, marks = highlight_hit(
+                tokenizer,
+                chunker.heading(hit.title),
+                hit.text,
+                asked,
+                given,
+                aligned=whole and not self.settings.late_chunking,
+            )
+            hits[id] = replace(hit, sentence=sentence, marks=marks)
 
     @property
     def min_score(self) -> float | None:
@@ -634,14 +658,17 @@ def _hits(
     names: Identifiers,
     k: int,
     chunks: bool,
-) -> list[Hit]:
-    """The k best documents (or chunks) of ranked rows; what holds identifiers rises by them."""
+) -> dict[int, Hit]:
+    """The k best documents (or chunks) of ranked rows, by their rows' ids, best first.
+
+    What holds identifiers rises by them.
+    """
     shares: dict[int, float] = {}
     if names:
         for id, chunk in stored.items():
             shares[id] = names.share((chunk.title, chunk.text))
         rows = sorted(rows, key=lambda row: -row.score - EXACT * shares.get(row.id, 0.0))
-    out: dict[int | str, Hit] = {}
+    out: dict[int | str, tuple[int, Hit]] = {}
     for row in rows:
         if row.id not in stored:
             continue  # on its way in or out
@@ -650,10 +677,10 @@ def _hits(
         if key not in out:
             facts = {**vars(row), **vars(chunk), "exact": shares.get(row.id)}
             facts["score"] += EXACT * shares.get(row.id, 0.0)
-            out[key] = Hit(**facts)
+            out[key] = row.id, Hit(**facts)
         if len(out) == k:
             break
-    return list(out.values())
+    return dict(out.values())
 
 
 def _load(source: str | None) -> Encodes:

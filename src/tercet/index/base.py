@@ -310,6 +310,23 @@ class Index:
         with self._reading() as view:
             return int(view.rows.live.sum())
 
+    def stored(self, ids: Iterable[int]) -> tuple[list[int], Embeddings]:
+        """Those of these ids that are there, and what is stored of each, in the same order."""
+        checked = _check_ids(ids)
+        with self._reading() as view:
+            rows, heads = view.rows, self.spec.heads
+            positions = np.flatnonzero(np.isin(rows.ids, checked) & rows.live)
+            multi = offsets = None
+            if "multi" in heads and len(positions):
+                multi, offsets = rows.tokens(positions)
+            return rows.ids[positions].tolist(), Embeddings(
+                dense=rows.dense(positions) if "dense" in heads else None,
+                sparse=rows.sparse(positions) if "sparse" in heads else None,
+                multi=multi,
+                offsets=offsets,
+                fingerprint=self.spec.fingerprint,
+            )
+
     def ids(self) -> Ids:
         """The ids of all rows, ascending."""
         with self._reading() as view:
