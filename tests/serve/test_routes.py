@@ -271,6 +271,10 @@ def test_search(server: Running) -> None:
     assert len(hits) == 2
     assert hits[0]["id"] == "bread"
     assert hits[0]["text"] == TEXTS["bread"]
+    marked = [hits[0]["text"][mark["start"] : mark["end"]] for mark in hits[0]["marks"]]
+    assert marked
+    assert set(" ".join(marked).split()) <= set(TEXTS["bread"].split())
+    assert hits[0]["sentence"] == {"start": 0, "end": len(TEXTS["bread"])}
     weights = answer["weights"]
     assert weights == {"dense": 1.0, "sparse": 0.5, "multi": 0.8}
     for hit in hits:

@@ -90,7 +90,7 @@ class Searcher(_Threads):
         self, query: str, vectors: Embeddings, *, reply: Reply, **options: Any
     ) -> dict[str, Any]:
         """Hits as dictionaries, and the weights of the sum."""
-        hits = self.collection.search([query], vectors=vectors, **options)[0]
+        hits = self.collection.search([query], vectors=vectors, highlight=True, **options)[0]
         weights = options["weights"] or self.collection.weights
         return {"hits": [asdict(hit) for hit in hits], "weights": asdict(weights)}
 
