@@ -25,6 +25,8 @@ from tercet.identifiers import Identifiers
         ("ГОСТ 123 и А14", "ГОСТ 123; а-14"),
         ("__init__ of a class", "def __init__(self)"),
         ("DIN 4102", "DIN\u20114102"),
+        ("a NullPointerException", "java.lang.nullpointerexception"),
+        ("5G or 3D", "3d and 5g"),
     ],
 )
 def test_an_identifier_is_found(question: str, text: str) -> None:
@@ -39,7 +41,8 @@ def test_an_identifier_is_found(question: str, text: str) -> None:
     [
         "how do bees talk?", "in 1883 or 1884", "the first 10 minutes", "20th century",
         "a 5-year-old in the 1990s", "3.5 km", "24/7", "10,000 people", "well-known", "and/or",
-        "e.g. this", "YouTube".lower(), "", "_", "蜂はどうやって話すのか", "пять лет", "NASA",
+        "1970er-Jahren", "YouTube", "EmK and McDonald",
+        "e.g. this", "", "_", "蜂はどうやって話すのか", "пять лет", "NASA",
     ],
 )  # fmt: skip
 def test_words_years_and_amounts_are_none(question: str) -> None:

@@ -16,9 +16,10 @@ _CHARACTER = rf"[0-9_{_LETTERS}]"
 _TOKEN = re.compile(rf"{_CHARACTER}+(?:[-./:]{{1,2}}{_CHARACTER}+)*")
 _NUMBERED = re.compile(rf"(?<!{_CHARACTER})[A-ZА-Я]{{2,}} \d[0-9.-]*\d(?!{_CHARACTER})")  # ISO 9001
 _NUMBER = re.compile(r"[0-9]+(?:[-./:][0-9]+)*")
-# 20th, 10km, 1990s, 5-year-old: words of a sentence
-_AMOUNT = re.compile(rf"[0-9]+(?:-?[{_LETTERS}]+)+")
-_CAMEL = re.compile(r"[a-zа-я][A-ZА-Я]")
+# 20th, 10km, 1990s, 5-year-old: words of a sentence (3D and 5G are none)
+_AMOUNT = re.compile(rf"[0-9]+-?[a-zß-ÿа-я][{_LETTERS}]*(?:-[{_LETTERS}]+)*")
+# getElementById, NullPointerException; not YouTube or BSkyB, which other words of a text stand for
+_CAMEL = re.compile(r"[a-z]+[A-Z]|.*[a-z][A-Z].*[a-z][A-Z]")
 _YEARS = range(1000, 2200)
 _PIECE = re.compile(rf"[0-9]+|[{_LETTERS}]+|[- ]|[_./:]+")
 _HYPHEN = r"[-\s\u2010-\u2014]?"
@@ -50,14 +51,14 @@ class Identifiers:
 
 
 def _identifies(token: str) -> bool:
-    if ("_" in token and token.strip("_")) or _CAMEL.search(token):
+    if ("_" in token and token.strip("_")) or _CAMEL.match(token):
         return True
     if not any(letter.isdecimal() for letter in token):
         return False
     if _NUMBER.fullmatch(token):  # 4711, 2.13.0 and 2024-08-15, but not 100, 1999, 3.5 or 24/7
         parts = re.split(r"[-./:]+", token)
         return len(parts) > 2 or (len(parts) == 1 and len(token) > 3 and int(token) not in _YEARS)
-    return not _AMOUNT.fullmatch(token) or token != token.lower()
+    return not _AMOUNT.fullmatch(token)
 
 
 def _pattern(name: str) -> re.Pattern[str]:
