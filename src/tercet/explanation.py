@@ -6,7 +6,7 @@ multi-vector size.
 """
 
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -103,15 +103,24 @@ class Explanation:
     sentence: Span | None  # the one that matches best
 
 
-def explain(encoder: "Encoder", query: str, passage: str, title: str = "") -> Explanation:
+def explain(
+    encoder: "Encoder",
+    query: str,
+    passage: str,
+    title: str = "",
+    *,
+    weights: Weights | Iterable[float] | None = None,
+) -> Explanation:
     """Takes the scores of a query and a passage apart, in one pass of the encoder over each.
 
-    The passage is encoded as it is indexed, behind its title. Of texts that are longer than the
+    The passage is encoded as it is indexed, behind its title. weights are those of the hybrid sum,
+    by default the encoder's. Of texts that are longer than the
     model reads, only the tokens that were read count. Raises InputError for an empty text.
     """
     for name, text in (("query", query), ("passage", passage)):
         if not isinstance(text, str) or not text.strip():
             raise InputError(f"the {name} is {text!r:.40}: give a text to explain")
+    weights = encoder.weights if weights is None else Weights.of(weights)
     query, passage, title = sanitise(query), sanitise(passage), sanitise(title)
     tokenizer, prefix = encoder.tokenizer, encoder.settings.prefix
     heading = Chunker(tokenizer.backend, Chunking(), encoder.max_length).heading(title)
@@ -132,9 +141,9 @@ def explain(encoder: "Encoder", query: str, passage: str, title: str = "") -> Ex
             raw.get("dense"),
             raw.get("sparse"),
             raw.get("multi"),
-            float(weighted_sum(scores, encoder.weights)[0, 0]),
+            float(weighted_sum(scores, weights)[0, 0]),
         ),
-        weights=encoder.weights,
+        weights=weights,
         shared=tuple(
             SharedSubword(
                 _written(tokenizer, id),
