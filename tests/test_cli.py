@@ -273,15 +273,38 @@ def test_search_shows_where_a_hit_stands(cli: Cli, tmp_path: Path, tiny_checkpoi
     first, *lines = cli(*ask).out.splitlines()
     assert first.endswith("  law.pdf  page 12")
     path = f"    Part one \\x1b[31m › {'x' * 999}"
-    assert [line[:30] for line in lines] == [
-        "    The law",
-        path[:30],
-        "    Part one The court The jud",
-    ]
+    assert [line[:30] for line in lines[:-1]] == ["    The law", path[:30]]
     assert lines[1].endswith("x…")
     assert len(lines[1]) < 260
     (hit,) = cli(*ask, "--json").json["hits"]
     assert (hit["page"], hit["headings"]) == (12, ["Part one \x1b[31m", "x" * 256])
+
+
+def test_search_shows_the_best_sentence_first_and_matched_words_bold(
+    cli: Cli, made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask = ["search", "--index", made, "water of the river", "-k", 5]
+    hits = cli(*ask, "--json").json["hits"]
+    styled: list[str] = []
+    with monkeypatch.context() as patch:
+        patch.setattr("click.echo", lambda text="", nl=True, **_: styled.append(text + "\n" * nl))
+        cli(*ask)
+    shown = [line for line in "".join(styled).splitlines() if line.startswith("    ")]
+    assert any(hit["marks"] for hit in hits)
+    for hit in hits:
+        text, start = hit["text"], hit["sentence"]["start"]
+        line = ("… " if text[:start].strip() else "") + " ".join(text[start:].split())
+        (row,) = [row for row in shown if click.unstyle(row)[4:].startswith(line[:200])]
+        plain = click.unstyle(row)[4:]
+        assert plain == line or (plain.endswith("…") and line.startswith(plain[:-1]))
+        assert len(plain) <= 243
+        marked = [text[mark["start"] : mark["end"]] for mark in hit["marks"]]
+        bold = re.findall("\x1b\\[1m(.*?)\x1b", row)
+        behind = [
+            word for word, mark in zip(marked, hit["marks"], strict=True) if mark["start"] >= start
+        ]
+        assert bold == behind[: len(bold)]
+        assert bool(bold) == bool(behind) or len(plain) > 240
 
 
 def test_weights_and_mode_count(cli: Cli, made: Path) -> None:

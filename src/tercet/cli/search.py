@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -195,7 +197,8 @@ def search(
     """Search an index, or a running server.
 
     All words given are one QUESTION, quoted or not; without any, questions are read from stdin, one
-    a line. Every hit shows its score and the raw scores of its parts. A server (`tercet serve`) has
+    a line. Every hit shows its score, the raw scores of its parts, and its text from the sentence
+    that matches best on, with matched words bold on a terminal. A server (`tercet serve`) has
     its model loaded and answers in milliseconds; its key comes from the environment variable
     TERCET_KEY.
 
@@ -276,7 +279,7 @@ def _folder(collection: "Collection", options: dict[str, Any]) -> _Asked:
     if "candidates" in options:
         options["candidates"] = options["candidates"] or None
     return _Asked(
-        lambda questions: collection.search(questions, **options),
+        lambda questions: collection.search(questions, **options, highlight=True),
         lambda: len(collection),
         lambda: collection.min_score,
     )
@@ -343,7 +346,10 @@ def _show_hits(question: str | None, hits: "list[Hit]", nothing: str) -> None:
             echo(f"    {' '.join(hit.title.split())}", bold=True)
         if hit.headings:
             echo(f"    {_shortened(' › '.join(hit.headings))}")
-        echo(f"    {_shortened(hit.text)}")
+        echo("    ", nl=False)
+        for part, marked in _snippet(hit):
+            echo(part, bold=marked, nl=False)
+        echo()
     if question is not None:
         echo()
 
@@ -352,6 +358,25 @@ def _shortened(text: str) -> str:
     """The beginning of a text, in one line."""
     line = " ".join(text.split())
     return line[:SNIPPET] + "…" * (len(line) > SNIPPET)
+
+
+def _snippet(hit: "Hit") -> Iterator[tuple[str, bool]]:
+    """A hit's text from its best sentence on, in one line: parts, and whether they are matched."""
+    start = 0 if hit.sentence is None else hit.sentence.start
+    marked = {place for mark in hit.marks for place in range(mark.start, mark.end)}
+    line: list[tuple[str, bool]] = []
+    for place, char in enumerate(hit.text[start:].rstrip(), start):
+        if not char.isspace():
+            line.append((char, place in marked))
+        elif line and line[-1][0] != " ":
+            line.append((" ", False))
+        if len(line) > SNIPPET:
+            line[SNIPPET:] = [("…", False)]
+            break
+    if hit.text[:start].strip():
+        yield "… ", False
+    for bold, part in groupby(line, key=itemgetter(1)):
+        yield "".join(char for char, _ in part), bold
 
 
 @command()
