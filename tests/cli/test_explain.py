@@ -100,7 +100,7 @@ def test_the_best_row_of_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[st
 @pytest.fixture
 def index(tmp_path: Path) -> Path:
     folder = tmp_path / "index"
-    with Collection.open(folder, Encoder.load(), chunk=16, overlap=0) as collection:
+    with Collection.open(folder, Encoder.load(), chunk=40, overlap=0) as collection:
         title = "the garden of the city and the house of the people of the world"
         collection.add([Document("a", PASSAGE, title), Document("b", "Bread </script><b>")])
         collection.keep_weights((1.0, 0.0, 2.0))

@@ -259,7 +259,7 @@ def _show(of: Passage, told: "Explanation") -> None:
         echo()
         if told.shared:
             echo("shared subwords", bold=True)
-            rows = [("", "query", "passage", "product")]
+            rows: list[tuple[str, ...]] = [("", "query", "passage", "product")]
             for shared in told.shared[:ROWS]:
                 numbers = (shared.query_weight, shared.passage_weight, shared.product)
                 rows.append((shared.text, *(f"{number:.3f}" for number in numbers)))
@@ -272,8 +272,8 @@ def _show(of: Passage, told: "Explanation") -> None:
     if met:
         echo()
         echo("tokens that met", bold=True)
-        rows = [(text, _told(other, told.title), f"{other.similarity:.3f}") for text, other in met]
-        _table(rows, words=2)
+        pairs = [(text, _told(other, told.title), f"{other.similarity:.3f}") for text, other in met]
+        _table(pairs, words=2)
     echo()
     _show_passage(told)
     echo()
@@ -319,6 +319,7 @@ def _show_passage(told: "Explanation") -> None:
             colour, inside = looks[start]
             part = printable(text[start:place])
             ink = None if colour is None else "black"
-            click.secho(part, fg=ink, bg=colour, underline=inside or None, nl=False)
+            look = click.style(part, fg=ink, bg=colour, underline=inside or None)
+            click.echo(look, nl=False)
             start = place
     echo()
