@@ -1,9 +1,9 @@
 """Child processes that answer calls, so that nothing heavy runs beside the event loop.
 
 A child is `python -m tercet.serve.processes`: frames of pickled calls on its stdin, of answers on
-its stdout, between processes of one server and nobody else. It ends when its stdin does. A child
-that dies is started again, and what it had to answer fails. Knows nothing of HTTP, models or
-indexes.
+its stdout, between processes of one server and nobody else. Told to end, it finishes what it has to
+do; it ends at once where its stdin does, as the server is gone. A child that dies is started again,
+and what it had to answer fails. Knows nothing of HTTP, models or indexes.
 """
 
 import asyncio
@@ -28,6 +28,7 @@ from tercet.errors import TercetError
 log = logging.getLogger("tercet.serve")
 
 _SIZE = struct.Struct("<Q")
+END: tuple[Any, ...] = (0, None, (), {})  # the frame that tells a child to end
 RESTART = 1.0  # seconds before a child that died is started again, doubled up to
 LONGEST_RESTART = 60.0
 STOP = 10.0  # seconds that a child is given to end
@@ -177,12 +178,13 @@ class Process:
         return message
 
     async def stop(self) -> None:
-        """Closes the child's stdin, at which it ends in order; kills it where it does not."""
+        """Tells the child to end when it has finished; kills it where it does not."""
         self._stopping = True
         child = self._child
         if child is None:
             return
         if child.stdin is not None:
+            self._write(END)
             child.stdin.close()
         try:
             await asyncio.wait_for(child.wait(), STOP)
@@ -250,8 +252,8 @@ class Service(Protocol):
 
 
 def main() -> None:
-    """Runs the service that the first frame names until stdin ends."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # the parent tells, by the end of stdin
+    """Runs the service that the first frame names until it is told to end, or stdin ends."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # the parent tells
         signal.signal(number, signal.SIG_IGN)
     frames, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints is no answer
@@ -288,6 +290,11 @@ def main() -> None:
     write(("done", 0, service.facts))
     replies: dict[int, Reply] = {}
     while (frame := read()) is not None:
+        if frame == END:
+            start = time.monotonic()
+            service.close()
+            log.debug("closed in %.2f s", time.monotonic() - start)
+            break
         number, method, arguments, options = frame
         if method is None:
             if number in replies:
@@ -298,10 +305,9 @@ def main() -> None:
             service.handle(reply, method, arguments, options)
         except BaseException as error:  # noqa: BLE001 - it is answered
             reply.failed(error)
-    start = time.monotonic()
-    service.close()
-    log.debug("closed in %.2f s", time.monotonic() - start)
-    os._exit(0)  # threads of libraries may wait for what never comes
+    # threads of libraries may wait for what never comes; nobody hears what is still under way, and
+    # the server that is started next waits for the index
+    os._exit(0)
 
 
 class _Listed(Reply):

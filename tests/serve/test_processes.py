@@ -1,0 +1,51 @@
+"""A child ends as it is told, and at once when its server is gone."""
+
+import pickle
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tercet.serve.processes import END, Reply
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Slow:
+    """Takes its time to finish, and says that it has."""
+
+    facts = "ready"
+
+    def __init__(self, *, tell: Callable[[Any], None], finished: str) -> None:
+        self.finished = Path(finished)
+
+    def handle(self, reply: Reply, method: str, arguments: Any, options: dict[str, Any]) -> None:
+        reply.done(method)
+
+    def close(self) -> None:
+        time.sleep(1)
+        self.finished.touch()
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_what_is_under_way_is_finished_where_that_is_told(tmp_path: Path, told: bool) -> None:
+    finished = tmp_path / "finished"
+    options = {"finished": str(finished)}
+    frames = [(f"{__name__}:Slow", options, 0), (1, "ask", (), {}), *([END] if told else [])]
+    packed = [pickle.dumps(frame) for frame in frames]
+    child = subprocess.run(
+        [sys.executable, "-m", "tercet.serve.processes"],
+        input=b"".join(struct.pack("<Q", len(frame)) + frame for frame in packed),
+        capture_output=True,
+        cwd=ROOT,
+        timeout=60,
+        check=False,
+    )
+    assert child.returncode == 0, child.stderr
+    assert b"ask" in child.stdout
+    assert finished.exists() == told
