@@ -152,8 +152,9 @@ def test_spans_count_code_points_and_may_overlap(tmp_path: Path) -> None:
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+LONG = "the river and the water of the city. " + "the light of the night was for the bird. " * 20
 DOCUMENTS = [
-    ("river", "en", "the river and the water of the city", "the river", {"year": 1883}),
+    ("river", "en", LONG, "the river", {"year": 1883}),
     ("bread", "en", "bread and fire in the house", "", {"year": 1900}),
     ("Wasser", "de", "das Wasser und die Stadt für ein Buch 😀 im Haus", "das Buch", {}),
     ("كتاب", "ar", "من الكتاب 😀 water من", "كتاب", {}),
@@ -408,6 +409,26 @@ def test_an_explanation_is_in_the_text_of_the_passage(page: Any, site: str) -> N
 
 
 @slow
+def test_the_best_sentence_and_matched_words_are_marked(page: Any, site: str) -> None:
+    searched(page, f"{site}?q=bread+fire")
+    item = page.locator("li.hit", has_text="bread and fire").first
+    assert item.locator("mark").all_inner_texts() == ["bread", "fire"]
+    assert item.locator(".passage .best").inner_text() == "bread and fire in the house"
+
+
+@slow
+def test_a_long_passage_is_shown_in_part_until_all_is_wanted(page: Any, site: str) -> None:
+    searched(page, f"{site}?q=the+river")
+    item = page.locator("li.hit", has_text="the river").first
+    assert len(item.locator(".passage").inner_text()) < 450
+    assert item.locator(".passage").inner_text().endswith(" …")
+    item.locator("text=Whole passage").click()
+    assert " ".join(item.locator(".passage").inner_text().split()) == LONG.strip()
+    bread = page.locator("li.hit", has_text="bread").first
+    assert bread.locator("text=Whole passage").is_hidden()
+
+
+@slow
 def test_files_go_in_with_their_problems_and_out_when_confirmed(
     page: Any, site: str, tmp_path: Path
 ) -> None:
@@ -530,8 +551,10 @@ def test_nothing_overflows_and_axe_finds_nothing_serious(
             page.goto(site + query)
             page.wait_for_selector(ready)
             if ready == "li.hit":
-                page.locator(".why-button").first.click()
+                page.locator("li.hit", has_text="the river").locator(".why-button").click()
                 page.wait_for_selector(".why-text")
+                scrolls = "(text) => text.scrollHeight > text.clientHeight"
+                assert page.locator(".why-text").evaluate(scrolls) or width > 360
                 page.locator(".why-query [role=option]").first.focus()
             assert page.evaluate("document.documentElement.scrollWidth") <= width
             if axe := os.environ.get("TERCET_AXE"):
