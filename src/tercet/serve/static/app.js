@@ -531,10 +531,11 @@ function drawPassage(target, { text, sentence, marks }, all) {
   const letters = characters(text);
   const { length } = letters;
   const start = all || !sentence || sentence.start < 60 || length <= SHOWN ? 0 : sentence.start;
-  let end = all || length <= SHOWN ? length : Math.max(start + SHOWN, sentence?.end ?? 0);
-  if (letters[end]?.trim()) { // inside a word
+  const most = Math.min(Math.max(start + SHOWN, sentence?.end ?? 0), start + 2 * SHOWN);
+  let end = all || length <= SHOWN ? length : most;
+  if (letters[end]?.trim() && end !== sentence?.end) { // inside a word
     const space = letters.slice(end - LONG_WORD, end).findLastIndex((letter) => !letter.trim());
-    if (space >= 0) end = Math.max(end - LONG_WORD + space, sentence?.end ?? 0);
+    if (space >= 0) end += space - LONG_WORD;
   }
   const shown = { start, end: Math.min(end, length) };
   const best = sentence ?? { start: 0, end: 0 };
