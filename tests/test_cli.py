@@ -745,6 +745,25 @@ main()
 """
 
 
+SWALLOWED = """
+import os, signal, sys, time
+from tercet.__main__ import main
+import tercet.cli
+
+def info(*_):
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(20)
+    except KeyboardInterrupt:
+        pass  # as code in C clears it
+    raise ValueError("could not determine the shape")
+
+sys.modules["tercet.cli.search"]._model_facts = info
+sys.argv[1:] = ["info"]
+main()
+"""
+
+
 LOADING = """
 import os, signal, sys, weakref
 from tercet.__main__ import main
@@ -778,6 +797,7 @@ main()
     ("source", "ends"),
     [
         (LOST, (130, "tercet: interrupted")),
+        (SWALLOWED, (130, "tercet: interrupted")),
         (LOADING, (130, "tercet: interrupted")),
         (ENDING, (0, "")),
     ],

@@ -48,7 +48,9 @@ class Counting:
     prefix: str = ""
     lengths: tuple[int, ...] = (1, 2)
     log: str = field(default="", metadata=FREE)
-    trouble: str = field(default="", metadata=FREE)  # "kill" or "refuse", in the last part
+    trouble: str = field(
+        default="", metadata=FREE
+    )  # "kill", "refuse" in the last part, or "ctrl-c"
 
     def inputs(self) -> list[Path]:
         return [Path(self.file)]
@@ -63,6 +65,10 @@ class Counting:
             if shard.number == shard.count:
                 raise InputError(f"{self.file}:7: no good line")
             time.sleep(60)
+        if self.trouble == "ctrl-c" and signal.SIGINT not in signal.pthread_sigmask(
+            signal.SIG_BLOCK, ()
+        ):
+            raise InputError("Ctrl-C would have reached this process as it began")
         lines = enumerate(Path(self.file).read_text().splitlines())
         rows = [(n, {"text": f"{self.prefix}{line}"}) for n, line in lines if shard.has(n * BLOCK)]
         write_part(folder / "rows.jsonl", rows)
@@ -140,6 +146,11 @@ def test_a_part_that_fails_leaves_nothing_and_stops_the_others(job: Counting) ->
         run(replace(job, trouble="refuse"), workers=2)  # the other would take a minute
     assert not parts_folder(Path(job.target)).exists()
     assert not Path(job.target).exists()
+
+
+def test_ctrl_c_never_reaches_a_process_of_the_pool(job: Counting) -> None:
+    run(replace(job, trouble="ctrl-c"), workers=2)
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
 def test_a_killed_process_is_told_and_the_run_goes_on_later(job: Counting) -> None:

@@ -13,6 +13,7 @@ import os
 import re
 import signal
 import sys
+import threading
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -96,12 +97,22 @@ def main() -> None:
     logging.getLogger("tercet").setLevel(logging.ERROR)  # commands tell what they see themselves
     # runs last: while the interpreter ends, Python would leave Ctrl-C to the system
     atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupt)
     code = run(sys.argv[1:])
     signal.signal(signal.SIGINT, lambda *_: os._exit(code))  # while threads end
     if code == INTERRUPTED:  # see __main__
         atexit._run_exitfuncs()
         os._exit(code)
     sys.exit(code)
+
+
+_CTRL_C = threading.Event()  # it came: code in C may make another error of it, without a word
+
+
+def _interrupt(number: int, frame: Any) -> None:
+    _CTRL_C.set()
+    signal.default_int_handler(number, frame)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -130,6 +141,9 @@ def run(arguments: Sequence[str]) -> int:
                 return INTERRUPTED
         shortages = filter(None, map(_shortage, causes))
         sentence = next(shortages, _told(error) if isinstance(error, OSError) else None)
+        if sentence is None and _CTRL_C.is_set():
+            complain("interrupted")
+            return INTERRUPTED
         if sentence is None:
             raise
         complain(sentence)

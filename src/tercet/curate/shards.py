@@ -358,7 +358,8 @@ def _run_in_processes(job: Job, count: int, progress: Progress | None) -> None:
         initargs=(max(1, cores() // count),),
     ) as pool:
         try:
-            parts = [pool.submit(_run_in_worker, job, s, facts) for s in Shard.all(count)]
+            with _without_ctrl_c():
+                parts = [pool.submit(_run_in_worker, job, s, facts) for s in Shard.all(count)]
             for done, part in enumerate(as_completed(parts), 1):
                 part.result()
                 if progress is not None:
@@ -373,6 +374,19 @@ def _run_in_processes(job: Job, count: int, progress: Progress | None) -> None:
                     "kept: run the same again, with fewer --workers if need be"
                 ) from error
             raise
+
+
+@contextmanager
+def _without_ctrl_c() -> Iterator[None]:
+    """Processes started within do not get Ctrl-C, not even before they can say so; it waits."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _start_worker(threads: int) -> None:
