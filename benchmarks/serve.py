@@ -11,8 +11,9 @@ that stay open; the share of a core that this takes is printed, as it shares the
     python benchmarks/serve.py soak --minutes 30       mixed load, faulty requests, memory by thirds
     python benchmarks/serve.py kill --rounds 10        kill -9 while documents are acknowledged
 
-A request has 1 to 4 texts of 8 to 512 tokens, short ones more often. Clients ask again as soon as
-they are answered. Tokens are those of the bundled model's tokenizer for every contender.
+What is compared takes turns on the same cores, with the same number of threads that wait without
+spinning. A request has 1 to 4 texts of 8 to 512 tokens, short ones more often. Clients ask again as
+soon as they are answered. Tokens are those of the bundled model's tokenizer for every contender.
 """
 
 import argparse
@@ -766,6 +767,7 @@ def main() -> None:
     args.clients = args.clients or usual.get(args.part, [1])
     args.seconds = args.seconds or {"kill": 6.0}.get(args.part, 20.0)
     args.rounds = args.rounds or {"kill": 10, "load": 5}.get(args.part, 2)
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # for all alike, as `tercet` sets it
     print(f"machine: {machine(args.threads)}", file=sys.stderr)
     report = PARTS[args.part](args)
     common.save(args.json, {"machine": machine(args.threads), **report})
