@@ -466,6 +466,29 @@ def test_files_go_in_with_their_problems_and_out_when_confirmed(
 
 
 @slow
+def test_files_are_dropped_anywhere(page: Any, site: str) -> None:
+    page.goto(site)
+    page.wait_for_selector("#blank:not([hidden])")
+    drop = """(kind) => {
+      const data = new DataTransfer();
+      data.items.add(new File(["the bird and the star"], "bird.txt", { type: "text/plain" }));
+      const event = new DragEvent(kind, { dataTransfer: data, bubbles: true, cancelable: true });
+      return !document.body.dispatchEvent(event);
+    }"""
+    page.evaluate(drop, "dragenter")
+    assert page.locator("#veil").is_visible()
+    assert page.evaluate(drop, "dragover")  # the page takes it, the browser does not open it
+    assert page.evaluate(drop, "drop")
+    assert page.locator("#veil").is_hidden()
+    page.wait_for_selector("text=1 of 1 files done")
+    assert page.url.endswith("?view=documents")
+    row = page.locator("#document-list li", has_text="bird.txt")
+    row.get_by_role("button", name="Delete bird.txt").click()
+    row.locator("text=Delete for good").click()
+    row.wait_for(state="detached")
+
+
+@slow
 def test_a_busy_server_is_asked_again_and_one_that_is_away_comes_back(page: Any, site: str) -> None:
     page.expected = ["429", "ERR_INTERNET_DISCONNECTED"]
     times: list[int] = []

@@ -246,6 +246,7 @@ export function documentsView({ languageName, open, changed }) {
 /** The files of a drop by their paths, those in folders among them. */
 async function dropped(data) {
   const entries = [...data.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
+  if (!entries.length) return [...data.files].map((file) => ({ file, name: file.name }));
   const files = [];
   for (let entry = entries.shift(); entry; entry = entries.shift()) {
     if (entry.isFile) {
