@@ -156,6 +156,22 @@ def test_the_openapi_document_names_every_route_and_shape(server: Running) -> No
     assert len(ids) == len(set(ids))
 
 
+def test_the_pages_and_their_files(server: Running) -> None:
+    for path, kind, words in (
+        ("/", "text/html", b"search"),
+        ("/docs", "text/html", b"OpenAPI"),
+        ("/static/docs.js", "text/javascript", b"openapi.json"),
+        ("/static/style.css", "text/css", b"body"),
+    ):
+        answer = server.ask("GET", path)
+        assert answer.status == 200
+        assert answer.headers["content-type"].startswith(kind)
+        assert words in answer.body
+        assert "default-src 'none'" in answer.headers["content-security-policy"]
+    for path in ("/static/../app.py", "/static/%2e%2e/app.py", "/static/.hidden", "/static/x.js"):
+        assert server.ask("GET", path).status == 404
+
+
 def test_keys(tiny_checkpoint: Path, tmp_path: Path) -> None:
     keys = tmp_path / "keys"
     keys.write_text(f"{SECRET}\nanother-secret-key\n", encoding="utf-8")

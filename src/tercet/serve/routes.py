@@ -682,7 +682,10 @@ async def delete_document(server: Server, request: Request) -> Response:
 
 async def static(server: Server, request: Request) -> Response:
     """A file of the page, by its name alone."""
-    name = request.path_params.get("name", "index.html")
+    return _file(request.path_params.get("name", "index.html"), request)
+
+
+def _file(name: str, request: Request) -> Response:
     path = files("tercet.serve") / "static" / name
     if "/" in name or name.startswith(".") or not path.is_file():
         raise HttpError(404, "not_found", f"nothing is at {request.url.path[:200]}")
@@ -698,8 +701,7 @@ async def static(server: Server, request: Request) -> Response:
 
 async def api_page(server: Server, request: Request) -> Response:
     """The page that shows the OpenAPI document."""
-    request.path_params["name"] = "docs.html"
-    return await static(server, request)
+    return _file("docs.html", request)
 
 
 async def openapi(server: Server) -> Response:
