@@ -767,7 +767,7 @@ def main() -> None:
     args.clients = args.clients or usual.get(args.part, [1])
     args.seconds = args.seconds or {"kill": 6.0}.get(args.part, 20.0)
     args.rounds = args.rounds or {"kill": 10, "load": 5}.get(args.part, 2)
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # for all alike, as `tercet` sets it
+    os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # for all alike, as `tercet` sets it
     print(f"machine: {machine(args.threads)}", file=sys.stderr)
     report = PARTS[args.part](args)
     common.save(args.json, {"machine": machine(args.threads), **report})
