@@ -78,7 +78,7 @@ def of_folder(collection: Collection, min_score: float | None = None) -> Any:
         query = body.pop("query")
         if body["weights"]:
             body["weights"] = tuple(body["weights"].values())
-        hits = collection.search([query], **body)[0]
+        hits = collection.search([query], highlight=True, **body)[0]
         return 200, {"hits": [asdict(hit) | {"newer": 1} for hit in hits], "took_ms": 1.0}
 
     return answer

@@ -15,7 +15,6 @@ import click
 from tercet.cli.options import Json, Model, Opt, Revision, command, echo, emit
 from tercet.config import HEADS
 from tercet.errors import InputError, printable
-from tercet.io import atomic_write
 
 if TYPE_CHECKING:
     from tercet.encoder import Encoder
@@ -122,6 +121,8 @@ def explain(
         best = _best(encoder, query, passages, whole=whole)
         told = [(best, take_apart(encoder, query, best.text, best.title))]
     if html is not None:
+        from tercet.io import atomic_write
+
         with atomic_write(html) as file:
             file.write(_page(query, told).encode())
     if as_json:
@@ -317,9 +318,7 @@ def _show_passage(told: "Explanation") -> None:
     for place in range(1, len(text) + 1):
         if place == len(text) or looks[place] != looks[start]:
             colour, inside = looks[start]
-            part = printable(text[start:place])
             ink = None if colour is None else "black"
-            look = click.style(part, fg=ink, bg=colour, underline=inside or None)
-            click.echo(look, nl=False)
+            echo(text[start:place], fg=ink, bg=colour, underline=inside or None, nl=False)
             start = place
     echo()

@@ -329,9 +329,15 @@ def counted(counts: Mapping[str, int], most: int = 10) -> str:
     return ", ".join(named[:most] + more)
 
 
-def echo(text: str = "", *, bold: bool = False, err: bool = False, nl: bool = True) -> None:
-    """Prints a text, which commands no terminal, whatever it quotes."""
-    click.echo(click.style(printable(text), bold=True) if bold else printable(text), err=err, nl=nl)
+def echo(
+    text: str = "", *, bold: bool = False, err: bool = False, nl: bool = True, **look: Any
+) -> None:
+    """Prints a text, which commands no terminal, whatever it quotes; `look` is click's style."""
+    if bold or look:
+        text = click.style(printable(text), bold=bold or None, **look)
+    else:
+        text = printable(text)
+    click.echo(text, err=err, nl=nl)
 
 
 def emit(record: Any) -> None:
