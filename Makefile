@@ -20,7 +20,7 @@ PIP_ARGS ?=
 PIP = -m pip --disable-pip-version-check install --quiet -c constraints.txt $(PIP_ARGS)
 RUN = .venv/bin/python
 # A process per core, each with one thread of its own.
-PYTEST = -m pytest -q -n auto --maxprocesses 8 --dist loadgroup
+PYTEST = -m pytest -q -n auto --maxprocesses 8
 CHECKED = src tests benchmarks examples tools
 
 .PHONY: test lint types contracts unit slow test-lowest wheel demo demo-serve docs format peers clean

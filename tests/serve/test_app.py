@@ -23,8 +23,6 @@ from tercet.serve.routes import ENDPOINTS
 from tercet.serve.settings import ServeSettings
 from tests.serve.conftest import TEXTS, Running, start, stop, until
 
-pytestmark = pytest.mark.xdist_group("serve")
-
 SECRET = "a-very-secret-key"
 
 

@@ -14,8 +14,6 @@ from tercet.encoder import Encoder
 from tercet.scores import SCORES, weighted_sum
 from tests.serve.conftest import TEXTS, Answer, Running
 
-pytestmark = pytest.mark.xdist_group("serve")
-
 PASSAGES = ["the star and the light", "bread and fire", "the river"]
 
 
