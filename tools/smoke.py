@@ -18,7 +18,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "examples" / "docs"
-FOLDERS = ("food", "geography")  # of the example documents
+FOLDERS = ("food", "history")  # of the example documents
 QUESTION = "Welche Insel brach 1883 aus?"
 
 API = """

@@ -115,7 +115,12 @@ def test_requests_side_by_side_get_their_own_answers(server: Running) -> None:
         if text not in single:
             body = {"items": [{"text": text}], "params": {"output_types": ["sparse"]}}
             single[text] = server.post("/encode", body).json["items"][0]
-        assert item["sparse"]["indices"] == single[text]["sparse"]["indices"]
+        weights = [
+            dict(zip(s["indices"], s["values"], strict=True))
+            for s in (item["sparse"], single[text]["sparse"])
+        ]
+        for index in weights[0].keys() | weights[1].keys():
+            assert abs(weights[0].get(index, 0) - weights[1].get(index, 0)) < 0.1
         assert item["num_tokens"] == single[text]["num_tokens"]
 
 
