@@ -21,6 +21,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 from msgspec import UNSET, UnsetType
+from python_multipart.exceptions import FormParserError
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException
 from starlette.requests import ClientDisconnect, Request
@@ -644,10 +645,9 @@ async def _receive(server: Server, request: Request) -> tuple[str, list[tuple[st
             raise HttpError(422, "invalid_request", "no file in the form: send parts with a name")
     except BaseException as error:
         _remove(folder)
-        if isinstance(error, MultiPartException):
-            raise HttpError(
-                400, "malformed", f"the form cannot be read: {error.message}"
-            ) from error
+        if isinstance(error, MultiPartException | FormParserError):
+            reason = getattr(error, "message", "") or str(error)
+            raise HttpError(400, "malformed", f"the form cannot be read: {reason}") from error
         if isinstance(error, ClientDisconnect):
             raise ClientGone from error
         raise
