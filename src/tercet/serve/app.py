@@ -28,7 +28,7 @@ from urllib.parse import urlsplit
 import msgspec
 import uvicorn
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -524,10 +524,8 @@ async def read_body(server: Server, request: Request) -> bytes:
                     )
     except TimeoutError as error:
         raise HttpError(408, "too_slow", "the body does not come") from error
-    except Exception as error:
-        if type(error).__name__ == "ClientDisconnect":
-            raise ClientGone from error
-        raise
+    except ClientDisconnect as error:
+        raise ClientGone from error
     finally:
         server.received -= len(body)
     return bytes(body)
