@@ -223,6 +223,14 @@ def test_it_is_only_reached_from_elsewhere_with_a_key(
         ServeSettings(key_file=tmp_path / "none").keys()
 
 
+@pytest.mark.parametrize(
+    "given", [{"port": 99999}, {"port": -1}, {"max_files": 0}, {"batch_tokens": 0}], ids=str
+)
+def test_settings_that_cannot_be_are_named(given: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=next(iter(given))):
+        ServeSettings(**given)
+
+
 def test_processes_that_die_are_started_again_and_nothing_is_lost(
     tiny_checkpoint: Path, tmp_path: Path
 ) -> None:

@@ -47,6 +47,15 @@ class ServeSettings:
     batch_tokens: int | None = None
     trace: bool = False
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.port <= 65535:
+            raise InputError(f"port is {self.port}: give 0 to 65535")
+        limits = ("max_body_mb", "max_upload_mb", "max_files", "max_requests", "queue_tokens")
+        for name in (*limits, "batch_tokens"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"{name} is {value}: give at least 1")
+
     @property
     def is_local(self) -> bool:
         """Whether only this machine reaches it."""
