@@ -255,7 +255,6 @@ def best_sentence(
 
 def highlight(
     tokenizer: Tokenizer,
-    heading: str,
     text: str,
     asked: Embeddings,
     given: Embeddings,
@@ -264,16 +263,17 @@ def highlight(
 ) -> tuple[Span | None, tuple[Span, ...]]:
     """The best sentence of a passage and its shared words, from representations of one text each.
 
-    The passage was encoded behind its heading. Where it was cut, or where its vectors are not those
-    of these tokens (aligned is False), the sentence is found by shared subwords alone.
+    The passage was encoded to its end, whatever stood before it. Where it was cut, or where its
+    vectors are not those of these tokens (aligned is False), the sentence is found by shared
+    subwords alone.
     """
-    tokens = Tokens.of(tokenizer, heading, text)
+    tokens = Tokens.of(tokenizer, "", text)
     weights = _term_weights(asked)
     products = _products(weights, _term_weights(given))
     similar = None
     if aligned and asked.multi is not None and given.multi is not None:
         vectors = given.tokens(0)
-        if len(vectors) >= len(tokens):  # a prefix of passages comes before them
+        if len(vectors) >= len(tokens):  # a prefix and a title come before them
             similar = _similar(asked.tokens(0), vectors[-len(tokens) :])
     largest = max((*products.values(), *(weight**2 for weight in weights.values())), default=0.0)
     return (

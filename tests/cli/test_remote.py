@@ -16,6 +16,7 @@ import pytest
 
 from tercet import Collection, Document, Encoder
 from tercet.cli import run
+from tercet.records import Hit, Span
 
 KEY = "key-of-a-test"
 Answer = tuple[int, Any]
@@ -65,40 +66,43 @@ def made(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> Pat
     return folder
 
 
-def of_folder(collection: Collection, min_score: float | None = None) -> Any:
-    """The answers of `tercet serve` as its contract has them."""
-    weights = asdict(collection.encoder.weights)
+@contextmanager
+def serving_folder(folder: Path, min_score: float | None = None) -> Iterator[str]:
+    """A server with the answers of `tercet serve` as its contract has them; its address."""
+    with (
+        Collection.open(folder, read_only=True) as collection,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setenv("TERCET_KEY", KEY)
+        weights = asdict(collection.encoder.weights)
 
-    def answer(path: str, body: dict[str, Any], key: str) -> Answer:
-        assert key == f"Bearer {KEY}"
-        if path == "/base/info":
-            model = {"weights": weights, "min_score": min_score}
-            return 200, {"model": model, "index": {"documents": 2, "weights": weights}}
-        assert path == "/base/search"
-        query = body.pop("query")
-        if body["weights"]:
-            body["weights"] = tuple(body["weights"].values())
-        hits = collection.search([query], highlight=True, **body)[0]
-        return 200, {"hits": [asdict(hit) | {"newer": 1} for hit in hits], "took_ms": 1.0}
+        def answer(path: str, body: dict[str, Any], key: str) -> Answer:
+            assert key == f"Bearer {KEY}"
+            if path == "/base/info":
+                model = {"weights": weights, "min_score": min_score}
+                return 200, {"model": model, "index": {"documents": 2, "weights": weights}}
+            assert path == "/base/search"
+            query = body.pop("query")
+            if body["weights"]:
+                body["weights"] = tuple(body["weights"].values())
+            hits = collection.search([query], highlight=True, **body)[0]
+            return 200, {"hits": [asdict(hit) | {"newer": 1} for hit in hits], "took_ms": 1.0}
 
-    return answer
+        with serving(answer) as url:
+            yield f"{url}/base"
 
 
 def test_a_server_gives_what_its_folder_gives(
-    made: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    made: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("TERCET_KEY", KEY)
-    with (
-        Collection.open(made, read_only=True) as collection,
-        serving(of_folder(collection)) as url,
-    ):
+    with serving_folder(made) as url:
         for options in (
             ["error E14"], ["the", "river", "--json"], ["star", "-k", "1", "--mode", "dense"],
             ["star", "--filter", "year=0", "--weights", "1,0,0.5", "--chunks", "--json"],
             ["star", "--candidates", "1", "--min-score", "100"],
         ):  # fmt: skip
             said = []
-            for index in (str(made), f"{url}/base/"):
+            for index in (str(made), f"{url}/"):
                 assert run(["search", "--index", index, *options]) == 0
                 said.append(capsys.readouterr().out)
             assert said[0] == said[1]
@@ -112,14 +116,10 @@ def test_a_best_hit_below_what_the_model_learned_is_no_answer(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("TERCET_KEY", KEY)
     monkeypatch.setattr(Encoder, "min_score", learned, raising=False)
     monkeypatch.setattr(Collection, "min_score", property(lambda self: learned))
-    with (
-        Collection.open(made, read_only=True) as collection,
-        serving(of_folder(collection, learned)) as url,
-    ):
-        for index in (str(made), f"{url}/base"):
+    with serving_folder(made, learned) as url:
+        for index in (str(made), url):
             shown = []
             for options in ([], ["--min-score", "none"], ["--mode", "dense"]):
                 assert run(["search", "--index", index, "star", *options]) == 0
@@ -134,12 +134,8 @@ def test_a_best_hit_below_what_the_model_learned_is_no_answer(
 def test_a_terminal_is_told_what_it_asks(
     made: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TERCET_KEY", KEY)
-    with (
-        Collection.open(made, read_only=True) as collection,
-        serving(of_folder(collection)) as url,
-    ):
-        for index in (str(made), f"{url}/base"):
+    with serving_folder(made) as url:
+        for index in (str(made), url):
             terminal = io.TextIOWrapper(io.BytesIO(b"river\n\nstar\n"))
             monkeypatch.setattr(terminal, "isatty", lambda: True)
             monkeypatch.setattr(sys, "stdin", terminal)
@@ -148,6 +144,21 @@ def test_a_terminal_is_told_what_it_asks(
             assert err.startswith(f"{index}: 2 documents; a question a line, Ctrl-D ends\n")
             assert err.count("question> ") == 4
             assert [line[:3] for line in out.splitlines() if line[1:3] == "1."] == [" 1."] * 2
+
+
+@pytest.mark.parametrize(
+    ("start", "shown"),
+    [(0, "The sea. A star is here. End."), (9, "… A star is here. End."), (-1, "The sea. A star")],
+)
+def test_a_hit_is_shown_from_its_best_sentence_on(
+    start: int, shown: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hit = Hit("a", 1.0, None, None, None, "The sea. A star\tis  here.\nEnd.", Span(0, 30))
+    sentence = None if start < 0 else {"start": start, "end": start + 8}
+    answer = {"hits": [asdict(hit) | {"sentence": sentence}, asdict(hit)]}
+    with serving(lambda *_: (200, answer)) as url:
+        assert run(["search", "--index", url, "--min-score", "none", "star"]) == 0
+    assert f"\n    {shown}" in capsys.readouterr().out
 
 
 ERROR = {"error": {"message": "weights: three numbers", "code": "invalid_request"}}
@@ -190,6 +201,12 @@ def test_a_server_that_is_not_there_or_has_no_index_is_a_sentence(
     with serving(lambda *_: (200, {"model": {}, "index": None})) as url:
         assert run(["search", "--index", url, "star"]) == 1
         assert f"{url} has no index: start it with" in capsys.readouterr().err
+    with serving(lambda *_: (200, {"model": {}, "index": {}})) as url:
+        assert run(["search", "--index", url, "star"]) == 1
+        assert f"{url} is no Tercet server" in capsys.readouterr().err
+    for odd in (f"{url}/ä", f"http://{'a' * 64}.test"):
+        assert run(["search", "--index", odd, "star"]) == 1
+        assert f"no server answers at {odd}" in capsys.readouterr().err
     assert run(["search", "--index", url, "star"]) == 1
     assert f"no server answers at {url} (Connection refused)" in capsys.readouterr().err
     for wrong in ("http://", "http://a b", "http://user:pass@host", "http://host?x=1"):
@@ -197,6 +214,11 @@ def test_a_server_that_is_not_there_or_has_no_index_is_a_sentence(
         err = capsys.readouterr().err
         assert "the address of a server is like http://localhost:8080" in err
         assert "pass" not in err.replace("password", "")
+    for scheme in ("ftp", "HTTP+unix", "file", "qdrant"):
+        assert run(["search", "--index", f"{scheme}://host/x", "star"]) == 1
+        err = capsys.readouterr().err
+        assert "give a folder, or the address of a server as http://localhost:8080" in err
+        assert f"{scheme}://host/x" in err
     assert run(["search", "--index", url, "--model", "m", "star"]) == 2
     assert "a server has its own model" in capsys.readouterr().err
     monkeypatch.setenv("TERCET_KEY", "a\nb")

@@ -537,13 +537,17 @@ def test_hits_are_highlighted_from_what_is_stored(
         "Das Wasser ist im Haus. Die Stadt und das Buch. El agua de la ciudad.",
     ]
     question, encode = "cold water of the river", encoder.encode
-    vectors = encode([question], role="query")
+    questions = ["a book and bread", question]
+    vectors = encode(questions, role="query")
     with Collection.open(memory / "c", encoder, chunk=64, overlap=0, **options) as collection:
         collection.add([Document(str(n), text, f"Title {n}") for n, text in enumerate(texts)])
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(encoder, "encode", None)
-            plain = collection.search([question], vectors=vectors)[0]
-            hits = collection.search([question], vectors=vectors, highlight=True)[0]
+            plain = collection.search([question], vectors=vectors[1:])[0]
+            hits = collection.search([question], vectors=vectors[1:], highlight=True)[0]
+            several = collection.search(questions, vectors=vectors, highlight=True)
+    assert several[1] == hits
+    assert {hit.marks for hit in several[0]} != {hit.marks for hit in hits}
     assert [(hit.sentence, hit.marks) for hit in plain] == [(None, ())] * len(texts)
     assert [replace(hit, sentence=None, marks=()) for hit in hits] == plain
     for hit in hits:

@@ -256,3 +256,13 @@ def test_hits_tell_their_headings_and_follow_the_file(memory: Path, encoder: Has
         assert headings("word30") == ("Source",)
         collection.rebuild()
         assert headings("word30") == ("Source",)
+        with collection._store.transaction() as store:  # as it was made before there were any
+            store._rows("UPDATE documents SET hash = 'of the text alone'")
+            store._rows("ALTER TABLE chunks DROP COLUMN place")
+    with Collection.open(memory / "c", encoder) as collection:
+        assert headings("word30") == ()
+        assert collection.add(path).unchanged == 1
+        assert headings("word30") == ()
+        assert collection.add(path, reread=True).updated == 1
+        assert headings("word30") == ("Source",)
+        assert collection.add(path, reread=True).unchanged == 1

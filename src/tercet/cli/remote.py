@@ -43,22 +43,31 @@ class Server:
                 f"or spaces; its key comes from the environment variable {KEY}"
             )
 
-    def info(self) -> dict[str, Any]:
-        """Facts of its "model" and, where it has one, its "index"."""
-        facts: dict[str, Any] = self._answer(
-            "GET", "/info", None, lambda answer: {name: answer[name] for name in ("model", "index")}
-        )
-        if facts["index"] is None:
-            raise ServerError(f"{self.url} has no index: start it with `tercet serve INDEX`")
-        return facts
+    def documents(self) -> int:
+        """How many its index holds."""
+        return int(self._info(lambda model, index: int(index["documents"])))
 
     def min_score(self) -> float | None:
         """The least score of an answer that its model has learned, with the weights it has."""
-        facts = self.info()
-        if facts["index"]["weights"] != facts["model"]["weights"]:
-            return None
-        least: float | None = facts["model"].get("min_score")
-        return least
+
+        def read(model: Any, index: Any) -> float | None:
+            least: float | None = model.get("min_score")
+            return least if index["weights"] == model["weights"] else None
+
+        found: float | None = self._info(read)
+        return found
+
+    def _info(self, read: Callable[[Any, Any], Any]) -> Any:
+        """What is read of the facts of its model and its index."""
+
+        def facts(answer: Any) -> Any:
+            model, index = answer["model"], answer["index"]
+            return (None, True) if index is None else (read(model, index), False)
+
+        found, lacks = self._answer("GET", "/info", None, facts)
+        if lacks:
+            raise ServerError(f"{self.url} has no index: start it with `tercet serve INDEX`")
+        return found
 
     def search(self, question: str, **options: Any) -> list[Hit]:
         """The hits of one question; options as `POST /search` takes them."""
@@ -86,7 +95,7 @@ class Server:
             connection.request(method, parts.path.rstrip("/") + path, body, headers)
             response = connection.getresponse()
             status, content = response.status, response.read(LARGEST + 1)
-        except (OSError, HTTPException) as error:
+        except (OSError, HTTPException, UnicodeError) as error:
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
             raise ServerError(
                 f"no server answers at {self.url} ({reason}): start one with "

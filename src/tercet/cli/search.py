@@ -1,6 +1,7 @@
 """`tercet index`, `search`, `ls`, `rm`, `encode`, `info`: files to an index, questions to it."""
 
 import math
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -93,7 +94,7 @@ def index(
       dtype: How vectors are stored.  [default: float16]
       backend: graph: candidates from a graph; exact: every row is scored.  [default: graph]
       rebuild: First encode every stored document anew: for a damaged index or another model;
-          --heads, --dtype and --backend may change.
+          --heads, --dtype and --backend may change. Files of PATH are read again, changed or not.
     """
     from tercet.documents.chunks import Chunking
     from tercet.documents.files import SourceFile, find_files, item_failed
@@ -139,7 +140,9 @@ def index(
         ) as collection:
             added = AddReport()
             if paths:
-                added = collection.add(paths, reading=reading, report=report, progress=progress)
+                added = collection.add(
+                    paths, reading=reading, reread=rebuild, report=report, progress=progress
+                )
             documents = len(collection)
     seconds = time.monotonic() - start
     if as_json:
@@ -237,6 +240,11 @@ def search(
             if model is not None or revision is not None:
                 raise click.UsageError("a server has its own model: leave out --model, --revision")
             asked = _server(index, {**options, "filter": filter or {}})
+        elif re.match(r"[A-Za-z][\w+.-]+://", index):
+            raise InputError(
+                f"{index} cannot be searched: give a folder, or the address of a server as "
+                "http://localhost:8080"
+            )
         else:
             from tercet.collection import Collection
 
@@ -293,7 +301,7 @@ def _server(url: str, options: dict[str, Any]) -> _Asked:
         options["weights"] = asdict(options["weights"])
     return _Asked(
         lambda questions: [server.search(question, **options) for question in questions],
-        lambda: int(server.info()["index"]["documents"]),
+        server.documents,
         server.min_score,
     )
 

@@ -34,7 +34,7 @@ from tercet.collection.sync import (
 )
 from tercet.config import Head, Mode, Weights, check_count, check_heads, strings
 from tercet.documents.base import DEFAULT, Reading, clean, plain_values, readable
-from tercet.documents.chunks import Chunker, Chunking
+from tercet.documents.chunks import Chunking
 from tercet.embeddings import Embeddings
 from tercet.errors import InputError, ModelError, StoreError
 from tercet.explanation import highlight as highlight_hit
@@ -367,15 +367,17 @@ class Collection:
         items: str | Path | Document | Iterable[str | Path | Document],
         *,
         reading: Reading = DEFAULT,
+        reread: bool = False,
         report: OnChange = None,
         progress: OnProgress = None,
     ) -> AddReport:
         """Adds or replaces documents: files and folders by their paths, or Documents.
 
-        `reading` says how files are found and read. Unchanged files and documents are passed over,
-        files that are gone from under the folders given are removed, what cannot be read is skipped
-        by name. A document is in the collection for good when `report` is told of it, and all are
-        when this returns. Raises InputError where none of the paths is there.
+        `reading` says how files are found and read. Unchanged documents are passed over, and
+        unchanged files unless reread; files that are gone from under the folders given are removed,
+        what cannot be read is skipped by name. A document is in the collection for good when
+        `report` is told of it, and all are when this returns. Raises InputError where none of the
+        paths is there.
         """
         if isinstance(items, str | Path | Document):
             items = (items,)
@@ -395,7 +397,7 @@ class Collection:
                     sync.take(document)
                 sync.commit()
             else:
-                sync_files(sync, list(checked), reading)
+                sync_files(sync, list(checked), reading, reread=reread)
             result = sync.result
             if result.added or result.updated or result.removed:
                 self.index.optimize()
@@ -551,14 +553,12 @@ class Collection:
     def _highlight(self, index: Index, asked: Embeddings, hits: dict[int, Hit]) -> None:
         """Fills sentences and marks; of a row that has just been replaced they stay empty."""
         tokenizer, longest = self.encoder.tokenizer, self.encoder.max_length
-        chunker = Chunker(tokenizer.backend, self.settings.chunking, longest)
         ids, stored = index.stored(hits)
         for place, id in enumerate(ids):
             hit, given = hits[id], stored[place : place + 1]
             whole = given.offsets is not None and int(given.offsets[-1]) + 1 < longest
             sentence, marks = highlight_hit(
                 tokenizer,
-                chunker.heading(hit.title),
                 hit.text,
                 asked,
                 given,

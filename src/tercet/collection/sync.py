@@ -102,6 +102,7 @@ class Change:
     kind: Kind
     id: str  # of what was skipped or is noted: the file, file:line, or folder
     reason: str = ""
+    chunks: int = 0  # of a document that is added or updated
 
 
 @dataclass(frozen=True)
@@ -293,9 +294,9 @@ class Sync:
             done = done if total is None else min(done, total)
             self._progress(SyncState(done, total, self._tokens + tokens))
 
-    def _tell(self, kind: Kind, id: str, reason: str = "") -> None:
+    def _tell(self, kind: Kind, id: str, reason: str = "", chunks: int = 0) -> None:
         if self._report is not None:
-            self._report(Change(kind, id, reason))
+            self._report(Change(kind, id, reason, chunks))
 
     # The four steps
 
@@ -330,11 +331,11 @@ class Sync:
                 self.store.move(key, number, source)
             for number in waiting.ended:
                 left += self.store.leave(self.store.unseen(number))
-        for id in waiting.documents:
+        for id, item in waiting.documents.items():
             new = id not in waiting.updates
             self.result.added += new
             self.result.updated += not new
-            self._tell("added" if new else "updated", id)
+            self._tell("added" if new else "updated", id, chunks=len(item.spans))
         self.result.truncated += len(truncated)
         for id in truncated:
             self._tell("truncated", id, "longer than the model reads: its end is not indexed")
@@ -510,11 +511,13 @@ def _content_hash(document: Document) -> str:
 # Files
 
 
-def sync_files(sync: Sync, paths: Sequence[str | Path], reading: Reading) -> None:
+def sync_files(
+    sync: Sync, paths: Sequence[str | Path], reading: Reading, *, reread: bool = False
+) -> None:
     """Brings the collection in line with files and folders as they are now.
 
     New files are added, changed ones (or differently read ones) replaced, those that are gone from
-    under the folders, or left out now, removed.
+    under the folders, or left out now, removed. reread: unchanged files are read, too.
     What cannot be read is skipped by name and loses nothing: its documents stay as they were.
     Raises InputError where none of the paths is there.
     """
@@ -523,7 +526,7 @@ def sync_files(sync: Sync, paths: Sequence[str | Path], reading: Reading) -> Non
     sync.total = sum(item.size for item in items if isinstance(item, SourceFile))
     for item in items:
         if isinstance(item, SourceFile):
-            _sync_file(sync, item, reading)
+            _sync_file(sync, item, reading, reread)
         elif isinstance(item, Problem):
             sync.skip(item)
     sync.commit()
@@ -548,7 +551,7 @@ def check_paths(paths: Sequence[str | Path]) -> None:
         raise InputError(f"{paths[0]}: no such file or folder")
 
 
-def _sync_file(sync: Sync, file: SourceFile, reading: Reading) -> None:
+def _sync_file(sync: Sync, file: SourceFile, reading: Reading, reread: bool) -> None:
     record, now = _record(sync, file), time.time_ns()
     changed, digest = record, record.hash
     same = (record.size, record.mtime_ns) == (file.size, file.mtime_ns)
@@ -561,7 +564,7 @@ def _sync_file(sync: Sync, file: SourceFile, reading: Reading) -> None:
             return
         mtime = file.mtime_ns if now - file.mtime_ns > FRESH_NS else 0
         changed = replace(record, size=file.size, mtime_ns=mtime)
-    if record.hash == digest:
+    if record.hash == digest and not reread:
         if changed != record:
             sync.touch_file(changed)
         sync.result.unchanged += sync.store.documents_of_file(record.number)
