@@ -116,6 +116,17 @@ def until(condition: Any, seconds: float = 60) -> None:
         time.sleep(0.05)
 
 
+def multipart(files: list[tuple[str, bytes]]) -> tuple[bytes, dict[str, str]]:
+    """The body of a form with files, and its headers."""
+    parts = [
+        b'--mark\r\ncontent-disposition: form-data; name="file"; filename="%s"\r\n\r\n%s\r\n'
+        % (name.encode(), content)
+        for name, content in files
+    ]
+    headers = {"content-type": "multipart/form-data; boundary=mark"}
+    return b"".join(parts) + b"--mark--\r\n", headers
+
+
 @pytest.fixture(scope="session")
 def server(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """A server whose index holds TEXTS; tests that change it put it back."""

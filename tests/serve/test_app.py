@@ -21,7 +21,7 @@ from tercet.errors import InputError
 from tercet.serve.openapi import document
 from tercet.serve.routes import ENDPOINTS
 from tercet.serve.settings import ServeSettings
-from tests.serve.conftest import TEXTS, Running, start, stop, until
+from tests.serve.conftest import TEXTS, Running, multipart, start, stop, until
 
 SECRET = "a-very-secret-key"
 
@@ -38,8 +38,10 @@ def test_failures_are_json_with_a_sentence(server: Running) -> None:
         ("POST", "/search", b"[" * 100_000, {}, 422),
         ("POST", "/encode", b'{"items": [{"text": "\xff"}]}', {}, 400),
         ("GET", "/documents?limit=0", None, {}, 422),
+        ("GET", f"/documents?limit={'9' * 5000}", None, {}, 422),
         ("GET", "/health", None, {"host": "elsewhere.test"}, 403),
         ("POST", "/search", b'{"query": "a"}', {"origin": "https://evil.test"}, 403),
+        ("POST", "/search", b'{"query": "a"}', {"origin": "http://["}, 403),
         ("POST", "/search", b'{"query": "a"}', {"sec-fetch-site": "cross-site"}, 403),
     ]
     for method, path, body, headers, status in cases:
@@ -234,7 +236,10 @@ def test_settings_that_cannot_be_are_named(given: dict[str, Any]) -> None:
 def test_processes_that_die_are_started_again_and_nothing_is_lost(
     tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
-    running = start(str(tmp_path / "index"), "--model", str(tiny_checkpoint))
+    (scratch := tmp_path / "scratch").mkdir()
+    running = start(
+        *(str(tmp_path / "index"), "--model", str(tiny_checkpoint)), env={"TMPDIR": str(scratch)}
+    )
     documents = [{"id": id, "text": text} for id, text in TEXTS.items()]
     assert running.post("/documents", {"documents": documents}).json["added"] == 3
     for pid in running.children():
@@ -244,6 +249,11 @@ def test_processes_that_die_are_started_again_and_nothing_is_lost(
     away = running.post("/search", {"query": "bread"})
     assert away.status == 503
     assert int(away.headers["retry-after"]) >= 1
+    upload, headers = multipart([("up.md", b"the snow of winter")])
+    assert running.ask("POST", "/documents", upload, headers=headers).status == 503
+    told = headers | {"accept": "application/x-ndjson"}
+    assert b'"error"' in running.ask("POST", "/documents", upload, headers=told).body
+    until(lambda: not any(scratch.glob("tercet-upload-*")))
     until(lambda: running.ask("GET", "/ready").status == 200, 120)
     hits = running.post("/search", {"query": "bread and fire", "k": 3}).json["hits"]
     assert {hit["id"] for hit in hits} == set(TEXTS)
@@ -288,6 +298,8 @@ def test_what_the_queue_cannot_take_is_refused(tiny_checkpoint: Path) -> None:
     try:
         texts = ["river water " * 100] * 9
         assert running.post("/v1/embeddings", {"input": texts * 3}).status == 413
+        pairs = {"queries": texts * 2, "documents": texts * 2}
+        assert running.post("/v1/score", pairs).status == 413
 
         def one(_: int) -> Any:
             return running.post("/v1/embeddings", {"input": texts})

@@ -1,6 +1,9 @@
 """A child ends as it is told, and at once when its server is gone."""
 
+import asyncio
+import os
 import pickle
+import signal
 import struct
 import subprocess
 import sys
@@ -11,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from tercet.serve.processes import END, Reply
+from tercet.serve import processes
+from tercet.serve.processes import END, Process, Reply, Unavailable
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -49,3 +53,23 @@ def test_what_is_under_way_is_finished_where_that_is_told(tmp_path: Path, told: 
     assert child.returncode == 0, child.stderr
     assert b"ask" in child.stdout
     assert finished.exists() == told
+
+
+def test_a_child_that_waits_to_be_started_again_holds_up_no_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(processes, "RESTART", 3600.0)
+
+    async def run() -> None:
+        process = Process(f"{__name__}:Slow", {"finished": str(tmp_path / "finished")})
+        await process.start()
+        assert process.pid is not None
+        assert await process.call("ask") == "ask"
+        os.kill(process.pid, signal.SIGKILL)
+        with pytest.raises(Unavailable):
+            while True:
+                await process.call("ask")
+        await asyncio.wait_for(process.stop(), 30)
+
+    asyncio.run(run())

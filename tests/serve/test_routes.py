@@ -12,7 +12,7 @@ import pytest
 
 from tercet.encoder import Encoder
 from tercet.scores import SCORES, weighted_sum
-from tests.serve.conftest import TEXTS, Answer, Running
+from tests.serve.conftest import TEXTS, Answer, Running, multipart
 
 PASSAGES = ["the star and the light", "bread and fire", "the river"]
 
@@ -306,16 +306,6 @@ def test_documents_come_and_go(server: Running) -> None:
     removed = server.ask("DELETE", "/documents/a/new%20one%3F")
     assert data(removed) == {"removed": 1}
     assert server.ask("DELETE", "/documents/a/new%20one%3F").status == 404
-
-
-def multipart(files: list[tuple[str, bytes]]) -> tuple[bytes, dict[str, str]]:
-    parts = [
-        b'--mark\r\ncontent-disposition: form-data; name="file"; filename="%s"\r\n\r\n%s\r\n'
-        % (name.encode(), content)
-        for name, content in files
-    ]
-    headers = {"content-type": "multipart/form-data; boundary=mark"}
-    return b"".join(parts) + b"--mark--\r\n", headers
 
 
 def test_files_are_read_as_their_kinds(server: Running) -> None:

@@ -23,7 +23,6 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 import msgspec
 import uvicorn
@@ -36,7 +35,7 @@ from tercet.config import BUNDLED_NAME, Head
 from tercet.embeddings import Embeddings
 from tercet.errors import InputError, MissingExtraError, StoreError, TercetError
 from tercet.serve import wire
-from tercet.serve.processes import InternalError, Process, Unavailable
+from tercet.serve.processes import InternalError, OnEvent, Process, Unavailable
 from tercet.serve.settings import LOOPBACK, ServeSettings
 
 log = logging.getLogger("tercet.serve")
@@ -45,6 +44,7 @@ BYTES_PER_TOKEN = 4  # of UTF-8, about, in most languages; counts what waits bef
 JSON, MSGPACK, NDJSON = "application/json", "application/msgpack", "application/x-ndjson"
 BODY_SECONDS = 60.0  # for a body to come
 RECEIVED = 512 << 20  # bytes of bodies that are held at once
+UPLOADED = 4 << 30  # bytes of files that are held at once, on disk
 WRITES = 64  # changes of the index that may wait
 DRAIN_SECONDS = 30  # for requests under way when the server is told to stop
 WRITER_NICE = 10  # indexing takes what searches leave
@@ -164,6 +164,7 @@ class Server:
         self.draining = False
         self.under_way = 0
         self.received = 0  # bytes of bodies
+        self.uploaded = 0  # bytes of files until they are indexed
         self.writes = 0  # changes of the index that wait or are made
         self._waiting = 0  # tokens, about
         self._rate = 0.0  # tokens a second, while passes run
@@ -289,8 +290,10 @@ class Server:
             rows: Embeddings = await self.model.call("encode", texts, heads=tuple(heads), **options)
             return rows
 
-    async def change(self, method: str, *arguments: Any, on_event: Any = None) -> Any:
-        """What the writer gives for a change of the index, which is made whoever waits for it.
+    def change(
+        self, method: str, *arguments: Any, on_event: OnEvent | None = None
+    ) -> asyncio.Task[Any]:
+        """What the writer gives for a change of the index; shield it: it is made whoever waits.
 
         Raises HttpError where there is no writer, or too many changes wait.
         """
@@ -299,15 +302,15 @@ class Server:
             raise HttpError(
                 429, "overloaded", "too many changes wait: try again", {"retry-after": "5"}
             )
+        self.writes += 1
 
         async def work() -> Any:
-            self.writes += 1
             try:
                 return await writer.call(method, *arguments, on_event=on_event)
             finally:
                 self.writes -= 1
 
-        return await asyncio.shield(asyncio.ensure_future(work()))
+        return asyncio.create_task(work())
 
     def indexed(self) -> Process:
         """The process that searches; raises HttpError where the server has no index."""
@@ -421,7 +424,7 @@ class Guard:
                 403, "wrong_host", f"this server is not {name[:80]!r}: see --allow-host"
             )
         elsewhere = headers.get(b"sec-fetch-site", "") in ("cross-site", "same-site")
-        if origin and origin not in self._origins and urlsplit(origin).netloc != host:
+        if origin and origin not in self._origins and origin.partition("://")[2] != host:
             elsewhere = True
         if elsewhere and origin not in self._origins and scope["method"] not in ("GET", "HEAD"):
             raise HttpError(

@@ -107,10 +107,7 @@ class Process:
             assert self._child is not None
             self.ready.clear()
             code = await self._child.wait()
-            calls, self._calls = self._calls, {}
-            for future, _ in calls.values():
-                if not future.done():
-                    future.set_exception(Unavailable(f"the {self.name} process ended: try again"))
+            self._fail_calls()
             if self._stopping:
                 return
             log.error("the %s process ended with %s: it is started again", self.name, code)
@@ -123,6 +120,12 @@ class Process:
                     await self._begin()
                 except (TercetError, InternalError, Unavailable, OSError) as error:
                     log.error("the %s process cannot be started: %s", self.name, error)
+
+    def _fail_calls(self) -> None:
+        calls, self._calls = self._calls, {}
+        for future, _ in calls.values():
+            if not future.done():
+                future.set_exception(Unavailable(f"the {self.name} process ended: try again"))
 
     def _take(self, kind: str, number: int, value: Any) -> None:
         if kind == "event" and not number:
@@ -180,6 +183,12 @@ class Process:
     async def stop(self) -> None:
         """Tells the child to end when it has finished; kills it where it does not."""
         self._stopping = True
+        if self._task is not None and not self.ready.is_set():  # it is being started again
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+            self._task = None
+            self._fail_calls()
         child = self._child
         if child is None:
             return

@@ -6,11 +6,14 @@ are thin: each is a few lines over the same calls. Knows nothing of models or fi
 
 import asyncio
 import base64
+import re
+import shutil
 import tempfile
 import time
 import uuid
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
+from functools import cache
 from importlib.metadata import version
 from importlib.resources import files
 from itertools import pairwise
@@ -34,8 +37,10 @@ from tercet.embeddings import Embeddings
 from tercet.errors import InputError
 from tercet.serve import wire
 from tercet.serve.app import (
+    BODY_SECONDS,
     BYTES_PER_TOKEN,
     NDJSON,
+    UPLOADED,
     ClientGone,
     Endpoint,
     Guard,
@@ -151,8 +156,7 @@ async def pair_scores(
     truncate: bool = True,
 ) -> dict[str, Any]:
     """Scores of a query with passages: `scores` (the hybrid sum), each head's, `tokens` read."""
-    sizes = [len(text.encode()) for text in (query, *passages)]
-    async with server.admitted(sizes):
+    async with server.admitted([len(text.encode()) for text in (query, *passages)]):
         parts: dict[str, Any] = await server.model.call(
             "score", query, list(passages), weights=weights, truncate=truncate
         )
@@ -261,8 +265,10 @@ async def score_pairs(server: Server, request: wire.ScoreRequest) -> wire.ScoreL
             f"{len(lefts)} queries, {len(rights)} documents: give one query, or as many",
         )
     else:
-        pairs = zip(lefts, rights, strict=True)
-        several = await asyncio.gather(*(pair_scores(server, a, [b]) for a, b in pairs))
+        async with server.admitted([len(text.encode()) for text in (*lefts, *rights)]):
+            pairs = zip(lefts, rights, strict=True)
+            calls = [server.model.call("score", left, [right]) for left, right in pairs]
+            several = await asyncio.gather(*calls)
         scores = [parts["scores"][0] for parts in several]
         tokens = sum(parts["tokens"] for parts in several)
     data = [wire.PairScore(row, score) for row, score in enumerate(scores)]
@@ -555,7 +561,7 @@ async def explain(server: Server, request: wire.ExplainRequest) -> dict[str, Any
 
 async def list_documents(server: Server, request: Request) -> Response:
     limit = request.query_params.get("limit", "100")
-    if not (limit.isascii() and limit.isdigit() and 1 <= int(limit) <= 1000):
+    if not (re.fullmatch("[0-9]{1,4}", limit) and 1 <= int(limit) <= 1000):
         raise HttpError(422, "invalid_request", f"limit: 1 to 1000, not {limit[:20]!r}")
     after = request.query_params.get("after", "")
     rows = await server.indexed().call("documents", after, int(limit))
@@ -569,32 +575,38 @@ async def list_documents(server: Server, request: Request) -> Response:
 async def add_documents(server: Server, request: Request) -> Response:
     server.writable()
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    events: asyncio.Queue[Any] | None = None
+    if NDJSON in request.headers.get("accept", ""):
+        events = asyncio.Queue()
+    on_event = None if events is None else events.put_nowait
     if kind == "multipart/form-data":
-        folder, uploads = await _receive(server, request)
-        method = "add_files"
-        arguments: tuple[Any, ...] = (folder, uploads)
+        upload = await _receive(server, request)
+        try:
+            work = server.change("add_files", upload.files, on_event=on_event)
+        except HttpError:
+            upload.remove()
+            raise
+        work.add_done_callback(lambda _: upload.remove())
     elif kind == "application/json":
         body = await read_body(server, request)
         given = parse(body, wire.DocumentsRequest)
         documents = [msgspec.structs.asdict(document) for document in given.documents]
-        method, arguments = "add_documents", (documents,)
+        work = server.change("add_documents", documents, on_event=on_event)
     else:
         raise HttpError(
             415,
             "wrong_content_type",
             "send application/json, or files as multipart/form-data",
         )
-    if NDJSON in request.headers.get("accept", ""):
-        return StreamingResponse(_told(server.change, method, arguments), media_type=NDJSON)
-    report = await server.change(method, *arguments)
+    if events is not None:
+        return StreamingResponse(_told(work, events), media_type=NDJSON)
+    report = await asyncio.shield(work)
     answer = msgspec.convert(report, wire.DocumentsReport)
     return Response(msgspec.json.encode(answer), media_type="application/json")
 
 
-async def _told(call: Any, method: str, arguments: Any) -> AsyncIterator[bytes]:
+async def _told(work: asyncio.Task[Any], events: asyncio.Queue[Any]) -> AsyncIterator[bytes]:
     """What is told of documents as they are indexed, a JSON line each, the report last."""
-    events: asyncio.Queue[Any] = asyncio.Queue()
-    work = asyncio.ensure_future(call(method, *arguments, on_event=events.put_nowait))
     work.add_done_callback(lambda _: events.put_nowait(None))
     while (event := await events.get()) is not None:
         yield msgspec.json.encode(event) + b"\n"
@@ -604,27 +616,43 @@ async def _told(call: Any, method: str, arguments: Any) -> AsyncIterator[bytes]:
         yield msgspec.json.encode({"kind": "error", "message": str(error)}) + b"\n"
 
 
-async def _receive(server: Server, request: Request) -> tuple[str, list[tuple[str, str]]]:
-    """The files of an upload in a scratch folder, with their names."""
+@dataclass
+class _Upload:
+    """Files in a scratch folder (path, name), until they are removed."""
+
+    server: Server
+    folder: str
+    files: list[tuple[str, str]] = field(default_factory=list)
+    size: int = 0
+
+    def remove(self) -> None:
+        self.server.uploaded -= self.size
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+async def _receive(server: Server, request: Request) -> _Upload:
+    """The files of a form; raises HttpError for what is too large, too slow or no form."""
     settings = server.settings
     most = settings.max_upload_mb << 20
     declared = request.headers.get("content-length", "")
     too_large = HttpError(413, "body_too_large", f"more than {settings.max_upload_mb} MB")
     if declared.isdigit() and int(declared) > most:
         raise too_large
-    received = 0
+    upload = _Upload(server, tempfile.mkdtemp(prefix="tercet-upload-"))
     receive = request.receive
 
     async def counted() -> Any:
-        nonlocal received
-        message = await receive()
-        received += len(message.get("body", b""))
-        if received > most:
+        async with asyncio.timeout(BODY_SECONDS):
+            message = await receive()
+        size = len(message.get("body", b""))
+        upload.size += size
+        server.uploaded += size
+        if upload.size > most:
             raise too_large
+        if server.uploaded > UPLOADED:
+            raise HttpError(429, "overloaded", "too much is being sent", {"retry-after": "5"})
         return message
 
-    folder = tempfile.mkdtemp(prefix="tercet-upload-")
-    uploads: list[tuple[str, str]] = []
     names = set[str]()
     try:
         form = Request(request.scope, counted).form(max_files=settings.max_files, max_fields=10)
@@ -636,22 +664,24 @@ async def _receive(server: Server, request: Request) -> tuple[str, list[tuple[st
                 if name in names:
                     raise HttpError(422, "invalid_request", f"two files are called {name!r}")
                 names.add(name)
-                path = Path(folder) / f"{len(uploads):06d}{Path(name).suffix[:20]}"
+                path = Path(upload.folder) / f"{len(upload.files):06d}{Path(name).suffix[:20]}"
                 with path.open("wb") as file:
                     while piece := await part.read(1 << 20):
                         file.write(piece)
-                uploads.append((str(path), name))
-        if not uploads:
+                upload.files.append((str(path), name))
+        if not upload.files:
             raise HttpError(422, "invalid_request", "no file in the form: send parts with a name")
     except BaseException as error:
-        _remove(folder)
+        upload.remove()
+        if isinstance(error, TimeoutError):
+            raise HttpError(408, "too_slow", "the body does not come") from error
         if isinstance(error, MultiPartException | FormParserError):
             reason = getattr(error, "message", "") or str(error)
             raise HttpError(400, "malformed", f"the form cannot be read: {reason}") from error
         if isinstance(error, ClientDisconnect):
             raise ClientGone from error
         raise
-    return folder, uploads
+    return upload
 
 
 def upload_name(name: str) -> str:
@@ -663,15 +693,9 @@ def upload_name(name: str) -> str:
     return short
 
 
-def _remove(folder: str) -> None:
-    for path in Path(folder).iterdir():
-        path.unlink()
-    Path(folder).rmdir()
-
-
 async def delete_document(server: Server, request: Request) -> Response:
     id = request.path_params["id"]
-    removed = await server.change("delete", [id])
+    removed = await asyncio.shield(server.change("delete", [id]))
     if not removed:
         raise HttpError(404, "no_such_document", f"no document {id[:200]!r}")
     return Response(msgspec.json.encode(wire.Removed(removed)), media_type="application/json")
@@ -704,10 +728,15 @@ async def api_page(server: Server, request: Request) -> Response:
     return _file("docs.html", request)
 
 
-async def openapi(server: Server) -> Response:
+@cache
+def _described() -> bytes:
     from tercet.serve.openapi import document
 
-    return Response(msgspec.json.encode(document(ENDPOINTS)), media_type="application/json")
+    return msgspec.json.encode(document(ENDPOINTS))
+
+
+async def openapi(server: Server) -> Response:
+    return Response(_described(), media_type="application/json")
 
 
 def _post(path: str, summary: str, handler: Any, takes: Any, gives: Any, **more: Any) -> Endpoint:

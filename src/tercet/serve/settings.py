@@ -77,8 +77,10 @@ class ServeSettings:
         keys = [key.strip() for key in given if key.strip()]
         if self.key_file is not None and not keys:
             raise InputError(f"{self.key_file}: holds no key: write one a line")
-        if any(len(key) < 8 or not key.isascii() or " " in key for key in keys):
-            raise InputError("an API key has at least 8 letters, digits or signs, and no space")
+        if any(len(key) < SHORTEST_KEY or not key.isascii() or " " in key for key in keys):
+            raise InputError(
+                f"an API key has at least {SHORTEST_KEY} letters, digits or signs, and no space"
+            )
         if not keys and not self.is_local:
             raise InputError(
                 f"{self.host} is reached from other machines: give an API key (--key-file or "

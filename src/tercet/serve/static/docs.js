@@ -76,7 +76,7 @@ function routeOf(path, method, operation, schemas) {
 async function show() {
   const routes = document.getElementById("routes");
   try {
-    const answer = await fetch("/openapi.json");
+    const answer = await fetch("openapi.json");
     const api = await answer.json();
     const groups = new Map();
     for (const [path, operations] of Object.entries(api.paths)) {
