@@ -10,7 +10,7 @@ import pytest
 
 from tercet import mteb as module
 from tercet.checkpoint import read_checkpoint
-from tercet.config import Mode, Weights
+from tercet.config import MODES, Mode, Weights
 from tercet.encoder import Encoder
 from tercet.errors import InputError, MissingExtraError
 from tercet.mteb import MtebDense, MtebSearch, mteb_model
@@ -134,7 +134,7 @@ def test_a_missing_mteb_is_told(encoder: Encoder, monkeypatch: pytest.MonkeyPatc
         mteb_model(encoder)
 
 
-@pytest.mark.parametrize("mode", ["dense", "multi"])
+@pytest.mark.parametrize("mode", MODES)
 def test_mteb_evaluates_it(encoder: Encoder, tiny_checkpoint: Path, mode: Mode) -> None:
     mteb = pytest.importorskip("mteb")
     import mteb_local
@@ -154,6 +154,7 @@ def test_mteb_evaluates_it(encoder: Encoder, tiny_checkpoint: Path, mode: Mode) 
     )
     model = mteb_model(encoder, mode)
     assert isinstance(model, EncoderProtocol if mode == "dense" else SearchProtocol)
+    assert model.mteb_model_meta.name == f"local/{tiny_checkpoint.name}-{mode}"
     parameters = read_checkpoint(tiny_checkpoint).model.parameters()
     assert model.mteb_model_meta.n_parameters == sum(part.numel() for part in parameters)
     result = mteb.evaluate(model, mteb_local.local_task(task), cache=None, show_progress_bar=False)
@@ -162,7 +163,8 @@ def test_mteb_evaluates_it(encoder: Encoder, tiny_checkpoint: Path, mode: Mode) 
     for n in range(len(QUERIES)):
         gains[n, n], gains[n, n + 8] = 1, 2
     discounts = 1 / np.log2(np.arange(2, 12))
-    order = np.argsort(-scores, axis=1)[:, :10]
+    last = np.argsort(np.argsort([row["id"] for row in CORPUS]))  # first of equals, as in TREC
+    order = np.array([np.lexsort((-last, -row)) for row in scores])[:, :10]
     ideal = 2 * discounts[0] + discounts[1]
     ndcg = (np.take_along_axis(gains, order, axis=1) @ discounts / ideal).mean()
     found = result.task_results[0].scores["test"][0]["ndcg_at_10"]

@@ -458,6 +458,27 @@ def weight_files(folder: Path) -> list[Path]:
     )
 
 
+def stored_dtypes(folder: Path) -> tuple[torch.dtype, torch.dtype | None]:
+    """The dtypes that hold a checkpoint's weights as they are, as `write_checkpoint` takes them.
+
+    The first is that of all weights, float32 where they do not share one; the second that of the
+    embeddings where these are in float8.
+    """
+    kinds: set[str] = set()
+    for path in [*weight_files(folder), *folder.glob("*_linear.*")]:
+        if path.suffix == ".safetensors":
+            with _opened(path) as file:
+                kinds |= {str(file.get_slice(name).get_dtype()) for name in file.keys()}  # noqa: SIM118
+        else:
+            kinds |= {str(tensor.dtype) for tensor in load_torch(path).values()}
+    half = {"F16": torch.float16, "BF16": torch.bfloat16}
+    half |= {str(dtype): dtype for dtype in half.values()}
+    dtypes = {half.get(kind, torch.float32) for kind in kinds - {"F8_E5M2"}}
+    if len(dtypes) != 1 or torch.float32 in dtypes:
+        return torch.float32, None
+    return dtypes.pop(), EMBEDDINGS if "F8_E5M2" in kinds else None
+
+
 class TensorFiles(Mapping[str, Tensor]):
     """The tensors of one or more files, by their names behind a prefix.
 

@@ -66,7 +66,7 @@ class MtebModel:
         max_length: int = MAX_LENGTH,
         query_length: int = QUERY_TOKENS,
     ) -> None:
-        """name as `organisation/model`, by default from where the model was loaded."""
+        """name as `organisation/model`, by default of where the model was loaded and the mode."""
         self.encoder, self.max_length, self.query_length = encoder, max_length, query_length
         self._mode, self._name = mode, name
 
@@ -92,7 +92,7 @@ class MtebModel:
 
         return ModelMeta(
             loader=load,
-            name=self._name or _name(source),
+            name=self._name or f"{_name(source)}-{mode}",
             revision=encoder.fingerprint,
             release_date=None,
             languages=None,

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import AddedToken
 from tokenizers import Tokenizer as Backend
 
-from tercet.checkpoint import EMBEDDINGS, Checkpoint, read_checkpoint
+from tercet.checkpoint import EMBEDDINGS, Checkpoint, read_checkpoint, stored_dtypes
 from tercet.cli import run
 from tercet.encoder import Encoder
 from tercet.errors import InputError, ModelError
@@ -33,7 +33,6 @@ from tercet.train.prune_vocab import (
     prune_tokenizer,
     prune_vocab,
     score_ids,
-    stored_dtypes,
     subword_probabilities,
     token_counts,
 )

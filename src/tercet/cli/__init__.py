@@ -25,6 +25,7 @@ from tercet.cli.data import check, merge, split, teach
 from tercet.cli.doctor import doctor
 from tercet.cli.evaluate import compare, evaluate
 from tercet.cli.explain import explain
+from tercet.cli.export import export
 from tercet.cli.options import echo
 from tercet.cli.search import encode, index, info, ls, rm, search
 from tercet.cli.serve import serve
@@ -82,7 +83,7 @@ def data() -> None:
 TASKS: dict[str, tuple[click.Command, ...]] = {
     "Search": (index, search, explain, ls, rm, encode, info, serve),
     "Training data": (data, mine),
-    "Models": (init, trim, train),
+    "Models": (init, trim, train, export),
     "Measures": (evaluate, compare, doctor),
     "Housekeeping": (cache,),
 }

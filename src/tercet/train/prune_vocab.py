@@ -24,15 +24,13 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 import torch
-from safetensors import safe_open
 from tokenizers import Tokenizer as Backend
 
 from tercet.checkpoint import (
-    EMBEDDINGS,
     Checkpoint,
     fetch,
-    load_torch,
     read_checkpoint,
+    stored_dtypes,
     weight_files,
     write_checkpoint,
 )
@@ -544,27 +542,6 @@ def with_rows(model: M3Model, rows: Ids, tokenizer: Tokenizer) -> M3Model:
     state[name] = state[name][torch.from_numpy(rows)]
     small.load_state_dict(state, assign=True)
     return small.eval()
-
-
-def stored_dtypes(folder: Path) -> tuple[torch.dtype, torch.dtype | None]:
-    """The dtypes that hold a checkpoint's weights as they are, as `write_checkpoint` takes them.
-
-    The first is that of all weights, float32 where they do not share one; the second that of the
-    embeddings where these are in float8.
-    """
-    kinds: set[str] = set()
-    for path in [*weight_files(folder), *folder.glob("*_linear.*")]:
-        if path.suffix == ".safetensors":
-            with safe_open(path, framework="pt") as file:
-                kinds |= {str(file.get_slice(name).get_dtype()) for name in file.keys()}  # noqa: SIM118
-        else:
-            kinds |= {str(tensor.dtype) for tensor in load_torch(path).values()}
-    half = {"F16": torch.float16, "BF16": torch.bfloat16}
-    half |= {str(dtype): dtype for dtype in half.values()}
-    dtypes = {half.get(kind, torch.float32) for kind in kinds - {"F8_E5M2"}}
-    if len(dtypes) != 1 or torch.float32 in dtypes:
-        return torch.float32, None
-    return dtypes.pop(), EMBEDDINGS if "F8_E5M2" in kinds else None
 
 
 def _encode(checkpoint: Checkpoint, texts: Sequence[str]) -> Embeddings | None:
