@@ -11,7 +11,8 @@
 #   make clean    remove everything made here
 #
 # PYTHON=python3.12 chooses the interpreter; PIP_ARGS is passed to every `pip install`, as in
-# PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu" for a small CPU-only torch.
+# PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu" for a small CPU-only torch,
+# which the tests need.
 
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \

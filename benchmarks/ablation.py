@@ -22,9 +22,9 @@ import numpy as np
 import torch
 from common import parser, save
 
-from tercet.checkpoint import read_tokenizer, write_checkpoint
-from tercet.encoder import BUNDLED
-from tercet.model import BackboneConfig, M3Model
+from tercet.checkpoint import write_checkpoint
+from tercet.layout import BUNDLED, BackboneConfig, read_tokenizer
+from tercet.model import M3Model
 from tercet.rows import tagged_texts, text_files
 from tercet.train.config import TrainConfig, from_tree
 from tercet.train.prune_vocab import prune_tokenizer, score_ids

@@ -14,13 +14,12 @@ import numpy as np
 from common import parser, save
 
 from tercet import bm25
-from tercet.checkpoint import fetch, read_tokenizer
-from tercet.encoder import BUNDLED
 from tercet.evaluate.loaders import load
 from tercet.evaluate.measures import measure
 from tercet.evaluate.tasks import Bitext, Task
 from tercet.evaluate.trec import Run
 from tercet.hybrid import SparseRanker
+from tercet.layout import BUNDLED, fetch, read_tokenizer
 
 MEASURES = ("nDCG@10", "Recall@100")
 DEPTH = 1000

@@ -33,7 +33,6 @@ from tercet.checkpoint import read_checkpoint, write_checkpoint
 from tercet.config import MAX_LENGTH
 from tercet.embeddings import Embeddings
 from tercet.encoder import Encoder
-from tercet.model import Inputs
 
 ABSOLUTE, RELATIVE, SPARSE = 1e-5, 1e-4, 1e-4  # tolerances in float32
 COSINE_DENSE, COSINE_TOKEN = 0.999, 0.99  # floors in bfloat16
@@ -100,11 +99,11 @@ def dense_of(embeddings: Embeddings) -> Floats:
 def multi_before_rounding(encoder: Encoder, texts: list[str], max_length: int) -> Floats:
     """(sum T, M) float32, text by text: Embeddings hold float16, too coarse for the tolerance."""
     parts = []
-    with torch.inference_mode():
-        for text in texts:
-            batch = encoder.tokenizer.encode([text], max_length=max_length)
-            out = encoder.model(Inputs.of(batch), ("multi",))
-            parts.append(out.multi[out.multi_mask].numpy())
+    for text in texts:
+        batch = encoder.tokenizer.encode([text], max_length=max_length)
+        (out,) = encoder.runtime.passes(batch, ("multi",), half=False)
+        assert out.multi is not None
+        parts.append(np.delete(out.multi, batch.cls, axis=0))
     return np.concatenate(parts)
 
 

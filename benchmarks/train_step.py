@@ -40,7 +40,8 @@ class Ours:
     """Tercet's two-pass step."""
 
     def __init__(self, piece: int) -> None:
-        from tercet.model import BackboneConfig, M3Model
+        from tercet.layout import BackboneConfig
+        from tercet.model import M3Model
 
         torch.manual_seed(0)
         config = BackboneConfig(layers=LAYERS, positions=514)

@@ -35,10 +35,9 @@ from torch import Tensor
 
 from tercet.checkpoint import read_checkpoint
 from tercet.config import HEADS, LENGTHS, Head
-from tercet.encoder import BUNDLED
-from tercet.model import BackboneConfig, Inputs, M3Model
+from tercet.layout import BUNDLED, BackboneConfig
+from tercet.model import Inputs, M3Model
 from tercet.rows import read_rows, write_rows
-from tercet.scores import lexical, maxsim
 from tercet.tokenizer import TokenBatch
 from tercet.train import gradcache
 from tercet.train.batches import Batch, Collator, frame, make_sampler
@@ -48,6 +47,7 @@ from tercet.train.distributed import World
 from tercet.train.gradcache import MicroBatch, Representations, Side, backward
 from tercet.train.losses import Columns, batch_loss, unified
 from tercet.train.plan import make_plan, prepare
+from tercet.train.scores import lexical, maxsim
 from tercet.train.trainer import Trainer, autocast
 
 VOCABULARY, TOKENS = 30_000, 64

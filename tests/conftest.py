@@ -13,9 +13,10 @@ import pytest
 import torch
 from tokenizers import normalizers
 
-from tercet.checkpoint import Checkpoint, Settings, read_checkpoint, write_checkpoint
+from tercet.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from tercet.config import Weights
-from tercet.model import BackboneConfig, M3Model
+from tercet.layout import BackboneConfig, Settings
+from tercet.model import M3Model
 from tercet.tokenizer import Tokenizer, unigram
 from tests.offline import block
 

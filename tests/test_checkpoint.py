@@ -14,17 +14,10 @@ from huggingface_hub import constants
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from tercet.checkpoint import (
-    EMBEDDINGS,
-    SETTINGS,
-    Checkpoint,
-    Settings,
-    fetch,
-    read_checkpoint,
-    write_checkpoint,
-)
+from tercet.checkpoint import EMBEDDINGS, Checkpoint, read_checkpoint, write_checkpoint
 from tercet.config import Weights
 from tercet.errors import InputError, ModelError, TercetError
+from tercet.layout import SETTINGS, Settings, fetch
 from tercet.model import Inputs, M3Model
 from tercet.tokenizer import Tokenizer
 

@@ -18,12 +18,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tercet.checkpoint import Checkpoint, Settings, read_checkpoint, write_checkpoint
+from tercet.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from tercet.config import PAPER_WEIGHTS, Weights
 from tercet.embeddings import Embeddings
-from tercet.encoder import Encoder, batches, max_by_id, pool_tokens
+from tercet.encoder import Encoder, max_by_id, pool_tokens
 from tercet.errors import InputError, ModelError
+from tercet.layout import Settings
 from tercet.model import Inputs, M3Model
+from tercet.runtime import batches
 from tercet.tokenizer import Tokenizer
 
 TEXTS = [
@@ -424,8 +426,8 @@ def test_a_copy_is_loaded_again(tiny_checkpoint: Path, whole: Any, copied: Any) 
     encoder = Encoder.load(tiny_checkpoint, dtype="float32", device="cpu")
     encoder.weights = Weights(1, 2, 3)
     again = copied(encoder)
-    assert again.model is not encoder.model
-    assert (again.weights, again.dtype) == (Weights(1, 2, 3), torch.float32)
+    assert again.runtime is not encoder.runtime
+    assert (again.weights, again.dtype) == (Weights(1, 2, 3), "float32")
     assert_close(again.encode(TEXTS), whole)
 
 
@@ -522,9 +524,10 @@ def test_a_lacking_head_is_the_error(
 def test_vectors_that_are_not_finite_are_an_error(
     tiny_checkpoint: Path, head: Any, name: str
 ) -> None:
-    encoder = Encoder(read_checkpoint(tiny_checkpoint))
+    checkpoint = read_checkpoint(tiny_checkpoint)
+    encoder = Encoder(checkpoint)
     with torch.no_grad():  # as weights do that overflow
-        encoder.model.get_parameter(name).fill_(float("nan"))
+        checkpoint.model.get_parameter(name).fill_(float("nan"))
     with pytest.raises(ModelError, match="not finite"):
         encoder.encode(["the river"], heads=(head,))
     with pytest.raises(ModelError, match="not finite"):

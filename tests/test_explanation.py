@@ -12,12 +12,12 @@ import torch
 
 import tercet
 from tercet import Encoder, Explanation, Span, explain
-from tercet.checkpoint import Checkpoint, Settings
+from tercet.checkpoint import Checkpoint
 from tercet.config import HEADS, Weights
-from tercet.encoder import BUNDLED
 from tercet.errors import InputError
 from tercet.explanation import WORD_START, Tokens, marks
-from tercet.model import BackboneConfig, M3Model
+from tercet.layout import BUNDLED, BackboneConfig, Settings
+from tercet.model import M3Model
 from tercet.scores import SCORES, weighted_sum
 from tercet.tokenizer import Tokenizer
 

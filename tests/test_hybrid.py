@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.sparse as sp
-import torch
 
 from tercet.config import Head, Weights
 from tercet.hybrid import (
@@ -36,7 +35,7 @@ def dense() -> tuple[Ranker, Scores]:
     assert queries.dense is not None
     assert passages.dense is not None
     passages.dense[40:60] = passages.dense[20:40]  # equal scores
-    ranker = DenseRanker(queries.dense, passages.dense, CANDIDATES, torch.device("cpu"))
+    ranker = DenseRanker(queries.dense, passages.dense, CANDIDATES, "cpu")
     return ranker, dense_scores(queries, passages)
 
 

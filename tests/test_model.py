@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tercet.errors import InputError, ModelError
+from tercet.layout import BackboneConfig
 from tercet.model import (
     AttentionWithDropout,
     Backbone,
-    BackboneConfig,
     Inputs,
     Layout,
     M3Model,

@@ -17,16 +17,14 @@ from tercet.embeddings import Embeddings
 from tercet.errors import InputError
 from tercet.hybrid import rankers
 from tercet.scores import (
-    Blocks,
     dense_scores,
-    lexical,
     lexical_scores,
-    maxsim,
     maxsim_packed,
     maxsim_pairs,
     maxsim_scores,
     weighted_sum,
 )
+from tercet.train.scores import Blocks, lexical, maxsim
 
 VOCABULARY, SIZE = 30, 4
 
@@ -123,10 +121,11 @@ def test_weights_are_floats() -> None:
     st.sampled_from([1, 7, 60]),
     st.sampled_from([1, 40, 1 << 20]),
     st.booleans(),
+    st.booleans(),
 )
 @settings(max_examples=40, deadline=None)
 def test_every_layout_gives_the_formula_whatever_the_blocks(
-    counts: list[int], tokens: int, similarities: int, negative: bool
+    counts: list[int], tokens: int, similarities: int, negative: bool, with_torch: bool
 ) -> None:
     passages, queries = make(2, counts), make(0, [2, 5, 1])
     if negative:  # so that a zero vector would win if padding counted
@@ -136,10 +135,17 @@ def test_every_layout_gives_the_formula_whatever_the_blocks(
     blocks = Blocks(tokens, similarities, similarities)
     rows, places = np.nonzero(np.ones_like(want))
     packed = passages.multi, passages.offsets
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tercet.scores.CONVERTED", similarities)
+        patch.setattr("tercet.scores.SIMILARITIES", similarities)
+        patch.setattr("tercet.scores.TORCH", with_torch)
+        searched = [
+            maxsim_scores(queries, passages),
+            np.stack([maxsim_packed(queries.tokens(q), *packed) for q in range(3)]),
+            maxsim_pairs(queries, passages, rows, places).reshape(want.shape),
+        ]
     got = [
-        maxsim_scores(queries, passages),
-        np.stack([maxsim_packed(queries.tokens(q), *packed) for q in range(3)]),
-        maxsim_pairs(queries, passages, rows, places, blocks).reshape(want.shape),
+        *searched,
         maxsim(
             torch.from_numpy(queries.multi), owners(queries), 3, torch.from_numpy(passages.multi),
             passages.offsets[:-1], np.diff(passages.offsets), blocks=blocks,

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tercet.checkpoint import read_tokenizer
 from tercet.errors import InputError, ModelError
+from tercet.layout import read_tokenizer
 from tercet.tokenizer import TokenBatch, Tokenizer, read_sentencepiece
 
 TEXTS = [

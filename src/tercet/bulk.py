@@ -17,12 +17,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 
 from tercet.config import MAX_LENGTH, Head, Role
 from tercet.curate.shards import BLOCK, FREE, Shard, parts_folder
 from tercet.embeddings import Embeddings, EmbeddingsWriter, check_absent
-from tercet.encoder import Encoder
+from tercet.encoder import Encoder, gpu_count
 from tercet.errors import InputError
 from tercet.index.store import Lock
 from tercet.io import atomic_write
@@ -131,7 +130,7 @@ class EncodeJob:
         check_absent(folder)
         file = Path(self.file)
         size, done, tokens = sum(map(len, read_texts(file))), 0, 0  # before a model is loaded
-        gpus = torch.cuda.device_count() if self.device in (None, "cuda") else 0
+        gpus = gpu_count() if self.device in (None, "cuda") else 0
         # where there are several GPUs, part after part has the next one
         device = f"cuda:{(shard.number - 1) % gpus}" if gpus > 1 else self.device
         encoder = Encoder.load(self.model, revision=self.revision, device=device)

@@ -1,21 +1,16 @@
-"""Reads and writes checkpoints in the reference layout: an XLM-RoBERTa folder plus two heads.
+"""Checkpoints in the reference layout as models of torch, read and written.
 
-A checkpoint is a local folder or a Hugging Face hub id. Read: config.json; model.safetensors,
-shards with an index, or pytorch_model.bin; sparse_linear and colbert_linear as .pt or
-.safetensors; tokenizer.json or sentencepiece.bpe.model; our own tercet.json where there is one.
-Tensors are read one at a time, and nothing is unpickled but tensors (`weights_only=True`). Knows
-nothing of texts, batches or training.
+Weights are model.safetensors, shards with an index, or pytorch_model.bin; the heads sparse_linear
+and colbert_linear as .pt or .safetensors. Tensors are read one at a time, and nothing is unpickled
+but tensors (`weights_only=True`). Knows nothing of texts, batches or training.
 """
 
-import hashlib
-import json
-import math
 import os
 import pickle
 import re
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,43 +20,36 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer as Backend
 from torch import Tensor
 
-from tercet.config import MAX_LENGTH, Role, Weights
+from tercet.config import MAX_LENGTH
 from tercet.embeddings import check_absent
-from tercet.errors import InputError, ModelError, TercetError
-from tercet.io import atomic_folder, check_file, inner_path, json_bytes, read_json, write_json
-from tercet.model import (
+from tercet.errors import ModelError, TercetError
+from tercet.inference import TorchRuntime, usable_device, usable_dtype
+from tercet.io import atomic_folder, check_file, json_bytes
+from tercet.layout import (
+    FORMAT,
+    MULTI,
+    SETTINGS,
+    SPARSE,
     TYPES,
     BackboneConfig,
-    M3Model,
-    from_published,
+    Settings,
+    check_vocabulary,
+    fetch,
+    fingerprint_of,
+    first_line,
     published_shapes,
-    to_published,
+    published_sizes,
+    read_config,
+    read_settings,
+    read_tokenizer,
+    weight_files,
 )
+from tercet.model import M3Model, from_published, to_published
 from tercet.tokenizer import CLS, EOS, MASK, PAD, UNK, Tokenizer, framing
 
-SETTINGS, FORMAT = "tercet.json", 1
-SPARSE, MULTI = "sparse_linear", "colbert_linear"  # the reference's names of the two head files
 # Of the float8 types the one that every transformers reads; it leaves out float8_e4m3fn (4.50 on).
 EMBEDDINGS = torch.float8_e5m2
-_PREFIX = 4096  # characters: a text must fit behind it
 _TABLE = re.compile(r"(word|position)_embeddings\.weight$")
-_SAMPLE, _STRIDE, _SMALL = 4096, 1 << 18, 1 << 26  # bytes; how large files are fingerprinted
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What tercet.json says of a model; the defaults are those of a foreign model without one."""
-
-    weights: Weights | None = None  # of the hybrid sum, tuned on dev sets; None: the paper's
-    query_prefix: str = ""
-    passage_prefix: str = ""
-    training: Mapping[str, Any] = field(default_factory=dict)  # facts for people, JSON values
-    # of the hybrid sum with these weights: on dev sets 99% of questions find their answer above it
-    min_score: float | None = None
-
-    def prefix(self, role: Role) -> str:
-        """What is put before a text of this role."""
-        return {"query": self.query_prefix, "passage": self.passage_prefix, "plain": ""}[role]
 
 
 @dataclass(frozen=True)
@@ -77,6 +65,11 @@ class Checkpoint:
     settings: Settings
     fingerprint: str
     folder: Path
+
+    @property
+    def runtime(self) -> TorchRuntime:
+        """What runs it."""
+        return TorchRuntime(self.model)
 
 
 def read_checkpoint(
@@ -96,7 +89,7 @@ def read_checkpoint(
     config = read_config(folder / "config.json")
     tokenizer, tokenizer_file = read_tokenizer(folder)
     check_vocabulary(tokenizer, config, tokenizer_file)
-    settings = _read_settings(folder / SETTINGS)
+    settings = read_settings(folder / SETTINGS)
     files = weight_files(folder)
     trunk = TensorFiles(files, dtype, device)
     trunk.check(config)  # before anything is built
@@ -113,137 +106,8 @@ def read_checkpoint(
             head.load_state_dict(tensors, assign=True)
             others |= set(tensors.files) - set(files)
     model.to(device)
-    fingerprint = _fingerprint(config, settings, [*files, *sorted(others), tokenizer_file])
+    fingerprint = fingerprint_of(config, settings, [*files, *sorted(others), tokenizer_file])
     return Checkpoint(model.eval(), tokenizer, settings, fingerprint, folder)
-
-
-def check_vocabulary(tokenizer: Tokenizer, config: BackboneConfig, file: Path) -> None:
-    """Raises ModelError naming the token whose id the model has no row for."""
-    if (last := tokenizer.vocabulary - 1) >= config.vocabulary:
-        raise ModelError(
-            f"{file}: {tokenizer.backend.id_to_token(last)!r} is id {last}, but the model has"
-            f" {config.vocabulary} ids: they are not of one model"
-        )
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    check_file(path, ModelError)
-    try:
-        facts = read_json(path)
-    except FileNotFoundError as error:
-        raise ModelError(f"{path.parent} has no {path.name}: not a checkpoint folder") from error
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path}: cannot be read as JSON: {error}") from error
-    if not isinstance(facts, dict):
-        raise ModelError(f"{path}: holds a {type(facts).__name__}, not a JSON object")
-    return facts
-
-
-_CONFIG = {  # our sizes: their names, and what they are
-    "vocabulary": ("vocab_size", int),
-    "hidden": ("hidden_size", int),
-    "layers": ("num_hidden_layers", int),
-    "heads": ("num_attention_heads", int),
-    "feed_forward": ("intermediate_size", int),
-    "positions": ("max_position_embeddings", int),
-    "pad_id": ("pad_token_id", int),
-    "norm_eps": ("layer_norm_eps", float),
-    "dropout": ("hidden_dropout_prob", float),
-    "attention_dropout": ("attention_probs_dropout_prob", float),
-}
-_OPTIONAL = ("pad_id", "norm_eps", "dropout", "attention_dropout")
-
-
-def read_config(path: Path, *, model_type: str = "xlm-roberta") -> BackboneConfig:
-    """The sizes in a config.json; raises ModelError where it is of another kind of model."""
-    facts = {"hidden_act": "gelu", "position_embedding_type": "absolute"} | _read_json(path)
-    fixed = (
-        ("model_type", model_type),
-        ("hidden_act", "gelu"),
-        ("position_embedding_type", "absolute"),
-    )
-    for name, only in fixed:
-        if facts.get(name) != only:
-            raise ModelError(f"{path}: {name} is {facts.get(name)!r}; Tercet reads {only!r} only")
-    sizes: dict[str, Any] = {}
-    for ours, (theirs, kind) in _CONFIG.items():
-        if theirs not in facts and ours in _OPTIONAL:
-            continue
-        value = facts.get(theirs)
-        if isinstance(value, bool) or not isinstance(value, int if kind is int else int | float):
-            what = "a whole number" if kind is int else "a number"
-            raise ModelError(f"{path}: {theirs} must be {what}, got {value!r}")
-        sizes[ours] = value
-    try:
-        return BackboneConfig(**sizes)
-    except ModelError as error:
-        raise ModelError(f"{path}: {error}") from error
-
-
-def read_tokenizer(folder: Path) -> tuple[Tokenizer, Path]:
-    """The tokenizer of a checkpoint and its file, without the weights; raises ModelError."""
-    path = folder / "tokenizer.json"
-    if path.exists():
-        return Tokenizer.from_file(path), path
-    path = folder / "sentencepiece.bpe.model"
-    if not path.exists():
-        raise ModelError(f"{folder} has neither tokenizer.json nor sentencepiece.bpe.model")
-    return Tokenizer.from_file(path), path
-
-
-def _read_settings(path: Path) -> Settings:
-    if not path.exists():
-        return Settings()
-    facts = _read_json(path)
-    version = facts.pop("format", None)
-    if version != FORMAT:
-        raise ModelError(f"{path}: format {version!r}, this Tercet reads {FORMAT}")
-    try:
-        if facts.get("weights") is not None:
-            facts["weights"] = Weights(**facts["weights"])
-        settings = Settings(**facts)
-    except (TypeError, InputError) as error:  # an unknown setting, or weights that are none
-        raise ModelError(f"{path}: {error}") from error
-    least = settings.min_score
-    if least is not None and (type(least) not in (int, float) or not math.isfinite(least)):
-        raise ModelError(f"{path}: min_score is {least!r:.60}, not a finite number")
-    for name, kind in (("query_prefix", str), ("passage_prefix", str), ("training", dict)):
-        if not isinstance(getattr(settings, name), kind):
-            what = "a string" if kind is str else "an object"
-            raise ModelError(f"{path}: {name} is {getattr(settings, name)!r:.60}, not {what}")
-        if kind is str and len(getattr(settings, name)) > _PREFIX:
-            raise ModelError(f"{path}: {name} has more than {_PREFIX:,} characters")
-    return settings
-
-
-def set_weights(folder: Path, weights: Weights, min_score: float | None = None) -> Path:
-    """Puts other weights of the hybrid sum into a checkpoint's tercet.json; returns that file.
-
-    min_score belongs to the weights: the least score of an answer with them, None where unknown.
-    Raises ModelError where the file is damaged.
-    """
-    path = folder / SETTINGS
-    settings = replace(_read_settings(path), weights=weights, min_score=min_score)
-    write_json(path, {"format": FORMAT} | asdict(settings))
-    return path
-
-
-def _fingerprint(config: BackboneConfig, settings: Settings, files: list[Path]) -> str:
-    """Hashes sizes, prefixes and file contents; of files over 64 MB, 4 KB of every 256 KB."""
-    facts = asdict(config) | {"prefixes": [settings.query_prefix, settings.passage_prefix]}
-    del facts["dropout"], facts["attention_dropout"]  # of training only
-    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
-    for path in files:
-        size = path.stat().st_size
-        digest.update(f"\n{path.name} {size}\n".encode())
-        with open(path, "rb") as file:
-            if size <= _SMALL:
-                digest.update(file.read())
-                continue
-            for start in range(0, size, _STRIDE):
-                file.seek(start)
-                digest.update(file.read(_SAMPLE))
-    return digest.hexdigest()[:32]
 
 
 def write_checkpoint(
@@ -272,8 +136,32 @@ def write_checkpoint(
                 (scratch / name).parent.mkdir(exist_ok=True)
                 (scratch / name).write_bytes(json_bytes(facts))
     except (OSError, SafetensorError, RuntimeError) as error:  # a full disk, of torch and Rust too
-        what = _first_line(error)
+        what = first_line(error)
         raise TercetError(f"{target}: the model cannot be written: {what}") from error
+
+
+def load_checkpoint(
+    source: str | Path,
+    *,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    revision: str | None = None,
+    download: bool = True,
+) -> Checkpoint:
+    """A checkpoint made ready for inference alone, on the fastest device and dtype there are.
+
+    Raises what `read_checkpoint` does, InputError for a device or dtype that is not there.
+    """
+    usable = usable_device(device)
+    checkpoint = read_checkpoint(
+        source,
+        revision=revision,
+        dtype=usable_dtype(dtype, usable),
+        device=usable,
+        download=download,
+    )
+    checkpoint.model.backbone.pack()
+    return checkpoint
 
 
 def _write_weights(
@@ -314,11 +202,6 @@ def _write_tokenizer(folder: Path, tokenizer: Tokenizer, max_length: int) -> Non
         "clean_up_tokenization_spaces": False,
     }
     (folder / "tokenizer_config.json").write_bytes(json_bytes(facts | special))
-
-
-def published_sizes(config: BackboneConfig) -> dict[str, Any]:
-    """The sizes by their names in config.json."""
-    return {theirs: getattr(config, ours) for ours, (theirs, _) in _CONFIG.items()}
 
 
 def _documents(model: M3Model, settings: Settings) -> dict[str, Any]:
@@ -365,97 +248,10 @@ def _documents(model: M3Model, settings: Settings) -> dict[str, Any]:
     }
 
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
-# First the small files and safetensors; the others only where one of those is lacking.
-_FILES = [
-    "config.json",
-    SETTINGS,
-    "tokenizer.json",
-    *(f"{head}.{kind}" for head in (SPARSE, MULTI) for kind in ("pt", "safetensors")),
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "model-?????-of-?????.safetensors",
-]
-
-
-def fetch(source: str | Path, revision: str | None = None, *, download: bool = True) -> Path:
-    """The local folder of a model; raises ModelError in words where it cannot be had.
-
-    revision pins a branch, tag or commit of a hub id; raises InputError where given for a folder.
-    download: False takes a hub id from the cache alone and asks nobody.
-    """
-    folder = Path(source)
-    if folder.is_dir():
-        if revision is not None:
-            raise InputError(f"{folder} is a folder: a revision is for hub ids only")
-        return folder
-    if folder.exists():
-        raise ModelError(f"{folder} is a file: give the folder of a checkpoint, or a hub id")
-    if not isinstance(source, str) or not _HUB_ID.fullmatch(source):
-        raise ModelError(f"{source}: no such folder")
-    folder = _download(source, revision, _FILES, download)
-    if not (folder / "tokenizer.json").exists():
-        folder = _download(source, revision, ["sentencepiece.bpe.model"], download)
-    if not any(folder.glob("model*.safetensors*")):
-        folder = _download(source, revision, ["pytorch_model.bin"], download)
-    return folder
-
-
-def _download(source: str, revision: str | None, patterns: list[str], download: bool) -> Path:
-    from huggingface_hub import errors, snapshot_download
-
-    sentences: dict[type[Exception], str] = {  # the first that fits
-        errors.GatedRepoError: "the hub asks you to accept its terms and log in (hf auth login)",
-        errors.RepositoryNotFoundError: "no such folder here and no such model on the hub (or it "
-        "is private)",
-        errors.RevisionNotFoundError: f"the hub has no revision {revision!r} of it",
-        errors.LocalEntryNotFoundError: "no such folder here, "
-        f"{'the hub cannot be reached, and its' if download else 'and the hub was not asked: its'} "
-        "cache has no copy",
-        errors.HFValidationError: "neither a folder nor a hub id",
-    }
-    try:
-        return Path(
-            snapshot_download(
-                source, revision=revision, allow_patterns=patterns, local_files_only=not download
-            )
-        )
-    except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
-        what = f"the hub did not deliver it: {_first_line(error)}"
-        what = next((told for kind, told in sentences.items() if isinstance(error, kind)), what)
-        raise ModelError(f"{source}: {what}") from error
-
-
 # A memory-mapped file counts as resident once read: it is closed and opened again every so often.
 REOPEN = 1 << 28  # bytes
 
 _ANCHOR = "embeddings.word_embeddings.weight"  # what stands before it is the prefix of all names
-
-
-def weight_files(folder: Path) -> list[Path]:
-    """The files that hold the trunk's weights, in a fixed order; raises ModelError where none."""
-    single = folder / "model.safetensors"
-    if single.exists():
-        return [single]
-    index = folder / "model.safetensors.index.json"
-    if index.exists():
-        try:
-            names = set(_read_json(index)["weight_map"].values())
-            shards = sorted(inner_path(folder, name) for name in names)
-        except (KeyError, AttributeError, TypeError, ValueError) as error:
-            raise ModelError(f"{index}: not an index of shards: {error}") from error
-        for shard in shards:
-            if shard.suffix != ".safetensors" or not shard.exists():
-                raise ModelError(f"{index} names {shard.name}, no safetensors file of the folder")
-        if not shards:
-            raise ModelError(f"{index}: names no shards")
-        return shards
-    binary = folder / "pytorch_model.bin"
-    if binary.exists():
-        return [binary]
-    raise ModelError(
-        f"{folder} has no weights: none of {single.name}, {index.name} and {binary.name}"
-    )
 
 
 def stored_dtypes(folder: Path) -> tuple[torch.dtype, torch.dtype | None]:
@@ -649,7 +445,7 @@ def load_torch(path: Path) -> dict[str, Tensor]:
             f"{path}: is corrupt, or holds more than tensors, which Tercet does not load"
         ) from error
     except Exception as error:  # whatever bytes make of torch's own reader
-        raise ModelError(f"{path}: corrupt or truncated: {_first_line(error)}") from error
+        raise ModelError(f"{path}: corrupt or truncated: {first_line(error)}") from error
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
     if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
@@ -660,7 +456,3 @@ def load_torch(path: Path) -> dict[str, Tensor]:
         if tensor.nbytes > tensor.untyped_storage().nbytes():
             raise ModelError(f"{path}: {name} is larger than the numbers that are stored for it")
     return state
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n", 1)[0]

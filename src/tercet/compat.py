@@ -21,13 +21,14 @@ import numpy.typing as npt
 import scipy.sparse as sp
 import torch
 
-from tercet.checkpoint import published_sizes
 from tercet.config import HEADS, Head, Role, check_count, strings
 from tercet.config import Weights as HeadWeights
 from tercet.embeddings import Embeddings
-from tercet.encoder import Encoder, RowCollector, default_budget, encoding, run_batches
+from tercet.encoder import Encoder, RowCollector, encoding
 from tercet.errors import InputError
 from tercet.hybrid import rankers
+from tercet.inference import TorchRuntime
+from tercet.layout import published_sizes
 from tercet.scores import maxsim_packed
 from tercet.tokenizer import TokenBatch, Tokenizer
 
@@ -93,9 +94,12 @@ class BGEM3FlagModel:
             raise InputError(f"device={device!r} and devices={devices!r} differ: give one of them")
         chosen = _device(devices if device is None else device)
         on_cpu = chosen == "cpu" or (chosen is None and not torch.cuda.is_available())
-        dtype = torch.float16 if use_fp16 and not on_cpu else torch.float32
+        dtype = "float16" if use_fp16 and not on_cpu else "float32"
         self.encoder = Encoder.load(
-            model_name_or_path, device=chosen, dtype=torch.bfloat16 if use_bf16 else dtype
+            model_name_or_path,
+            backend="torch",
+            device=chosen,
+            dtype="bfloat16" if use_bf16 else dtype,
         )
         size = self.encoder.dims.get("multi")
         if colbert_dim > 0 and size not in (None, colbert_dim):
@@ -115,12 +119,12 @@ class BGEM3FlagModel:
     @property
     def target_devices(self) -> list[str]:
         """The one device, by its name."""
-        return [str(self.encoder.device)]
+        return [self.encoder.device]
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.encoder.device
+        return torch.device(self.encoder.device)
 
     @property
     def tokenizer(self) -> "TokenizerView":
@@ -130,7 +134,9 @@ class BGEM3FlagModel:
     @property
     def model(self) -> SimpleNamespace:
         """FlagEmbedding's names of parts: model.config with its sizes, and the heads' layers."""
-        own = self.encoder.model
+        runtime = self.encoder.runtime
+        assert isinstance(runtime, TorchRuntime)
+        own = runtime.model
         config = SimpleNamespace(**published_sizes(own.backbone.config))
         return SimpleNamespace(
             model=SimpleNamespace(config=config, device=own.device, dtype=own.dtype),
@@ -325,13 +331,14 @@ class BGEM3FlagModel:
         """Embeddings, multi-vectors in float32, and each text's ids that weigh, in their order."""
         encoder = self.encoder
         size = check_count("batch_size", self.batch_size if batch_size is None else batch_size)
-        budget = min(default_budget(encoder.device), size * int(tokens.lengths.max(initial=1)))
+        runtime = encoder.runtime
+        budget = min(runtime.budget, size * int(tokens.lengths.max(initial=1)))
         collector = RowCollector(encoder.dims, heads, len(tokens), half=False)
         weighing: list[list[int]] = [[]] * len(tokens)
-        for batch in run_batches(encoder.model, tokens, heads, budget=budget):
+        for batch in runtime.passes(tokens, heads, budget=budget, half=False):
             collector.add(batch)
-            if batch.outputs.weights is not None:
-                ids = np.where(batch.outputs.weights.cpu().numpy() > 0, batch.tokens.ids, -1)
+            if batch.weights is not None:
+                ids = np.where(batch.weights > 0, batch.tokens.ids, -1)
                 for row, text in zip(
                     batch.rows, np.split(ids, batch.tokens.offsets[1:-1]), strict=True
                 ):

@@ -10,21 +10,20 @@ import atexit
 import ctypes
 import logging
 import os
+import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
-import torch
-from torch import Tensor
 
-from tercet.checkpoint import Checkpoint, read_checkpoint
 from tercet.config import (
     HEADS,
     MAX_LENGTH,
@@ -39,128 +38,38 @@ from tercet.config import (
 )
 from tercet.embeddings import Embeddings, packed_positions
 from tercet.errors import InputError, ModelError
-from tercet.model import PADDING, Inputs, M3Model, Outputs, mean_vectors
-from tercet.tokenizer import SHARD_CHARACTERS, TokenBatch, text_shards
+from tercet.layout import BUNDLED, EXPORT_FACTS, Settings
+from tercet.runtime import Ints, Pass, Rows, Runtime, Vectors, check_asked
+from tercet.tokenizer import SHARD_CHARACTERS, TokenBatch, Tokenizer, text_shards
+
+if TYPE_CHECKING:
+    import torch
 
 log = logging.getLogger("tercet")
 
-Ints = npt.NDArray[np.integer]
-Rows = npt.NDArray[np.int64]
-Vectors = npt.NDArray[np.float32]
-
-BUNDLED = Path(__file__).parent / "models" / "small"
-CPU_BUDGET, GPU_BUDGET = 4096, 1 << 16  # tokens of a batch; measured on CPU
+BACKENDS = ("torch", "onnx")
 # Tokens clustered together: the distances of a run take 2 MB, and time grows linearly with a text.
 POOL_RUN = 512
 
 
-def batches(lengths: Ints, budget: int) -> Iterator[Rows]:
-    """Row numbers from the longest text to the shortest, at most `budget` tokens or one text each.
-
-    Equal ones keep their order. Longest first: what does not fit in memory shows at once, and time
-    left is never told too low. Raises InputError where the budget is below 1.
-    """
-    budget = check_count("token_budget, the tokens of a batch,", budget)
-    order = np.argsort(-lengths.astype(np.int64), kind="stable")
-    ends = np.cumsum(lengths[order], dtype=np.int64)
-    first, used = 0, 0
-    while first < len(order):
-        last = max(first + 1, int(np.searchsorted(ends, used + budget, side="right")))
-        yield order[first:last]
-        first, used = last, int(ends[last - 1])
-
-
-def default_budget(device: torch.device) -> int:
-    """Tokens of a batch: on CPU what stays in its caches, elsewhere what keeps the device busy."""
-    return CPU_BUDGET if device.type == "cpu" else GPU_BUDGET
-
-
-@dataclass(frozen=True)
-class ModelBatch:
-    """One pass: which texts (rows of what was given), their tokens, last states (N, H), outputs."""
-
-    rows: Rows
-    tokens: TokenBatch
-    states: Tensor
-    outputs: Outputs
-
-    @property
-    def owners(self) -> Rows:
-        """(N,) the text of each token, counted within the batch."""
-        return np.repeat(np.arange(len(self.rows)), self.tokens.lengths)
-
-
-def run_batches(
-    model: M3Model,
-    tokens: TokenBatch,
-    heads: Sequence[Head] = (),
-    *,
-    budget: int | None = None,
-    padding: float | None = None,
-    autocast: torch.dtype | None = None,
-    progress: Progress | None = None,
-) -> Iterator[ModelBatch]:
-    """Passes of the model over B texts in batches of at most `budget` tokens, without gradients.
-
-    Runs in evaluation mode and leaves the model in the mode that it was in. budget and padding (as
-    in `Layout`) default to what suits the device; autocast is the dtype of products, where it is
-    not the model's own. progress is called with the tokens done and their total.
-    """
-    model.check(heads)
-    device = model.device
-    if device.type == "cuda" and not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        raise InputError(
-            f"the model is on {device}, which a forked process cannot use: load it in a process "
-            "that was spawned"
-        )
-    if budget is None:
-        budget = default_budget(device)
-    if padding is None:
-        # On CPU a call more costs little and padding costs its products; elsewhere the reverse.
-        padding = 0.0 if device.type == "cpu" else PADDING
-    done = 0
-    for rows in batches(tokens.lengths, budget):
-        batch = tokens.take(rows)
-        inputs = Inputs.of(batch, device, padding=padding)
-        cast: Any = nullcontext()
-        if autocast not in (None, model.dtype):
-            cast = torch.autocast(device.type, autocast)
-        training = model.training
-        if training:
-            model.eval()
-        with torch.inference_mode(), cast:
-            states = model.backbone(inputs.ids, inputs.layout)
-            outputs = model.represent(states, inputs, heads)
-        if training:
-            model.train()
-        yield ModelBatch(rows, batch, states, outputs)
-        done += len(batch.ids)
-        if progress is not None:
-            progress(done, len(tokens.ids))
-
-
 def encode_tokens(
-    model: M3Model,
+    runtime: Runtime,
     tokens: TokenBatch,
     heads: Sequence[Head],
     *,
     budget: int | None = None,
-    padding: float | None = None,
-    autocast: torch.dtype | None = None,
     multi_pool: int | None = None,
     sparse_top: int | None = None,
     fingerprint: str = "",
     progress: Progress | None = None,
 ) -> Embeddings:
-    """Embeddings of B tokenised texts, in their order, as `run_batches` gives them.
+    """Embeddings of B tokenised texts, in their order, in batches of at most `budget` tokens.
 
     multi_pool merges a text's vectors to about one for so many, sparse_top keeps so many of its
     largest weights.
     """
-    rows = RowCollector(model.dims, heads, len(tokens), multi_pool, sparse_top)
-    for batch in run_batches(
-        model, tokens, heads, budget=budget, padding=padding, autocast=autocast, progress=progress
-    ):
+    rows = RowCollector(runtime.dims, heads, len(tokens), multi_pool, sparse_top)
+    for batch in runtime.passes(tokens, heads, budget=budget, progress=progress):
         rows.add(batch)
     return rows.embeddings(tokens.lengths, tokens.truncated, fingerprint)
 
@@ -194,7 +103,8 @@ def encoding() -> Iterator[None]:
             "that was spawned, and open it there"
         )
     if _process.fork:  # who asks the parent's pools of threads waits for ever
-        torch.set_num_threads(1)
+        if torch := sys.modules.get("torch"):
+            torch.set_num_threads(1)
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
         _process.fork = False
     outer = thread not in _process.threads
@@ -235,28 +145,49 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
+class Loaded(Protocol):
+    """A checkpoint that is ready to run; `tercet.checkpoint.Checkpoint` is one."""
+
+    @property
+    def runtime(self) -> Runtime:
+        """What runs it."""
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Of its tokens."""
+
+    @property
+    def settings(self) -> Settings:
+        """What its tercet.json says."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Names weights, tokenizer and prefixes."""
+
+
 class Encoder:
     """A model that is ready to encode, in any thread; in a forked process with one thread.
 
     Pickled or copied it is a recipe to load it again from where it was loaded.
 
-    Attributes: source (None: the bundled model), model, fingerprint, weights (of the hybrid sum:
-    the model's own, else the paper's), heads, dims (dense, vocabulary, multi), tokenizer, settings,
-    max_length (tokens that the model has positions for), dtype, device.
+    Attributes: source (None: the bundled model), runtime (what runs it), fingerprint, weights (of
+    the hybrid sum: the model's own, else the paper's), heads, dims (dense, vocabulary, multi),
+    tokenizer, settings, max_length (tokens that the model has positions for), dtype and device (by
+    name).
     """
 
-    def __init__(self, checkpoint: Checkpoint, *, source: str | None = None) -> None:
+    def __init__(self, checkpoint: Loaded, *, source: str | None = None) -> None:
         """Wraps a checkpoint as it is, in its dtype and on its device; see `load`."""
-        self.model = checkpoint.model
+        self.runtime: Runtime = checkpoint.runtime
         self.source = source
         self.tokenizer = checkpoint.tokenizer
         self.settings = checkpoint.settings
         self.fingerprint = checkpoint.fingerprint
         self.weights = checkpoint.settings.weights or PAPER_WEIGHTS
         self.min_score = checkpoint.settings.min_score
-        self.heads, self.dims = self.model.heads, self.model.dims
-        self.max_length = self.model.backbone.config.max_length
-        self.dtype, self.device = self.model.dtype, self.model.device
+        self.heads, self.dims = self.runtime.heads, dict(self.runtime.dims)
+        self.max_length = self.runtime.config.max_length
+        self.dtype, self.device = self.runtime.dtype, self.runtime.device
         self._recipe: tuple[Any, ...] | None = None  # what `load` was given
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -271,37 +202,56 @@ class Encoder:
     def load(
         source: str | Path | None = None,
         *,
-        device: str | torch.device | None = None,
-        dtype: str | torch.dtype | None = None,
+        backend: str | None = None,
+        device: "str | torch.device | None" = None,
+        dtype: "str | torch.dtype | None" = None,
         revision: str | None = None,
         download: bool = True,
     ) -> "Encoder":
         """Loads a folder or a hub id; no source is the model that comes with Tercet.
 
         download: False takes a hub id from the hub's local cache alone and asks nobody.
-        device defaults to a GPU where there is one. dtype defaults to bfloat16 on a GPU and on
-        CPUs that multiply it (AMX, AVX512-BF16), else to float32. Raises ModelError for what
-        cannot be loaded, InputError for a device or dtype that is not there.
+        backend is torch or onnx (ONNX Runtime), by default torch where it is installed; the folder
+        of an export (`tercet export`) has its own. device defaults to a GPU where there is one.
+        dtype defaults to bfloat16 on a GPU and on CPUs that multiply it (AMX, AVX512-BF16), else to
+        float32; ONNX Runtime computes in float32 on the CPU. Raises ModelError for what cannot be
+        loaded, InputError for a backend, device or dtype that is not there, MissingExtraError for a
+        library that is not installed.
         """
         if source is None and not BUNDLED.is_dir():
             raise ModelError(
                 f"this installation has no bundled model ({BUNDLED} is absent): give a model's"
                 " folder or hub id"
             )
-        usable = usable_device(device)
-        checkpoint = read_checkpoint(
-            BUNDLED if source is None else source,
-            revision=revision,
-            dtype=_dtype(dtype, usable),
-            device=usable,
-            download=download,
-        )
-        checkpoint.model.backbone.pack()
+        folder = BUNDLED if source is None else source
+        given: dict[str, Any] = {
+            "device": device,
+            "dtype": dtype,
+            "revision": revision,
+            "download": download,
+        }
+        checkpoint: Loaded
+        if (Path(folder) / EXPORT_FACTS).exists():
+            from tercet.exports import load_export
+
+            checkpoint = load_export(folder, backend, device=device, dtype=dtype)
+        elif chosen_backend(backend) == "torch":
+            from tercet.checkpoint import load_checkpoint
+
+            checkpoint = load_checkpoint(folder, **given)
+        else:
+            from tercet.onnx import load_onnx
+
+            checkpoint = load_onnx(folder, **given)
         if source is not None and Path(source).is_dir():
             source = Path(source).resolve()
         encoder = Encoder(checkpoint, source=None if source is None else str(source))
-        encoder._recipe = (encoder.source, device, dtype, revision, download)
+        encoder._recipe = (encoder.source, {"backend": backend, **given})
         return encoder
+
+    def check(self, heads: Sequence[Head]) -> None:
+        """Raises ModelError for a head that the model lacks."""
+        check_asked(heads, self.heads)
 
     @encoding()
     def encode(
@@ -331,9 +281,9 @@ class Encoder:
             if value is not None:
                 check_count(name, value)
         heads = check_heads(heads)
-        self.model.check(heads)
+        self.check(heads)
         return encode_tokens(
-            self.model,
+            self.runtime,
             self.tokenize(texts, max_length=max_length, role=role, mcls=mcls),
             heads,
             budget=token_budget,
@@ -382,19 +332,16 @@ class Encoder:
         and the vector of </s>. Source: Günther et al. 2024, arXiv 2409.04701.
         """
         heads = check_heads(heads)
-        self.model.check(heads)
+        self.check(heads)
         limit = self._limit(max_length)
         tokens, text_of, first, last = self._locate(texts, spans, limit, role)
         truncated = last > limit - 1  # </s> is no token of a span
         first, last = np.minimum(first, limit - 1), np.minimum(last, limit - 1)
         row_of = np.empty(len(tokens), dtype=np.int64)  # of a text in the batch, or -1
         collector = RowCollector(self.dims, heads, len(last))
-        for batch in run_batches(
-            self.model,
-            tokens,
-            [head for head in heads if head != "dense"],
-            budget=token_budget,
-            progress=progress,
+        others = [head for head in heads if head != "dense"]
+        for batch in self.runtime.passes(
+            tokens, others, budget=token_budget, states="dense" in heads, progress=progress
         ):
             row_of[:] = -1
             row_of[batch.rows] = np.arange(len(batch.rows))
@@ -406,13 +353,12 @@ class Encoder:
             owners = np.repeat(np.arange(len(rows)), counts)
             pooled = packed_positions(np.where(empty, start, starts), counts)
             counted = packed_positions(np.where(empty, end - 1, starts), counts)
-            out, positions = batch.outputs, torch.from_numpy(counted).to(self.device)
-            if "dense" in heads:
-                of, tokens_of = (torch.from_numpy(i).to(self.device) for i in (owners, pooled))
-                collector.add_dense(rows, mean_vectors(batch.states, tokens_of, of, len(rows)))
-            weights = None if out.weights is None else out.weights[positions]
+            if batch.states is not None:
+                sums = np.add.reduceat(batch.states[pooled], np.cumsum(counts) - counts, axis=0)
+                collector.add_dense(rows, unit_rows(sums))
+            weights = None if batch.weights is None else batch.weights[counted]
             collector.add_sparse(rows, owners, batch.tokens.ids[counted], weights)
-            collector.add_multi(rows, owners, None if out.multi is None else out.multi[positions])
+            collector.add_multi(rows, owners, None if batch.multi is None else batch.multi[counted])
         _log_truncated(truncated, limit)
         return collector.embeddings(last - first, truncated, self.fingerprint)
 
@@ -478,9 +424,8 @@ class Encoder:
         return [prefix + text for text in strings(texts)]
 
 
-def _load_again(fingerprint: str, source: str | None, *given: Any) -> Encoder:
+def _load_again(fingerprint: str, source: str | None, options: dict[str, Any]) -> Encoder:
     """What a pickled encoder becomes; raises ModelError where its model is another one now."""
-    options = dict(zip(("device", "dtype", "revision", "download"), given, strict=True))
     encoder = Encoder.load(source, **options)
     if encoder.fingerprint != fingerprint:
         raise ModelError(
@@ -508,7 +453,8 @@ class RowCollector:
         half=False keeps multi-vectors in float32.
         """
         self._dims, self._heads = dims, heads
-        self._pool, self._top, self._half = multi_pool or 1, sparse_top, half
+        self._pool, self._top = multi_pool or 1, sparse_top
+        self._dtype: Any = np.float16 if half else np.float32
         self._dense = np.empty((count if "dense" in heads else 0, dims["dense"]), dtype=np.float32)
         none, shape = np.zeros(0, dtype=np.int64), (0, dims["vocabulary"])
         self._sparse_rows = [none]
@@ -516,38 +462,38 @@ class RowCollector:
         self._multi: list[tuple[Rows, npt.NDArray[Any]]] = []
         self._counts = np.zeros(count, dtype=np.int64)  # vectors of each row
 
-    def add(self, batch: ModelBatch) -> None:
+    def add(self, batch: Pass) -> None:
         """The representations of a batch's texts."""
-        out, owners = batch.outputs, batch.owners
-        self.add_dense(batch.rows, out.dense)
-        self.add_sparse(batch.rows, owners, batch.tokens.ids, out.weights)
-        multi = None if out.multi is None else out.multi[out.multi_mask]
-        self.add_multi(batch.rows, np.delete(owners, batch.tokens.cls), multi)
+        owners, cls = batch.owners, batch.tokens.cls
+        self.add_dense(batch.rows, batch.dense)
+        self.add_sparse(batch.rows, owners, batch.tokens.ids, batch.weights)
+        multi = None if batch.multi is None else np.delete(batch.multi, cls, axis=0)
+        self.add_multi(batch.rows, np.delete(owners, cls), multi)
 
-    def add_dense(self, rows: Rows, vectors: Tensor | None) -> None:
+    def add_dense(self, rows: Rows, vectors: Vectors | None) -> None:
         """A batch's (B, D) vectors of these rows, if any."""
         if vectors is not None:
-            self._dense[rows] = vectors.cpu().numpy()
+            self._dense[rows] = vectors
 
-    def add_sparse(self, rows: Rows, owners: Rows, ids: Ints, weights: Tensor | None) -> None:
+    def add_sparse(self, rows: Rows, owners: Rows, ids: Ints, weights: Vectors | None) -> None:
         """A batch's (N,) token ids and weights, if any; owners (N,) index `rows`."""
         if weights is not None:
             shape = (len(rows), self._dims["vocabulary"])
             self._sparse_rows.append(rows)
-            self._sparse.append(max_by_id(owners, ids, weights.cpu().numpy(), shape, top=self._top))
+            self._sparse.append(max_by_id(owners, ids, weights, shape, top=self._top))
 
-    def add_multi(self, rows: Rows, owners: Rows, vectors: Tensor | None) -> None:
+    def add_multi(self, rows: Rows, owners: Rows, vectors: npt.NDArray[Any] | None) -> None:
         """A batch's (N, M) token vectors, if any; owners (N,) index `rows` and do not decrease."""
         if vectors is None:
             return
         counts = np.bincount(owners, minlength=len(rows))
         if self._pool > 1:
-            texts = np.split(vectors.cpu().numpy(), np.cumsum(counts)[:-1])
+            texts = np.split(vectors.astype(np.float32), np.cumsum(counts)[:-1])
             pooled = [pool_tokens(text, self._pool) for text in texts]
             counts = np.array([len(text) for text in pooled])
-            vectors = torch.from_numpy(np.concatenate(pooled))
+            vectors = np.concatenate(pooled)
         self._counts[rows] = counts
-        self._multi.append((rows, (vectors.half() if self._half else vectors).cpu().numpy()))
+        self._multi.append((rows, vectors.astype(self._dtype, copy=False)))
 
     def embeddings(
         self, lengths: Ints, truncated: npt.NDArray[np.bool_], fingerprint: str
@@ -562,8 +508,7 @@ class RowCollector:
             sparse = sp.csr_array(sp.vstack(self._sparse, format="csr"))[order]
         if "multi" in self._heads:
             offsets = np.concatenate(([0], np.cumsum(self._counts)))
-            dtype: Any = np.float16 if self._half else np.float32
-            multi = np.empty((int(offsets[-1]), self._dims["multi"]), dtype=dtype)
+            multi = np.empty((int(offsets[-1]), self._dims["multi"]), dtype=self._dtype)
             while self._multi:  # each part is let go, so that they are not all held twice
                 rows, vectors = self._multi.pop()
                 multi[packed_positions(offsets[rows], self._counts[rows])] = vectors
@@ -578,6 +523,22 @@ class RowCollector:
         )
         made.check_finite()
         return made
+
+
+def gpu_count() -> int:
+    """GPUs that torch can use."""
+    if not find_spec("torch"):
+        return 0
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def chosen_backend(name: str | None) -> str:
+    """The backend of that name, by default torch where it is installed; raises InputError."""
+    if name not in (None, *BACKENDS):
+        raise InputError(f"backend {name!r}: choose from {', '.join(BACKENDS)}")
+    return name or ("torch" if find_spec("torch") else "onnx")
 
 
 def max_by_id(
@@ -627,9 +588,12 @@ def pool_tokens(vectors: Vectors, factor: int, *, run: int = POOL_RUN) -> Vector
         np.add.at(sums, cluster_of, block)
         parts.append(sums[np.argsort(firsts)])
     pooled = np.concatenate(parts)
-    # opposite vectors, which clustering does not join, could cancel out
-    norms = np.linalg.norm(pooled, axis=1, keepdims=True)
-    out: Vectors = pooled / np.maximum(norms, 1e-12)
+    return unit_rows(pooled)  # opposite ones, which clustering does not join, could cancel out
+
+
+def unit_rows(vectors: Vectors) -> Vectors:
+    """(N, M) rows of length 1; zeros stay."""
+    out: Vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     return out
 
 
@@ -637,35 +601,3 @@ def _log_truncated(truncated: npt.NDArray[np.bool_], limit: int) -> None:
     if truncated.any():
         count, of = int(truncated.sum()), len(truncated)
         log.warning("%d of %d texts were cut: they have more than %d tokens", count, of, limit)
-
-
-def usable_device(name: str | torch.device | None) -> torch.device:
-    """The device of that name, a GPU where none is named; raises InputError if it is not there."""
-    if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
-        first = str(error).strip().split("\n", 1)[0]
-        raise InputError(f"device {str(name)!r} is not there: {first}") from error
-    return device
-
-
-def _dtype(name: str | torch.dtype | None, device: torch.device) -> torch.dtype:
-    if name is None:
-        fast = device.type == "cuda" or (device.type == "cpu" and multiplies_bfloat16())
-        return torch.bfloat16 if fast else torch.float32
-    dtype = getattr(torch, name, None) if isinstance(name, str) else name
-    if dtype in (torch.float32, torch.bfloat16) or (
-        dtype == torch.float16 and device.type != "cpu"
-    ):
-        return dtype
-    raise InputError(f"dtype {name!r}: choose float32 or bfloat16 (on a GPU also float16)")
-
-
-def multiplies_bfloat16() -> bool:
-    """Whether this CPU has instructions for bfloat16 products: AMX or AVX512-BF16."""
-    return any(
-        check() for check in (torch.cpu._is_amx_tile_supported, torch.cpu._is_avx512_bf16_supported)
-    )

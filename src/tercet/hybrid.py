@@ -7,7 +7,7 @@ vocabulary. No result depends on the sizes of blocks: what they could change by 
 again pair by pair, and equal scores go by place.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, product
 from typing import Protocol
@@ -15,12 +15,18 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
-import torch
-from torch import Tensor
 
 from tercet.config import HEADS, Head, Weights
 from tercet.embeddings import Embeddings
-from tercet.scores import Places, Scores, check_same_model, maxsim_packed, maxsim_pairs
+from tercet.scores import (
+    Places,
+    Scores,
+    check_same_model,
+    float32,
+    matmul,
+    maxsim_packed,
+    maxsim_pairs,
+)
 
 SLACK = 16  # ranks looked at behind the last, so that rounding moves nothing over the edge
 
@@ -102,10 +108,10 @@ class Ranker(Protocol):
 def rankers(
     queries: Embeddings,
     passages: Embeddings,
-    device: torch.device | None = None,
+    device: str = "cpu",
     candidates: int | None = None,
 ) -> dict[Head, Ranker]:
-    """One for every head that both sides have.
+    """One for every head that both sides have; device, as torch names it, is for dense scores.
 
     The first `candidates` passages (by default all) are ranked, the others can only be scored.
     """
@@ -113,8 +119,7 @@ def rankers(
     size = len(passages) if candidates is None else candidates
     out: dict[Head, Ranker] = {}
     if queries.dense is not None and passages.dense is not None:
-        device = device or torch.device("cpu")
-        blocks = CPU_BLOCKS if device.type == "cpu" else GPU_BLOCKS
+        blocks = CPU_BLOCKS if device == "cpu" else GPU_BLOCKS
         out["dense"] = DenseRanker(queries.dense, passages.dense, size, device, blocks)
     if queries.sparse is not None and passages.sparse is not None:
         out["sparse"] = SparseRanker(queries.sparse, passages.sparse, size)
@@ -157,9 +162,15 @@ def highest(scores: Scores, count: int) -> Places:
     """Places of the `count` highest scores and of all equals of the last one, ascending."""
     if len(scores) <= count:
         return np.arange(len(scores))
-    # NumPy's partition takes 50 times as long where most scores are 0
-    best = torch.topk(torch.from_numpy(scores), count, sorted=False).values
-    return np.flatnonzero(scores >= best.min().numpy())
+    # NumPy's partition takes 50 times as long where most scores are the same, which are zeros
+    above = scores[scores > 0]
+    if len(above) >= count:
+        last = np.partition(above, len(above) - count)[len(above) - count]
+    elif np.count_nonzero(scores >= 0) >= count:
+        last = np.float32(0)
+    else:
+        last = np.partition(scores, len(scores) - count)[len(scores) - count]
+    return np.flatnonzero(scores >= last)
 
 
 @dataclass(frozen=True)
@@ -169,21 +180,26 @@ class DenseRanker:
     queries: npt.NDArray[np.float32]
     passages: npt.NDArray[np.float32]
     candidates: int
-    device: torch.device
+    device: str
     blocks: Blocks = CPU_BLOCKS
 
     def top(self, queries: Places, count: int) -> Ranked:
         blocks = self.blocks
         size = min(count + SLACK, self.candidates)
-        vectors = torch.from_numpy(self.queries[queries]).to(self.device)
+        vectors = self.queries[queries]
         best = np.full((len(queries), size), -np.inf, dtype=np.float32)
         places = np.full((len(queries), size), -1, dtype=np.int64)
         first, last = 0, min(blocks.first, self.candidates)
         while first < last:
-            block = torch.from_numpy(np.array(self.passages[first:last])).to(self.device).T
+            block = float32(self.passages[first:last])
+            if self.device != "cpu":
+                several = _top_elsewhere(vectors, block, size, self.device, blocks.queries)
             for start in range(0, len(queries), blocks.queries):
                 part = slice(start, start + blocks.queries)
-                new, columns = _entering(vectors[part] @ block, best[part], size)
+                if self.device == "cpu":
+                    new, columns = _entering(matmul(vectors[part], block.T), best[part], size)
+                else:
+                    new, columns = next(several)
                 scores = np.concatenate((best[part], new), axis=1)
                 columns = np.concatenate((places[part], columns + first), axis=1)
                 order = np.argpartition(-scores, size - 1, axis=1)[:, :size]
@@ -205,24 +221,41 @@ class DenseRanker:
         return out
 
 
-def _entering(scores: Tensor, best: Scores, size: int) -> tuple[Scores, Places]:
+def _top_elsewhere(
+    queries: npt.NDArray[np.float32],
+    passages: npt.NDArray[np.float32],
+    size: int,
+    device: str,
+    step: int,
+) -> Iterator[tuple[Scores, Places]]:
+    """The `size` best scores of each query and their columns, `step` queries at once on a GPU."""
+    import torch
+
+    block = torch.from_numpy(passages).to(device).T
+    for start in range(0, len(queries), step):
+        scores = torch.from_numpy(queries[start : start + step]).to(device) @ block
+        best, columns = scores.topk(min(size, scores.shape[1]), dim=1)
+        yield best.cpu().numpy(), columns.cpu().numpy()
+
+
+def _entering(scores: Scores, best: Scores, size: int) -> tuple[Scores, Places]:
     """Of new scores (Q, P) those that may enter the best (Q, K) so far, and their columns.
 
-    At most `size` of each query; padded with -infinity.
+    At most `size` of each query, or all above the last of the best; padded with -infinity.
     """
     floor = best.min(axis=1, keepdims=True)
-    if scores.device.type != "cpu" or (floor == -np.inf).any():
-        highest_scores, columns = scores.topk(min(size, scores.shape[1]), dim=1)
-        return highest_scores.cpu().numpy(), columns.cpu().numpy()
-    # Few are above the floor, and NumPy finds them many times faster than a top-k does.
-    flat = scores.numpy()
-    above = np.flatnonzero(flat > floor)
-    rows, columns_above = np.divmod(above, flat.shape[1])
-    counts = np.bincount(rows, minlength=len(flat))
+    if (floor == -np.inf).any():
+        size = min(size, scores.shape[1])
+        columns = np.argpartition(-scores, size - 1, axis=1)[:, :size]
+        return np.take_along_axis(scores, columns, axis=1), columns
+    # few are above the floor
+    above = np.flatnonzero(scores > floor)
+    rows, columns_above = np.divmod(above, scores.shape[1])
+    counts = np.bincount(rows, minlength=len(scores))
     rank = np.arange(len(above)) - (np.cumsum(counts) - counts)[rows]
-    new = np.full((len(flat), int(counts.max())), -np.inf, dtype=np.float32)
+    new = np.full((len(scores), int(counts.max())), -np.inf, dtype=np.float32)
     places = np.zeros(new.shape, dtype=np.int64)
-    new[rows, rank] = flat.ravel()[above]
+    new[rows, rank] = scores.ravel()[above]
     places[rows, rank] = columns_above
     return new, places
 

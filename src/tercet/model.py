@@ -24,6 +24,8 @@ from torch.utils.checkpoint import checkpoint
 
 from tercet.config import HEADS, Head
 from tercet.errors import InputError, ModelError
+from tercet.layout import TOP_NAMES, TYPES, BackboneConfig, layer_names
+from tercet.runtime import check_asked
 from tercet.tokenizer import TokenBatch
 
 # oneDNN keeps a compiled product for each shape of matrices, and torch a weight's order for each.
@@ -42,43 +44,6 @@ SCORES = 1 << 20
 # The longest texts that attend by plain products in training on CPU in bfloat16: scores are kept
 # for the backward pass. Measured.
 PLAIN = 512
-
-
-@dataclass(frozen=True)
-class BackboneConfig:
-    """The sizes of a trunk; the defaults are XLM-RoBERTa large with M3's positions."""
-
-    vocabulary: int = 250_002
-    hidden: int = 1024
-    layers: int = 24
-    heads: int = 16
-    feed_forward: int = 4096
-    positions: int = 8194  # rows of the table: the longest text + pad_id + 1
-    pad_id: int = 1
-    norm_eps: float = 1e-5
-    dropout: float = 0.1  # of hidden states, in training
-    attention_dropout: float = 0.1  # of attention probabilities, in training
-
-    def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if "dropout" in name and not 0 <= value < 1:
-                raise ModelError(f"{name} is a share below 1, got {value}")
-            if name == "norm_eps" and not 0 < value < 1:
-                raise ModelError(f"{name} must be above 0 and below 1, got {value}")
-            if isinstance(value, int) and name != "pad_id" and value < 1:
-                raise ModelError(f"{name} must be at least 1, got {value}")
-        if not 0 <= self.pad_id < min(self.vocabulary, self.positions - 1):
-            raise ModelError(
-                f"pad_id must be an id, and a row of the positions before their last, got"
-                f" {self.pad_id} of {self.vocabulary} ids and {self.positions} positions"
-            )
-        if self.hidden % self.heads:
-            raise ModelError(f"hidden size {self.hidden} is not a multiple of {self.heads} heads")
-
-    @property
-    def max_length(self) -> int:
-        """The longest text in tokens: position ids start at pad_id + 1."""
-        return self.positions - self.pad_id - 1
 
 
 class Layout:
@@ -573,12 +538,7 @@ class M3Model(nn.Module):
 
     def check(self, heads: Sequence[Head]) -> None:
         """Raises ModelError for a head that is not there."""
-        absent = [head for head in heads if head not in self.heads]
-        if absent:
-            raise ModelError(
-                f"this model has no {absent[0]} head: ask for {', '.join(self.heads)} only, or load"
-                " a checkpoint with its sparse_linear and colbert_linear files"
-            )
+        check_asked(heads, self.heads)
 
     def represent(self, states: Tensor, inputs: Inputs, heads: Sequence[Head]) -> Outputs:
         """The asked heads on the trunk's last states, (N, H)."""
@@ -599,47 +559,6 @@ class M3Model(nn.Module):
         return Outputs(dense, weights, multi, multi_mask)
 
 
-# Our names to the published ones (Hugging Face XLMRobertaModel).
-TYPES = "embeddings.token_type_embeddings.weight"
-_TOP_NAMES = {
-    "word_embeddings.weight": "embeddings.word_embeddings.weight",
-    "position_embeddings.weight": "embeddings.position_embeddings.weight",
-    "norm.weight": "embeddings.LayerNorm.weight",
-    "norm.bias": "embeddings.LayerNorm.bias",
-}
-_LAYER_NAMES = {  # qkv is three of theirs
-    "qkv": [f"attention.self.{name}" for name in ("query", "key", "value")],
-    "out": ["attention.output.dense"],
-    "norm1": ["attention.output.LayerNorm"],
-    "up": ["intermediate.dense"],
-    "down": ["output.dense"],
-    "norm2": ["output.LayerNorm"],
-}
-
-
-def _layer_names(layers: int) -> Iterator[tuple[str, list[str]]]:
-    for number in range(layers):
-        for kind in ("weight", "bias"):
-            for ours, theirs in _LAYER_NAMES.items():
-                names = [f"encoder.layer.{number}.{name}.{kind}" for name in theirs]
-                yield f"layers.{number}.{ours}.{kind}", names
-
-
-def published_shapes(config: BackboneConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Published names and shapes of a trunk's tensors, one by one: sizes in files may be absurd."""
-    hidden, wide = config.hidden, config.feed_forward
-    yield _TOP_NAMES["word_embeddings.weight"], (config.vocabulary, hidden)
-    yield _TOP_NAMES["position_embeddings.weight"], (config.positions, hidden)
-    yield from ((_TOP_NAMES[f"norm.{kind}"], (hidden,)) for kind in ("weight", "bias"))
-    yield TYPES, (1, hidden)
-    square: tuple[int, ...] = (hidden, hidden)
-    weights = {"qkv": square, "out": square, "up": (wide, hidden), "down": (hidden, wide)}
-    for ours, theirs in _layer_names(config.layers):
-        _, _, part, kind = ours.split(".")
-        shape = weights.get(part, (hidden,))
-        yield from ((name, shape if kind == "weight" else shape[:1]) for name in theirs)
-
-
 def from_published(tensors: Mapping[str, Tensor], layers: int) -> dict[str, Tensor]:
     """Renames a published state dict (no prefix) to ours; raises ModelError for what is missing."""
 
@@ -648,9 +567,9 @@ def from_published(tensors: Mapping[str, Tensor], layers: int) -> dict[str, Tens
             raise ModelError(f"the checkpoint has no tensor {name!r}")
         return tensors[name]
 
-    state = {ours: take(theirs) for ours, theirs in _TOP_NAMES.items()}
+    state = {ours: take(theirs) for ours, theirs in TOP_NAMES.items()}
     state["type_embedding"] = take(TYPES)[0]
-    for ours, theirs in _layer_names(layers):
+    for ours, theirs in layer_names(layers):
         parts = [take(name) for name in theirs]
         state[ours] = torch.cat(parts) if len(parts) > 1 else parts[0]
     return state
@@ -658,9 +577,9 @@ def from_published(tensors: Mapping[str, Tensor], layers: int) -> dict[str, Tens
 
 def to_published(state: Mapping[str, Tensor], layers: int) -> dict[str, Tensor]:
     """The inverse of from_published."""
-    tensors = {theirs: state[ours] for ours, theirs in _TOP_NAMES.items()}
+    tensors = {theirs: state[ours] for ours, theirs in TOP_NAMES.items()}
     tensors[TYPES] = state["type_embedding"][None]
-    for ours, theirs in _layer_names(layers):
+    for ours, theirs in layer_names(layers):
         tensors |= zip(theirs, state[ours].chunk(len(theirs)), strict=True)
     return {name: tensor.contiguous() for name, tensor in tensors.items()}
 

@@ -6,6 +6,7 @@ and scores are computed here, as everywhere in Tercet, over the whole corpus. A 
 newline, text (docs/method.md, scores). Knows nothing of tasks or measures.
 """
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
@@ -34,7 +35,7 @@ from tercet.encoder import Encoder
 from tercet.errors import InputError, MissingExtraError
 from tercet.evaluate.tasks import Protocol
 from tercet.io import name_of
-from tercet.model import M3Model
+from tercet.layout import published_shapes
 from tercet.rows import passage_text
 from tercet.scores import SCORES, Scores, dense_scores, weighted_sum
 
@@ -79,13 +80,9 @@ class MtebModel:
             raise MissingExtraError("mteb is not installed: pip install 'tercet[mteb]'") from error
         encoder, mode, source = self.encoder, self._mode, self.encoder.source
         kind, similarity = KINDS[mode]
-        with torch.device("meta"):  # layers that are packed have no parameters to count
-            model = M3Model(
-                encoder.model.backbone.config,
-                [],
-                sparse="sparse" in encoder.heads,
-                multi=encoder.dims.get("multi"),
-            )
+        hidden = encoder.dims["dense"]
+        trunk = sum(math.prod(shape) for _, shape in published_shapes(encoder.runtime.config))
+        rows = encoder.dims.get("multi", 0) + ("sparse" in encoder.heads)
 
         def load(model_name: str, *, revision: str | None = None, **options: Any) -> Any:
             return mteb_model(source, name=model_name, **options)
@@ -96,7 +93,7 @@ class MtebModel:
             revision=encoder.fingerprint,
             release_date=None,
             languages=None,
-            n_parameters=sum(part.numel() for part in model.parameters()),
+            n_parameters=trunk + rows * (hidden + 1),
             n_embedding_parameters=encoder.dims["vocabulary"] * encoder.dims["dense"],
             memory_usage_mb=None,
             max_tokens=min(self.max_length, encoder.max_length),
@@ -184,7 +181,7 @@ class MtebSearch(MtebModel):
         self.weights = encoder.weights if weights is None else Weights.of(weights)
         self.block = check_count("block", block)
         self.heads: tuple[Head, ...] = HEADS if mode == "hybrid" else (mode,)
-        encoder.model.check(self.heads)
+        encoder.check(self.heads)
         self._corpus: Any = None
 
     def index(self, corpus: Any, **unused: Any) -> None:

@@ -1,44 +1,30 @@
-"""Scores of queries against passages, computed here for training, search and evaluation alike.
+"""Scores of queries against passages, computed here for search and evaluation alike.
 
-Takes representations, never texts or models. Sums run in float32. MaxSim comes in two layouts:
-`maxsim` compares all with all in padded blocks and has a gradient; `maxsim_packed` and
-`maxsim_pairs` compare what lies side by side. Shapes: Q queries, P passages, S and T vectors of
-all queries and of all passages, D dense size, V vocabulary, M multi-vector size.
+Takes representations, never texts or models. Sums run in float32. Products run in torch where it is
+installed, which a thread can keep to one core, else in NumPy. Those with gradients are in
+`tercet.train.scores`. Shapes: Q queries, P passages, S and T vectors of all queries and of all
+passages, D dense size, V vocabulary, M multi-vector size.
 """
 
+import os
+import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-import torch.nn.functional as F
-from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from tercet.config import HEADS, Head, Weights
+from tercet.config import HEADS, Head, Weights, cores
 from tercet.embeddings import Embeddings, packed_positions
 from tercet.errors import InputError
 
 Scores = npt.NDArray[np.float32]
 Places = npt.NDArray[np.int64]
 
-
-@dataclass(frozen=True)
-class Blocks:
-    """How much of MaxSim is computed at once; no result depends on it."""
-
-    tokens: int  # vectors of passages
-    similarities: int
-    gathered: int  # numbers in the backward pass
-
-
-# On a CPU 4 MB of similarities stay in its caches; a GPU needs many more to be busy (256 MB).
-CPU_BLOCKS = Blocks(tokens=1 << 9, similarities=1 << 20, gathered=1 << 22)
-GPU_BLOCKS = Blocks(tokens=1 << 13, similarities=1 << 26, gathered=1 << 26)
-
-CONVERTED = 1 << 20  # numbers of stored passages made float32 at once: 4 MB stay in cache
+TORCH = find_spec("torch") is not None
+# Numbers of stored passages made float32 at once, and similarities: 4 MB stay in cache.
+CONVERTED = SIMILARITIES = 1 << 20
 
 
 def check_same_model(queries: Embeddings, passages: Embeddings) -> None:
@@ -78,17 +64,17 @@ def maxsim_scores(queries: Embeddings, passages: Embeddings) -> Scores:
     Raises InputError where a side has no multi-vectors or a text no vector.
     """
     check_same_model(queries, passages)
-    query_multi, _, query_counts = _packed(queries)
-    multi, offsets, counts = _packed(passages)
-    vectors = torch.from_numpy(np.array(query_multi)).float()
-    owners = torch.repeat_interleave(torch.arange(len(queries)), torch.from_numpy(query_counts))
+    query_multi, query_offsets, query_counts = _packed(queries)
+    multi, offsets, _ = _packed(passages)
     out = np.empty((len(queries), len(passages)), dtype=np.float32)
-    for first, last in _runs(offsets, 1 << 16):  # copied, since they may be memory-mapped
-        start, stop = int(offsets[first]), int(offsets[last])
-        block = torch.from_numpy(np.array(multi[start:stop]))
-        starts = offsets[first:last] - start
-        part = maxsim(vectors, owners, len(queries), block, starts, counts[first:last])
-        out[:, first:last] = part.numpy()
+    for first, last in _runs(offsets, max(1, CONVERTED // max(1, multi.shape[1]))):
+        block = float32(multi[int(offsets[first]) : int(offsets[last])])
+        starts = offsets[first:last] - offsets[first]
+        for row, end in _runs(query_offsets, max(1, SIMILARITIES // len(block))):
+            vectors = float32(query_multi[int(query_offsets[row]) : int(query_offsets[end])])
+            best = np.maximum.reduceat(matmul(vectors, block.T), starts, axis=1)
+            sums = np.add.reduceat(best, query_offsets[row:end] - query_offsets[row], axis=0)
+            out[row:end, first:last] = sums / query_counts[row:end, None]
     return out
 
 
@@ -104,26 +90,17 @@ def maxsim_packed(
     if offsets is None:
         raise InputError("packed passages need offsets")
     counts = _counts(offsets)
-    query32 = torch.from_numpy(np.array(query, dtype=np.float32))
+    vectors = float32(query)
     out = np.empty(len(counts), dtype=np.float32)
     for first, last in _runs(offsets, max(1, CONVERTED // max(1, passages.shape[1]))):
         start, stop = int(offsets[first]), int(offsets[last])
-        block = passages[start:stop]
-        # torch converts float16 25 times faster than NumPy; it wants memory it may write to.
-        block32 = torch.from_numpy(block if block.flags.writeable else block.copy()).float()
-        similarity = (query32 @ block32.T).numpy()  # (S, T of the block)
+        similarity = matmul(vectors, float32(passages[start:stop]).T)  # (S, T of the block)
         best = np.maximum.reduceat(similarity, offsets[first:last] - start, axis=1)
         out[first:last] = best.mean(axis=0)
     return out
 
 
-def maxsim_pairs(
-    queries: Embeddings,
-    passages: Embeddings,
-    rows: Places,
-    places: Places,
-    blocks: Blocks = CPU_BLOCKS,
-) -> Scores:
+def maxsim_pairs(queries: Embeddings, passages: Embeddings, rows: Places, places: Places) -> Scores:
     """MaxSim of n pairs of queries (rows) and passages (places), (n,) float32.
 
     Passage by passage, since a query has far fewer vectors to bring together.
@@ -133,26 +110,44 @@ def maxsim_pairs(
     out = np.empty(len(places), dtype=np.float32)
     if not len(places):
         return out
-    size = max(1, blocks.similarities // blocks.tokens)  # vectors of queries at once
     order = np.lexsort((rows, places))
     for same in np.split(order, np.flatnonzero(np.diff(places[order])) + 1):
-        passage = torch.from_numpy(np.array(passages.tokens(int(places[same[0]])))).float()
+        passage = float32(passages.tokens(int(places[same[0]])))
         ends = np.cumsum(counts[rows[same]])
+        size = max(1, SIMILARITIES // max(1, len(passage)))  # vectors of queries at once
         for pairs in np.split(same, np.flatnonzero(np.diff(ends // size)) + 1):
             lengths = counts[rows[pairs]]
-            tokens = multi[packed_positions(offsets[rows[pairs]], lengths)]
-            vectors = torch.from_numpy(tokens).float()
-            best = torch.full((len(vectors),), -torch.inf)
-            for first in range(0, len(passage), blocks.tokens):
-                part = passage[first : first + blocks.tokens]
-                torch.maximum(best, (vectors @ part.T).amax(1), out=best)
-            starts = np.cumsum(lengths) - lengths
-            out[pairs] = np.add.reduceat(best.numpy(), starts) / lengths
+            vectors = float32(multi[packed_positions(offsets[rows[pairs]], lengths)])
+            best = matmul(vectors, passage.T).max(axis=1)
+            out[pairs] = np.add.reduceat(best, np.cumsum(lengths) - lengths) / lengths
     return out
 
 
 # The scores (Q, P) of each head by name.
 SCORES = {"dense": dense_scores, "sparse": lexical_scores, "multi": maxsim_scores}
+
+
+def float32(vectors: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """A copy in float32 of vectors as they are stored, which may be mapped from a file."""
+    return np.array(vectors, dtype=np.float32)
+
+
+def threads() -> int:
+    """Cores that this process may use: torch's number where it is loaded, else OMP_NUM_THREADS."""
+    if torch := sys.modules.get("torch"):
+        return int(torch.get_num_threads())
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    return int(given) if given.isdigit() and int(given) else cores()
+
+
+def matmul(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """a @ b of arrays that may be written to, on as many cores as this thread may use."""
+    if not TORCH:
+        return a @ b
+    import torch
+
+    out: npt.NDArray[np.float32] = (torch.from_numpy(a) @ torch.from_numpy(b)).numpy()
+    return out
 
 
 def weighted_sum(parts: dict[Head, Scores], weights: Weights | Iterable[float]) -> Scores:
@@ -186,154 +181,3 @@ def _runs(offsets: Places, size: int) -> Iterator[tuple[int, int]]:
         last = max(first + 1, after)
         yield first, last
         first = last
-
-
-# With gradients
-
-
-def lexical(
-    query_weights: Tensor,
-    query_ids: Tensor,
-    query_owners: Tensor,
-    queries: int,
-    passage_weights: Tensor,
-    passage_ids: Tensor,
-    passage_owners: Tensor,
-    passages: int,
-) -> Tensor:
-    """Sums over shared ids of the products of their weights, (Q, P).
-
-    weights (N,) >= 0, ids (N,) and owners (N,) (the text of each token) of both sides. An id seen
-    more than once in a text keeps its largest weight, which alone has a gradient. A weight of 0
-    has none, as it has none behind its ReLU. Never (texts, tokens, V): a table (U, Q) of the U
-    different ids of the queries, and the passages' tokens whose id is in it.
-    """
-    seen = query_weights > 0
-    unique, columns = torch.unique(query_ids[seen], return_inverse=True)
-    if not len(unique):  # zero, and still part of the graph
-        return (query_weights.sum() * passage_weights.sum()).expand(queries, passages)
-    table = query_weights.new_zeros(len(unique) * queries)
-    cells = columns * queries + query_owners[seen]
-    table = table.scatter_reduce(0, cells, query_weights[seen], "amax").view(len(unique), queries)
-
-    columns = torch.searchsorted(unique, passage_ids).clamp_(max=len(unique) - 1)
-    shared = (unique[columns] == passage_ids) & (passage_weights > 0)
-    pairs = passage_owners[shared] * len(unique) + columns[shared]  # of a passage and an id
-    terms, inverse = torch.unique(pairs, return_inverse=True)
-    weights = passage_weights.new_zeros(len(terms))
-    weights = weights.scatter_reduce(0, inverse, passage_weights[shared], "amax")
-    bounds = torch.arange(passages, device=terms.device) * len(unique)
-    offsets = torch.searchsorted(terms, bounds)
-    scores = F.embedding_bag(
-        terms % len(unique), table, offsets, mode="sum", per_sample_weights=weights
-    )
-    return scores.T
-
-
-def maxsim(
-    queries: Tensor,
-    owners: Tensor,
-    texts: int,
-    passages: Tensor,
-    starts: Places,
-    counts: Places,
-    *,
-    blocks: Blocks | None = None,
-) -> Tensor:
-    """MaxSim of every query with every passage, (Q, P): (1 / |q|) sum_i max_j <E_q[i], E_p[j]>.
-
-    queries (S, M) with the text of each in owners (S,), Q = texts; passages (T, M), of which
-    passage p owns counts[p] from starts[p] on. There is no padding that could win. Memory follows
-    the scores: for the backward pass the winning positions alone are kept. blocks: by default
-    those of the device of the tensors.
-    """
-    blocks = blocks or (CPU_BLOCKS if queries.device.type == "cpu" else GPU_BLOCKS)
-    scores: Tensor = _MaxSim.apply(queries, owners, texts, passages, starts, counts, blocks)  # type: ignore[no-untyped-call]
-    return scores
-
-
-class _MaxSim(torch.autograd.Function):
-    """Blocks of similarities in, winning positions kept: the backward pass touches no others."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        queries: Tensor,
-        owners: Tensor,
-        texts: int,
-        passages: Tensor,
-        starts: Places,
-        counts: Places,
-        blocks: Blocks,
-    ) -> Tensor:
-        shares = 1.0 / torch.bincount(owners, minlength=texts).clamp_(min=1)[owners]  # (S,)
-        out = queries.new_zeros(texts, len(counts), dtype=torch.float32)
-        learns = any(ctx.needs_input_grad)
-        winners = torch.empty(
-            (len(queries), len(counts)) if learns else 0, dtype=torch.int16, device=queries.device
-        )  # counted from the start of a passage: 8,192 tokens at most
-        sizes = torch.from_numpy(counts).to(queries.device)
-        for members, positions in _passage_blocks(starts, counts, blocks.tokens):
-            rows = torch.from_numpy(positions).to(queries.device)  # (n, T)
-            columns = torch.from_numpy(members).to(queries.device)
-            block = passages[rows.flatten()].float()
-            step = max(1, blocks.similarities // max(1, rows.numel()))
-            for first in range(0, len(queries), step):
-                part = slice(first, first + step)
-                similar = (queries[part].float() @ block.T).view(-1, *rows.shape)
-                if learns:
-                    best, winner = similar.max(-1)  # (step, n)
-                    # a vector behind the passage's end repeats its first one
-                    winner[winner >= sizes[columns]] = 0
-                    winners[part, columns] = winner.short()
-                else:
-                    best = similar.amax(-1)
-                sums = out.new_zeros(texts, len(members))
-                sums.index_add_(0, owners[part], best * shares[part, None])
-                out[:, columns] += sums
-        if learns:
-            begins = torch.from_numpy(starts).to(queries.device)
-            ctx.save_for_backward(queries, owners, passages, shares, winners, begins)
-            ctx.gathered = blocks.gathered
-        return out
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        queries, owners, passages, shares, winners, begins = ctx.saved_tensors
-        for_queries, _, _, for_passages, *_ = ctx.needs_input_grad
-        query_grad = torch.empty_like(queries) if for_queries else None
-        passage_grad = torch.zeros_like(passages) if for_passages else None
-        step = max(1, ctx.gathered // max(1, winners.shape[1] * queries.shape[1]))
-        for first in range(0, len(queries), step):
-            part = slice(first, first + step)
-            pulls = grad[owners[part]] * shares[part, None]  # (step, P)
-            places = winners[part] + begins
-            if query_grad is not None:
-                query_grad[part] = F.embedding_bag(
-                    places, passages, mode="sum", per_sample_weights=pulls.to(passages.dtype)
-                )
-            if passage_grad is not None:
-                pushed = pulls[:, :, None] * queries[part, None, :]  # (step, P, M)
-                passage_grad.index_add_(
-                    0, places.flatten(), pushed.flatten(0, 1).to(passages.dtype)
-                )
-        return query_grad, None, None, passage_grad, None, None, None
-
-
-def _passage_blocks(starts: Places, counts: Places, tokens: int) -> Iterator[tuple[Places, Places]]:
-    """Passages of similar length, about so many tokens at once: numbers (n,), positions (n, T).
-
-    starts and counts (P,) say where each one's vectors lie; a shorter one repeats its own first
-    vector up to T, which cannot change a maximum.
-    """
-    order = np.argsort(counts, kind="stable")
-    first = 0
-    while first < len(order):
-        padded = counts[order[first:]] * np.arange(1, len(order) - first + 1)
-        fitting = int(np.searchsorted(padded, tokens, side="right"))
-        members = order[first : first + max(1, fitting)]
-        steps = np.arange(counts[members[-1]])
-        steps = np.where(steps < counts[members][:, None], steps, 0)
-        yield members, starts[members][:, None] + steps
-        first += len(members)

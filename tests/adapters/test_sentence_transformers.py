@@ -15,7 +15,7 @@ from tercet.adapters.sentence_transformers import SHARED, export
 from tercet.checkpoint import read_checkpoint
 from tercet.cli import run
 from tercet.config import HEADS, Role
-from tercet.encoder import Encoder, RowCollector, run_batches
+from tercet.encoder import Encoder, RowCollector
 from tercet.errors import InputError
 from tercet.model import M3Model
 
@@ -41,7 +41,7 @@ def expected(folder: Path, role: Role) -> Any:
     encoder = Encoder.load(folder, dtype="float32")
     tokens = encoder.tokenize(TEXTS, role=role)
     rows = RowCollector(encoder.dims, HEADS, len(TEXTS), half=False)
-    for batch in run_batches(encoder.model, tokens, HEADS):
+    for batch in encoder.runtime.passes(tokens, HEADS, half=False):
         rows.add(batch)
     return rows.embeddings(tokens.lengths, tokens.truncated, "")
 

@@ -24,7 +24,8 @@ from tercet.evaluate.doctor import (
     report_json,
     report_text,
 )
-from tercet.evaluate.golden import Golden, golden_texts, run_checkpoint
+from tercet.evaluate.golden import Golden, run_checkpoint
+from tercet.evaluate.parity import golden_texts
 from tercet.model import M3Model
 from tercet.tokenizer import Tokenizer
 from tests.chat_server import HTML, Reply, fails

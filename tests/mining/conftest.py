@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from tercet.checkpoint import Settings
 from tercet.config import HEADS, Head, Role, Weights
 from tercet.embeddings import Embeddings
+from tercet.layout import Settings
 from tercet.mining import MineConfig
 from tercet.mining.miner import mine, requests
 from tercet.mining.selection import MineReport

@@ -10,12 +10,12 @@ from torch import Tensor
 
 from tercet.config import HEADS, Head
 from tercet.model import M3Model
-from tercet.scores import lexical, maxsim
 from tercet.tokenizer import Tokenizer
 from tercet.train.config import LossConfig
 from tercet.train.distributed import World
 from tercet.train.gradcache import Representations, Side, backward, encode
 from tercet.train.losses import Columns, unified
+from tercet.train.scores import lexical, maxsim
 
 WORDS = "the river city Wasser light mundo stone history night year casa bread fire".split()
 

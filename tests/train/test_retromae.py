@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tercet.errors import ModelError
-from tercet.model import Backbone, BackboneConfig, Inputs, Layout
+from tercet.layout import BackboneConfig
+from tercet.model import Backbone, Inputs, Layout
 from tercet.tokenizer import TokenBatch, Tokenizer
 from tercet.train.config import RetroConfig
 from tercet.train.retromae import (

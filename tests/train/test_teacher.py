@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch.nn.functional import cosine_similarity
 
-from tercet.checkpoint import Checkpoint, Settings, read_checkpoint, write_checkpoint
+from tercet.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from tercet.errors import InputError
+from tercet.layout import Settings
 from tercet.model import M3Model
 from tercet.split import text_key
 from tercet.tokenizer import Tokenizer

@@ -16,6 +16,7 @@ import safetensors.torch
 import torch
 from safetensors.torch import load_file, save_file
 
+from tercet.checkpoint import read_checkpoint
 from tercet.encoder import Encoder
 from tercet.errors import InputError, ModelError, TercetError
 from tercet.mining.miner import follow
@@ -154,7 +155,7 @@ def test_the_model_with_the_best_dev_figures_is_kept(
     tree["run"] |= {"evaluate_every": 1, "save_every": 1, "keep": 4}
     run({**tree, "stage": "contrastive", "steps": 4})
     folder = Path(tree["to"])
-    best = Encoder.load(folder / "best", dtype="float32").model.state_dict()
+    best = read_checkpoint(folder / "best").model.state_dict()
     second = load_file(folder / "checkpoints/step-000002/model.safetensors")
     assert all(torch.equal(second[name], best[name]) for name in best)
     assert json.loads((folder / "checkpoints/step-000004/state.json").read_text())["best"] == 40.0
@@ -240,8 +241,8 @@ def test_what_is_not_trained_stays(
     tree: dict[str, Any], tiny_checkpoint: Path, change: dict[str, Any], still: list[str]
 ) -> None:
     run({**tree, **change, "steps": 2})
-    before = Encoder.load(tiny_checkpoint).model.state_dict()
-    after = Encoder.load(Path(tree["to"]) / "model").model.state_dict()
+    before = read_checkpoint(tiny_checkpoint).model.state_dict()
+    after = read_checkpoint(Path(tree["to"]) / "model").model.state_dict()
     still = [{"sparse_linear": "sparse.", "colbert_linear": "multi."}.get(n, n) for n in still]
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     for part in still:

@@ -21,8 +21,8 @@ from torch import nn
 from tercet.checkpoint import Checkpoint, read_checkpoint, stored_dtypes, write_checkpoint
 from tercet.config import Head
 from tercet.embeddings import check_absent
-from tercet.encoder import BUNDLED
 from tercet.io import atomic_folder, json_bytes
+from tercet.layout import BUNDLED
 from tercet.tokenizer import CLS
 
 # What the three models share, by their names in DIR/dense.

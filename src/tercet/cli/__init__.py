@@ -136,6 +136,9 @@ def run(arguments: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except BaseException as error:
         causes = list(_causes(error))
+        if isinstance(error, ModuleNotFoundError) and error.name == "torch":
+            complain("torch is not installed: pip install 'tercet[torch]'")
+            return FAILED
         for cause in causes:  # a library may have made another error of it
             if isinstance(cause, KeyboardInterrupt | click.Abort):
                 complain(": ".join(("interrupted", *map(str, cause.args))))

@@ -419,7 +419,7 @@ def mix(
     ]
     settings.setdefault("unit", "characters" if settings.get("model") is None else "tokens")
     if settings["unit"] == "tokens" and settings.get("model") is None:
-        from tercet.encoder import BUNDLED
+        from tercet.layout import BUNDLED
 
         settings["model"] = str(BUNDLED)
     with as_usage("'SOURCES...'"):

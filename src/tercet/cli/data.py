@@ -71,9 +71,8 @@ def check(
       negatives_required: Refuse rows without negatives, as training without in-batch negatives
           does.
     """
-    from tercet.checkpoint import fetch, read_tokenizer
     from tercet.curate.check import check_files
-    from tercet.encoder import BUNDLED
+    from tercet.layout import BUNDLED, fetch, read_tokenizer
     from tercet.rows import files_of
 
     found = [path for source in files for path in files_of(source)]

@@ -154,8 +154,9 @@ def _checkpoint(
     suspects: tuple[str, ...],
 ) -> "Golden":
     from tercet.checkpoint import read_checkpoint
-    from tercet.encoder import BUNDLED, usable_device
     from tercet.evaluate.golden import run_checkpoint
+    from tercet.inference import usable_device
+    from tercet.layout import BUNDLED
 
     where = usable_device(device)
     checkpoint = read_checkpoint(model or BUNDLED, revision=revision, device=where)

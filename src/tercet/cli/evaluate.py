@@ -295,16 +295,14 @@ def compare(
 
 def _recorded_weights(folder: Path, encoder: "Encoder", heads: tuple[Head, ...]) -> Weights:
     """Those of a model's folder or an index; raises where it is of another model or other heads."""
-    import torch
-
-    from tercet.checkpoint import read_checkpoint
     from tercet.collection import DOCUMENTS, Collection
+    from tercet.onnx import read_source
 
     if (folder / DOCUMENTS).exists():
         with Collection.open(folder, encoder, read_only=True) as collection:
             stored, weights = collection.settings.heads, collection.weights
     else:
-        checkpoint = read_checkpoint(folder, dtype=torch.bfloat16)
+        checkpoint = read_source(folder)
         stored, weights = encoder.heads, checkpoint.settings.weights or PAPER_WEIGHTS
         if checkpoint.fingerprint != encoder.fingerprint:
             raise InputError(
@@ -327,8 +325,8 @@ def _keep_weights(
 
     The encoder has the weights of before. An index keeps no least score: it belongs to a model.
     """
-    from tercet.checkpoint import set_weights
     from tercet.collection import DOCUMENTS, Collection
+    from tercet.layout import set_weights
 
     old, new = (",".join(f"{w:g}" for w in of.as_tuple()) for of in (encoder.weights, weights))
     stay, is_index = weights == encoder.weights, (folder / DOCUMENTS).exists()

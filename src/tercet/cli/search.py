@@ -628,7 +628,6 @@ def _embeddings_facts(folder: Path) -> dict[str, Any]:
 
 
 def _model_facts(source: str | None, revision: str | None) -> dict[str, Any]:
-    import torch
 
     from tercet.encoder import Encoder
 
@@ -640,12 +639,26 @@ def _model_facts(source: str | None, revision: str | None) -> dict[str, Any]:
         "heads": list(encoder.heads),
         "dims": encoder.dims,
         "weights": asdict(encoder.weights),
+        "runs": {
+            "backend": encoder.runtime.name,
+            "device": encoder.device,
+            "dtype": encoder.dtype,
+            "why": _why(encoder.runtime.name, encoder.dtype),
+        },
         "software": {
             "tercet": version("tercet"),
-            "torch": torch.__version__,
+            encoder.runtime.name: version(encoder.runtime.name),
             "python": sys.version.split()[0],
         },
     }
+
+
+def _why(backend: str, dtype: str) -> str:
+    if backend != "torch":
+        return "torch is not installed: pip install 'tercet[torch]' for training, GPUs and bfloat16"
+    if dtype == "bfloat16":
+        return "torch is installed, and this machine multiplies bfloat16"
+    return "torch is installed, and this machine does not multiply bfloat16"
 
 
 def _show_facts(facts: dict[str, Any], indent: str = "") -> None:

@@ -525,7 +525,7 @@ class Mix:
     def _tokenizer(self) -> Tokenizer | None:
         if self.unit != "tokens" or self.model is None:
             return None
-        from tercet.checkpoint import fetch, read_tokenizer
+        from tercet.layout import fetch, read_tokenizer
 
         return read_tokenizer(fetch(self.model, self.revision))[0]
 

@@ -28,7 +28,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
-from tercet.config import Progress
+from tercet.config import Progress, cores
 from tercet.errors import InputError, MissingExtraError, TercetError
 from tercet.io import atomic_folder, read_json, write_json
 from tercet.rows import Row, numbered_rows, write_rows
@@ -339,13 +339,6 @@ def run(
     else:
         _run_in_processes(job, count, progress)
     return merge(job, count)
-
-
-def cores() -> int:
-    """The cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _run_in_processes(job: Job, count: int, progress: Progress | None) -> None:

@@ -139,7 +139,7 @@ def diagnose_model(
         if made.multi is not None:
             vectors["multi"] = [made.tokens(row).astype(np.float32) for row in rows]
     where = encoder.source or "the model that comes with Tercet"
-    source = f"{where} ({str(encoder.dtype).removeprefix('torch.')})"
+    source = f"{where} ({encoder.dtype})"
     facts = _facts_of(encoder, golden, kinds)
     return _diagnose(golden, Answers(source, vectors), kinds, facts, show)
 

@@ -16,9 +16,11 @@ from typing import Any
 import numpy as np
 
 from tercet.config import BUNDLED_NAME
+from tercet.encoder import gpu_count
 from tercet.evaluate.measures import Values
 from tercet.evaluate.significance import SIGNIFICANT, compare
 from tercet.evaluate.systems import BASELINES, OWN
+from tercet.scores import threads
 
 FORMAT = 1
 EXAMPLES = 5  # queries won, and as many lost, that a report shows of a suite
@@ -254,12 +256,15 @@ def _machine() -> dict[str, Any]:
     if info.exists():
         lines = info.read_text(encoding="utf-8", errors="replace").splitlines()
         name = next((line.split(": ")[1] for line in lines if line.startswith("model name")), name)
-    import torch
+    gpu = None
+    if gpu_count():
+        import torch
 
+        gpu = torch.cuda.get_device_name()
     return {
         "cpu": name,
-        "threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "threads": threads(),
+        "gpu": gpu,
         "system": platform.system(),
         "python": ".".join(map(str, sys.version_info[:3])),
     }
@@ -267,7 +272,7 @@ def _machine() -> dict[str, Any]:
 
 def _versions() -> dict[str, str]:
     out = {}
-    for library in ("tercet", "torch", "numpy", "ir_measures"):
+    for library in ("tercet", "torch", "onnxruntime", "numpy", "ir_measures"):
         with suppress(PackageNotFoundError):
             out[library] = version(library)
     return out

@@ -133,7 +133,7 @@ class Evaluator:
         self.heads: tuple[Head, ...] = ()
         if self.encoder is not None:
             self.heads = config.heads or self.encoder.heads
-            self.encoder.model.check(self.heads)
+            self.encoder.check(self.heads)
         self._corpus: Corpus | None = None
         self._made: dict[Hashable, Any] = {}
 
@@ -599,7 +599,7 @@ def _facts(encoder: Encoder) -> dict[str, Any]:
         "source": encoder.source,
         "fingerprint": encoder.fingerprint,
         "heads": list(encoder.heads),
-        "dtype": str(encoder.dtype).removeprefix("torch."),
-        "device": str(encoder.device),
+        "dtype": encoder.dtype,
+        "device": encoder.device,
         "max_length": encoder.max_length,
     }

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-import torch
 
 from tercet.config import Head, Weights
 from tercet.embeddings import Embeddings
@@ -118,7 +117,7 @@ class Scorers:
     def of(
         queries: Embeddings,
         passages: Embeddings,
-        device: torch.device,
+        device: str,
         multi: MultiScores | None = None,
         owners: Owners | None = None,
         sizes: BlockSizes | None = None,

@@ -132,7 +132,8 @@ class VectorCache:
 
     def key(self, digest: str, options: EncodeOptions) -> str:
         """Names the vectors of some texts."""
-        model = [FORMAT, self.encoder.fingerprint, str(self.encoder.dtype)]
+        encoder = self.encoder
+        model = [FORMAT, encoder.fingerprint, encoder.runtime.name, encoder.dtype]
         return _key([model, asdict(options), digest])
 
     def blocks(self, texts: Iterable[str]) -> Iterator[list[str]]:

@@ -20,7 +20,6 @@ from typing import Any, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from tercet.config import MODES, PAPER_WEIGHTS, Head, Mode, Weights, check_count
 from tercet.embeddings import Embeddings
@@ -29,7 +28,7 @@ from tercet.hybrid import highest
 from tercet.index.graph import Graph, GraphOptions, Progress, build_graph, verify_graph
 from tercet.index.store import MANIFEST, Floats, Ids, IndexSpec, Positions, Rows, RowStore
 from tercet.records import IndexHit, Payload, Scalar, Value
-from tercet.scores import maxsim_packed, weighted_sum
+from tercet.scores import TORCH, float32, matmul, maxsim_packed, threads, weighted_sum
 
 # Rows per first-stage leg. Of the ten best by the whole sum over 120,000 chunks, 98%
 # were found with 200, 95% with 100, 99% with 300 (benchmarks/search.py; the time grows in step).
@@ -494,8 +493,8 @@ def score_rows(
         return {}
     score: dict[Head, Callable[[Positions], Floats]] = {}
     if "dense" in heads and queries.dense is not None:
-        vector = torch.from_numpy(np.array(queries.dense[number], dtype=np.float32))
-        score["dense"] = lambda rows: torch.mv(torch.from_numpy(store.dense(rows)), vector).numpy()
+        vector = float32(queries.dense[number])
+        score["dense"] = lambda rows: matmul(store.dense(rows), vector)
     if "sparse" in heads and len((terms := _terms(queries, number))[0]):
         weights = np.zeros(store.spec.vocabulary or 0, dtype=np.float32)
         weights[terms[0]] = terms[1]
@@ -524,7 +523,7 @@ def score_rows(
 
 
 class _Workers:
-    """As many threads as torch would use, each running its own kernels on one core.
+    """As many threads as torch would use, each running its own kernels on one core; else one.
 
     One OpenMP region over all cores is quick on an idle machine, but waits at its barrier for
     the slowest core: on a busy one MaxSim of 2,000 rows took 80 ms in one region over both cores
@@ -532,9 +531,11 @@ class _Workers:
     """
 
     def __init__(self) -> None:
-        self.count = torch.get_num_threads()
+        self.count = threads() if TORCH else 1  # NumPy's threads are those of the process
         if self.count == 1:
             return
+        import torch
+
         started = threading.Barrier(self.count)
 
         def settle() -> None:

@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
-import torch
 from numpy.lib.format import open_memmap
 from usearch.index import Index as Hnsw
 
@@ -29,6 +28,7 @@ from tercet.errors import StoreError
 from tercet.hybrid import highest
 from tercet.index.store import Floats, IndexSpec, Positions, RowStore, Serials
 from tercet.io import atomic_folder, check_file, inner_path, read_json, write_json
+from tercet.scores import threads
 
 CHECKSUMS = "checksums.json"
 VERIFY_BELOW = 256 << 20  # bytes that are verified whenever a graph is opened: 0.2 s
@@ -170,7 +170,7 @@ def _write_hnsw(
         positions = positions[store.serials[positions] > before.serials[-1]]
     for first in range(0, len(positions), options.at_once):
         some = positions[first : first + options.at_once]
-        graph.add(store.serials[some], store.dense(some), threads=torch.get_num_threads())
+        graph.add(store.serials[some], store.dense(some), threads=threads())
         if progress is not None:
             progress(first + len(some), len(positions))
     graph.save(str(path))

@@ -34,13 +34,13 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
-import torch
 
 from tercet.config import HEADS, Head, check_count, check_heads
 from tercet.embeddings import Embeddings, packed_positions
 from tercet.errors import InputError, StoreError
 from tercet.io import GrowingArray, fsync, read_json, write_json
 from tercet.records import Scalar, Value
+from tercet.scores import float32
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -285,7 +285,7 @@ class Rows:
         """(n, D)"""
         codes = self._view("dense.bin")[positions]
         if self.spec.dtype == "float16":
-            return torch.from_numpy(codes).float().numpy()
+            return float32(codes)
         return dequantize(codes, self._view("dense_scales.bin")[positions])
 
     def sparse(self, positions: Positions) -> sp.csr_array:
@@ -562,9 +562,9 @@ def quantize(matrix: npt.NDArray[Any]) -> tuple[npt.NDArray[np.int8], npt.NDArra
 
 def dequantize(codes: npt.NDArray[np.int8], scales: npt.NDArray[np.float16]) -> Floats:
     """(n, D) float32 of int8 codes and their rows' scales."""
-    values = torch.from_numpy(np.ascontiguousarray(codes)).float()
-    values *= torch.from_numpy(np.ascontiguousarray(scales)).float()[:, None]
-    return values.numpy()
+    values = float32(codes)
+    values *= float32(scales)[:, None]
+    return values
 
 
 def _append(file: GrowingArray, values: npt.NDArray[Any], crc: int) -> int:

@@ -22,15 +22,14 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from tercet import bm25
-from tercet.checkpoint import Settings
 from tercet.config import HEADS, Head, Role, Weights
 from tercet.curate.near_duplicates import jaccard
 from tercet.embeddings import Embeddings, EmbeddingsWriter
 from tercet.errors import InputError
 from tercet.hybrid import Ranked, Ranker, SparseRanker, rankers, union
+from tercet.layout import Settings
 from tercet.mining import MineConfig, Source
 from tercet.mining.pool import Pool, shingles
 from tercet.scorers import PAIRS, Scorer, scores_of
@@ -102,7 +101,7 @@ class Candidates:
             passages = encode(pool.texts, "passages", "passage", config.passage_tokens)
             prompted = pool.prompted_queries(encoder.settings.prefix("query"))
             queries = encode(prompted, "prompted", "plain", config.query_tokens)
-            device = torch.device(getattr(encoder, "device", "cpu"))
+            device = getattr(encoder, "device", "cpu")
             by.update(rankers(queries, passages, device, pool.candidates).items())
         if "bm25" in config.by:
             terms = bm25.Subwords(encoder.tokenizer, fold=True)

@@ -16,9 +16,10 @@ import numpy as np
 
 from tercet.config import MAX_LENGTH, Head, Role, Weights
 from tercet.embeddings import Embeddings
-from tercet.encoder import GPU_BUDGET, Encoder, encode_tokens
+from tercet.encoder import Encoder, encode_tokens
 from tercet.errors import InputError
 from tercet.explanation import explain
+from tercet.runtime import GPU_BUDGET
 from tercet.scores import SCORES, weighted_sum
 from tercet.serve.processes import Reply
 from tercet.tokenizer import TokenBatch
@@ -82,7 +83,7 @@ class Model:
             return encoder
 
         self.encoder = self._passes.submit(load).result()
-        self.budget = budget or (CPU_TOKENS if self.encoder.device.type == "cpu" else GPU_BUDGET)
+        self.budget = budget or (CPU_TOKENS if self.encoder.device == "cpu" else GPU_BUDGET)
         self._jobs: list[_Job] = []
         self._tasks: list[tuple[Reply, Callable[[], Any]]] = []
         self._changed = threading.Condition()
@@ -101,8 +102,8 @@ class Model:
             "weights": asdict(encoder.weights),
             "sizes": _trained_sizes(settings.training),
             "min_score": encoder.min_score,
-            "dtype": str(encoder.dtype).removeprefix("torch."),
-            "device": str(encoder.device),
+            "dtype": encoder.dtype,
+            "device": encoder.device,
             "budget": self.budget,
             "tokenizer": encoder.tokenizer.backend.to_str(),
         }
@@ -138,7 +139,7 @@ class Model:
     ) -> None:
         """Embeddings of texts, or of token ids without special tokens."""
         tokens = self._tokens(texts, role, max_length, truncate)
-        self.encoder.model.check(heads)
+        self.encoder.check(heads)
         self._add(_Job(reply, tokens, heads, lambda embeddings: embeddings))
 
     def _score(
@@ -296,7 +297,7 @@ class Model:
     def _embed(self, tokens: TokenBatch, heads: tuple[Head, ...]) -> Embeddings:
         encoder = self.encoder
         return encode_tokens(
-            encoder.model, tokens, heads, budget=self.budget, fingerprint=encoder.fingerprint
+            encoder.runtime, tokens, heads, budget=self.budget, fingerprint=encoder.fingerprint
         )
 
     def _drop(self, job: _Job, error: BaseException) -> None:

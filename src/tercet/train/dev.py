@@ -14,6 +14,7 @@ from tercet.embeddings import Embeddings
 from tercet.encoder import encode_tokens
 from tercet.errors import InputError
 from tercet.hybrid import best_weights
+from tercet.inference import TorchRuntime
 from tercet.model import PADDING
 from tercet.scores import SCORES, Scores, weighted_sum
 from tercet.train.batches import frame
@@ -68,7 +69,7 @@ class DevChecks:
         model, tokenizer = self.ready.checkpoint.model, self.ready.checkpoint.tokenizer
         contents = [self.examples.content(place) for place in places.tolist()]
         return encode_tokens(
-            model,
+            TorchRuntime(model, padding=PADDING, autocast=self.ready.dtype),
             frame(
                 contents,
                 tokenizer.cls_id,
@@ -77,8 +78,6 @@ class DevChecks:
             ),
             self.ready.config.heads,
             budget=BUDGET,
-            padding=PADDING,
-            autocast=self.ready.dtype,
             fingerprint="in training",
         )
 

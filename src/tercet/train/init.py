@@ -25,25 +25,23 @@ import torch
 from tokenizers import normalizers
 from torch import Tensor, nn
 
-from tercet.checkpoint import (
+from tercet.checkpoint import TensorFiles, check_finite, read_checkpoint, write_checkpoint
+from tercet.embeddings import check_absent, packed_positions
+from tercet.errors import InputError, ModelError
+from tercet.inference import multiplies_bfloat16, run_batches
+from tercet.io import read_json
+from tercet.layout import (
+    BackboneConfig,
     Settings,
-    TensorFiles,
-    check_finite,
     check_vocabulary,
     fetch,
-    read_checkpoint,
+    published_shapes,
     read_config,
     read_tokenizer,
     weight_files,
-    write_checkpoint,
 )
-from tercet.embeddings import check_absent, packed_positions
-from tercet.encoder import multiplies_bfloat16, run_batches
-from tercet.errors import InputError, ModelError
-from tercet.io import read_json
 from tercet.model import (
     Backbone,
-    BackboneConfig,
     Layer,
     M3Model,
     MultiHead,
@@ -51,7 +49,6 @@ from tercet.model import (
     dense_vectors,
     from_published,
     mean_vectors,
-    published_shapes,
 )
 from tercet.rows import tagged_texts, text_files
 from tercet.tokenizer import TokenBatch, Tokenizer, failures_in_words, unigram

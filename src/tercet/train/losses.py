@@ -18,11 +18,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tercet.config import HEADS, Head
-from tercet.scores import lexical, maxsim
 from tercet.train.batches import Batch
 from tercet.train.config import LossConfig, TeacherConfig
 from tercet.train.distributed import World
 from tercet.train.gradcache import Representations
+from tercet.train.scores import lexical, maxsim
 from tercet.train.teacher import Targets
 
 Facts = dict[str, float]

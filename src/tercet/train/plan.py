@@ -16,9 +16,10 @@ from torch import nn
 
 from tercet.checkpoint import Checkpoint, read_checkpoint
 from tercet.config import default_cache
-from tercet.encoder import BUNDLED, multiplies_bfloat16
 from tercet.errors import InputError, ModelError
-from tercet.model import BackboneConfig, MultiHead, SparseHead
+from tercet.inference import multiplies_bfloat16
+from tercet.layout import BUNDLED, BackboneConfig
+from tercet.model import MultiHead, SparseHead
 from tercet.train.batches import Pool, Sampler, make_sampler
 from tercet.train.config import TEXT_STAGES, TrainConfig, frozen_layers
 from tercet.train.dataset import Examples, Numbers

@@ -26,18 +26,12 @@ import scipy.sparse as sp
 import torch
 from tokenizers import Tokenizer as Backend
 
-from tercet.checkpoint import (
-    Checkpoint,
-    fetch,
-    read_checkpoint,
-    stored_dtypes,
-    weight_files,
-    write_checkpoint,
-)
+from tercet.checkpoint import Checkpoint, read_checkpoint, stored_dtypes, write_checkpoint
 from tercet.config import Head
 from tercet.embeddings import Embeddings, check_absent
 from tercet.encoder import Encoder
 from tercet.errors import InputError, ModelError
+from tercet.layout import fetch, weight_files
 from tercet.model import M3Model
 from tercet.rows import tagged_texts, text_files
 from tercet.scores import SCORES

@@ -23,7 +23,8 @@ from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from tercet.errors import ModelError
-from tercet.model import Backbone, BackboneConfig, Group, Inputs, Layout
+from tercet.layout import BackboneConfig
+from tercet.model import Backbone, Group, Inputs, Layout
 from tercet.train.batches import hashed
 from tercet.train.config import RetroConfig
 

@@ -17,9 +17,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from tercet.checkpoint import Checkpoint, Settings, write_checkpoint
+from tercet.checkpoint import Checkpoint, write_checkpoint
 from tercet.errors import MissingExtraError, TercetError
 from tercet.io import atomic_folder, inner_path, read_json, write_json
+from tercet.layout import Settings
 from tercet.model import current_name
 
 FORMAT = 1  # of a checkpoint

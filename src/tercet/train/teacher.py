@@ -19,12 +19,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from tercet.checkpoint import Checkpoint, fetch, read_checkpoint, read_tokenizer
+from tercet.checkpoint import Checkpoint, read_checkpoint
 from tercet.config import Head, Role
 from tercet.embeddings import check_absent, packed_positions
-from tercet.encoder import multiplies_bfloat16, run_batches, usable_device
 from tercet.errors import InputError, MissingExtraError
+from tercet.inference import multiplies_bfloat16, run_batches, usable_device
 from tercet.io import atomic_write
+from tercet.layout import fetch, read_tokenizer
 from tercet.rows import numbered_rows, tagged_fields, text_files
 from tercet.split import text_key
 from tercet.tokenizer import TokenBatch, Tokenizer

@@ -24,10 +24,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tercet.checkpoint import Settings, TensorFiles, weight_files
+from tercet.checkpoint import TensorFiles
 from tercet.config import HEADS
 from tercet.errors import InputError, TercetError
 from tercet.io import write_json
+from tercet.layout import Settings, weight_files
 from tercet.model import M3Model
 from tercet.tokenizer import MASK, TokenBatch
 from tercet.train.batches import Collator
