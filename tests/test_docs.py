@@ -74,7 +74,7 @@ def clone(tmp_path: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
     (folder / "src" / "tercet" / "models").mkdir(parents=True)
     shutil.copytree(ROOT / "examples", folder / "examples")
     shutil.copytree(tiny_checkpoint, folder / "src" / "tercet" / "models" / "small")
-    for module in ("encoder", "train.plan", "adapters.sentence_transformers"):
+    for module in ("encoder", "exports", "layout", "train.plan", "adapters.sentence_transformers"):
         monkeypatch.setattr(f"tercet.{module}.BUNDLED", tiny_checkpoint, raising=False)
     monkeypatch.setenv("TERCET_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(folder)

@@ -32,12 +32,11 @@ def export() -> None:
 
 @command("sentence-transformers")
 def sentence_transformers(
-    model: str | None = None, *, to: Path, revision: Revision = None, as_json: Json = False
+    model: Model = None, *, to: Path, revision: Revision = None, as_json: Json = False
 ) -> None:
     """Write the three models of sentence-transformers 6.
 
-    MODEL is the folder or hub id of a checkpoint, by default the model that comes with Tercet. In
-    DIR come the folders dense (SentenceTransformer), sparse (SparseEncoder) and multi
+    In DIR come the folders dense (SentenceTransformer), sparse (SparseEncoder) and multi
     (MultiVectorEncoder), of the heads that the model has. They give the numbers of Tercet's own
     encoder, and are one file of weights under three names, or where the file system has no hard
     links three copies.
@@ -48,6 +47,7 @@ def sentence_transformers(
       tercet export sentence-transformers BAAI/bge-m3 --to exported
 
     Options:
+      model MODEL:
       to DIR: Folder to make.
     """
     from tercet.adapters.sentence_transformers import export
