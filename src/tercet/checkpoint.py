@@ -17,7 +17,6 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from tokenizers import Tokenizer as Backend
 from torch import Tensor
 
 from tercet.config import MAX_LENGTH
@@ -43,9 +42,10 @@ from tercet.layout import (
     read_settings,
     read_tokenizer,
     weight_files,
+    write_tokenizer,
 )
 from tercet.model import M3Model, from_published, to_published
-from tercet.tokenizer import CLS, EOS, MASK, PAD, UNK, Tokenizer, framing
+from tercet.tokenizer import Tokenizer
 
 # Of the float8 types the one that every transformers reads; it leaves out float8_e4m3fn (4.50 on).
 EMBEDDINGS = torch.float8_e5m2
@@ -131,7 +131,7 @@ def write_checkpoint(
     try:
         with atomic_folder(target) as scratch:
             _write_weights(scratch, model, dtype, embeddings or dtype)
-            _write_tokenizer(scratch, tokenizer, longest)
+            write_tokenizer(scratch, tokenizer, longest)
             for name, facts in documents.items():
                 (scratch / name).parent.mkdir(exist_ok=True)
                 (scratch / name).write_bytes(json_bytes(facts))
@@ -181,27 +181,6 @@ def _write_weights(
             # torch.save is what the reference reads; it and we load it with weights_only=True
             parts = {key: stored(tensor) for key, tensor in head.state_dict().items()}
             torch.save(parts, folder / f"{name}.pt")
-
-
-def _write_tokenizer(folder: Path, tokenizer: Tokenizer, max_length: int) -> None:
-    backend = Backend.from_str(tokenizer.backend.to_str())
-    if backend.encode("").ids != [tokenizer.cls_id, tokenizer.eos_id]:
-        backend.post_processor = framing(tokenizer.cls_id, tokenizer.eos_id)
-    (folder / "tokenizer.json").write_text(backend.to_str(), encoding="utf-8")
-    special = {"bos_token": CLS, "cls_token": CLS, "eos_token": EOS, "sep_token": EOS}
-    special |= {"pad_token": PAD, "unk_token": UNK}
-    if backend.token_to_id(MASK) is not None:
-        special["mask_token"] = MASK
-    (folder / "special_tokens_map.json").write_bytes(json_bytes(special))
-    facts = {
-        # the class that takes tokenizer.json as it is, in transformers 4 and 5
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "model_max_length": max_length,
-        "model_input_names": ["input_ids", "attention_mask"],
-        "padding_side": "right",
-        "clean_up_tokenization_spaces": False,
-    }
-    (folder / "tokenizer_config.json").write_bytes(json_bytes(facts | special))
 
 
 def _documents(model: M3Model, settings: Settings) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from tercet.config import HEADS, Head
+from tercet.config import HEADS, MAX_LENGTH, Head
 from tercet.embeddings import check_absent
 from tercet.errors import InputError, MissingExtraError, ModelError
 from tercet.io import atomic_folder, json_bytes, write_json
@@ -31,6 +31,7 @@ from tercet.layout import (
     read_object,
     read_settings,
     read_tokenizer,
+    write_tokenizer,
 )
 from tercet.onnx import Array, GraphRuntime, Int8, OnnxRuntime, Source, m3_graph, read_source
 from tercet.scores import threads
@@ -126,11 +127,9 @@ def export(
             del model
             for part in scratch.glob("model.onnx*"):
                 part.unlink()
-        (scratch / "tokenizer.json").write_text(read.tokenizer.backend.to_str(), encoding="utf-8")
-        write_json(
-            scratch / "config.json",
-            {"model_type": "xlm-roberta", **published_sizes(read.config)},
-        )
+        write_tokenizer(scratch, read.tokenizer, min(read.config.max_length, MAX_LENGTH))
+        sizes = {"model_type": "xlm-roberta", **published_sizes(read.config)}
+        write_json(scratch / "config.json", sizes)
         (scratch / SETTINGS).write_bytes(json_bytes({"format": FORMAT} | asdict(read.settings)))
         facts = {
             "format": EXPORT,

@@ -14,10 +14,12 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from tokenizers import Tokenizer as Backend
+
 from tercet.config import Role, Weights
 from tercet.errors import InputError, ModelError
-from tercet.io import check_file, inner_path, read_json, write_json
-from tercet.tokenizer import Tokenizer
+from tercet.io import check_file, inner_path, json_bytes, read_json, write_json
+from tercet.tokenizer import CLS, EOS, MASK, PAD, UNK, Tokenizer, framing
 
 BUNDLED = Path(__file__).parent / "models" / "small"  # the model that comes with Tercet
 SETTINGS, FORMAT = "tercet.json", 1
@@ -257,6 +259,28 @@ def read_tokenizer(folder: Path) -> tuple[Tokenizer, Path]:
     if not path.exists():
         raise ModelError(f"{folder} has neither tokenizer.json nor sentencepiece.bpe.model")
     return Tokenizer.from_file(path), path
+
+
+def write_tokenizer(folder: Path, tokenizer: Tokenizer, max_length: int) -> None:
+    """The tokenizer and its settings, as transformers and tokenizers.js read them."""
+    backend = Backend.from_str(tokenizer.backend.to_str())
+    if backend.encode("").ids != [tokenizer.cls_id, tokenizer.eos_id]:
+        backend.post_processor = framing(tokenizer.cls_id, tokenizer.eos_id)
+    (folder / "tokenizer.json").write_text(backend.to_str(), encoding="utf-8")
+    special = {"bos_token": CLS, "cls_token": CLS, "eos_token": EOS, "sep_token": EOS}
+    special |= {"pad_token": PAD, "unk_token": UNK}
+    if backend.token_to_id(MASK) is not None:
+        special["mask_token"] = MASK
+    (folder / "special_tokens_map.json").write_bytes(json_bytes(special))
+    facts = {
+        # the class that takes tokenizer.json as it is, in transformers 4 and 5
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": max_length,
+        "model_input_names": ["input_ids", "attention_mask"],
+        "padding_side": "right",
+        "clean_up_tokenization_spaces": False,
+    }
+    (folder / "tokenizer_config.json").write_bytes(json_bytes(facts | special))
 
 
 def check_vocabulary(tokenizer: Tokenizer, config: BackboneConfig, file: Path) -> None:
