@@ -16,8 +16,7 @@ import zstandard
 from tercet.bulk import EncodeJob, Show, read_texts
 from tercet.cli import run as tercet
 from tercet.curate.shards import Parts, Shard, merge, parts_folder, run_part
-from tercet.documents.files import read_file
-from tercet.documents.readers import is_readable
+from tercet.documents.files import read_file, reader_of
 from tercet.embeddings import Embeddings
 from tercet.encoder import Encoder
 from tercet.errors import InputError, StoreError
@@ -223,7 +222,7 @@ def test_rows_are_read_as_they_are_indexed(
     packings[".zst"] = zstandard.compress
     path.write_bytes(packings.get(path.suffix, bytes)(content.encode()))
     assert list(read_texts(path)) == ["The sea\na ship", "a ship", "12", "a\nship"]
-    assert is_readable(path)
+    assert reader_of(path)
     documents = [item for item in read_file(path, "x") if isinstance(item, Document)]
     assert [f"{d.title}\n{d.text}".strip() for d in documents] == list(read_texts(path))
     if suffix != ".jsonl":

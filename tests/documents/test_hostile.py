@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tercet.documents import Note, Problem, Reading, find_files, prepare, read_file, readers
+from tercet.documents import Note, Problem, Reading, files, find_files, prepare, read_file, readers
 from tercet.documents.base import plain_values, readable
 from tercet.documents.encodings import encoding_of, html_encoding, unmarked
 from tercet.documents.files import SourceFile
@@ -365,7 +365,7 @@ def test_whatever_a_reader_does_is_a_problem_of_its_file(
     def broken(*_: object) -> Any:
         raise AssertionError("of a library")
 
-    monkeypatch.setitem(readers.READERS, ".txt", broken)
+    monkeypatch.setitem(files.READERS, ".txt", broken)
     _, (problem,) = read(tmp_path / "a.txt", b"x")
     assert (problem.source, "of a library" in problem.reason) == ("a.txt", True)
 
@@ -409,7 +409,7 @@ def test_an_index_among_the_files_is_passed_over(tmp_path: Path) -> None:
 
 
 def test_gitignore_and_exclude_are_honoured(tmp_path: Path) -> None:
-    files = "a.txt b.md drafts/c.txt sub/d.txt sub/keep.txt node_modules/e.txt x.docx y.gz"
+    files = "a.txt b.md drafts/c.txt sub/d.txt sub/keep.txt node_modules/e.txt x.odt y.gz"
     for name in files.split():
         path = tmp_path / "repo" / "docs" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -422,5 +422,5 @@ def test_gitignore_and_exclude_are_honoured(tmp_path: Path) -> None:
     found = [item.path.name for item in items if isinstance(item, SourceFile)]
     assert found == ["a.txt", "keep.txt"]
     notes = [item.reason for item in items if isinstance(item, Note)]
-    assert notes[0] == "2 files of other kinds passed over: 1 .docx, 1 .gz"
+    assert notes[0] == "2 files of other kinds passed over: 1 .odt, 1 .gz"
     assert "4 left out" in notes[1]

@@ -1,6 +1,7 @@
 """Every kind of file gives its text, title, language and metadata, or a problem in words."""
 
 import csv
+import gzip
 import io
 import json
 import os
@@ -14,6 +15,7 @@ import pytest
 from pypdf import PdfReader, PdfWriter
 from pypdf.errors import DependencyError
 
+from tercet.documents import files
 from tercet.documents.base import Problem, Reading, prepare
 from tercet.documents.files import SourceFile, find_files, read_file
 from tercet.errors import InputError
@@ -74,6 +76,43 @@ def test_what_cannot_be_read_is_named(folder: Path) -> None:
     (folder / "a.txt").mkdir()
     ((problem,), source) = read(folder / "a.txt")[1], "a.txt"
     assert (problem.source, "Is a directory" in problem.reason) == (source, True)
+
+
+def test_files_without_an_extension_are_read_where_they_are_text(folder: Path) -> None:
+    texts = {
+        "LICENSE": b"Free.",
+        "Makefile": "ü: all\n".encode(),
+        "notes.gz": gzip.compress(b"Bees."),
+    }
+    cut = b"x" * (files._HEAD - 1) + "ü".encode()  # a character over the end of what is looked at
+    texts |= {"cut": cut, "sub/page.html.gz": gzip.compress(b"<p>Packed.")}
+    others = {
+        "program": b"\x7fELF\0", "latin": b"caf\xe9", "image.gz": gzip.compress(b"\0\1"),
+        "broken.gz": b"no gzip", "empty": b"",
+    }  # fmt: skip
+    for name, raw in (texts | others).items():
+        (folder / name).write_bytes(raw)
+    os.mkfifo(folder / "pipe")
+    assert set(labels("docs")) - {"docs/a.md", "docs/b.txt", "docs/sub/c.HTML"} == {
+        f"docs/{name}" for name in texts
+    }
+    (note,) = [item for item in find_files(["docs"]) if isinstance(item, Problem)]
+    assert note.reason == ("7 files of other kinds passed over: 4 without extension, 2 .gz, 1 .png")
+    assert read_one(folder / "notes.gz").text == "Bees."
+    assert read_one(folder / "sub/page.html.gz").text == "Packed."
+    for name in others:
+        (problem,) = find_files([f"docs/{name}"])
+        (read_so,) = read_file(folder / name)
+        assert isinstance(problem, Problem)
+        assert isinstance(read_so, Problem)
+        assert problem.reason == read_so.reason
+        assert "not a kind of file that is read" in problem.reason
+
+
+def test_a_text_without_an_extension_is_bounded(tmp_path: Path) -> None:
+    (tmp_path / "bomb.gz").write_bytes(gzip.compress(b"a" * (1 << 21)))
+    (problem,) = read_file(tmp_path / "bomb.gz", "bomb.gz", Reading(max_mb=1))
+    assert str(problem) == "bomb.gz: more than 1 MB of text: split it, or raise --max-mb"
 
 
 def test_names_that_are_no_unicode_give_ids_that_are(folder: Path) -> None:

@@ -1,12 +1,13 @@
 """Measures: cases by hand, another implementation beside ir_measures', answers, averages."""
 
 import math
+import sys
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
 
-from tercet.errors import InputError
+from tercet.errors import InputError, MissingExtraError
 from tercet.evaluate.measures import (
     ACCURACY,
     Values,
@@ -21,7 +22,6 @@ from tercet.evaluate.measures import (
 from tercet.evaluate.tasks import Bitext, Corpus, Protocol, Qrels, Task
 from tercet.evaluate.trec import Run
 
-pytest.importorskip("ir_measures")
 NDCG, RECALL = "nDCG@10", "Recall@100"
 
 
@@ -62,6 +62,41 @@ def test_queries_without_relevant_passages_are_left_out_and_missing_ones_count_z
     assert (empty.values.tolist(), empty.missing) == ([0.0, 0.0], 2)
 
 
+def test_they_are_those_of_trec_eval() -> None:
+    """Every value, over random runs with many ties, gains below 0, and runs that end early."""
+    library = pytest.importorskip("ir_measures")
+    rng = np.random.default_rng(5)
+    qrels: dict[str, dict[str, int]] = {}
+    runs: dict[str, dict[str, float]] = {}
+    for number in range(300):
+        ids = [f"p{n}" for n in rng.permutation(60)]
+        gains = rng.integers(-2, 4, rng.integers(1, 40)).tolist()
+        qrels[f"q{number}"] = dict(zip(ids, gains, strict=False)) | {"not ranked": 1}
+        ranked = rng.permutation(ids)[: rng.integers(1, 60)].tolist()
+        scores = rng.integers(0, 5, len(ranked)) / 3
+        runs[f"q{number}"] = dict(zip(ranked, scores.tolist(), strict=True))
+    names = [f"{kind}@{k}" for kind in ("nDCG", "R", "P", "Success") for k in (1, 5, 10, 100)]
+    got = one(task_of(qrels), runs, *names)
+    provider = library.pytrec_eval
+    for name in names:
+        expected = {
+            value.query_id: value.value
+            for value in provider.iter_calc([library.parse_measure(name)], qrels, runs)
+        }
+        assert got[name].queries == tuple(qrels)
+        assert got[name].values.tolist() == pytest.approx([expected[query] for query in qrels])
+        assert 0 < got[name].mean < 1
+
+
+def test_only_other_measures_need_a_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ir_measures", None)
+    task, scores = task_of({"q": {"a": 1}}), {"q": {"b": 2.0, "a": 1.0}}
+    got = one(task, scores, "nDCG@10", "Recall@100", "R@1", "P@2", "Success@2")
+    assert [round(values.mean, 3) for values in got.values()] == [0.631, 1.0, 0.0, 0.5, 1.0]
+    with pytest.raises(MissingExtraError, match=r"pip install 'tercet\[evaluate\]'"):
+        check_measures(["nDCG@10", "AP"])
+
+
 def test_our_own_implementation_agrees() -> None:
     """nDCG@10 (Jarvelin and Kekalainen 2002) and Recall@100 over a matrix with many ties."""
     rng = np.random.default_rng(3)
@@ -92,6 +127,7 @@ def test_our_own_implementation_agrees() -> None:
 
 
 def test_other_measures_by_name() -> None:
+    pytest.importorskip("ir_measures")
     task = task_of({"q": {"a": 1, "b": 1}, "r": {"c": 1}})
     scores = {"q": {"x": 3.0, "a": 2.0, "b": 1.0}, "r": {"c": 1.0}}
     got = one(task, scores, "RR@10", "P@2", "AP", "R@100", "Recall@100", "Success@1")
@@ -110,6 +146,7 @@ def test_other_measures_by_name() -> None:
     ["nDCGG@10", "nDCG@ten", "Recall", "", "1+1", "nDCG@0", "P@2.5", "P@-1", "AnswerRecall@0"],
 )
 def test_an_unknown_measure_is_named(name: str) -> None:
+    pytest.importorskip("ir_measures")
     with pytest.raises(InputError, match=r"no measure .*common ones are nDCG@10"):
         check_measures(["nDCG@10", name])
 

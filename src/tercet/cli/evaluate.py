@@ -140,7 +140,8 @@ def evaluate(
           answer, which `tercet search` takes as the least of an answer.
       store DIR: Keep what was tuned in this folder of the same model, or this index of it, if
           they are better than those it has.
-      measures LIST: Measures by their names in ir_measures, as in nDCG@10,RR@10,Recall@100.
+      measures LIST: Measures by their names in ir_measures, as in nDCG@10,RR@10,Recall@100; those
+          but nDCG, Recall, P and Success need it installed.
       ignore_identical_ids: Leave out passages under the id of their query, as is always done for
           arguana and quora, whose queries are passages too.
       outside NAME=PATH: A TREC run of another system, or a folder of TASK.trec files; may be

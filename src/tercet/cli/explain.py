@@ -164,12 +164,12 @@ def _passages(given: str) -> list[Passage]:
     Raises InputError where a file cannot be read, or is not there.
     """
     from tercet.documents.base import Problem, prepare, readable
-    from tercet.documents.files import find_files, read_file
-    from tercet.documents.readers import is_readable
+    from tercet.documents.files import READERS, find_files, read_file
+    from tercet.rows import kind_of
 
     if os.path.isdir(given):
         raise InputError(f"{given} is a folder: give a file, or index it and use --index")
-    if not os.path.isfile(given) and (" " in given or not is_readable(given)):
+    if not os.path.isfile(given) and (" " in given or kind_of(given) not in READERS):
         return [Passage(readable(given))]
     for item in find_files([given]):
         if isinstance(item, Problem):

@@ -69,11 +69,12 @@ def index(
 ) -> int:
     """Index files and folders for search.
 
-    Reads .txt .md .html .jsonl .csv .tsv (also packed as .gz .bz2 .xz .zst), .parquet and .pdf. On
-    the next run unchanged files are passed over, changed ones replaced, and those gone from the
-    folders removed. A file that cannot be read is named and skipped; the exit code is then 3, or 1
-    where nothing could be read. How an index is made (--chunk, --overlap, --late-chunking, --heads,
-    --dtype, --backend) is fixed the first time.
+    Reads .txt .md .html .jsonl .csv .tsv .eml .ipynb .rtf (also packed as .gz .bz2 .xz .zst), .docx
+    .pptx .xlsx .epub .parquet and .pdf, and text without an extension. On the next run unchanged
+    files are passed over, changed ones replaced, and those gone from the folders removed. A file
+    that cannot be read is named and skipped; the exit code is then 3, or 1 where nothing could be
+    read. How an index is made (--chunk, --overlap, --late-chunking, --heads, --dtype, --backend) is
+    fixed the first time.
 
     \b
     Examples:

@@ -5,8 +5,11 @@ in its place; the rest goes on. A label is the path as it was given, normalised:
 in ids and messages. Knows nothing of formats, chunks, indexes or models.
 """
 
+import codecs
+import lzma
 import os
 import stat
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -14,22 +17,72 @@ from pathlib import Path
 
 from pathspec import GitIgnoreSpec
 
+from tercet.documents import office, readers
 from tercet.documents.base import (
     DEFAULT,
     EMPTY,
     Note,
     Problem,
     Reading,
+    Unreadable,
     bounded,
     label_of,
     problem_of,
 )
-from tercet.documents.readers import READERS, Read, is_readable
+from tercet.documents.readers import Read, Reader
+from tercet.errors import TercetError
 from tercet.records import Document
-from tercet.rows import kind_of
+from tercet.rows import PACKED, kind_of, open_packed
+
+READERS: dict[str, Reader] = {
+    ".txt": readers.read_text,
+    ".md": readers.read_markdown,
+    ".markdown": readers.read_markdown,
+    ".html": readers.read_html,
+    ".htm": readers.read_html,
+    ".jsonl": readers.read_jsonl,
+    ".csv": readers.read_csv,
+    ".tsv": readers.read_csv,
+    ".parquet": readers.read_parquet,
+    ".pdf": readers.read_pdf,
+    ".docx": office.read_docx,
+    ".pptx": office.read_pptx,
+    ".xlsx": office.read_xlsx,
+    ".epub": office.read_epub,
+    ".rtf": office.read_rtf,
+    ".eml": office.read_eml,
+    ".ipynb": office.read_ipynb,
+}
+UNPACKED = (".parquet", ".pdf", ".docx", ".pptx", ".xlsx", ".epub")  # that are not read packed
+_HEAD = 1 << 14  # bytes of a file without an extension that tell whether it is text
+
+
+def reader_of(path: Path) -> Reader | None:
+    """What reads a file, by its extension or, without one, if it is UTF-8 text; None: nothing."""
+    kind, packed = kind_of(path), path.suffix.lower() in PACKED
+    if not kind:
+        return readers.read_text if _is_text(path) else None
+    return None if packed and kind in UNPACKED else READERS.get(kind)
+
+
+def _is_text(path: Path) -> bool:
+    """Whether a file, maybe packed, begins with UTF-8 text without a NUL."""
+    if not path.is_file():  # a pipe gives nothing back
+        return False
+    try:
+        with open_packed(path) as file:
+            head = file.read(_HEAD)
+        whole = len(head) < _HEAD  # else it may end within a character
+        codecs.getincrementaldecoder("utf-8")().decode(head, whole)
+    except (TercetError, OSError, EOFError, zlib.error, lzma.LZMAError, UnicodeDecodeError):
+        return False
+    return bool(head) and b"\0" not in head
+
 
 # Passed over where no .gitignore says otherwise: what others wrote and a package manager fetched.
 FETCHED = ("node_modules/",)
+_KINDS = f"{' '.join(READERS)}, and text without an extension"
+_UNREAD = f"not a kind of file that is read: {_KINDS}"
 COLLECTION = "documents.sqlite"  # in a folder whose other files are no documents: it is an index
 
 
@@ -62,16 +115,15 @@ def find_files(paths: Iterable[str | Path], reading: Reading = DEFAULT) -> Itera
     are a path that is not there, a folder that cannot be listed, what is no regular file, and a
     folder that holds no file of a readable kind.
     """
-    kinds = " ".join(READERS)
     seen: set[Path] = set()
     for path in paths:
         if os.path.isdir(path):
             items = list(_Walk(os.fspath(path), reading).items())
             if not any(isinstance(item, SourceFile) or (item_failed(item)) for item in items):
-                reason = f"no file that can be read: looked for {kinds}"
+                reason = f"no file that can be read: looked for {_KINDS}"
                 items.append(Problem(label_of(path), reason))
-        elif not is_readable(path) and os.path.exists(path):
-            items = [Problem(label_of(path), f"not a kind of file that is read: {kinds}")]
+        elif os.path.exists(path) and reader_of(Path(path)) is None:
+            items = [Problem(label_of(path), _UNREAD)]
         else:
             items = [_stat(path)]
         for item in items:
@@ -128,7 +180,7 @@ class _Walk:
                     inner.append(name)
             folders[:] = inner
             for name in sorted(names):
-                if not name.startswith("."):
+                if not name.startswith((".", "~$")):  # hidden, or a file that Word has opened
                     yield from self._file(os.path.join(where, name))
             yield from problems
             problems.clear()
@@ -138,7 +190,7 @@ class _Walk:
     def _file(self, path: str) -> Iterator[Item]:
         if self._is_ignored(path, folder=False):
             yield Ignored(label_of(os.path.abspath(path)))
-        elif not is_readable(path):
+        elif reader_of(Path(path)) is None:
             self._others[Path(path).suffix.lower()] += 1
         elif not self._follow and leads_out(path, self._real):
             self._links.append(path)
@@ -231,7 +283,9 @@ def read_file(path: Path, label: str | None = None, reading: Reading = DEFAULT) 
     left_out: dict[str, None] = {}
     item: Document | Problem | None = None
     try:
-        for item in READERS[kind_of(path)](path, label, reading):
+        if (reader := reader_of(path)) is None:
+            raise Unreadable(label, _UNREAD)
+        for item in reader(path, label, reading):
             if isinstance(item, Document):
                 metadata, outside = bounded(item.metadata)
                 left_out.update(dict.fromkeys(outside[:20]))

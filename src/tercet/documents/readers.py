@@ -39,13 +39,13 @@ from tercet.documents.base import (
 from tercet.documents.encodings import detect, encoding_of, html_encoding, unmarked
 from tercet.errors import InputError, MissingExtraError
 from tercet.records import Document, Section
-from tercet.rows import PACKED, TEXTS, field_of, kind_of, open_packed
+from tercet.rows import TEXTS, field_of, kind_of, open_packed
 
 Read = Iterator[Document | Problem]
 Reader = Callable[[Path, str, Reading], Read]  # (path, label, how) -> what is in the file
 
 
-def _read_bytes(path: Path, label: str, reading: Reading) -> bytes:
+def read_bytes(path: Path, label: str, reading: Reading) -> bytes:
     """What is in a file, unpacked; raises Unreadable where that is more than a text may have."""
     with open_packed(path) as file:
         raw = file.read(reading.most + 1)
@@ -63,7 +63,7 @@ def _read_page(
     path: Path, label: str, reading: Reading, encoding_in: Callable[[bytes], str | None]
 ) -> tuple[str, list[Note]]:
     """The clean text of a file, and what is to be said of its encoding."""
-    raw = _read_bytes(path, label, reading)
+    raw = read_bytes(path, label, reading)
     text, guessed = decode_as(raw, label, encoding_in(raw), given=reading.encoding)
     return clean(text), _guesses(label, guessed)
 
@@ -96,6 +96,12 @@ def read_markdown(path: Path, label: str, reading: Reading) -> Read:
     are an empty line apart, items of lists and rows of tables a line.
     """
     source, notes = _read_page(path, label, reading, lambda raw: None)
+    yield markdown_document(source, label)
+    yield from notes
+
+
+def markdown_document(source: str, label: str) -> Document:
+    """A Markdown text as a document, as `read_markdown` says."""
     fields, body = front_matter(source)
     blocks = [block for block in map(_without_tags, markdown_blocks(body)) if block.text]
     title = fields.pop("title", "")
@@ -103,25 +109,17 @@ def read_markdown(path: Path, label: str, reading: Reading) -> Read:
     if not title and heading is not None and len(heading.text) <= LONGEST:
         title = heading.text
         blocks = blocks[1:] if blocks[0] is heading else blocks
-    parts: list[str] = []
-    outline: list[Section] = []
-    size, listed = 0, False
-    for block in blocks:
-        gap = "" if not parts else "\n" if listed and block.listed else "\n\n"
-        parts += [gap, block.text]
-        outline += [part._replace(start=size + len(gap) + part.start) for part in block.outline]
-        size, listed = size + len(gap) + len(block.text), block.listed
+    text, outline = joined(blocks)
     language = fields.pop("language", "") or fields.pop("lang", "")
-    yield Document(
+    return Document(
         id=label,
-        text="".join(parts),
+        text=text,
         title=title_of(title),
         source=label,
         language=language or None,
         metadata=fields,
-        outline=tuple(outline),
+        outline=outline,
     )
-    yield from notes
 
 
 def front_matter(text: str) -> tuple[dict[str, Any], str]:
@@ -233,6 +231,19 @@ def markdown_blocks(text: str, *, prose: bool = False) -> Iterator[Block]:
             line = token.map[0] + 1 if token.map else 0
             outline = (Section(0, level, clean_line(plain)),) if kind == "heading" else ()
             yield Block(kind, plain, level, items > 0 or kind == "row", line, linked, outline)
+
+
+def joined(blocks: Iterable[Block]) -> tuple[str, tuple[Section, ...]]:
+    """The text of blocks, an empty line between them but for listed ones, and its outline."""
+    parts: list[str] = []
+    outline: list[Section] = []
+    size, listed = 0, False
+    for block in blocks:
+        gap = "" if not parts else "\n" if listed and block.listed else "\n\n"
+        parts += [gap, block.text]
+        outline += [part._replace(start=size + len(gap) + part.start) for part in block.outline]
+        size, listed = size + len(gap) + len(block.text), block.listed
+    return "".join(parts), tuple(outline)
 
 
 def _cells(line: str) -> list[str]:
@@ -778,24 +789,3 @@ class _Rows:
                 f"no field named {', '.join(self._texts)}: the text of a row is all of its fields "
                 f"with text ({names}); --text-field names one",
             )
-
-
-READERS: Mapping[str, Reader] = {
-    ".txt": read_text,
-    ".md": read_markdown,
-    ".markdown": read_markdown,
-    ".html": read_html,
-    ".htm": read_html,
-    ".jsonl": read_jsonl,
-    ".csv": read_csv,
-    ".tsv": read_csv,
-    ".parquet": read_parquet,
-    ".pdf": read_pdf,
-}
-UNPACKED = (".parquet", ".pdf")  # kinds that are not read packed
-
-
-def is_readable(path: Path | str) -> bool:
-    """Whether a file is of a kind that is read."""
-    packed = Path(path).suffix.lower() in PACKED
-    return kind_of(path) in READERS and not (packed and kind_of(path) in UNPACKED)

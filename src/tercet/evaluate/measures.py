@@ -1,7 +1,8 @@
-"""Measures of runs, per query and averaged: those of `ir_measures`, and answers found (MKQA).
+"""Measures of runs, per query and averaged: nDCG, Recall, P and Success to a rank, as trec_eval has
+them; answers found (MKQA); by other names those of `ir_measures`.
 
-Needs the extra `tercet[evaluate]`. Queries without a relevant passage are left out; queries that a
-run lacks count 0. Both are counted. Knows nothing of models or files.
+These others need the extra `tercet[evaluate]`. Queries without a relevant passage are left out;
+queries that a run lacks count 0. Both are counted. Knows nothing of models or files.
 """
 
 import re
@@ -23,6 +24,8 @@ from tercet.scores import Places
 
 ACCURACY = ("Accuracy left-right", "Accuracy right-left")  # of a Bitext
 _ANSWERS = re.compile(r"AnswerRecall@([1-9]\d*)")
+_OWN = re.compile(r"(nDCG|Recall|R|P|Success)@([1-9]\d*)")
+_WITHOUT = "nDCG@k, Recall@k, P@k, Success@k and AnswerRecall@k"
 _COMMON = "nDCG@10, Recall@100, RR@10, AP, P@10, Success@5, AnswerRecall@100"
 
 
@@ -47,7 +50,7 @@ def check_measures(names: Sequence[str]) -> None:
     if not names:
         raise InputError(f"no measure is named: common ones are {_COMMON}")
     for name in names:
-        if not _ANSWERS.fullmatch(name):
+        if not (_ANSWERS.fullmatch(name) or _OWN.fullmatch(name)):
             _parse(name)
 
 
@@ -104,25 +107,52 @@ def bitext_accuracy(task: Bitext, to_right: Places, to_left: Places) -> dict[str
 
 
 def _judged(task: Task, run: Run, names: Sequence[str], block: int = 256) -> dict[str, Values]:
-    """Values of measures that ir_measures has; it takes a run as dictionaries, so in blocks."""
+    """Values by judgements; ir_measures takes a run as dictionaries, so in blocks."""
+    own = {name: match for name in names if (match := _OWN.fullmatch(name))}
     measures: dict[Any, list[str]] = {}
     for name in names:  # of which two may mean the same
-        measures.setdefault(_parse(name), []).append(name)
+        if name not in own:
+            measures.setdefault(_parse(name), []).append(name)
     judged = (query for query in task.queries if query in task.qrels)
     queries = tuple(q for q in judged if any(gain > 0 for gain in task.qrels[q].values()))
     places = {query: place for place, query in enumerate(queries)}
     numbers = _present(run)
     values = {name: np.zeros(len(queries)) for name in names}
     present = [query for query in queries if query in numbers]
-    for first in range(0, len(present), block):
+    deepest = max((int(match[2]) for match in own.values()), default=0)
+    for query in present if own else ():
+        of = task.qrels[query]
+        hits = run.of_query(numbers[query])[0][:deepest]
+        ranked = np.array([of.get(passage, 0) for passage in hits])
+        gains = -np.sort([-gain for gain in of.values() if gain > 0])
+        for name, match in own.items():
+            values[name][places[query]] = _of_query(match[1], int(match[2]), ranked, gains)
+    for first in range(0, len(present) if measures else 0, block):
         part = present[first : first + block]
-        hits = {query: dict(zip(*run.of_query(numbers[query]), strict=True)) for query in part}
-        gains = {query: dict(task.qrels[query]) for query in part}
-        for result in _pipeline().iter_calc(list(measures), gains, hits):
+        runs = {query: dict(zip(*run.of_query(numbers[query]), strict=True)) for query in part}
+        qrels = {query: dict(task.qrels[query]) for query in part}
+        for result in _pipeline().iter_calc(list(measures), qrels, runs):
             for name in measures[result.measure]:
                 values[name][places[result.query_id]] = result.value
     missing, skipped = len(queries) - len(present), len(task.queries) - len(queries)
     return {name: Values(name, queries, values[name], missing, skipped) for name in names}
+
+
+Gains = npt.NDArray[np.int64]
+
+
+def _of_query(kind: str, k: int, ranked: Gains, gains: Gains) -> float:
+    """A measure of one query, given the gains of its run and those above 0, the largest first.
+
+    nDCG has the gains as they are and log2(1 + rank) (Jarvelin and Kekalainen 2002).
+    """
+    if kind == "nDCG":
+        discounts = 1 / np.log2(np.arange(2, k + 2))
+        got, best = (np.maximum(of[:k], 0) @ discounts[: len(of)] for of in (ranked, gains))
+        return float(got / best)
+    found = int(np.count_nonzero(ranked[:k] > 0))
+    of = {"P": k, "Success": max(1, found)}.get(kind, len(gains))
+    return float(found / of)
 
 
 def _present(run: Run) -> dict[str, int]:
@@ -160,7 +190,7 @@ def _library() -> Any:
         import ir_measures
     except ImportError as error:
         raise MissingExtraError(
-            "measures need ir_measures: pip install 'tercet[evaluate]'"
+            f"measures other than {_WITHOUT} need ir_measures: pip install 'tercet[evaluate]'"
         ) from error
     return ir_measures
 

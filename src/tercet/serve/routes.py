@@ -664,7 +664,8 @@ async def _receive(server: Server, request: Request) -> _Upload:
                 if name in names:
                     raise HttpError(422, "invalid_request", f"two files are called {name!r}")
                 names.add(name)
-                path = Path(upload.folder) / f"{len(upload.files):06d}{Path(name).suffix[:20]}"
+                kind = "".join(Path(name).suffixes[-2:])[-20:]  # and how it is packed
+                path = Path(upload.folder) / f"{len(upload.files):06d}{kind}"
                 with path.open("wb") as file:
                     while piece := await part.read(1 << 20):
                         file.write(piece)
