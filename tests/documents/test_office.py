@@ -202,6 +202,10 @@ def test_mail(tmp_path: Path) -> None:
     )
     item = document(tmp_path / "b.eml", page)
     assert (item.title, item.text, sections(item)) == ("日本", "日本\n\nx", [(1, "日本")])
+    said = b"Content-Type: text/plain; charset=iso-8859-5\n\n" + "Да, это он.".encode("iso-8859-5")
+    assert document(tmp_path / "d.eml", said).text == "Да, это он."
+    odd = b"Content-Type: text/plain; charset=no-such\n\n" + "Grüße".encode()
+    assert document(tmp_path / "e.eml", odd).text == "Grüße"
     secret = b"Content-Type: multipart/encrypted; boundary=b\n\n--b--"
     problem = read(tmp_path / "c.eml", secret)
     assert isinstance(problem, Problem)
