@@ -174,7 +174,10 @@ def epub(*chapters: str, title: str = "", language: str = "en") -> bytes:
         f'<item id="i{n}" href="{name}" media-type="application/xhtml+xml"/>'
         for n, name in enumerate(names, 1)
     )
-    spine = "".join(f'<itemref idref="i{n}"/>' for n in range(1, len(names) + 1))
+    items += '<item id="nav" properties="nav" href="nav.xhtml" media-type="application/xhtml+xml"/>'
+    spine = '<itemref idref="nav"/>' + "".join(
+        f'<itemref idref="i{n}"/>' for n in range(1, len(names) + 1)
+    )
     return packed(
         {
             "mimetype": "application/epub+zip",
@@ -182,6 +185,7 @@ def epub(*chapters: str, title: str = "", language: str = "en") -> bytes:
             'xmlns="urn:oasis:names:tc:opendocument:xmlns:container"><rootfiles><rootfile '
             'full-path="OEBPS/book.opf" media-type="application/oebps-package+xml"/>'
             "</rootfiles></container>",
+            "OEBPS/nav.xhtml": "<html><body><nav><h1>Contents</h1></nav></body></html>",
             "OEBPS/book.opf": '<package xmlns="http://www.idpf.org/2007/opf" version="3.0">'
             '<metadata xmlns:dc="http://purl.org/dc/elements/1.1/">'
             f"<dc:title>{title}</dc:title><dc:language>{language}</dc:language></metadata>"
