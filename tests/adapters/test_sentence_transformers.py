@@ -77,6 +77,17 @@ def test_the_numbers_are_those_of_the_encoder(exported: Path, tiny_checkpoint: P
     check(exported, tiny_checkpoint)
 
 
+def test_what_was_trained_further_is_saved_and_loaded(exported: Path, tmp_path: Path) -> None:
+    library: Any = pytest.importorskip("sentence_transformers", minversion="6")
+    model = library.SparseEncoder(str(exported / "sparse"), device="cpu", trust_remote_code=True)
+    with torch.no_grad():
+        model[1].linear.bias += 1
+    model.save_pretrained(str(tmp_path / "saved"))
+    again = library.SparseEncoder(str(tmp_path / "saved"), device="cpu", trust_remote_code=True)
+    one, other = (each.encode(TEXTS, convert_to_sparse_tensor=False) for each in (model, again))
+    assert torch.equal(one, other)
+
+
 def test_a_checkpoint_in_other_files(tmp_path: Path) -> None:
     """torch's files and a SentencePiece model become safetensors and tokenizer.json."""
     write_reference(tmp_path / "source", SMALL)

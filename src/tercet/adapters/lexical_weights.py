@@ -4,6 +4,9 @@ This file stands beside an exported model, and is loaded from there with `trust_
 Shapes: B texts, T tokens, H hidden, V vocabulary.
 """
 
+import shutil
+from pathlib import Path
+
 import torch
 from sentence_transformers.base.modules import Module
 from sentence_transformers.util.tensor import repad_flattened_features
@@ -40,6 +43,8 @@ class LexicalWeights(Module):
         """Writes the sizes and the linear layer."""
         self.save_config(output_path)
         self.save_torch_weights(output_path, safe_serialization=safe_serialization)
+        # sentence-transformers copies this file there, and looks for it in the folder above
+        shutil.copy(__file__, Path(output_path).parent)
 
     @classmethod
     def load(cls, model_name_or_path, subfolder="", **options):
