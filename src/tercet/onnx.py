@@ -275,8 +275,9 @@ def m3_graph(
         for table in ("word", "position"):
             stored = weight(f"embeddings.{table}_embeddings.weight")
             with np.errstate(over="ignore"):
-                short = stored.astype(np.float16)  # half the size, where nothing is lost
-            g.constant(table, short if np.array_equal(short, stored) else stored)
+                short = stored.astype(np.float16)  # half the size
+            fits = int8 is not None or np.array_equal(short, stored)
+            g.constant(table, short if fits else stored)
         g.constant("type", weight(TYPES)[0])
         g.constant("pad", config.pad_id, np.int64)
         is_pad = g.add("Equal", ["input_ids", "pad"], "is_pad")
