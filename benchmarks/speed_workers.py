@@ -187,9 +187,7 @@ class OpenVino:
         self.tokenizer.enable_truncation(8192)
         graph = openvino.Core().read_model(str(exported / "openvino_model.xml"))
         feeds = [self._feed([self.tokenizer.encode(text).ids]) for text in SENTENCES]
-        quantized = nncf.quantize(
-            graph, nncf.Dataset(feeds), model_type=nncf.ModelType.TRANSFORMER
-        )
+        quantized = nncf.quantize(graph, nncf.Dataset(feeds), model_type=nncf.ModelType.TRANSFORMER)
         options = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
         self.compiled = openvino.Core().compile_model(quantized, "CPU", options)
         self.request = self.compiled.create_infer_request()

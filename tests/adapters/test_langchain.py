@@ -67,7 +67,9 @@ def test_the_retriever_gives_the_hits(collection: Collection) -> None:
     assert river.metadata["year"] == 1
     assert river.metadata["start"] == 0
     assert {"dense", "sparse", "multi"} < river.metadata.keys()
-    assert "language" not in river.metadata
+    (casa,) = [document for document in every if document.metadata["document"] == "casa"]
+    assert casa.metadata["language"] == "es"
+    assert "title" not in casa.metadata
 
 
 def test_qdrant_takes_both_vectors(encoder: Encoder, embeddings: Any) -> None:
