@@ -155,12 +155,15 @@ def contenders(args: argparse.Namespace) -> Iterator[tuple[str, Path]]:
         yield name, args.peers if name in OTHERS else Path(sys.executable)
 
 
-def exported(model: Path, folder: Path) -> dict[str, str]:
+def exported(model: Path, folder: Path, only: list[str] | None) -> dict[str, str]:
     """The exports of a model by contender; what is not there yet is made."""
     from tercet.exports import export
 
     out = {}
     for name, (kind, int8) in EXPORTS.items():
+        needed = {name, "openvino int8"} if name == "tercet openvino" else {name}
+        if only and not needed & set(only):
+            continue
         path = folder / name.removeprefix("tercet ").replace(" ", "-")
         if not path.exists():
             export(model, path, kind, int8=int8)
@@ -241,7 +244,7 @@ def main() -> None:
         args.texts, args.tuning_texts, args.rounds = min(args.texts, 8), 0, 1
     if any(python == args.peers for _, python in contenders(args)) and not args.peers.exists():
         sys.exit(f"{args.peers} does not exist: run `make peers` first, or choose with --only")
-    exports = {} if args.exports is None else exported(args.model, args.exports)
+    exports = {} if args.exports is None else exported(args.model, args.exports, args.only)
     tokenizer = Tokenizer.from_file(str(args.model / "tokenizer.json"))
     texts, counts = make_texts(tokenizer, args.texts)
     job = {
