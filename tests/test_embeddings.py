@@ -352,3 +352,24 @@ def test_shards_that_make_no_whole_leave_nothing(tmp_path: Path, shards: list[An
         for shard in shards:
             writer.add(shard)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_vectors_in_the_forms_of_databases() -> None:
+    rows = make(
+        sparse=sp.csr_array(np.array([[0, 0.5, 0, 0.25], [0, 0, 0, 0]], np.float32)), rows=2
+    )
+    forms = (rows.to_qdrant(), rows.to_milvus(), rows.to_vespa(), rows.to_elasticsearch())
+    for number, (qdrant, milvus, vespa, elastic) in enumerate(zip(*forms, strict=True)):
+        tokens, dense = rows.tokens(number).tolist(), rows.dense[number].tolist()
+        assert qdrant["dense"] == milvus["dense"] == vespa["dense"] == elastic["dense"] == dense
+        assert qdrant["multi"] == elastic["multi"] == tokens
+        assert milvus["multi"] == [{"vector": token} for token in tokens]
+        assert vespa["multi"] == {str(place): token for place, token in enumerate(tokens)}
+        json.dumps([qdrant, milvus, vespa, elastic])  # plain numbers
+    assert rows.to_qdrant()[0]["sparse"] == {"indices": [1, 3], "values": [0.5, 0.25]}
+    assert rows.to_milvus()[0]["sparse"] == {1: 0.5, 3: 0.25}
+    assert rows.to_vespa()[0]["sparse"] == {"1": 0.5, "3": 0.25}
+    assert rows.to_elasticsearch()[0]["sparse"] == {"1": 0.5, "3": 0.25}
+    assert all("sparse" not in form()[1] for form in (rows.to_qdrant, rows.to_milvus))
+    dense = make(sparse=None, multi=None, offsets=None)
+    assert [row.keys() for row in dense.to_milvus()] == [{"dense"}] * ROWS

@@ -4,7 +4,7 @@ Knows nothing of models, tokens or indexes. Rows are texts. Shapes: B texts, D d
 V vocabulary, M multi-vector size, sum T the token vectors of all texts together.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -163,6 +163,60 @@ class Embeddings:
             truncated=None if self.truncated is None else self.truncated[chosen],
         )
 
+    # For vector databases: a dict per text of the heads that are there, in plain Python. A text
+    # without sparse weights has no "sparse": databases refuse an empty vector.
+
+    def to_qdrant(self) -> list[dict[str, Any]]:
+        """The named vectors of each text, as in `PointStruct(id=n, vector=vectors)`.
+
+        dense: a list. sparse: `indices` and `values`. multi: a list of lists.
+        """
+        return self._plain(lambda ids, weights: {"indices": ids, "values": weights})
+
+    def to_milvus(self) -> list[dict[str, Any]]:
+        """The vector fields of each text, for a row of `MilvusClient.insert`.
+
+        dense: a list. sparse: id -> weight. multi: structs with a field `vector`.
+        """
+        return self._plain(
+            lambda ids, weights: dict(zip(ids, weights, strict=True)),
+            lambda tokens: [{"vector": token} for token in tokens],
+        )
+
+    def to_vespa(self) -> list[dict[str, Any]]:
+        """The tensor fields of each text, in the short forms of Vespa's JSON.
+
+        dense: `tensor(x[D])`. sparse: `tensor(token{})`. multi: `tensor(t{}, x[M])`.
+        """
+        return self._plain(
+            _named_weights, lambda tokens: {str(n): token for n, token in enumerate(tokens)}
+        )
+
+    def to_elasticsearch(self) -> list[dict[str, Any]]:
+        """The vector fields of each text, for a document of `_bulk`.
+
+        dense: `dense_vector`. sparse: `sparse_vector`, id -> weight. multi: `rank_vectors`.
+        """
+        return self._plain(_named_weights)
+
+    def _plain(
+        self,
+        sparse: Callable[[list[int], list[float]], Any],
+        multi: Callable[[list[list[float]]], Any] = lambda tokens: tokens,
+    ) -> list[dict[str, Any]]:
+        out: list[dict[str, Any]] = [{} for _ in range(len(self))]
+        for number, row in enumerate(out):
+            if self.dense is not None:
+                row["dense"] = self.dense[number].tolist()
+            if self.sparse is not None:
+                span = slice(*self.sparse.indptr[number : number + 2])
+                if span.start < span.stop:
+                    ids, weights = self.sparse.indices[span], self.sparse.data[span]
+                    row["sparse"] = sparse(ids.tolist(), weights.tolist())
+            if self.multi is not None:
+                row["multi"] = multi(self.tokens(number).tolist())
+        return out
+
     @staticmethod
     def concatenate(parts: Iterable["Embeddings"]) -> "Embeddings":
         """Joins Embeddings of one model and the same heads, in order."""
@@ -319,6 +373,10 @@ class EmbeddingsWriter:
         if not self._arrays:
             raise InputError(f"no embeddings to save in {self.folder}")
         (self._scratch / "embeddings.json").write_bytes(json_bytes(self._written()))
+
+
+def _named_weights(ids: list[int], weights: list[float]) -> dict[str, float]:
+    return {str(id): weight for id, weight in zip(ids, weights, strict=True)}
 
 
 _OWN = ("dense", "multi", "offsets", "lengths", "truncated")  # arrays as they are
