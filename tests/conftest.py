@@ -20,6 +20,8 @@ from tercet.model import M3Model
 from tercet.tokenizer import Tokenizer, unigram
 from tests.offline import block
 
+MEMORY = "qdrant://memory.invalid:6333"  # answered by the client's local mode
+
 WORDS = """
 the of and to in is was for on that by as it with river mountain city water light history music
 science people world language year house garden school night star sea ship bread stone fire
@@ -33,7 +35,8 @@ CHARACTERS = (
 )
 
 torch.set_num_threads(1)
-block()
+if "TERCET_QDRANT_URL" not in os.environ:  # a server that the fixture `qdrant` uses
+    block()
 
 
 @pytest.fixture(scope="session")
@@ -134,3 +137,32 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
     for name in ("rename", "replace"):
         monkeypatch.setattr(os, name, naming(getattr(os, name)))
     return seen
+
+
+@pytest.fixture(scope="session")
+def qdrant() -> Iterator[str]:
+    """The address of a Qdrant server, as far as its port: that of TERCET_QDRANT_URL (http://...),
+    else the client's local mode, without a server. What tests made there is removed at the end.
+    """
+    client_module = pytest.importorskip("qdrant_client")
+    from tercet.index import qdrant as module
+    from tercet.index.qdrant import Address
+
+    given = os.environ.get("TERCET_QDRANT_URL", "").rstrip("/")
+    server = MEMORY
+    with pytest.MonkeyPatch.context() as patch:
+        if given:
+            server = given.replace("http", "qdrant+http", 1).replace("qdrant+http:", "qdrant:")
+        else:
+            memory, real = client_module.QdrantClient(":memory:"), module.connect
+            patch.setattr(memory, "close", lambda: None)  # other tests and processes share it
+            patch.setattr(
+                module,
+                "connect",
+                lambda at: memory if str(at).startswith(MEMORY) else real(at),
+            )
+        yield server
+        client = module.connect(Address.parse(f"{server}/all"))
+        for collection in client.get_collections().collections:
+            if collection.name.startswith("tercet-test-"):
+                client.delete_collection(collection.name)

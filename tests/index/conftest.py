@@ -1,5 +1,6 @@
 """Random embeddings with clusters, and one index of every backend."""
 
+import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,19 +11,37 @@ import pytest
 import scipy.sparse as sp
 
 from tercet.embeddings import Embeddings
-from tercet.index import GraphOptions, Index, IndexSpec, create_index
+from tercet.index import GraphOptions, Index, IndexSpec, VectorIndex, create_index, open_index
+from tercet.index.qdrant import Address, QdrantIndex
 
 DIMS = {"dense": 16, "vocabulary": 300, "multi": 8}
 MODEL = "model-a"
 SMALL = GraphOptions(rows=20)  # a graph even for few rows
 
-MakeIndex = Callable[..., Index]
+MakeIndex = Callable[..., VectorIndex]
 
 
 def create(path: Path, backend: Any = "exact", **changed: Any) -> Index:
     """A new index of DIMS for vectors of MODEL, or as changed."""
     spec: dict[str, Any] = {"fingerprint": MODEL, "backend": backend, **DIMS}
     return create_index(path, IndexSpec(**(spec | changed)), options=SMALL)
+
+
+def create_on(server: str, **changed: Any) -> QdrantIndex:
+    """As `create`, on a Qdrant server and published under a new name."""
+    spec: dict[str, Any] = {"fingerprint": MODEL, **DIMS, **changed}
+    name = f"tercet-test-{secrets.token_hex(8)}"
+    index = QdrantIndex.create(Address.parse(f"{server}/{name}"), IndexSpec(**spec))
+    index.publish({})
+    return index
+
+
+def again(index: VectorIndex, **options: Any) -> VectorIndex:
+    """Another index over what is there."""
+    if isinstance(index, QdrantIndex):
+        return QdrantIndex.open(index.address, **options)
+    assert isinstance(index, Index)
+    return open_index(index.path, **options)
 
 
 def make_embeddings(
@@ -65,19 +84,24 @@ def _unit(rows: Any) -> Any:
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-@pytest.fixture(scope="module", params=["exact", "graph"])
+@pytest.fixture(scope="module", params=["exact", "graph", "qdrant"])
 def backend(request: pytest.FixtureRequest) -> str:
+    if request.param == "qdrant":
+        request.getfixturevalue("qdrant")
     return str(request.param)
 
 
 @pytest.fixture
-def make(tmp_path: Path, backend: str) -> Iterator[MakeIndex]:
-    """Makes indexes of the backend in folders of their own, and closes them at the end."""
-    made: list[Index] = []
+def make(tmp_path: Path, backend: str, request: pytest.FixtureRequest) -> Iterator[MakeIndex]:
+    """Makes indexes of the backend, each in a place of its own, and closes them at the end."""
+    made: list[VectorIndex] = []
 
-    def create_here(**changed: Any) -> Index:
-        path = tmp_path / f"index-{len(made)}"
-        made.append(create(path, **{"backend": backend, **changed}))
+    def create_here(**changed: Any) -> VectorIndex:
+        if backend == "qdrant":
+            made.append(create_on(request.getfixturevalue("qdrant"), **changed))
+        else:
+            path = tmp_path / f"index-{len(made)}"
+            made.append(create(path, **{"backend": backend, **changed}))
         return made[-1]
 
     yield create_here

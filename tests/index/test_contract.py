@@ -9,13 +9,13 @@ import pytest
 from tercet.config import MODES, Weights
 from tercet.embeddings import Embeddings
 from tercet.errors import InputError, StoreError
-from tercet.index import Index, open_index
+from tercet.index import VectorIndex
 from tercet.records import IndexHit
 from tercet.scores import dense_scores, lexical_scores, maxsim_scores, weighted_sum
 
-from .conftest import MODEL, create, make_embeddings
+from .conftest import MODEL, again, create, create_on, make_embeddings
 
-Make = Callable[..., Index]
+Make = Callable[..., VectorIndex]
 
 QUERIES = make_embeddings(7, seed=5)
 ROWS = make_embeddings(120, seed=1, empty_sparse=(3, 50))
@@ -31,9 +31,16 @@ SUMS = weighted_sum(PARTS, WEIGHTS)
 
 
 @pytest.fixture(scope="module")
-def filled(backend: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Index]:
+def filled(
+    backend: str, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[VectorIndex]:
     """An index of ROWS for tests that only read."""
-    with create(tmp_path_factory.mktemp("filled") / "index", backend) as index:
+    made: VectorIndex
+    if backend == "qdrant":
+        made = create_on(request.getfixturevalue("qdrant"))
+    else:
+        made = create(tmp_path_factory.mktemp("filled") / "index", backend)
+    with made as index:
         index.add(IDS, ROWS)
         yield index
 
@@ -42,7 +49,7 @@ def ids_of(hits: list[IndexHit]) -> list[int]:
     return [hit.id for hit in hits]
 
 
-def test_what_is_stored_of_rows_can_be_read(filled: Index) -> None:
+def test_what_is_stored_of_rows_can_be_read(filled: VectorIndex) -> None:
     chosen = [int(IDS[7]), 10_001, int(IDS[3]), int(IDS[119])]
     stored: Any
     ids, stored = filled.stored(chosen)
@@ -58,7 +65,7 @@ def test_what_is_stored_of_rows_can_be_read(filled: Index) -> None:
 
 @pytest.mark.parametrize("candidates", [None, 20, len(ROWS)])
 def test_a_hybrid_score_is_the_weighted_sum_of_its_raw_parts(
-    filled: Index, candidates: int | None
+    filled: VectorIndex, candidates: int | None
 ) -> None:
     place = {int(i): row for row, i in enumerate(IDS)}
     ranked = filled.search(QUERIES, k=25, weights=WEIGHTS, candidates=candidates)
@@ -75,7 +82,7 @@ def test_a_hybrid_score_is_the_weighted_sum_of_its_raw_parts(
             assert hit.score == pytest.approx(total, abs=1e-5)
 
 
-def test_hybrid_scores_every_part_on_the_union_of_both_legs(filled: Index) -> None:
+def test_hybrid_scores_every_part_on_the_union_of_both_legs(filled: VectorIndex) -> None:
     some_in_one_leg = 0
     for row, hits in enumerate(filled.search(QUERIES, k=8, weights=WEIGHTS, candidates=8)):
         legs = [set(np.argsort(-PARTS[leg][row])[:8].tolist()) for leg in ("dense", "sparse")]
@@ -87,21 +94,21 @@ def test_hybrid_scores_every_part_on_the_union_of_both_legs(filled: Index) -> No
 
 
 @pytest.mark.parametrize("mode", ["dense", "sparse", "multi"])
-def test_one_leg_alone_is_ranked_by_its_raw_score(filled: Index, mode: Any) -> None:
+def test_one_leg_alone_is_ranked_by_its_raw_score(filled: VectorIndex, mode: Any) -> None:
     for row, hits in enumerate(filled.search(QUERIES, k=10, mode=mode, candidates=len(ROWS))):
         best = np.sort(PARTS[mode][row])[::-1][:10]
         np.testing.assert_allclose([hit.score for hit in hits], best, atol=HALF)
         assert all(getattr(hit, mode) == hit.score for hit in hits)
 
 
-def test_multi_rescores_only_the_candidates_of_dense(filled: Index) -> None:
+def test_multi_rescores_only_the_candidates_of_dense(filled: VectorIndex) -> None:
     for row, hits in enumerate(filled.search(QUERIES, k=5, mode="multi", candidates=5)):
         candidates = np.argsort(-PARTS["dense"][row])[:5]
         best = candidates[np.argsort(-PARTS["multi"][row, candidates])]
         assert ids_of(hits) == IDS[best].tolist()
 
 
-def test_rows_and_queries_without_sparse_terms(filled: Index) -> None:
+def test_rows_and_queries_without_sparse_terms(filled: VectorIndex) -> None:
     sharing = (PARTS["sparse"] > 0).sum(axis=1)
     assert int(sharing.min()) < len(ROWS)
     for candidates in (None, 300):  # only rows that share a token
@@ -160,11 +167,11 @@ def test_what_was_flushed_is_there_after_opening_again(make: Make) -> None:
     before = index.search(QUERIES, k=20)
     index.close()
     with pytest.raises(StoreError, match="model 'model-a', not of 'model-b'"):
-        open_index(index.path, fingerprint="model-b")
-    with open_index(index.path, fingerprint=MODEL) as again:
-        assert again.search(QUERIES, k=20) == before
-        assert again.ids().tolist() == np.sort(IDS[5:]).tolist()
-        assert ids_of(again.search(QUERIES[:1], filter={"n": int(IDS[9])})[0]) == [int(IDS[9])]
+        again(index, fingerprint="model-b")
+    with again(index, fingerprint=MODEL) as opened:
+        assert opened.search(QUERIES, k=20) == before
+        assert opened.ids().tolist() == np.sort(IDS[5:]).tolist()
+        assert ids_of(opened.search(QUERIES[:1], filter={"n": int(IDS[9])})[0]) == [int(IDS[9])]
 
 
 def test_order_of_rows_and_batches_changes_nothing(make: Make) -> None:
@@ -240,7 +247,7 @@ def test_an_index_of_some_heads_sums_those(make: Make, heads: Any) -> None:
         assert all(getattr(hit, head) is None for hit in hits for head in {*PARTS} - {*heads})
     with pytest.raises(InputError, match=r"needs \w+, which this index does not store"):
         index.search(QUERIES, mode="multi")
-    assert set(index.sizes()) == {*heads, "other"}
+    assert set(index.sizes()) in ({*heads, "other"}, set())
 
 
 def test_int8_scores_stay_near(make: Make) -> None:
@@ -254,9 +261,10 @@ def test_int8_scores_stay_near(make: Make) -> None:
                 want = PARTS[head][query, place[hit.id]]
                 assert getattr(hit, head) == pytest.approx(want, abs=0.02)
     assert exhaustive == index.search(QUERIES, k=50, candidates=200)
-    wide = make()
-    wide.add(IDS, ROWS)
-    assert index.sizes()["multi"] < 0.7 * wide.sizes()["multi"]
+    if sizes := index.sizes():
+        wide = make()
+        wide.add(IDS, ROWS)
+        assert sizes["multi"] < 0.7 * wide.sizes()["multi"]
 
 
 def test_nothing_in_and_nothing_out(make: Make) -> None:
@@ -342,7 +350,7 @@ def test_a_bad_batch_is_refused_whole(make: Make) -> None:
     ],
 )
 def test_bad_searches_are_refused(
-    filled: Index, queries: Embeddings, options: Any, error: type[Exception]
+    filled: VectorIndex, queries: Embeddings, options: Any, error: type[Exception]
 ) -> None:
     with pytest.raises(error):
         filled.search(queries, **options)

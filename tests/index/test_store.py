@@ -24,6 +24,11 @@ ROWS = make_embeddings(60, seed=1)
 QUERIES = make_embeddings(4, seed=5)
 
 
+@pytest.fixture(scope="module", params=["exact", "graph"])
+def backend(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 def test_what_came_after_the_last_flush_is_lost_and_nothing_else(
     make: Make, tmp_path: Path
 ) -> None:

@@ -61,6 +61,7 @@ def index(
     heads: Heads = None,
     dtype: Literal["float16", "int8"] | None = None,
     backend: Literal["graph", "exact"] | None = None,
+    index: str | None = None,
     model: Model = None,
     revision: Revision = None,
     rebuild: bool = False,
@@ -74,7 +75,9 @@ def index(
     files are passed over, changed ones replaced, and those gone from the folders removed. A file
     that cannot be read is named and skipped; the exit code is then 3, or 1 where nothing could be
     read. How an index is made (--chunk, --overlap, --late-chunking, --heads, --dtype, --backend) is
-    fixed the first time.
+    fixed the first time. With --index the vectors are in a Qdrant server or cluster, whose key
+    comes from the environment variable QDRANT_API_KEY: any machine searches them by the address
+    alone, and the folder keeps what changing them needs.
 
     \b
     Examples:
@@ -84,6 +87,7 @@ def index(
       tercet index repository --to my-index --exclude "drafts/" --exclude "*.min.html"
       tercet index answers.csv --to my-index --text-field answer --encoding windows-1251
       tercet index --rebuild --to my-index
+      tercet index docs --to my-index --index qdrant://localhost:6333/docs
 
     Options:
       paths PATH...:
@@ -94,14 +98,24 @@ def index(
           time.
       dtype: How vectors are stored.  [default: float16]
       backend: graph: candidates from a graph; exact: every row is scored.  [default: graph]
-      rebuild: First encode every stored document anew: for a damaged index or another model;
-          --heads, --dtype and --backend may change. Files of PATH are read again, changed or not.
+      index ADDRESS: qdrant://HOST:PORT/NAME or qdrant+https://HOST:PORT/NAME, for a new one on a
+          cluster with ?shards=6&replicas=2 behind it.
+      rebuild: First encode every stored document anew: for a damaged index or another model, or
+          to move it to --index; --heads, --dtype and --backend may change. Files of PATH are read
+          again, changed or not.
     """
     from tercet.documents.chunks import Chunking
     from tercet.documents.files import SourceFile, find_files, item_failed
 
     if not paths and not rebuild:
         raise click.UsageError("missing argument 'PATH...'")
+    if str(to).startswith(("qdrant:", "qdrant+https:")):
+        raise click.UsageError("--to is a folder: give the address with --index")
+    if index is not None:
+        from tercet.index.qdrant import Address
+
+        with as_usage("'--index'"):
+            Address.parse(index)
     with as_usage("'--chunk' / '--overlap'"):  # before a model is loaded
         made = Chunking() if chunk is None else Chunking(chunk, 0, late_chunking)
         if overlap is not None:
@@ -137,6 +151,7 @@ def index(
             chunk=chunk,
             overlap=overlap,
             late_chunking=late_chunking or None,
+            index_url=index,
             progress=progress,
         ) as collection:
             added = AddReport()
@@ -198,7 +213,7 @@ def search(
     revision: Revision = None,
     as_json: Json = False,
 ) -> None:
-    """Search an index, or a running server.
+    """Search an index, a running server, or a collection in Qdrant.
 
     All words given are one QUESTION, quoted or not; without any, questions are read from stdin, one
     a line. Every hit shows its score, the raw scores of its parts, and its text from the sentence
@@ -213,10 +228,12 @@ def search(
       tercet search --index my-index --filter language=de --filter year=2024 "Mülltrennung"
       tercet search --index my-index --json < questions.txt > hits.jsonl
       tercet search --index http://localhost:8080 "how do bees talk to each other?"
+      tercet search --index qdrant://localhost:6333/docs "how do bees talk to each other?"
 
     Options:
       question [QUESTION]...:
-      index DIR|URL: Folder that `tercet index` made, or the address of a server.
+      index DIR|URL: Folder that `tercet index` made, the address of a server, or that of a
+          collection in Qdrant.
       k: Hits to a question.
       mode: One representation alone (multi re-ranks what dense finds), or all together.
       candidates N: Chunks that dense and sparse each bring to be scored; 0 scores every
@@ -389,7 +406,7 @@ def _snippet(hit: "Hit") -> Iterator[tuple[str, bool]]:
 
 
 @command()
-def ls(index: Path, *, as_json: Json = False) -> None:
+def ls(index: str, *, as_json: Json = False) -> None:
     """List the documents of an index.
 
     A line for each: id, language, title and source, with tabs between.
@@ -416,7 +433,7 @@ def ls(index: Path, *, as_json: Json = False) -> None:
 
 
 @command()
-def rm(index: Path, ids: tuple[str, ...], *, as_json: Json = False) -> int:
+def rm(index: str, ids: tuple[str, ...], *, as_json: Json = False) -> int:
     """Remove documents from an index.
 
     Their files stay. A document comes back when its file is changed and indexed again. An ID that
@@ -572,14 +589,17 @@ def info(
       tercet info
       tercet info my-index --verify
       tercet info BAAI/bge-m3 --json
+      tercet info qdrant://localhost:6333/docs
 
     Options:
       what [MODEL|INDEX]:
       verify: First read every byte of an index, and say what has changed on the disk.
     """
+    from tercet.index.qdrant import Address
+
     folder = Path(what or "")
-    if what and (folder / "documents.sqlite").exists():
-        facts = _index_facts(folder, verify)
+    if what and (Address.matches(what) or (folder / "documents.sqlite").exists()):
+        facts = _index_facts(what, verify)
     elif what and (folder / "embeddings.json").exists():
         facts = _embeddings_facts(folder)
     else:
@@ -590,10 +610,10 @@ def info(
         _show_facts(facts)
 
 
-def _index_facts(folder: Path, verify: bool) -> dict[str, Any]:
+def _index_facts(index: str, verify: bool) -> dict[str, Any]:
     from tercet.collection import Collection
 
-    with Collection.open(folder, read_only=True) as collection:
+    with Collection.open(index, read_only=True) as collection:
         if verify:
             collection.verify()
         facts = asdict(collection.info())

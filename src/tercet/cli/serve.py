@@ -17,7 +17,8 @@ def serve(
     """Serve embeddings, re-ranking and search over HTTP.
 
     With INDEX also search, its page in the browser, and documents that come and go; the folder is
-    made where there is none. The requests of OpenAI, Cohere, Jina, Ollama, vLLM and
+    made where there is none. Instead of a folder an address in Qdrant is searched (--read-only).
+    The requests of OpenAI, Cohere, Jina, Ollama, vLLM and
     text-embeddings-inference are understood. Ends on Ctrl-C or SIGTERM when what is under way is
     answered.
 
@@ -26,6 +27,7 @@ def serve(
       tercet serve my-index
       tercet serve my-index --read-only --port 9000
       tercet serve --model BAAI/bge-m3 --host 0.0.0.0 --key-file keys.txt
+      tercet serve qdrant://localhost:6333/docs --read-only
 
     Options:
       index [INDEX]:

@@ -4,6 +4,9 @@
     DIR/index-000001/       vectors, made from the documents and, if need be, made again
     DIR/lock                the process that changes the collection
 
+The vectors may be in Qdrant instead, with what a hit shows: such a collection is searched from
+anywhere by its address (`qdrant://HOST:PORT/NAME`), and changed through its folder.
+
 One process changes a collection, any number search it, also while it changes: they see what was
 committed last. Files are read in `documents`, SQLite in `store`, the order of durable steps in
 `sync`. Knows nothing of formats, tokens or graphs.
@@ -12,16 +15,18 @@ committed last. Files are read in `documents`, SQLite in `store`, the order of d
 import math
 import os
 import re
+import secrets
 import shutil
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from numbers import Real
 from pathlib import Path
 from typing import Any, Self, get_args
 
+from tercet.collection.published import PublishedDocuments
 from tercet.collection.store import DONE, PENDING, Chunk, DocumentStore
 from tercet.collection.sync import (
     AddReport,
@@ -40,11 +45,13 @@ from tercet.errors import InputError, ModelError, StoreError
 from tercet.explanation import highlight as highlight_hit
 from tercet.identifiers import Identifiers
 from tercet.index import GraphOptions, create_index, open_index
-from tercet.index.base import DEFAULT_CANDIDATES, Index
+from tercet.index.contract import DEFAULT_CANDIDATES, VectorIndex
+from tercet.index.qdrant import Address, QdrantIndex
 from tercet.index.store import Backend, Dtype, IndexSpec, Lock
 from tercet.records import Document, Hit, IndexHit
 
 DOCUMENTS = "documents.sqlite"
+QDRANT = "qdrant"  # the fact that says where vectors are which are not in the folder
 INDEX = r"index-\d{6}"  # names of folders
 REMADE = ("backend", "heads", "dtype")  # what may change when the index is made again
 EXACT = 1.0  # what a hybrid score gains with all identifiers of its query: the most of a dense one
@@ -89,11 +96,11 @@ class CollectionSettings:
 class CollectionInfo:
     """What a collection is and holds."""
 
-    path: str
+    path: str  # or address
     documents: int
     chunks: int
     settings: CollectionSettings
-    bytes: dict[str, int]  # on disk: by head, "other" of the index, and "documents"
+    bytes: dict[str, int]  # on disk here: by head, "other" of the index, and "documents"
     filters: dict[str, int]  # keys of metadata, and how many documents have each
     languages: dict[str, int]  # and how many documents are in each
 
@@ -106,25 +113,37 @@ class Collection:
 
     def __init__(
         self,
-        path: Path,
+        place: Path | Address,
         lock: Lock | None,
         encoder: Encodes | None,
         graph: GraphOptions | None,
     ) -> None:
         """Use `Collection.open`; without a lock it is read-only."""
-        self.path = path
+        self.name = str(place)
+        self._place = place
         self.batch = BatchSize()
         self._lock, self._encoder, self._graph = lock, encoder, graph
         self._pid, self._closed = os.getpid(), False
         self._turn, self._loading = threading.RLock(), threading.RLock()
+        self._documents: DocumentStore | PublishedDocuments
         with ExitStack() as undo:
-            self._documents = DocumentStore(path / DOCUMENTS, read_only=True)
+            if isinstance(place, Address):
+                self._documents = PublishedDocuments(place)
+            else:
+                self._documents = DocumentStore(place / DOCUMENTS, read_only=True)
             undo.callback(self._documents.close)
             self.settings = _recorded_settings(self._documents)
-            self._writable = None if lock is None else DocumentStore(path / DOCUMENTS)
+            self._writable = None if lock is None else DocumentStore(self.path / DOCUMENTS)
             undo.pop_all()
-        self._index: Index | None = None  # that is changed
-        self._reader: Index | None = None  # that is searched
+        self._index: VectorIndex | None = None  # that is changed
+        self._reader: VectorIndex | None = None  # that is searched
+
+    @property
+    def path(self) -> Path:
+        """The folder; raises StoreError for a collection that was opened by its address."""
+        if isinstance(self._place, Address):
+            raise StoreError(f"{self.name}: the folder of these documents is not here")
+        return self._place
 
     @classmethod
     def open(
@@ -141,6 +160,7 @@ class Collection:
         chunk: int | None = None,
         overlap: int | None = None,
         late_chunking: bool | None = None,
+        index_url: str | None = None,
         graph: GraphOptions | None = None,
         progress: OnProgress = None,
     ) -> "Collection":
@@ -151,12 +171,25 @@ class Collection:
         fixed when a collection is made (by default: graph, all heads of the model, float16, 512,
         64, no late chunking); for one that is there, leave them out. What a killed process left
         undone is finished first. rebuild encodes all documents anew: for a damaged
-        index, another model, or another backend, heads or dtype. graph says how graphs are
-        made and when. Raises StoreError where the
+        index, another model, or another backend, heads or dtype. index_url: the vectors are in
+        Qdrant, at an address such as qdrant://localhost:6333/name, which is recorded; with rebuild
+        they move there, and another address of the same collection takes the recorded one's
+        place. Instead of a folder such an address opens what is there, read_only. graph says how
+        graphs are made and when. Raises StoreError where the
         collection is in use, damaged, or another model's, and where create is False and there is
         none; InputError where an option is not what was recorded.
         """
+        if isinstance(folder, str) and Address.matches(folder):
+            if not read_only:
+                raise InputError(
+                    f"{folder} is searched alone (read_only, `tercet serve --read-only`): "
+                    "documents come and go through the folder that it was made from"
+                )
+            return cls(Address.parse(folder), None, encoder, graph)._searched(encoder)
         path = Path(folder)
+        place = None if index_url is None else {"url": index_url, "owner": secrets.token_hex(8)}
+        if index_url is not None:
+            Address.parse(index_url)
         options: dict[str, Any] = {
             "backend": backend,
             "heads": None if heads is None else check_heads(heads),
@@ -166,22 +199,15 @@ class Collection:
             "late_chunking": late_chunking,
         }
         options = {name: value for name, value in options.items() if value is not None}
-        if read_only and (options or rebuild):
+        if read_only and (options or rebuild or place):
             raise InputError("read_only changes nothing: leave out rebuild and the options")
         facts: dict[str, Any] = {}
         if not (path / DOCUMENTS).exists():
             _check_free(path, create and not read_only)
             encoder = encoder or _load(None)  # what is wrong leaves no empty folder
-            facts = {"settings": asdict(_new_settings(encoder, options))}
+            facts = {"settings": asdict(_new_settings(encoder, options)), QDRANT: place}
         if read_only:
-            collection = cls(path, None, encoder, graph)
-            with ExitStack() as undo:
-                undo.callback(collection.close)
-                if encoder is not None:
-                    collection._check_model(encoder)
-                collection._newest()
-                undo.pop_all()
-            return collection
+            return cls(path, None, encoder, graph)._searched(encoder)
         try:
             path.mkdir(parents=True, exist_ok=True)
             lock = Lock(path)
@@ -203,17 +229,34 @@ class Collection:
                         f"option out, or make another collection"
                     )
             collection.settings = replace(collection.settings, **options)
+            recorded = collection._store.fact(QDRANT)
+            if place is not None and recorded is not None:
+                place["owner"] = recorded["owner"]
+            elif place is not None and not rebuild:
+                raise InputError(
+                    f"{path} has its vectors in the folder: rebuild it to move them to {index_url}"
+                )
             if rebuild and not new:
-                collection.rebuild(progress=progress)
+                collection.rebuild(index_url=index_url, progress=progress)
             else:
                 if encoder is not None:
                     collection._check_model(encoder)
-                collection._open_index()
+                collection._open_index(place or recorded)
                 store = collection._store
                 if store.moving() or store.counts()[1] != len(collection.index):
                     collection._sync(progress=progress).recover()
             undo.pop_all()
         return collection
+
+    def _searched(self, encoder: Encodes | None) -> Self:
+        """This read-only collection, when all that a search needs was opened."""
+        with ExitStack() as undo:
+            undo.callback(self.close)
+            if encoder is not None:
+                self._check_model(encoder)
+            self._newest()
+            undo.pop_all()
+        return self
 
     # What is loaded when needed
 
@@ -236,7 +279,7 @@ class Collection:
             if source is None:
                 raise
             raise ModelError(
-                f"{error}. {self.path} names this model; if you trust that, open it with it: "
+                f"{error}. {self.name} names this model; if you trust that, open it with it: "
                 f"--model {source}, or Collection.open(..., Encoder.load({source!r}))"
             ) from error
 
@@ -245,13 +288,13 @@ class Collection:
         settings = self.settings
         if encoder.fingerprint != settings.fingerprint:
             raise StoreError(
-                f"{self.path} holds vectors of another model ({_named(settings.source)}, "
+                f"{self.name} holds vectors of another model ({_named(settings.source)}, "
                 f"{settings.fingerprint}) than {_named(encoder.source)} ({encoder.fingerprint}): "
-                f"open it with that model, or {_how_to_rebuild(self.path)}"
+                f"open it with that model, or {_how_to_rebuild(self.name)}"
             )
 
     @property
-    def index(self) -> Index:
+    def index(self) -> VectorIndex:
         """The vectors that are changed; raises StoreError where it is read-only or closed."""
         self._check_open(writable=True)
         assert self._index is not None
@@ -264,33 +307,78 @@ class Collection:
         assert self._writable is not None
         return self._writable
 
-    def _newest(self) -> tuple[DocumentStore, Index]:
+    def _newest(self) -> tuple[DocumentStore | PublishedDocuments, VectorIndex]:
         """Documents and vectors as they were committed last."""
         self._check_open()
         with self._loading:
             settings = _recorded_settings(self._documents)
-            while self._reader is None or self._reader.path.name != settings.index:
+            while self._reader is None or self._reader.name != settings.index:
                 if self._encoder is not None and settings.fingerprint != self._encoder.fingerprint:
                     raise StoreError(
-                        f"{self.path} was rebuilt with another model "
+                        f"{self.name} was rebuilt with another model "
                         f"({_named(settings.source)}): open it again"
                     )
                 try:  # another thread may still search the old one, which needs no closing
-                    self._reader = self._open(settings, read_only=True)
-                    self.settings = settings
+                    place = self._documents.fact(QDRANT)
+                    self._reader = self._open(settings, place, read_only=True)
+                    self.settings, settings = settings, _recorded_settings(self._documents)
                 except StoreError:
                     before, settings = settings, _recorded_settings(self._documents)
                     if settings.index == before.index:  # else it was rebuilt and removed meanwhile
                         raise
             return self._documents, self._reader
 
-    def _open(self, settings: CollectionSettings, *, read_only: bool = False) -> Index:
+    def _open(
+        self,
+        settings: CollectionSettings,
+        place: Mapping[str, str] | None,
+        *,
+        read_only: bool = False,
+    ) -> VectorIndex:
+        """The vectors in the folder, or at a place in Qdrant."""
+        if isinstance(self._documents, PublishedDocuments):
+            index = self._documents.index
+            if index.name != settings.index:
+                raise StoreError(f"{self.name} has been rebuilt just now: search again")
+            return index
+        if place is not None:
+            return QdrantIndex.open(
+                Address.parse(place["url"]),
+                name=settings.index,
+                owner=place["owner"],
+                fingerprint=settings.fingerprint,
+                read_only=read_only,
+            )
         with self._in_words():
             return open_index(
                 self.path / settings.index,
                 fingerprint=settings.fingerprint,
                 read_only=read_only,
                 options=self._graph,
+            )
+
+    def _create(self, settings: CollectionSettings, place: Mapping[str, str] | None) -> VectorIndex:
+        """Empty vectors in the folder, or at a place in Qdrant."""
+        spec = settings.spec(self.encoder)
+        if place is None:
+            return create_index(self.path / settings.index, spec, options=self._graph)
+        address = Address.parse(place["url"])
+        return QdrantIndex.create(address, spec, name=settings.index, owner=place["owner"])
+
+    def _publish(self) -> None:
+        """Tells those who search by address what has changed."""
+        if isinstance(self._index, QdrantIndex):
+            store = self._store
+            documents, chunks = store.counts()
+            self._index.publish(
+                {
+                    "settings": asdict(self.settings),
+                    "weights": store.fact("weights"),
+                    "documents": documents,
+                    "chunks": chunks,
+                    "filters": store.filter_keys(),
+                    "languages": store.languages(),
+                }
             )
 
     @contextmanager
@@ -300,21 +388,21 @@ class Collection:
             yield
         except StoreError as error:
             raise StoreError(
-                f"{error}. The documents are safe: {_how_to_rebuild(self.path)}"
+                f"{error}. The documents are safe: {_how_to_rebuild(self.name)}"
             ) from error
 
     def _check_open(self, *, writable: bool = False) -> None:
         """Raises StoreError after `close`, in a fork, and for a change where it is read-only."""
         if self._closed:
-            raise StoreError(f"the collection {self.path} is closed")
+            raise StoreError(f"the collection {self.name} is closed")
         if self._pid != os.getpid():
             raise StoreError(
-                f"{self.path} was opened in process {self._pid}, and this is a fork: open it here"
+                f"{self.name} was opened in process {self._pid}, and this is a fork: open it here"
             )
         if not writable:
             return
         if self._lock is None:
-            raise StoreError(f"{self.path} was opened read_only: open it without, to change it")
+            raise StoreError(f"{self.name} was opened read_only: open it without, to change it")
         if not self._lock.holds(self.path):
             raise StoreError(
                 f"{self.path} was removed, moved or replaced while it was open: open it again"
@@ -330,19 +418,28 @@ class Collection:
                 self._check_open(writable=True)
                 raise
 
-    def _open_index(self) -> None:
+    def _open_index(self, place: dict[str, str] | None) -> None:
         folder = self.path / self.settings.index
         for other in self.path.iterdir():  # of a rebuild, or a start, that was killed
             if other != folder and re.fullmatch(rf"{INDEX}|\.{INDEX}\..*", other.name):
                 _remove_index(other)
         empty = self._store.counts() == (0, 0) and not self._store.moving()
-        if empty and not (folder / "index.json").exists():
+        if place is not None:
+            try:
+                self._index = self._open(self.settings, place)
+            except StoreError:
+                if not empty:
+                    raise
+                self._index = self._create(self.settings, place)
+            if place != self._store.fact(QDRANT):
+                with self._store.transaction() as store:
+                    store.set_fact(QDRANT, place)
+            self._publish()
+        elif empty and not (folder / "index.json").exists():
             _remove_index(folder)
-            self._index = create_index(
-                folder, self.settings.spec(self.encoder), options=self._graph
-            )
-            return
-        self._index = self._open(self.settings)
+            self._index = self._create(self.settings, None)
+        else:
+            self._index = self._open(self.settings, None)
 
     def _sync(self, report: OnChange = None, progress: OnProgress = None) -> Sync:
         return Sync(
@@ -401,6 +498,7 @@ class Collection:
             result = sync.result
             if result.added or result.updated or result.removed:
                 self.index.optimize()
+                self._publish()
             return result
 
     def delete(self, ids: Iterable[str]) -> int:
@@ -415,11 +513,13 @@ class Collection:
             self._recover()
             sync = self._sync()
             sync.remove(storable)
+            self._publish()
             return sync.result.removed
 
-    def rebuild(self, *, progress: OnProgress = None) -> None:
+    def rebuild(self, *, index_url: str | None = None, progress: OnProgress = None) -> None:
         """Encodes every document anew into a new index, which then takes the old one's place.
 
+        index_url: an address in Qdrant where the new one is made, instead of where the old one is.
         Until that moment the old one stays; a failure or a death before it changes nothing.
         """
         with self._changing():
@@ -429,13 +529,17 @@ class Collection:
             number = int(previous.rpartition("-")[2]) + 1
             folder = self.path / f"index-{number:06d}"
             _remove_index(folder)
+            place = store.fact(QDRANT)
+            if index_url is not None:
+                owner = secrets.token_hex(8) if place is None else place["owner"]
+                place = {"url": index_url, "owner": owner}
             settings = replace(
                 self.settings,
                 source=encoder.source,
                 fingerprint=encoder.fingerprint,
                 index=folder.name,
             )
-            index = create_index(folder, settings.spec(encoder), options=self._graph)
+            index = self._create(settings, place)
             old, self._index = self._index, index
             try:
                 sync = self._sync(progress=progress)
@@ -446,13 +550,18 @@ class Collection:
                 index.optimize()
                 with store.transaction():
                     store.set_fact("settings", asdict(settings))
+                    store.set_fact(QDRANT, place)
                     store.promote(store.keys(PENDING))
             except BaseException:
+                with suppress(StoreError):
+                    if isinstance(index, QdrantIndex):
+                        index.drop()
                 index.close()
                 self._index = old
                 _remove_index(folder)
                 raise
             self.settings = settings
+            self._publish()
             if old is not None:
                 old.close()
             _remove_index(self.path / previous)
@@ -498,7 +607,7 @@ class Collection:
             raise InputError(f"{len(vectors)} vectors for {len(queries)} questions: give one each")
         store, index = self._newest()
         out: list[dict[int, Hit]] = [{} for _ in queries]
-        if not queries or not len(index):
+        if not queries or not index:
             return [[] for _ in queries]
         if weights is None and mode == "hybrid":
             weights = self._weights(load=vectors is None)
@@ -550,7 +659,7 @@ class Collection:
                 self._highlight(index, vectors[number : number + 1], hits)
         return [list(hits.values()) for hits in out]
 
-    def _highlight(self, index: Index, asked: Embeddings, hits: dict[int, Hit]) -> None:
+    def _highlight(self, index: VectorIndex, asked: Embeddings, hits: dict[int, Hit]) -> None:
         """Fills sentences and marks; of a row that has just been replaced they stay empty."""
         tokenizer, longest = self.encoder.tokenizer, self.encoder.max_length
         ids, stored = index.stored(hits)
@@ -584,15 +693,17 @@ class Collection:
             return Weights(*recorded)
         if self._encoder is None and not load:
             raise InputError(
-                f"{self.path} keeps no weights of the hybrid sum, and its model is not loaded: "
+                f"{self.name} keeps no weights of the hybrid sum, and its model is not loaded: "
                 f"give weights beside the vectors"
             )
         return self.encoder.weights
 
     def keep_weights(self, weights: Weights | Iterable[float]) -> None:
         """Searches with these weights from now on, where none are given."""
-        with self._changing(), self._store.transaction() as store:
-            store.set_fact("weights", Weights.of(weights).as_tuple())
+        with self._changing():
+            with self._store.transaction() as store:
+                store.set_fact("weights", Weights.of(weights).as_tuple())
+            self._publish()
 
     def __len__(self) -> int:
         """The number of documents."""
@@ -609,10 +720,12 @@ class Collection:
         """What the collection is and holds."""
         store, index = self._newest()
         documents, chunks = store.counts()
-        files = self.path.glob(f"{DOCUMENTS}*")  # SQLite's log is part of it
-        sizes = {**index.sizes(), "documents": sum(file.stat().st_size for file in files)}
+        sizes = index.sizes()
+        if isinstance(self._place, Path):
+            files = self._place.glob(f"{DOCUMENTS}*")  # SQLite's log is part of it
+            sizes["documents"] = sum(file.stat().st_size for file in files)
         return CollectionInfo(
-            str(self.path),
+            self.name,
             documents,
             chunks,
             self.settings,
@@ -624,8 +737,9 @@ class Collection:
     def verify(self) -> None:
         """Reads every byte of texts and vectors; raises StoreError naming what has changed."""
         _, index = self._newest()
-        with closing(DocumentStore(self.path / DOCUMENTS, read_only=True)) as store:
-            store.verify()  # for so long nobody else could read from the one that is open
+        if isinstance(self._place, Path):
+            with closing(DocumentStore(self._place / DOCUMENTS, read_only=True)) as store:
+                store.verify()  # for so long nobody else could read from the one that is open
         with self._in_words():
             index.verify()
 
@@ -693,9 +807,9 @@ def _named(source: str | None) -> str:
     return source or "that comes with Tercet"
 
 
-def _how_to_rebuild(path: Path) -> str:
+def _how_to_rebuild(name: str) -> str:
     return (
-        f"`tercet index --rebuild --to {path}` or Collection.open({str(path)!r}, rebuild=True) "
+        f"`tercet index --rebuild --to {name}` or Collection.open({name!r}, rebuild=True) "
         f"encodes its documents anew"
     )
 
@@ -735,7 +849,7 @@ _RECORDED: dict[str, Any] = {
 }
 
 
-def _recorded_settings(store: DocumentStore) -> CollectionSettings:
+def _recorded_settings(store: DocumentStore | PublishedDocuments) -> CollectionSettings:
     """What was recorded last; raises StoreError where it is of no known form."""
     facts = store.fact("settings")
     wrong = StoreError(f"{store.path}: its settings are of no known form: index the documents anew")

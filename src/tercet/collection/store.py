@@ -328,13 +328,13 @@ class DocumentStore:
         spans = [Span(start, stop) for _, start, stop in chunks]
         return self._document(fields), [row for row, _, _ in chunks], spans
 
-    def chunks(self, rows: Iterable[int]) -> dict[int, Chunk]:
-        """The chunks of done documents by row number; rows of other documents are left out."""
+    def chunks(self, rows: Iterable[int], *, done: bool = True) -> dict[int, Chunk]:
+        """The chunks of done documents (or of all) by row number; other rows are left out."""
         joined = self._rows(
             "SELECT row, id, substr(text, start + 1, stop - start), start, stop, title, source, "
             f"language, metadata, {'place' if self._has_places() else _NOWHERE} "
             "FROM chunks JOIN documents ON document = key "
-            "WHERE state = 1 AND row IN (SELECT value FROM json_each(?))",
+            f"WHERE {'state = 1 AND' if done else ''} row IN (SELECT value FROM json_each(?))",
             json.dumps([int(row) for row in rows]),
         )
         return {row: self._chunk(*fields) for row, *fields in joined}

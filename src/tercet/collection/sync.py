@@ -19,7 +19,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from itertools import count
 from pathlib import Path
@@ -35,7 +35,7 @@ from tercet.documents.files import Ignored, SourceFile, find_files, read_file
 from tercet.documents.language import Languages, names_of
 from tercet.embeddings import Embeddings
 from tercet.errors import InputError, MissingExtraError, StoreError
-from tercet.index.base import Index
+from tercet.index.contract import VectorIndex
 from tercet.records import Document, Payload
 
 # A file changed twice within the clock's grain looks unchanged, so that the time of a file that
@@ -150,7 +150,7 @@ class Sync:
     def __init__(
         self,
         store: DocumentStore,
-        index: Index,
+        index: VectorIndex,
         encoder: Callable[[], Encodes],
         chunking: Chunking,
         *,
@@ -425,7 +425,11 @@ class Sync:
             else:
                 vectors = _demote_short(self._encoder().encode(batch.texts, **options))
             self._tokens += encoded
-            self.index.add(batch.rows, vectors, batch.payloads)
+            records = None
+            if self.index.keeps_records:
+                chunks = self.store.chunks(batch.rows, done=False)
+                records = [asdict(chunks[row]) for row in batch.rows]
+            self.index.add(batch.rows, vectors, batch.payloads, records)
             if share is None:
                 self.advance(len(batch.rows))
             else:

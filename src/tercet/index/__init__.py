@@ -1,12 +1,14 @@
-"""Indexes of Embeddings: `create_index` and `open_index`; `Index` says what an index does.
+"""Indexes of Embeddings: `create_index` and `open_index` in a folder; `qdrant` for a server.
 
-Takes Embeddings and gives IndexHits; knows nothing of texts, documents or models.
+`VectorIndex` says what every index does. Takes Embeddings and gives IndexHits; knows nothing of
+texts, documents or models.
 """
 
 from pathlib import Path
 
 from tercet.errors import StoreError
-from tercet.index.base import DEFAULT_CANDIDATES, Filter, Index
+from tercet.index.base import Index
+from tercet.index.contract import DEFAULT_CANDIDATES, Filter, VectorIndex
 from tercet.index.graph import GraphOptions
 from tercet.index.store import IndexSpec, RowStore
 from tercet.io import atomic_folder
@@ -17,6 +19,7 @@ __all__ = [
     "GraphOptions",
     "Index",
     "IndexSpec",
+    "VectorIndex",
     "create_index",
     "open_index",
 ]

@@ -6,8 +6,6 @@ and all of a small index, are scored one by one. Every score comes from the rows
 writes, any number read: a reader sees the last flush. Knows nothing of texts, documents or models.
 """
 
-import math
-import operator
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,23 +14,20 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from tercet.config import MODES, PAPER_WEIGHTS, Head, Mode, Weights, check_count
+from tercet.config import Head
 from tercet.embeddings import Embeddings
-from tercet.errors import InputError, StoreError
+from tercet.errors import StoreError
 from tercet.hybrid import highest
-from tercet.index.graph import Graph, GraphOptions, Progress, build_graph, verify_graph
+from tercet.index.contract import Choices, Parts, Progress, VectorIndex, check_ids
+from tercet.index.graph import Graph, GraphOptions, build_graph, verify_graph
 from tercet.index.store import MANIFEST, Floats, Ids, IndexSpec, Positions, Rows, RowStore
-from tercet.records import IndexHit, Payload, Scalar, Value
-from tercet.scores import TORCH, float32, matmul, maxsim_packed, threads, weighted_sum
-
-# Rows per first-stage leg. Of the ten best by the whole sum over 120,000 chunks, 98%
-# were found with 200, 95% with 100, 99% with 300 (benchmarks/search.py; the time grows in step).
-DEFAULT_CANDIDATES = 200
+from tercet.records import Value
+from tercet.scores import TORCH, float32, matmul, maxsim_packed, threads
 
 # A graph is asked for dense candidates where it holds so many eligible rows for each one it gives.
 EXACT_ABOVE = 10
@@ -40,18 +35,6 @@ ROWS_AT_ONCE = 4096  # of dense and sparse: a few MB
 TOKENS_AT_ONCE = 1 << 12  # of multi: a float32 copy of them stays in a core's cache
 ROWS_PER_TASK = 64  # fewer are not worth a second thread
 
-INTEGERS = range(-(1 << 63), 1 << 63)  # that a payload can hold
-
-LEGS: dict[Mode, tuple[Head, ...]] = {
-    "dense": ("dense",),
-    "sparse": ("sparse",),
-    "multi": ("dense",),
-    "hybrid": ("dense", "sparse"),
-}
-
-Filter = Mapping[str, Scalar | Sequence[Scalar]]
-Choices = dict[str, list[Scalar]]
-Parts = dict[Head, Floats]
 T = TypeVar("T")
 
 
@@ -111,7 +94,7 @@ class _Eligible:
     others: Positions
 
 
-class Index:
+class Index(VectorIndex):
     """Rows of dense, sparse and multi-vectors under u64 ids, searched by any of them or all.
 
     What `add` and `delete` did is seen by `search` at once and is durable when `flush` returns; a
@@ -129,7 +112,7 @@ class Index:
         options: GraphOptions | None = None,
     ) -> None:
         """Use `create_index` or `open_index`."""
-        self.path, self.spec, self.read_only = path, spec, read_only
+        self.path, self.name, self.spec, self.read_only = path, path.name, spec, read_only
         self._options = options = options or GraphOptions()
         self._turn = threading.RLock()
         self._closed, self._pid = False, os.getpid()
@@ -189,92 +172,42 @@ class Index:
 
     # What callers see.
 
-    def add(
+    def _add(
         self,
-        ids: Iterable[int],
-        embeddings: Embeddings,
-        payloads: Sequence[Payload] | None = None,
+        ids: Ids,
+        rows: Embeddings,
+        payloads: list[dict[str, Value]],
+        records: Sequence[Mapping[str, Any]] | None,
     ) -> None:
-        """Stores one row per id, replacing a row of that id; all of the batch or nothing of it.
-
-        embeddings must hold every head of the index (others are left out) and come from its
-        model. Raises InputError where an id, a vector or a payload cannot be stored, StoreError
-        where the embeddings are another model's or the disk is full.
-        """
-        checked = _check_ids(ids)
-        payloads = [{}] * len(checked) if payloads is None else payloads
-        different = len(np.unique(checked))
-        if {different, len(embeddings), len(payloads)} != {len(checked)}:
-            raise InputError(
-                f"{len(embeddings)} embeddings and {len(payloads)} payloads for {len(checked)} "
-                f"ids, {different} of them different: give one of each"
-            )
-        if lacking := [head for head in self.spec.heads if head not in embeddings.heads]:
-            raise InputError(f"the index stores {lacking[0]}, which these embeddings lack")
-        rows = _check_vectors(self.spec, embeddings)
-        plain = [{key: _plain_value(key, value) for key, value in row.items()} for row in payloads]
         with self._writing() as store:
-            if len(checked):
-                store.append(checked, rows, plain)
+            if len(ids):
+                store.append(ids, rows, payloads)
                 self._changed = True
 
     def delete(self, ids: Iterable[int]) -> int:
-        """Removes rows and returns how many there were; ids that are not there are no error."""
-        checked = _check_ids(ids)
+        checked = check_ids(ids)
         with self._writing() as store:
             removed = store.remove(checked)
             self._changed = self._changed or removed > 0
             return removed
 
-    def search(
+    def _scored(
         self,
         queries: Embeddings,
-        *,
-        k: int | None = 10,
-        mode: Mode = "hybrid",
-        weights: Weights | Iterable[float] = PAPER_WEIGHTS,
-        candidates: int | None = DEFAULT_CANDIDATES,
-        filter: Filter | None = None,
-    ) -> list[list[IndexHit]]:
-        """The k best rows (None: all that were scored) for each query, best first, ties by id.
-
-        dense, sparse: that leg alone, its raw score. multi: MaxSim over dense's candidates.
-        hybrid: the weighted sum of the raw scores of all stored parts over the union of dense's
-        and sparse's candidates, every part computed for every row of the union. A row that
-        shares no token with the query is no sparse hit. candidates is per leg (at least k is
-        taken); None scores every row. filter: payload key -> a value, or a list of which one
-        must equal; every key must match; bool, number and string never equal each other.
-        Raises InputError for a mode whose head is not stored or not in the queries.
-        """
-        if mode not in MODES:
-            raise InputError(f"unknown mode {mode!r}: choose from {', '.join(MODES)}")
-        k, weights = k if k is None else check_count("k", k), Weights.of(weights)
-        if candidates is not None:
-            candidates = check_count("candidates", candidates)
-        choices = _check_filter(filter)
-        used = _check_vectors(self.spec, queries)
-        legs = tuple(head for head in LEGS[mode] if head in used.heads)
-        scored = used.heads if mode == "hybrid" else tuple(dict.fromkeys((*legs, mode)))
-        for head in (*LEGS[mode], mode) if mode != "hybrid" else ():
-            if head not in self.spec.heads:
-                raise InputError(
-                    f"mode {mode} needs {head}, which this index does not store: choose another "
-                    f"mode, or rebuild it with {head}"
-                )
-            if head not in used.heads:
-                raise InputError(f"mode {mode} needs {head}, which the queries lack")
-        if not legs:
-            raise InputError("a hybrid search needs dense or sparse queries")
+        legs: Sequence[Head],
+        heads: Sequence[Head],
+        count: int | None,
+        choices: Choices,
+    ) -> list[tuple[Ids, Parts]]:
         with self._reading() as view:
-            if candidates is None:
-                positions = [np.flatnonzero(view.rows.matching(choices))] * len(used)
+            if count is None:
+                positions = [np.flatnonzero(view.rows.matching(choices))] * len(queries)
             else:
-                positions = self._candidates(view, used, legs, max(k or 1, candidates), choices)
-            hits = []
-            for number, rows in enumerate(positions):
-                parts = score_rows(view.rows, used, number, scored, rows)
-                hits.append(_hits(view.rows, rows, parts, mode, weights, k))
-            return hits
+                positions = self._candidates(view, queries, legs, count, choices)
+            return [
+                (view.rows.ids[rows], score_rows(view.rows, queries, number, heads, rows))
+                for number, rows in enumerate(positions)
+            ]
 
     def _candidates(
         self, view: _View, queries: Embeddings, legs: Sequence[Head], count: int, choices: Choices
@@ -311,7 +244,7 @@ class Index:
 
     def stored(self, ids: Iterable[int]) -> tuple[list[int], Embeddings]:
         """Those of these ids that are there, and what is stored of each, in the same order."""
-        checked = _check_ids(ids)
+        checked = check_ids(ids)
         with self._reading() as view:
             rows, heads = view.rows, self.spec.heads
             positions = np.flatnonzero(np.isin(rows.ids, checked) & rows.live)
@@ -424,12 +357,6 @@ class Index:
                 f"{self.path} was opened in process {self._pid}, and this is a fork: open it here"
             )
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
 
 def _stamp(path: Path) -> tuple[int, ...]:
     """Differs where a file was replaced; empty where there is none."""
@@ -441,28 +368,6 @@ def _stamp(path: Path) -> tuple[int, ...]:
 
 
 # Scores of one query with chosen rows
-
-
-def _hits(
-    rows: Rows, positions: Positions, parts: Parts, mode: Mode, weights: Weights, k: int | None
-) -> list[IndexHit]:
-    """The k best of some rows by their scores, (n,) a part."""
-    if not parts or (mode != "hybrid" and mode not in parts):
-        return []  # no row to score, or an empty sparse query
-    total = weighted_sum(parts, weights) if mode == "hybrid" else parts[mode]
-    best = highest(total, len(total) if k is None else k)
-    if mode == "sparse":  # a row that shares no token is no answer
-        best = best[total[best] > 0]
-    ids = rows.ids[positions[best]]
-    best = best[np.lexsort((ids, -total[best]))][:k]
-    return [
-        IndexHit(
-            id=int(rows.ids[positions[row]]),
-            score=float(total[row]),
-            **{head: float(part[row]) for head, part in parts.items()},
-        )
-        for row in best
-    ]
 
 
 def _best(parts: Parts, positions: Positions, count: int) -> Positions:
@@ -571,83 +476,3 @@ def _forget_workers() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_workers)
-
-
-# Checks
-
-
-def _check_ids(ids: Iterable[int]) -> Ids:
-    try:
-        return np.array([operator.index(id) for id in ids], dtype=np.uint64)
-    except (TypeError, OverflowError) as error:
-        raise InputError(f"ids are integers of 0 to 2**64 - 1: {error}") from error
-
-
-def _check_vectors(spec: IndexSpec, embeddings: Embeddings) -> Embeddings:
-    """The stored heads of embeddings, sparse rows sorted and without zeros.
-
-    Raises StoreError for another model's vectors, InputError for wrong sizes, values that are not
-    finite (or not in float16's range), negative weights, and texts without a token vector.
-    """
-    if embeddings.fingerprint != spec.fingerprint:
-        raise StoreError(
-            f"the index holds vectors of the model {spec.fingerprint!r}, not of "
-            f"{embeddings.fingerprint!r}: use that model, or rebuild the index with this one"
-        )
-    dense = embeddings.dense if spec.dense else None
-    sparse = embeddings.sparse if spec.vocabulary else None
-    multi = embeddings.multi if spec.multi else None
-    offsets = embeddings.offsets if spec.multi else None
-    sizes = (("dense", dense, spec.dense), ("multi", multi, spec.multi))
-    for head, matrix, size in (*sizes, ("sparse", sparse, spec.vocabulary)):
-        if matrix is not None and matrix.shape[1] != size:
-            raise InputError(f"{head} of size {matrix.shape[1]}: the index stores {size}")
-    for head, matrix, _ in sizes:
-        if matrix is not None and not _fits_float16(matrix):
-            raise InputError(f"a {head} vector holds a value that is not finite in float16")
-    if offsets is not None and (np.diff(offsets) < 1).any():
-        raise InputError(f"text {int(np.diff(offsets).argmin())} has no token vector")
-    if sparse is not None:
-        if not bool(np.isfinite(sparse.data).all()) or bool((sparse.data < 0).any()):
-            raise InputError("a sparse row holds a weight that is negative or not finite")
-        sparse = sparse.copy()
-        sparse.sum_duplicates()
-        sparse.eliminate_zeros()
-    return Embeddings(
-        dense=dense, sparse=sparse, multi=multi, offsets=offsets, fingerprint=spec.fingerprint
-    )
-
-
-def _fits_float16(matrix: npt.NDArray[Any]) -> bool:
-    if matrix.dtype == np.float16:  # by its bits: NumPy's float16 arithmetic is slow
-        return bool(((matrix.view(np.uint16) & 0x7C00) != 0x7C00).all())
-    return bool(np.abs(matrix).max(initial=0.0) < 65520.0)  # what rounds to at most 65504; no NaN
-
-
-def _plain_value(key: str, value: object) -> Value:
-    """As `_plain`, of a list each member."""
-    return [_plain(key, part) for part in value] if isinstance(value, list) else _plain(key, value)
-
-
-def _plain(key: str, value: object) -> Scalar:
-    """A payload value in the form that filters compare: a float that is whole becomes an int."""
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float) and value.is_integer() and int(value) in INTEGERS:
-        value = int(value)
-    if isinstance(value, bool | str) or (isinstance(value, int) and value in INTEGERS):
-        return value
-    if isinstance(value, float) and math.isfinite(value):
-        return value
-    raise InputError(f"{key!r} is {value!r}: no text, finite number of 64 bits, or bool")
-
-
-def _check_filter(filter: Filter | None) -> Choices:
-    """A filter with every key's choices as a list; raises InputError for an empty choice."""
-    choices: Choices = {}
-    for key, given in (filter or {}).items():
-        values = [given] if isinstance(given, str) or not isinstance(given, Sequence) else given
-        if not values:
-            raise InputError(f"the filter on {key!r} names no value")
-        choices[key] = [_plain(key, value) for value in values]
-    return choices

@@ -11,7 +11,6 @@ takes its place. Candidates only: every score that anybody sees is computed from
 """
 
 import zlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,14 +25,13 @@ from tercet.config import Head
 from tercet.embeddings import borders_fit
 from tercet.errors import StoreError
 from tercet.hybrid import highest
+from tercet.index.contract import Progress
 from tercet.index.store import Floats, IndexSpec, Positions, RowStore, Serials
 from tercet.io import atomic_folder, check_file, inner_path, read_json, write_json
 from tercet.scores import threads
 
 CHECKSUMS = "checksums.json"
 VERIFY_BELOW = 256 << 20  # bytes that are verified whenever a graph is opened: 0.2 s
-
-Progress = Callable[[int, int], None]  # rows done, of all
 
 
 @dataclass(frozen=True)
