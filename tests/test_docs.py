@@ -1,18 +1,24 @@
 """The README and docs: their commands exist, their snippets run as typed in a clone."""
 
 import json
+import os
 import re
 import shlex
 import shutil
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import click
+import numpy as np
 import pytest
 
 from tercet.cli import run, tercet
+from tercet.config import HEADS
+from tercet.scores import dense_scores, lexical_scores, maxsim_scores, weighted_sum
 
 ROOT = Path(__file__).resolve().parent.parent
+DATABASES = ROOT / "docs" / "databases.md"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # Packages of snippets that `make test` may lack.
 OPTIONAL = set(
@@ -93,7 +99,9 @@ def test_the_quick_starts_work_as_typed(clone: Path, capsys: pytest.CaptureFixtu
     assert (clone / "run" / "model" / "config.json").is_file()
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page != DATABASES], ids=lambda page: page.name
+)
 def test_python_snippets_run(page: Path, clone: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for text in blocks(page, "python"):
         packages = set(re.findall(r"^(?:import|from) (\w+)", text, re.MULTILINE)) & OPTIONAL
@@ -102,6 +110,33 @@ def test_python_snippets_run(page: Path, clone: Path, capsys: pytest.CaptureFixt
         exec(compile(text, str(page), "exec"), {})
     if page.name == "README.md":
         assert capsys.readouterr().out.count("\n") >= 4
+
+
+@pytest.mark.parametrize("engine", ["qdrant_client", "pymilvus", "psycopg"])
+def test_a_database_ranks_by_the_exact_sum(engine: str, clone: Path) -> None:
+    """psycopg runs where PGHOST says which server has pgvector."""
+    pytest.importorskip(engine)
+    if engine == "psycopg" and "PGHOST" not in os.environ:
+        pytest.skip("PGHOST names no server")
+    [text] = [text for text in blocks(DATABASES, "python") if f"\n{engine}" in _imports(text)]
+    text, legs = re.subn(r"(?i)limit( |=)200", r"LIMIT\g<1>12", text)  # fewer than all passages
+    names: dict[str, Any] = {}
+    exec(compile(text.replace("LIMIT=", "limit="), f"{DATABASES}, {engine}", "exec"), names)
+    encoder, texts = names["encoder"], names["texts"]
+    asked, passages = encoder.encode([names["question"]], role="query"), encoder.encode(texts)
+    parts = [score(asked, passages)[0] for score in (dense_scores, lexical_scores, maxsim_scores)]
+    sums = weighted_sum(dict(zip(HEADS, parts, strict=True)), encoder.weights)
+    dense, sparse = (np.argsort(-part)[:12] for part in parts[:2])
+    union = np.union1d(dense, sparse[parts[1][sparse] > 0])
+    assert legs
+    assert 12 < len(union) < len(texts), "the legs agree: this test would see nothing"
+    places, scores = (list(column) for column in zip(*names["found"], strict=True))
+    np.testing.assert_allclose(scores, np.sort(sums[union])[::-1][:10], atol=2e-3)
+    np.testing.assert_allclose(scores, sums[places], atol=2e-3)
+
+
+def _imports(text: str) -> str:
+    return "\n" + "\n".join(re.findall(r"^(?:from|import) (\w+)", text, re.MULTILINE))
 
 
 @pytest.mark.slow

@@ -293,7 +293,8 @@ def test_a_fork_closes_what_another_thread_of_its_parent_changes(
     memory: Path, encoder: HashedEncoder
 ) -> None:
     with Collection.open(memory, encoder) as collection:
-        held, over, index = threading.Event(), threading.Event(), collection.index
+        held, over = threading.Event(), threading.Event()
+        index: Any = collection.index
 
         def change() -> None:
             with collection._turn, index._turn:
