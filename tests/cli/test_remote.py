@@ -214,7 +214,7 @@ def test_a_server_that_is_not_there_or_has_no_index_is_a_sentence(
         err = capsys.readouterr().err
         assert "the address of a server is like http://localhost:8080" in err
         assert "pass" not in err.replace("password", "")
-    for scheme in ("ftp", "HTTP+unix", "file", "qdrant"):
+    for scheme in ("ftp", "HTTP+unix", "file", "qdrantx"):
         assert run(["search", "--index", f"{scheme}://host/x", "star"]) == 1
         err = capsys.readouterr().err
         assert "give a folder, or the address of a server as http://localhost:8080" in err

@@ -258,10 +258,10 @@ def search(
             if model is not None or revision is not None:
                 raise click.UsageError("a server has its own model: leave out --model, --revision")
             asked = _server(index, {**options, "filter": filter or {}})
-        elif re.match(r"[A-Za-z][\w+.-]+://", index):
+        elif re.match(r"(?!qdrant(\+https)?:)[A-Za-z][\w+.-]+://", index, re.IGNORECASE):
             raise InputError(
                 f"{index} cannot be searched: give a folder, or the address of a server as "
-                "http://localhost:8080"
+                "http://localhost:8080, or of a collection as qdrant://localhost:6333/name"
             )
         else:
             from tercet.collection import Collection
