@@ -20,7 +20,7 @@ import common
 import numpy as np
 import scipy.sparse as sp
 
-from tercet.config import HEADS, Head
+from tercet.config import HEADS, Head, Mode
 from tercet.embeddings import Embeddings
 from tercet.encoder import Encoder, pool_tokens
 from tercet.evaluate.loaders import load_beir
@@ -82,9 +82,10 @@ def changed(rows: Embeddings, way: Way) -> Embeddings:
         parts = (sparse.data[places], sparse.indices[places], borders)
         sparse = sp.csr_array(parts, shape=sparse.shape)
     stored = replace(rows, dense=dense, sparse=sparse, multi=multi, offsets=offsets)
-    for head in set(HEADS) - set(way.heads):
-        stored = replace(stored, **{head: None}, **({"offsets": None} if head == "multi" else {}))
-    return stored
+    left_out: dict[str, Any] = {head: None for head in HEADS if head not in way.heads}
+    if "multi" in left_out:
+        left_out["offsets"] = None
+    return replace(stored, **left_out)
 
 
 def quality(task: Task, ids: list[str], way: Way, passages: Embeddings, queries: Embeddings,
@@ -93,7 +94,9 @@ def quality(task: Task, ids: list[str], way: Way, passages: Embeddings, queries:
     stored = changed(passages, way)
     names = {"dense": "dense", "sparse": "vocabulary", "multi": "multi"}
     dims: dict[str, Any] = {names[head]: encoder.dims[names[head]] for head in way.heads}
-    spec = IndexSpec(stored.fingerprint, backend="exact", heads=way.heads, dtype=way.dtype, **dims)
+    spec = IndexSpec(
+        fingerprint=stored.fingerprint, backend="exact", heads=way.heads, dtype=way.dtype, **dims
+    )
     with tempfile.TemporaryDirectory() as folder, create_index(Path(folder) / "i", spec) as index:
         rows = np.arange(len(ids), dtype=np.uint64)
         index.add(rows, stored, [{}] * len(ids))
@@ -102,8 +105,9 @@ def quality(task: Task, ids: list[str], way: Way, passages: Embeddings, queries:
         if way.binary:
             bits = {h: getattr(stored, h).size for h in ("dense", "multi")}
             size -= sum(2 * count - count // 8 for count in bits.values())
-        values = {}
-        for mode in (*way.heads, "hybrid"):
+        values: dict[str, float] = {}
+        modes: tuple[Mode, ...] = (*way.heads, "hybrid")
+        for mode in modes:
             found = index.search(queries, k=10, mode=mode, weights=encoder.weights, candidates=None)
             run = Run.from_scores(
                 {

@@ -102,7 +102,7 @@ def answer(method: str, parts: list[str], body: Any) -> Any:
         case ("put", ["collections", name, "points"]):
             return local.upsert(name, models.PointsList(**body).points)
         case ("post", ["collections", name, "points"]):
-            asked = models.PointRequest(**body)
+            asked: Any = models.PointRequest(**body)
             return local.retrieve(name, asked.ids, asked.with_payload, asked.with_vector)
         case ("post", ["collections", name, "points", "delete"]):
             return local.delete(name, models.PointIdsList(**body))
@@ -112,7 +112,7 @@ def answer(method: str, parts: list[str], body: Any) -> Any:
             counted = models.CountRequest(**body)
             return local.count(name, counted.filter, bool(counted.exact))
         case ("post", ["collections", name, "points", "scroll"]):
-            scrolled = models.ScrollRequest(**body)
+            scrolled: Any = models.ScrollRequest(**body)
             points, following = local.scroll(
                 name,
                 scroll_filter=scrolled.filter,

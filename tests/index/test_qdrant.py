@@ -156,8 +156,9 @@ def test_a_server_that_is_not_there_is_named(qdrant: str) -> None:
 def test_a_key_is_asked_for(qdrant: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from qdrant_client.http.exceptions import UnexpectedResponse
 
+    headers: Any = None
     address = Address.parse("qdrant://localhost/laws")
     for key, words in (("", "put its key into QDRANT_API_KEY"), ("k", "is not one of its")):
         monkeypatch.setenv("QDRANT_API_KEY", key)
         with pytest.raises(StoreError, match=words), module._in_words(address):
-            raise UnexpectedResponse(401, "Unauthorized", b"no", None)
+            raise UnexpectedResponse(401, "Unauthorized", b"no", headers)
