@@ -117,7 +117,7 @@ def pptx(*slides: tuple[str, str], title: str = "") -> bytes:
         "</p:spTree></p:cSld></p:sld>"
         for name, (head, text) in zip(names, slides, strict=True)
     }
-    listed = "".join(f'<p:sldId id="{255 + n}" r:id="r{n}"/>' for n in range(1, len(slides) + 1))
+    listed = "".join(f'<p:sldId r:id="r{n}" id="{255 + n}"/>' for n in range(1, len(slides) + 1))
     main, kind = "ppt/presentation.xml", f"{ML}.presentationml"
     return office(
         main,

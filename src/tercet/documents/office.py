@@ -87,7 +87,10 @@ def _events(parts: zipfile.ZipFile, name: str) -> Iterator[Event]:
         return name.rpartition("}")[2]
 
     def opens(name: str, attributes: Mapping[str, str]) -> None:
-        events.append(("open", local(name), {local(key): attributes[key] for key in attributes}))
+        keys = sorted(
+            attributes, key=lambda key: "}" in key
+        )  # of two ids that of a relation counts
+        events.append(("open", local(name), {local(key): attributes[key] for key in keys}))
 
     def refuse(*_: Any) -> None:
         raise ValueError("its XML declares entities, which may grow without end")
