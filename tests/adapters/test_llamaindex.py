@@ -48,7 +48,7 @@ def test_an_index_takes_it(encoder: Encoder, embedding: Any) -> None:
     scores = cosines(encoder)
     order = np.argsort(-scores)
     assert [node.get_content() for node in found] == [TEXTS[n] for n in order]
-    assert_allclose([node.score for node in found], scores[order], atol=1e-5)
+    assert_allclose([node.score or 0 for node in found], scores[order], atol=1e-5)
 
 
 def test_qdrant_takes_both_vectors(encoder: Encoder, embedding: Any) -> None:
@@ -80,7 +80,7 @@ def test_qdrant_takes_both_vectors(encoder: Encoder, embedding: Any) -> None:
     retriever = index.as_retriever(vector_store_query_mode="sparse", sparse_top_k=4)
     found = retriever.retrieve(QUESTION)
     best = np.sort((weights @ asked.T).toarray()[:, 0])[::-1]
-    assert_allclose([node.score for node in found], best[best > 0][: len(found)], rtol=1e-5)
+    assert_allclose([node.score or 0 for node in found], best[best > 0][: len(found)], rtol=1e-5)
     hybrid = index.as_retriever(vector_store_query_mode="hybrid").retrieve(QUESTION)
     assert hybrid
 

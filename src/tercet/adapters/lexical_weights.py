@@ -15,7 +15,7 @@ from sentence_transformers.util.tensor import repad_flattened_features
 class LexicalWeights(Module):
     """w_t = ReLU(W . H[t] + b) of each token; of an id that occurs several times the largest."""
 
-    config_keys = ("hidden", "vocabulary", "weightless_ids")
+    config_keys = ["hidden", "vocabulary", "weightless_ids"]  # noqa: RUF012 (a list there)
 
     def __init__(self, hidden: int, vocabulary: int, weightless_ids: list[int]) -> None:
         """weightless_ids are those of special tokens, whose weight is 0."""
@@ -23,7 +23,7 @@ class LexicalWeights(Module):
         self.hidden, self.vocabulary, self.weightless_ids = hidden, vocabulary, weightless_ids
         self.linear = torch.nn.Linear(hidden, 1)
 
-    def forward(self, features):
+    def forward(self, features, **kwargs):
         """token_embeddings (B, T, H), input_ids (B, T) -> sentence_embedding (B, V)."""
         if "cu_seq_lens_q" in features:  # packed, for flash attention
             features = repad_flattened_features(features)
@@ -47,10 +47,23 @@ class LexicalWeights(Module):
         shutil.copy(__file__, Path(output_path).parent)
 
     @classmethod
-    def load(cls, model_name_or_path, subfolder="", **options):
-        """Reads what `save` wrote; options say where and how it is fetched."""
-        names = ("token", "cache_folder", "revision", "local_files_only")
-        where = {name: options[name] for name in names if name in options}
-        where["subfolder"] = subfolder
+    def load(
+        cls,
+        model_name_or_path,
+        subfolder="",
+        token=None,
+        cache_folder=None,
+        revision=None,
+        local_files_only=False,
+        **kwargs,
+    ):
+        """Reads what `save` wrote, from a folder or the hub."""
+        where = {
+            "subfolder": subfolder,
+            "token": token,
+            "cache_folder": cache_folder,
+            "revision": revision,
+            "local_files_only": local_files_only,
+        }
         module = cls(**cls.load_config(model_name_or_path, **where))
         return cls.load_torch_weights(model_name_or_path, model=module, **where)
