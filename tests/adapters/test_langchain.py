@@ -82,6 +82,7 @@ def test_qdrant_takes_both_vectors(encoder: Encoder, embeddings: Any) -> None:
         assert vector.indices == weights[[row]].indices.tolist()
         assert_allclose(vector.values, weights[[row]].data, rtol=1e-6)
     assert asyncio.run(sparse.aembed_query(QUESTION)).indices == asked.indices.tolist()
+    assert sparse.embed_documents([""])[0].indices == []
     modes = langchain_qdrant.RetrievalMode
     expected = (weights @ asked.T).toarray()[:, 0]
     for mode in (modes.SPARSE, modes.HYBRID):

@@ -4,19 +4,18 @@ Each needs its framework (docs/adapters.md). Texts that are stored have the role
 the role query.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from tercet.config import Role
-from tercet.embeddings import Embeddings
 from tercet.encoder import Encoder
 from tercet.errors import MissingExtraError
 from tercet.records import Hit
 
 Model = Encoder | str | Path | None  # None: the model that comes with Tercet
-Pairs = list[tuple[list[int], list[float]]]  # of each text: token ids, increasing, and weights
+Sparse = dict[str, list[Any]]  # of a text: `indices`, token ids that increase, and `values`
 
 SCORES = ("score", "dense", "sparse", "multi")  # of a hit's facts
 
@@ -37,23 +36,19 @@ def encoder_of(model: Model) -> Encoder:
 
 def dense_rows(encoder: Encoder, texts: Sequence[str], role: Role) -> list[list[float]]:
     """B texts -> B unit vectors."""
-    dense = encoder.encode(texts, heads=("dense",), role=role).dense
-    assert dense is not None
-    rows: list[list[float]] = dense.tolist()
-    return rows
+    encoded = encoder.encode(texts, heads=("dense",), role=role)
+    return [row["dense"] for row in encoded.to_qdrant()]
 
 
-def sparse_rows(encoder: Encoder, texts: Sequence[str], role: Role) -> Pairs:
-    """B texts -> the token ids and weights of each."""
-    return pairs(encoder.encode(texts, heads=("sparse",), role=role))
+def sparse_rows(encoder: Encoder, texts: Sequence[str], role: Role) -> list[Sparse]:
+    """B texts -> the weights of each."""
+    encoded = encoder.encode(texts, heads=("sparse",), role=role)
+    return [sparse_of(row) for row in encoded.to_qdrant()]
 
 
-def pairs(encoded: Embeddings) -> Pairs:
-    """The token ids and weights of each text."""
-    sparse = encoded.sparse
-    assert sparse is not None
-    bounds = zip(sparse.indptr[:-1], sparse.indptr[1:], strict=True)
-    return [(sparse.indices[a:b].tolist(), sparse.data[a:b].tolist()) for a, b in bounds]
+def sparse_of(row: Mapping[str, Any]) -> Sparse:
+    """The weights in a text's row of `Embeddings.to_qdrant`, which leaves out empty ones."""
+    return row.get("sparse") or {"indices": [], "values": []}
 
 
 def facts(hit: Hit) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from tercet.adapters import facts, needs, pairs
+from tercet.adapters import facts, needs, sparse_of
 from tercet.collection import Collection
 from tercet.config import Head, Role, check_heads
 from tercet.encoder import Encoder
@@ -44,15 +44,14 @@ class _Embedder:
         """Of each text its `embedding` and `sparse_embedding`, of the heads asked for."""
         self.warm_up()
         assert self._encoder is not None
-        encoded = self._encoder.encode(texts, heads=self.heads, role=role)
-        rows: list[dict[str, Any]] = [{} for _ in texts]
-        if encoded.dense is not None:
-            for row, vector in zip(rows, encoded.dense.tolist(), strict=True):
-                row["embedding"] = vector
-        if encoded.sparse is not None:
-            for row, (ids, weights) in zip(rows, pairs(encoded), strict=True):
-                row["sparse_embedding"] = SparseEmbedding(indices=ids, values=weights)
-        return rows
+        rows = self._encoder.encode(texts, heads=self.heads, role=role).to_qdrant()
+        out: list[dict[str, Any]] = [{} for _ in rows]
+        for vectors, row in zip(out, rows, strict=True):
+            if "dense" in self.heads:
+                vectors["embedding"] = row["dense"]
+            if "sparse" in self.heads:
+                vectors["sparse_embedding"] = SparseEmbedding(**sparse_of(row))
+        return out
 
 
 @component

@@ -17,10 +17,8 @@ class TercetSparseEmbeddings(SparseEmbeddings):
 
     def embed_documents(self, texts: list[str]) -> list[SparseVector]:
         """The weights of each text."""
-        rows = sparse_rows(self.encoder, texts, "passage")
-        return [SparseVector(indices=ids, values=weights) for ids, weights in rows]
+        return [SparseVector(**row) for row in sparse_rows(self.encoder, texts, "passage")]
 
     def embed_query(self, text: str) -> SparseVector:
         """The weights of a question."""
-        ((ids, weights),) = sparse_rows(self.encoder, [text], "query")
-        return SparseVector(indices=ids, values=weights)
+        return SparseVector(**sparse_rows(self.encoder, [text], "query")[0])

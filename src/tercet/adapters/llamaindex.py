@@ -18,7 +18,7 @@ with needs("'tercet[llamaindex]'"):
     from llama_index.core.retrievers import BaseRetriever
     from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 
-Sparse = tuple[list[list[int]], list[list[float]]]  # ids and weights of each text
+Lists = tuple[list[list[int]], list[list[float]]]  # ids and weights of each text
 
 
 class TercetEmbedding(BaseEmbedding):
@@ -56,13 +56,13 @@ class TercetEmbedding(BaseEmbedding):
         return await to_thread(self._get_text_embeddings, texts)
 
 
-def sparse_function(model: Model = None, role: Role = "passage") -> Callable[[list[str]], Sparse]:
+def sparse_function(model: Model = None, role: Role = "passage") -> Callable[[list[str]], Lists]:
     """A sparse_doc_fn of QdrantVectorStore, or with the role "query" its sparse_query_fn."""
     encoder = encoder_of(model)
 
-    def encode(texts: list[str]) -> Sparse:
+    def encode(texts: list[str]) -> Lists:
         rows = sparse_rows(encoder, texts, role)
-        return [ids for ids, _ in rows], [weights for _, weights in rows]
+        return [row["indices"] for row in rows], [row["values"] for row in rows]
 
     return encode
 
