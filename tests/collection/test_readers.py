@@ -178,7 +178,8 @@ def test_an_index_on_a_read_only_medium_is_searched(memory: Path, encoder: Hashe
     with Collection.open(memory / "c", encoder) as writer:
         writer.add(corpus("old", range(3)))
     script = (
-        "import mmap, os, sys; sys.path[:0] = sys.argv[2:]\n"  # readable for root alone, maybe
+        # torch now: that user may not read what the interpreter brings
+        "import os, sys, torch; sys.path[:0] = sys.argv[2:]\n"
         "from hashed import HashedEncoder; from tercet.collection import Collection\n"
         "os.geteuid() or os.setuid(65534)\n"
         "with Collection.open(sys.argv[1], HashedEncoder(), read_only=True) as reader:\n"

@@ -4,6 +4,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
 import zlib
@@ -555,3 +557,11 @@ def test_an_index_of_0_1_is_read_and_gets_what_it_lacks(tmp_path: Path) -> None:
         shutil.rmtree(old.path / "engine")
         old.verify()
         assert json.loads((old.path / "manifest.json").read_text())["crc"]
+
+
+def test_a_graph_and_onnx_runtime_are_loaded_in_one_process() -> None:
+    code = "from tercet.index import graph; graph._hnsw(); import onnxruntime"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    assert (
+        subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0
+    )

@@ -19,7 +19,6 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 from numpy.lib.format import open_memmap
-from usearch.index import Index as Hnsw
 
 from tercet.config import Head
 from tercet.embeddings import borders_fit
@@ -46,6 +45,17 @@ class GraphOptions:
     at_once: int = 4096  # rows added between two looks at signals
 
 
+def _hnsw() -> Any:
+    """usearch's graph, loaded when the first one is opened or made.
+
+    ONNX Runtime comes first: imported behind usearch it ends the process (1.32 behind 2.26).
+    """
+    import onnxruntime  # noqa: F401
+    from usearch.index import Index as Hnsw
+
+    return Hnsw
+
+
 class Graph:
     """The graph and the postings over the rows with some serials; safe in many threads."""
 
@@ -61,10 +71,10 @@ class Graph:
                 self.sizes["dense" if name.startswith("dense") else "sparse"] += files[name]
             self.serials: Serials = _mapped(folder / "serials.npy", np.uint64)
             fits = len(self) > 0 and not bool((self.serials[1:] <= self.serials[:-1]).any())
-            self._hnsw = None
+            self._hnsw: Any = None
             if spec.dense:
                 check_file(folder / "dense.usearch", StoreError)
-                self._hnsw = Hnsw.restore(str(folder / "dense.usearch"), view=True)
+                self._hnsw = _hnsw().restore(str(folder / "dense.usearch"), view=True)
                 fits &= self._hnsw is not None and self._hnsw.ndim == spec.dense
                 fits &= self._hnsw is not None and len(self._hnsw) == len(self)
             if spec.vocabulary:
@@ -155,7 +165,7 @@ def _write_hnsw(
     before: Graph | None,
     progress: Progress | None,
 ) -> None:
-    graph = Hnsw(
+    graph = _hnsw()(
         ndim=store.spec.dense or 0,
         metric="ip",
         dtype="bf16",  # as near as float16 here, and quicker where a CPU multiplies it
