@@ -71,7 +71,7 @@ class StoredArrays(Mapping[str, Array]):
                 raise ModelError(
                     f"{file}: is corrupt, or holds more than tensors, which Tercet does not load"
                 ) from error
-            except Exception as error:
+            except Exception as error:  # whatever bytes make of a reader
                 raise ModelError(f"{file}: corrupt or truncated: {error}") from error
             self._all |= stored
         ends = [name for name in self._all if name.endswith(_WORDS)]

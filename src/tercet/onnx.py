@@ -9,6 +9,7 @@ multi-vector size.
 
 import os
 import struct
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -381,7 +382,7 @@ def m3_graph(
 # Running it
 
 
-class GraphRuntime:
+class GraphRuntime(ABC):
     """Runs the graph of a checkpoint on the CPU; what runs graphs is opened by a subclass."""
 
     name, device = "", "cpu"
@@ -403,12 +404,13 @@ class GraphRuntime:
         self._pid = os.getpid()
         self._outputs = self._open()
 
+    @abstractmethod
     def _open(self) -> set[str]:
         """Loads the graph; gives the names of what it can give."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _run(self, names: list[str], feed: dict[str, Array]) -> list[Array]:
-        raise NotImplementedError
+        """The outputs of these names."""
 
     def passes(
         self,
