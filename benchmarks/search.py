@@ -3,11 +3,13 @@
     python benchmarks/search.py --texts a.jsonl.xz b.jsonl.xz --cache encodings --json
     python benchmarks/search.py --texts beir-folder --cache encodings --model some/checkpoint
     python benchmarks/search.py --synthetic --chunks 20000
+    python benchmarks/search.py --synthetic --chunks 1000000 --dtype int8 --index grown
 
 Texts are JSON lines ("text", or "query" with a list "pos"), or BEIR folders; long ones are cut at
 `--characters`. Encodings are kept in `--cache`, so that a second run measures the index alone.
 With `--synthetic` rows come from a seeded generator and no model is needed: topics with their own
-words, so that the three scores of a passage agree about as loosely as a model's do.
+words, so that the three scores of a passage agree about as loosely as a model's do. An index given
+by `--index` is kept: the next run adds what `--chunks` has more, or measures it as it is.
 
 "Exact" is the index asked with candidates=None, which scores every row on all three parts.
 """
@@ -30,7 +32,7 @@ import scipy.sparse as sp
 
 from tercet.config import HEADS, PAPER_WEIGHTS, Weights
 from tercet.embeddings import Embeddings
-from tercet.index import DEFAULT_CANDIDATES, Index, IndexSpec, create_index
+from tercet.index import DEFAULT_CANDIDATES, Index, IndexSpec, create_index, open_index
 from tercet.rows import read_rows
 
 K = 10
@@ -41,7 +43,7 @@ SHARD = 5000  # chunks encoded, or made, and added at once
 class Source:
     """What is indexed and asked, and by which weights the parts are summed."""
 
-    shards: Callable[[], Iterator[Embeddings]]
+    shards: Callable[[int], Iterator[Embeddings]]  # from a shard on
     queries: Embeddings
     dims: dict[str, int]
     fingerprint: str
@@ -52,7 +54,7 @@ def main() -> None:
     options = parse()
     source = synthetic(options) if options.synthetic else encoded(options)
     with tempfile.TemporaryDirectory(prefix="tercet-search-", dir=options.scratch) as folder:
-        index, report = build(source, options, Path(folder) / "index")
+        index, report = build(source, options, options.index or Path(folder) / "index")
         with index:
             report |= measure(index, source, options)
     report["peak_rss_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
@@ -74,6 +76,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--backend", choices=["graph", "exact"], default="graph")
     parser.add_argument("--dtype", choices=["float16", "int8"], default="float16")
     parser.add_argument("--scratch", type=Path, help="where the index is made (default: temporary)")
+    parser.add_argument("--index", type=Path, help="an index to make, or to add to, and keep")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
@@ -96,9 +99,9 @@ def encoded(options: argparse.Namespace) -> Source:
     if facts["chunks"] < options.chunks:
         sys.exit(f"{cache} holds {facts['chunks']} chunks, fewer than {options.chunks}")
 
-    def shards() -> Iterator[Embeddings]:
-        left = options.chunks
-        for folder in sorted(cache.glob("shard-*")):
+    def shards(start: int) -> Iterator[Embeddings]:
+        left = options.chunks - start * SHARD
+        for folder in sorted(cache.glob("shard-*"))[start:]:
             part = Embeddings.load(folder)[:left]
             left -= len(part)
             if len(part):
@@ -195,8 +198,11 @@ class Topics:
         self.dense, self.multi, self.vocabulary = dense, multi, vocabulary
         self.words = unit(rng.standard_normal((vocabulary, dense)))  # what a word means
         self.to_multi = rng.standard_normal((dense, multi)).astype(np.float32) / dense**0.5
-        self.order = rng.permutation(vocabulary)
+        self.tokens = self.words @ self.to_multi
         self.count = 2000  # topics
+        self.own = np.array(
+            [500 + rng.permutation(vocabulary - 500)[:300] for _ in range(self.count)]
+        )
         # Words grow rarer as 1 / rank (Zipf); rare ones weigh more, as a trained head has them.
         self.rarity = np.log1p(np.arange(vocabulary)).astype(np.float32) / np.log(vocabulary)
 
@@ -224,20 +230,20 @@ class Topics:
         ranks = np.exp(rng.random(length) * np.log(self.vocabulary)).astype(np.int64) - 1
         own = rng.random(length) < 0.4
         local = np.exp(rng.random(length) * np.log(300)).astype(np.int64)
-        rare = np.random.default_rng(topic).permutation(self.vocabulary - 500) + 500
-        ranks[own] = rare[local[own]]
+        ranks[own] = self.own[topic, local[own]]
         return np.asarray(np.clip(ranks, 0, self.vocabulary - 1))
 
     def _embed(self, rng: np.random.Generator, rows: list[npt.NDArray[np.int64]]) -> Embeddings:
         counts = np.array([len(words) for words in rows])
         offsets = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
         flat = np.concatenate(rows)
-        meaning = self.words[flat] * self.rarity[flat][:, None]
-        gist = np.add.reduceat(meaning, offsets[:-1], axis=0)
+        words = sp.csr_array((self.rarity[flat], flat, offsets), shape=(len(rows), self.vocabulary))
+        gist = words @ self.words
         noise = 0.1 * np.linalg.norm(gist, axis=1, keepdims=True)
         gist = unit(gist + noise * unit(rng.standard_normal(gist.shape)))
-        tokens = self.words[flat] + 0.7 * np.repeat(gist, counts, axis=0)  # a word in its context
-        multi = unit(tokens @ self.to_multi + 0.1 * rng.standard_normal((len(flat), self.multi)))
+        context = np.repeat(0.7 * gist @ self.to_multi, counts, axis=0)
+        noise = 0.1 * rng.standard_normal((len(flat), self.multi), dtype=np.float32)
+        multi = unit(self.tokens[flat] + context + noise)
         weights = self.rarity[flat] * rng.uniform(0.3, 0.6, len(flat)).astype(np.float32)
         weights[weights < 0.15] = 0
         sparse = sp.csr_array(
@@ -261,10 +267,10 @@ def unit(matrix: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
 def synthetic(options: argparse.Namespace) -> Source:
     topics = Topics(options.seed, options.multi)
 
-    def shards() -> Iterator[Embeddings]:
-        for number, first in enumerate(range(0, options.chunks, SHARD)):
+    def shards(start: int) -> Iterator[Embeddings]:
+        for first in range(start * SHARD, options.chunks, SHARD):
             count = min(SHARD, options.chunks - first)
-            yield topics.passages(count, seed=options.seed + 1 + number)[0]
+            yield topics.passages(count, seed=options.seed + 1 + first // SHARD)[0]
 
     first = topics.passages(min(SHARD, options.chunks), seed=options.seed + 1)[1]
     queries = topics.queries(options.queries, options.seed + 1_000_000, first)
@@ -276,7 +282,7 @@ def synthetic(options: argparse.Namespace) -> Source:
 
 
 def build(source: Source, options: argparse.Namespace, path: Path) -> tuple[Index, dict[str, Any]]:
-    """Fills an index; reports the time of each step and the bytes of a chunk."""
+    """Fills an index; reports the chunks added, the time of each step and the bytes of a chunk."""
     spec = IndexSpec(
         fingerprint=source.fingerprint,
         backend=options.backend,
@@ -284,16 +290,24 @@ def build(source: Source, options: argparse.Namespace, path: Path) -> tuple[Inde
         dtype=options.dtype,
         **source.dims,
     )
-    index = create_index(path, spec)
-    tokens = terms = 0
+    index = (
+        open_index(path, fingerprint=spec.fingerprint)
+        if path.exists()
+        else create_index(path, spec)
+    )
+    before = len(index)
+    if before % SHARD or before > options.chunks:
+        sys.exit(f"{path} has {before} chunks: give at least as many, in steps of {SHARD}")
+    added = dict.fromkeys(("chunks", "tokens", "terms"), 0)
     clock = {"add": 0.0, "flush": 0.0, "optimize": 0.0}
-    for part in source.shards():
+    for part in source.shards(before // SHARD):
         started = time.perf_counter()
         ids = np.arange(len(index), len(index) + len(part), dtype=np.uint64)
         index.add(ids, part, [{"tenth": int(i % 10)} for i in ids])
         clock["add"] += time.perf_counter() - started
-        tokens += 0 if part.offsets is None else int(part.offsets[-1])
-        terms += 0 if part.sparse is None else part.sparse.nnz
+        added["chunks"] += len(part)
+        added["tokens"] += 0 if part.offsets is None else int(part.offsets[-1])
+        added["terms"] += 0 if part.sparse is None else part.sparse.nnz
         print(f"added {len(index)} chunks, {clock['add']:.0f} s", file=sys.stderr)
     for step in ("flush", "optimize"):
         started = time.perf_counter()
@@ -307,8 +321,7 @@ def build(source: Source, options: argparse.Namespace, path: Path) -> tuple[Inde
         "dtype": options.dtype,
         "dims": source.dims,
         "weights": source.weights.as_tuple(),
-        "tokens_per_chunk": round(tokens / count, 1),
-        "terms_per_chunk": round(terms / count, 1),
+        "added": added,
         "build_seconds": {step: round(spent, 1) for step, spent in clock.items()},
         "bytes_per_chunk": {head: round(n / count) for head, n in index.sizes().items()},
     }
@@ -356,9 +369,9 @@ def measure(index: Index, source: Source, options: argparse.Namespace) -> dict[s
 def table(report: dict[str, Any]) -> str:
     """The report as plain lines."""
     lines = [
-        f"{report['chunks']} chunks, {report['tokens_per_chunk']} tokens and "
-        f"{report['terms_per_chunk']} terms each, {report['backend']}, {report['dtype']}, "
+        f"{report['chunks']} chunks, {report['backend']}, {report['dtype']}, "
         f"weights {report['weights']}, {report['cores']} cores, load {report['load']}",
+        f"added            {pairs(report['added'])}",
         f"build seconds    {pairs(report['build_seconds'])}",
         f"bytes per chunk  {pairs(report['bytes_per_chunk'])}",
     ]
