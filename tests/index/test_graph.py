@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 
 from tercet.embeddings import Embeddings
 from tercet.errors import StoreError
@@ -231,6 +232,29 @@ def test_threads_search_while_rows_come_and_go(tmp_path: Path) -> None:
         for thread in threads:
             thread.join()
     assert not failed, failed[0]
+
+
+def test_postings_that_are_left_out_lose_no_candidate(tmp_path: Path) -> None:
+    """Common words of little weight beside rare ones: MaxScore skips the former's postings."""
+    rng = np.random.default_rng(8)
+    ranks = [np.unique((300 ** rng.random(40)).astype(int)) - 1 for _ in range(3000)]
+    sizes = np.cumsum([0, *map(len, ranks)])
+    terms = np.concatenate(ranks)
+    # rounded, so that many rows are equal
+    weights = np.round(np.log1p(terms) * rng.uniform(0.05, 0.2, len(terms)), 2) + 0.01
+    rows = Embeddings(
+        sparse=sp.csr_array((weights.astype(np.float32), terms, sizes), shape=(3000, 300)),
+        fingerprint=MODEL,
+    )
+    with create(tmp_path / "index", "graph", heads=("sparse",), vocabulary=300) as index:
+        index.add(range(3000), rows, [{"odd": n % 2} for n in range(3000)])
+        index.optimize()
+        index.delete(range(0, 3000, 50))
+        for filter in ({}, {"odd": 1}):
+            for k in (1, 10, 100):
+                how: dict[str, Any] = {"k": k, "mode": "sparse", "filter": filter}
+                best = index.search(rows[:20], candidates=None, **how)
+                assert index.search(rows[:20], candidates=k, **how) == best
 
 
 @pytest.mark.parametrize("step", ["open", "search", "verify"])

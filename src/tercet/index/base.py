@@ -6,13 +6,14 @@ and all of a small index, are scored one by one. Every score comes from the rows
 writes, any number read: a reader sees the last flush. Knows nothing of texts, documents or models.
 """
 
+import json
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,6 +34,7 @@ from tercet.scores import TORCH, float32, matmul, maxsim_packed, threads
 EXACT_ABOVE = 10
 ROWS_AT_ONCE = 4096  # of dense and sparse: a few MB
 TOKENS_AT_ONCE = 1 << 12  # of multi: a float32 copy of them stays in a core's cache
+FILTERS = 16  # whose rows are kept, a byte or two for each row
 ROWS_PER_TASK = 64  # fewer are not worth a second thread
 
 T = TypeVar("T")
@@ -46,6 +48,7 @@ class _View:
     graph: Graph | None = None
     places: Positions | None = None  # of the graph's serials among the rows, -1 where gone
     generation: int = 0  # of the rows that the places are of
+    passing: dict[str, "_Eligible"] = field(init=False, default_factory=dict)  # by filter
 
     @staticmethod
     def of(rows: Rows, name: str, options: GraphOptions, before: "_View | None" = None) -> "_View":
@@ -71,18 +74,20 @@ class _View:
         return eligible[self.places] & (self.places >= 0)
 
     def eligible(self, choices: Choices) -> "_Eligible":
-        """The rows that a filter lets pass."""
-        mask = self.rows.matching(choices)
-        first = 0
-        if self.graph is not None:
-            first = int(np.searchsorted(self.rows.serials, self.graph.serials[-1], "right"))
-        inside = self.inside(mask)
-        return _Eligible(inside, int(inside.sum()), first + np.flatnonzero(mask[first:]))
-
-    @cached_property
-    def living(self) -> "_Eligible":
-        """All rows, of a view whose rows never change."""
-        return self.eligible({})
+        """The rows that a filter lets pass, kept for the next query with it."""
+        name = json.dumps(choices, sort_keys=True)
+        known = self.passing.get(name)
+        if known is None:
+            mask = self.rows.matching(choices)
+            first = 0
+            if self.graph is not None:
+                first = int(np.searchsorted(self.rows.serials, self.graph.serials[-1], "right"))
+            inside = self.inside(mask)
+            known = _Eligible(inside, int(inside.sum()), first + np.flatnonzero(mask[first:]))
+            if len(self.passing) >= FILTERS:
+                self.passing.clear()
+            self.passing[name] = known
+        return known
 
 
 @dataclass(frozen=True)
@@ -183,12 +188,14 @@ class Index(VectorIndex):
             if len(ids):
                 store.append(ids, rows, payloads)
                 self._changed = True
+                self._view.passing.clear()
 
     def delete(self, ids: Iterable[int]) -> int:
         checked = check_ids(ids)
         with self._writing() as store:
             removed = store.remove(checked)
             self._changed = self._changed or removed > 0
+            self._view.passing.clear()
             return removed
 
     def _scored(
@@ -214,7 +221,7 @@ class Index(VectorIndex):
     ) -> list[Positions]:
         """For each query the union of the `count` best rows of each leg, in any order."""
         rows, graph, places = view.rows, view.graph, view.places
-        own = view.living if self.read_only and not choices else view.eligible(choices)
+        own = view.eligible(choices)
         out = []
         for number in range(len(queries)):
             scores = score_rows(rows, queries, number, legs, own.others)

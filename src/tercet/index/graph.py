@@ -4,6 +4,7 @@
     graph-000001/dense.usearch              the graph; its keys are serials
     graph-000001/starts.npy                 (V + 1,) int64: term t has postings starts[t:t + 1]
     graph-000001/rows.npy, weights.npy      int32 places among the serials, float32
+    graph-000001/peaks.npy                  (V,) float32, the highest weight of each term
     graph-000001/checksums.json             of all of these
 
 A folder never changes after it has its name, so any number of processes may read it: a larger one
@@ -17,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import scipy.sparse as sp
 from numpy.lib.format import open_memmap
 
 from tercet.config import Head
@@ -30,6 +30,7 @@ from tercet.io import atomic_folder, check_file, inner_path, read_json, write_js
 from tercet.scores import threads
 
 CHECKSUMS = "checksums.json"
+ROUNDING = 1.001  # more than sums of float32 differ by their order
 VERIFY_BELOW = 256 << 20  # bytes that are verified whenever a graph is opened: 0.2 s
 
 
@@ -81,6 +82,8 @@ class Graph:
                 self._starts = np.array(_mapped(folder / "starts.npy", np.int64))
                 self._rows = _mapped(folder / "rows.npy", np.int32)
                 self._weights = _mapped(folder / "weights.npy", np.float32)
+                self._peaks = np.array(_mapped(folder / "peaks.npy", np.float32))
+                fits &= len(self._peaks) == spec.vocabulary
                 fits &= len(self._starts) == spec.vocabulary + 1
                 fits &= len(self._rows) == len(self._weights)
                 fits &= borders_fit(self._starts, len(self._rows))
@@ -116,22 +119,53 @@ class Graph:
         """Places of the `count` highest sums over terms shared with a query, highest first.
 
         Exact; of equals the first. terms and weights (T,) are the query's, allowed (n,) what may
-        be given. One pass over the terms' postings in compiled code: 1.2 ms for 12 terms of
-        200,000 rows.
+        be given. Terms come by the most that each can add (MaxScore, Turtle and Flood 1995): once
+        those left cannot lift a row among the best by themselves, rows seen so far are looked up
+        in their postings, which are the long ones.
         """
-        spans = [slice(*self._starts[term : term + 2]) for term in terms]
-        if not spans:
-            return np.empty(0, dtype=np.int64)
-        borders = np.cumsum([0, *(span.stop - span.start for span in spans)])
-        rows = np.concatenate([self._rows[span] for span in spans])
-        if rows.view(np.uint32).max(initial=0) >= max(1, len(self)):  # a negative one is very large
-            raise _damaged(self.folder, "rows.npy names rows that are not there")
-        postings = np.concatenate([self._weights[span] for span in spans])
-        scores = sp.csc_array((postings, rows, borders), shape=(len(self), len(spans))) @ weights
-        scores *= allowed
+        there = self._starts[terms + 1] > self._starts[terms]
+        bounds = (weights * self._peaks[terms])[there]
+        order = np.argsort(-bounds, kind="stable")
+        terms, weights = terms[there][order], weights[there][order]
+        left = np.append(np.cumsum(bounds[order][::-1])[::-1], 0) * ROUNDING  # from a term on
+        sums = np.zeros(len(self), dtype=np.float32)
+        seen = np.empty(0, dtype=np.int32)
+        lowest, done = np.float32(0), 0  # lowest: no more than the score of the last of the best
+        while done < len(terms):
+            rows, postings = self._postings(int(terms[done]))
+            if len(seen) >= count and len(rows) > len(seen) // 4:
+                lowest = _last(sums[seen], count)
+                if left[done] < lowest:
+                    break
+            if rows.view(np.uint32).max() >= len(self):  # a negative one is very large
+                raise _damaged(self.folder, "rows.npy names rows that are not there")
+            if not (inside := allowed[rows]).all():
+                rows, postings = rows[inside], postings[inside]
+            before, added = sums[rows], weights[done] * postings
+            sums[rows] = before + added
+            seen = np.concatenate((seen, rows[(before == 0) & (added > 0)]))
+            done += 1
+        seen.sort()
+        scores = sums[seen]
+        for term in range(done, len(terms)):
+            likely = scores + left[term] >= lowest
+            seen, scores = seen[likely], scores[likely]
+            rows, postings = self._postings(int(terms[term]))
+            places = np.minimum(np.searchsorted(rows, seen), len(rows) - 1)
+            scores += np.where(rows[places] == seen, weights[term] * postings[places], 0)
+            lowest = max(lowest, _last(scores, count))
         best = highest(scores, count)
         best = best[scores[best] > 0]
-        return best[np.argsort(-scores[best], kind="stable")][:count]
+        return seen[best[np.argsort(-scores[best], kind="stable")][:count]].astype(np.int64)
+
+    def _postings(self, term: int) -> tuple[npt.NDArray[np.int32], Floats]:
+        span = slice(*self._starts[term : term + 2])
+        return self._rows[span], self._weights[span]
+
+
+def _last(scores: Floats, count: int) -> np.float32:
+    """The lowest of the `count` highest scores."""
+    return np.float32(np.partition(scores, -count)[-count])
 
 
 def build_graph(
@@ -188,8 +222,12 @@ def _write_postings(folder: Path, store: RowStore, positions: Positions) -> None
     """Counts the postings of every term, then writes them block by block, rows ascending."""
     blocks = np.array_split(positions, max(1, len(positions) // 16_384))
     counts = np.zeros(store.spec.vocabulary or 0, dtype=np.int64)
+    peaks = np.zeros(len(counts), dtype=np.float32)
     for block in blocks:
-        counts += np.bincount(store.sparse(block).indices, minlength=len(counts))
+        terms = store.sparse(block)
+        counts += np.bincount(terms.indices, minlength=len(counts))
+        np.maximum.at(peaks, terms.indices, terms.data)
+    np.save(folder / "peaks.npy", peaks)
     starts = np.concatenate(([0], np.cumsum(counts)))
     np.save(folder / "starts.npy", starts)
     size = (int(starts[-1]),)

@@ -24,6 +24,7 @@ import sys
 import threading
 import weakref
 import zlib
+from array import array
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -47,6 +48,7 @@ MANIFEST = "manifest.json"
 GRAPH = r"graph-\d{6}"  # names of folders
 COMPACT_ABOVE = 0.1  # share of dead rows from which `compact` copies the others
 COPIED = 1024  # rows that `compact` copies at once
+PAYLOADS_AT_ONCE = 4096
 REBUILD = "rebuild the index"
 
 Backend = Literal["graph", "exact"]
@@ -58,7 +60,7 @@ Positions = npt.NDArray[np.int64]  # of rows in the files of this generation
 Serials = npt.NDArray[np.uint64]
 Arrays = dict[str, npt.NDArray[Any]]
 # Of a payload key: a code for each row, the codes of values as JSON, and the members of lists.
-_Codes = tuple[list[int], dict[str, int], dict[int, frozenset[str]]]
+_Codes = tuple["array[int]", dict[str, int], dict[int, frozenset[str]]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -323,34 +325,39 @@ class Rows:
         starts = np.where(positions > 0, ends[positions - 1], 0)
         return starts, ends[positions] - starts
 
-    def payload(self, position: int) -> dict[str, Value]:
-        """What `matching` looks at, of one row."""
-        starts, counts = self._spans("payload_ends.bin", np.array([position]))
-        line = self._view("payloads.jsonl")[starts[0] : starts[0] + counts[0]]
-        try:
-            payload: dict[str, Value] = json.loads(line.tobytes())
-        except (ValueError, RecursionError) as error:
-            raise self._damaged("payloads.jsonl") from error
-        return payload
+    def _payloads(self, first: int, last: int) -> Iterator[dict[str, Value]]:
+        """What `matching` looks at, of the rows from one to another."""
+        ends, text = self._view("payload_ends.bin"), self._view("payloads.jsonl")
+        for start in range(first, last, PAYLOADS_AT_ONCE):
+            stop = min(start + PAYLOADS_AT_ONCE, last)
+            lines = text[ends[start - 1] if start else 0 : ends[stop - 1]].tobytes()
+            try:
+                payloads = json.loads(b"[" + lines.rstrip().replace(b"\n", b",") + b"]")
+                if len(payloads) != stop - start:
+                    raise ValueError("a row has no line of its own")
+            except (ValueError, RecursionError) as error:
+                raise self._damaged("payloads.jsonl") from error
+            yield from payloads
 
     def matching(self, choices: dict[str, list[Scalar]]) -> npt.NDArray[np.bool_]:
         """(N,): the living rows whose payload has one of the choices under every key."""
         mask = self.live.copy()
         for key, values in choices.items():
             with self._coding:
-                codes, names, lists = self._codes.setdefault(key, ([], {}, {}))
-                for position in range(len(codes), len(mask)):
-                    payload = self.payload(position)
+                codes, names, lists = self._codes.setdefault(key, (array("i"), {}, {}))
+                for payload in self._payloads(len(codes), len(mask)):
                     name = json.dumps(payload[key]) if key in payload else None
                     codes.append(-1 if name is None else names.setdefault(name, len(names)))
                     if isinstance(members := payload.get(key), list):
                         lists[codes[-1]] = frozenset(map(json.dumps, members))
-                array = np.array(codes[: len(mask)], dtype=np.int64)
+                of_rows = np.array(codes)[: len(mask)]
                 # Compared as JSON, since Python holds True and 1 for equal and a filter must not.
                 wanted = set(map(json.dumps, values))
                 chosen = [names[name] for name in wanted if name in names]
                 chosen += [code for code, parts in lists.items() if parts & wanted]
-            mask &= np.isin(array, chosen)
+                passes = np.zeros(len(names) + 1, dtype=np.bool_)  # the last: rows without the key
+                passes[chosen] = True
+            mask &= passes[of_rows]
         return mask
 
     def sizes(self) -> dict[str, int]:
