@@ -240,7 +240,7 @@ class Topics:
         words = sp.csr_array((self.rarity[flat], flat, offsets), shape=(len(rows), self.vocabulary))
         gist = words @ self.words
         noise = 0.1 * np.linalg.norm(gist, axis=1, keepdims=True)
-        gist = unit(gist + noise * unit(rng.standard_normal(gist.shape)))
+        gist = unit(gist + noise * unit(rng.standard_normal((len(rows), self.dense))))
         context = np.repeat(0.7 * gist @ self.to_multi, counts, axis=0)
         noise = 0.1 * rng.standard_normal((len(flat), self.multi), dtype=np.float32)
         multi = unit(self.tokens[flat] + context + noise)
