@@ -7,7 +7,7 @@
 
 The path, the method and the body of a request must be in openapi.json as they are sent; what is
 refused is answered with 422 and printed. The answers come from the client's local mode, in the form
-of the server's.
+of the server's; with --engine from Qdrant's engine (`pip install qdrant-edge-py`).
 """
 
 import argparse
@@ -25,7 +25,8 @@ from qdrant_client import QdrantClient, models
 from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT4
 
-local, turn = QdrantClient(":memory:"), Lock()
+turn = Lock()
+local: Any = QdrantClient(":memory:")
 
 
 class Schema:
@@ -97,8 +98,9 @@ def answer(method: str, parts: list[str], body: Any) -> Any:
             return local.update_collection(name, metadata=body["metadata"])
         case ("delete", ["collections", name]):
             return local.delete_collection(name)
-        case ("put", ["collections", _, "index"]):
-            return {"operation_id": 0, "status": "completed"}
+        case ("put", ["collections", name, "index"]):
+            kind = models.PayloadSchemaType(body["field_schema"])
+            return local.create_payload_index(name, body["field_name"], kind)
         case ("put", ["collections", name, "points"]):
             return local.upsert(name, models.PointsList(**body).points)
         case ("post", ["collections", name, "points"]):
@@ -167,7 +169,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("schema", type=Path)
     parser.add_argument("--port", type=int, default=6399)
+    parser.add_argument("--engine", action="store_true", help="answers are those of the engine")
     options = parser.parse_args()
+    if options.engine:
+        from qdrant_engine import EngineClient
+
+        global local
+        local = EngineClient()
     Handler.schema = Schema(options.schema)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
