@@ -21,7 +21,7 @@ from typing import Any
 import common
 import numpy as np
 from qdrant_client.http import models
-from search import K, SHARD, Source, Topics
+from search import SHARD, K, Source, Topics
 
 from tercet.config import PAPER_WEIGHTS
 from tercet.index import IndexSpec, VectorIndex, create_index
@@ -156,9 +156,7 @@ def fill(index: VectorIndex, source: Source) -> float:
     return spent + time.perf_counter() - started
 
 
-def searched(
-    index: VectorIndex, source: Source, **how: Any
-) -> tuple[list[list[IndexHit]], float]:
+def searched(index: VectorIndex, source: Source, **how: Any) -> tuple[list[list[IndexHit]], float]:
     """The hits of each query, asked alone, and the median of milliseconds."""
     hits, spent = [], []
     for row in range(len(source.queries)):

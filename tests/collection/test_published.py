@@ -109,14 +109,90 @@ def test_changes_are_seen_by_address(
             away.search(["sun"])
 
 
-def test_a_folder_is_opened_again_and_moves(
-    memory: Path, encoder: HashedEncoder, address: str
+@pytest.mark.parametrize("dtype", ["float16", "int8"])
+def test_an_index_moves_there_and_back_without_a_model(
+    memory: Path,
+    encoder: HashedEncoder,
+    address: str,
+    dtype: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("tercet.collection.sync.COPIED", 3)
+    asked = encoder.encode(QUESTIONS, role="query")
+    filters: tuple[Any, ...] = ({}, {"kind": "sky"}, {"year": 1969}, {"language": "en"})
+
+    def answers(source: Any) -> Any:
+        with Collection.open(source, read_only=True) as opened:
+            assert opened._encoder is None
+            opened.verify()
+            return [
+                opened.search(QUESTIONS, vectors=asked, weights=(1, 1, 1), filter=filter, k=9)
+                for filter in filters
+            ]
+
+    with Collection.open(memory / "c", encoder, dtype=dtype, chunk=64) as local:
+        local.add(CORPUS)
+        chunks = local.info().chunks
+    want = answers(memory / "c")
+    states: list[Any] = []
+    with Collection.open(memory / "c", index_url=address, progress=states.append) as moved:
+        assert isinstance(moved.index, QdrantIndex)
+        assert moved.index.spec.dtype == dtype
+        assert moved._encoder is None
+    assert (states[-1].done, states[-1].total, states[-1].tokens) == (chunks, chunks, 0)
+    assert len(states) == -(-chunks // 3) > 3
+    assert not list((memory / "c").glob("index-*"))
+    for place in (memory / "c", address):
+        for before, after in zip(want, answers(place), strict=True):
+            assert plain(after) == plain(before)
+            for one, two in zip(chain(*before), chain(*after), strict=True):
+                assert two.score == pytest.approx(one.score, abs=2e-3)
+    with Collection.open(memory / "c", index_url="folder") as back:
+        assert not isinstance(back.index, QdrantIndex)
+    assert [path.name for path in (memory / "c").glob("index-*")] == ["index-000003"]
+    assert list(map(plain, answers(memory / "c"))) == list(map(plain, want))
+    with pytest.raises(StoreError, match="there is no such collection"):
+        answers(address)
+
+
+def test_a_move_that_fails_changes_nothing_and_is_tried_again(
+    memory: Path, encoder: HashedEncoder, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tercet.collection.sync.COPIED", 2)
     with Collection.open(memory / "c", encoder) as local:
         local.add(CORPUS)
         want = plain(local.search(QUESTIONS))
-    with pytest.raises(InputError, match="rebuild it to move them to"):
-        Collection.open(memory / "c", encoder, index_url=address)
+        add, calls = QdrantIndex._add, 0
+
+        def dies(self: QdrantIndex, *arguments: Any) -> None:
+            nonlocal calls
+            calls += 1
+            if calls == 2:
+                raise KeyboardInterrupt
+            add(self, *arguments)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(QdrantIndex, "_add", dies)
+            patch.setattr(QdrantIndex, "drop", lambda _: None)  # as in a process that was killed
+            with pytest.raises(KeyboardInterrupt):
+                local.move(address)
+        assert plain(local.search(QUESTIONS)) == want
+        with pytest.raises(StoreError, match="there is no such collection"):
+            Collection.open(address, encoder, read_only=True)
+        local.move(address)
+        assert plain(local.search(QUESTIONS)) == want
+        local.index.delete(local._store.rows(1)[:1])
+        with pytest.raises(
+            StoreError, match=r"lacks rows of its documents\. The documents are safe"
+        ):
+            local.move("folder")
+        assert isinstance(local.index, QdrantIndex)
+
+
+def test_a_folder_is_opened_again(memory: Path, encoder: HashedEncoder, address: str) -> None:
+    with Collection.open(memory / "c", encoder) as local:
+        local.add(CORPUS)
+        want = plain(local.search(QUESTIONS))
     with Collection.open(memory / "c", encoder, index_url=address, rebuild=True) as moved:
         assert isinstance(moved.index, QdrantIndex)
         assert plain(moved.search(QUESTIONS)) == want
@@ -180,3 +256,9 @@ def test_commands(
     assert run(["index", str(text), "--to", address, *model]) == 2
     assert "--to is a folder" in capsys.readouterr().err
     assert run(["index", str(text), "--to", folder, "--index", "qdrant://x", *model]) == 2
+    assert run(["index", "--to", folder, "--index", "folder"]) == 0
+    assert (memory / "c" / "index-000002").is_dir()
+    assert run(["index", "--to", folder, "--index", address]) == 0
+    assert run(["search", "--index", address, "--json", *model, "river"]) == 0
+    assert run(["index", "--to", str(memory / "none"), "--index", address]) == 2
+    assert "missing argument" in capsys.readouterr().err

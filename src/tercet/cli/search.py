@@ -77,7 +77,8 @@ def index(
     read. How an index is made (--chunk, --overlap, --late-chunking, --heads, --dtype, --backend) is
     fixed the first time. With --index the vectors are in a Qdrant server or cluster, whose key
     comes from the environment variable QDRANT_API_KEY: any machine searches them by the address
-    alone, and the folder keeps what changing them needs.
+    alone, and the folder keeps what changing them needs. Vectors that are there already move to
+    --index, and are not made anew.
 
     \b
     Examples:
@@ -88,6 +89,7 @@ def index(
       tercet index answers.csv --to my-index --text-field answer --encoding windows-1251
       tercet index --rebuild --to my-index
       tercet index docs --to my-index --index qdrant://localhost:6333/docs
+      tercet index --to my-index --index folder
 
     Options:
       paths PATH...:
@@ -99,37 +101,41 @@ def index(
       dtype: How vectors are stored.  [default: float16]
       backend: graph: candidates from a graph; exact: every row is scored.  [default: graph]
       index ADDRESS: qdrant://HOST:PORT/NAME or qdrant+https://HOST:PORT/NAME, for a new one on a
-          cluster with ?shards=6&replicas=2 behind it.
-      rebuild: First encode every stored document anew: for a damaged index or another model, or
-          to move it to --index; --heads, --dtype and --backend may change. Files of PATH are read
-          again, changed or not.
+          cluster with ?shards=6&replicas=2 behind it; `folder` moves vectors back.
+      rebuild: First encode every stored document anew: for a damaged index or another model;
+          --heads, --dtype and --backend may change. Files of PATH are read again, changed or not.
     """
     from tercet.documents.chunks import Chunking
     from tercet.documents.files import SourceFile, find_files, item_failed
 
-    if not paths and not rebuild:
+    moves = index is not None and to.exists()
+    if not (paths or rebuild or moves):
         raise click.UsageError("missing argument 'PATH...'")
     if str(to).startswith(("qdrant:", "qdrant+https:")):
         raise click.UsageError("--to is a folder: give the address with --index")
-    if index is not None:
+    from tercet.collection import FOLDER, Collection
+    from tercet.collection.sync import AddReport, Change, SyncState, check_paths
+
+    if index not in (None, FOLDER):
         from tercet.index.qdrant import Address
 
         with as_usage("'--index'"):
-            Address.parse(index)
+            Address.parse(str(index))
     with as_usage("'--chunk' / '--overlap'"):  # before a model is loaded
         made = Chunking() if chunk is None else Chunking(chunk, 0, late_chunking)
         if overlap is not None:
             Chunking(made.chunk, overlap)
-    from tercet.collection import Collection
-    from tercet.collection.sync import AddReport, Change, SyncState, check_paths
-
     check_paths(paths)  # a wrong one makes no index
     if paths and not to.exists():  # nor does a folder in which nothing can be read
         items = list(find_files(paths, reading))
         if not any(isinstance(item, SourceFile) for item in items):
             raise InputError(f"nothing to index: {next(filter(item_failed, items))}")
     start = time.monotonic()
-    remains = f"{to} is as it was" if rebuild else f"the documents indexed so far are kept in {to}"
+    remains = (
+        f"{to} is as it was"
+        if rebuild or not paths
+        else f"the documents indexed so far are kept in {to}"
+    )
     with kept(lambda: f"{remains}: the same command goes on"), Meter("indexing") as meter:
 
         def progress(state: SyncState) -> None:
@@ -144,6 +150,7 @@ def index(
         with Collection.open(
             to,
             _encoder(model, revision),
+            create=bool(paths),
             rebuild=rebuild,
             backend=backend,
             heads=heads,

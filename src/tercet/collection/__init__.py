@@ -18,7 +18,7 @@ import re
 import secrets
 import shutil
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
@@ -52,6 +52,8 @@ from tercet.records import Document, Hit, IndexHit
 
 DOCUMENTS = "documents.sqlite"
 QDRANT = "qdrant"  # the fact that says where vectors are which are not in the folder
+OWNER = "owner"  # the fact that says who this folder is in Qdrant, from its first move there
+FOLDER = "folder"  # in place of an address
 INDEX = r"index-\d{6}"  # names of folders
 REMADE = ("backend", "heads", "dtype")  # what may change when the index is made again
 EXACT = 1.0  # what a hybrid score gains with all identifiers of its query: the most of a dense one
@@ -172,10 +174,10 @@ class Collection:
         64, no late chunking); for one that is there, leave them out. What a killed process left
         undone is finished first. rebuild encodes all documents anew: for a damaged
         index, another model, or another backend, heads or dtype. index_url: the vectors are in
-        Qdrant, at an address such as qdrant://localhost:6333/name, which is recorded; with rebuild
-        they move there, and another address of the same collection takes the recorded one's
-        place. Instead of a folder such an address opens what is there, read_only. graph says how
-        graphs are made and when. Raises StoreError where the
+        Qdrant, at an address such as qdrant://localhost:6333/name, which is recorded; those of a
+        folder move there, "folder" moves them back, and another address of the same collection
+        takes the recorded one's place. Instead of a folder such an address opens what is there,
+        read_only. graph says how graphs are made and when. Raises StoreError where the
         collection is in use, damaged, or another model's, and where create is False and there is
         none; InputError where an option is not what was recorded.
         """
@@ -187,9 +189,10 @@ class Collection:
                 )
             return cls(Address.parse(folder), None, encoder, graph)._searched(encoder)
         path = Path(folder)
-        place = None if index_url is None else {"url": index_url, "owner": secrets.token_hex(8)}
-        if index_url is not None:
-            Address.parse(index_url)
+        place: dict[str, str] | None = None
+        if index_url not in (None, FOLDER):
+            Address.parse(str(index_url))
+            place = {"url": str(index_url), "owner": secrets.token_hex(8)}
         options: dict[str, Any] = {
             "backend": backend,
             "heads": None if heads is None else check_heads(heads),
@@ -199,7 +202,7 @@ class Collection:
             "late_chunking": late_chunking,
         }
         options = {name: value for name, value in options.items() if value is not None}
-        if read_only and (options or rebuild or place):
+        if read_only and (options or rebuild or index_url):
             raise InputError("read_only changes nothing: leave out rebuild and the options")
         facts: dict[str, Any] = {}
         if not (path / DOCUMENTS).exists():
@@ -232,19 +235,17 @@ class Collection:
             recorded = collection._store.fact(QDRANT)
             if place is not None and recorded is not None:
                 place["owner"] = recorded["owner"]
-            elif place is not None and not rebuild:
-                raise InputError(
-                    f"{path} has its vectors in the folder: rebuild it to move them to {index_url}"
-                )
             if rebuild and not new:
                 collection.rebuild(index_url=index_url, progress=progress)
             else:
                 if encoder is not None:
                     collection._check_model(encoder)
-                collection._open_index(place or recorded)
+                collection._open_index(recorded and (place or recorded))
                 store = collection._store
                 if store.moving() or store.counts()[1] != len(collection.index):
                     collection._sync(progress=progress).recover()
+                if index_url is not None and (place is None) != (recorded is None):
+                    collection.move(index_url, progress=progress)
             undo.pop_all()
         return collection
 
@@ -357,9 +358,14 @@ class Collection:
                 options=self._graph,
             )
 
-    def _create(self, settings: CollectionSettings, place: Mapping[str, str] | None) -> VectorIndex:
-        """Empty vectors in the folder, or at a place in Qdrant."""
-        spec = settings.spec(self.encoder)
+    def _create(
+        self,
+        settings: CollectionSettings,
+        place: Mapping[str, str] | None,
+        spec: IndexSpec | None = None,
+    ) -> VectorIndex:
+        """Empty vectors in the folder, or at a place in Qdrant; without a spec the model's."""
+        spec = spec or settings.spec(self.encoder)
         if place is None:
             return create_index(self.path / settings.index, spec, options=self._graph)
         address = Address.parse(place["url"])
@@ -519,53 +525,100 @@ class Collection:
     def rebuild(self, *, index_url: str | None = None, progress: OnProgress = None) -> None:
         """Encodes every document anew into a new index, which then takes the old one's place.
 
-        index_url: an address in Qdrant where the new one is made, instead of where the old one is.
-        Until that moment the old one stays; a failure or a death before it changes nothing.
+        index_url: an address in Qdrant, or "folder", where the new one is made, instead of where
+        the old one is. Until that moment the old one stays; a failure or a death before it changes
+        nothing.
         """
         with self._changing():
-            store, encoder = self._store, self._encoder or self._load()
-            self._encoder = encoder
-            previous = self.settings.index  # until a search takes up the new one
-            number = int(previous.rpartition("-")[2]) + 1
-            folder = self.path / f"index-{number:06d}"
-            _remove_index(folder)
-            place = store.fact(QDRANT)
-            if index_url is not None:
-                owner = secrets.token_hex(8) if place is None else place["owner"]
-                place = {"url": index_url, "owner": owner}
+            encoder = self._encoder = self._encoder or self._load()
             settings = replace(
-                self.settings,
-                source=encoder.source,
-                fingerprint=encoder.fingerprint,
-                index=folder.name,
+                self.settings, source=encoder.source, fingerprint=encoder.fingerprint
             )
-            index = self._create(settings, place)
-            old, self._index = self._index, index
-            try:
-                sync = self._sync(progress=progress)
-                sync.total = store.counts()[1]
-                keys = sorted(store.keys(DONE) + store.keys(PENDING))
+            place = self._place_of(index_url)
+
+            def encode(sync: Sync) -> None:
+                keys = sorted(self._store.keys(DONE) + self._store.keys(PENDING))
                 for first in range(0, len(keys), self.batch.documents):
                     sync.write_rows(keys[first : first + self.batch.documents])
-                index.optimize()
-                with store.transaction():
-                    store.set_fact("settings", asdict(settings))
-                    store.set_fact(QDRANT, place)
-                    store.promote(store.keys(PENDING))
-            except BaseException:
-                with suppress(StoreError):
-                    if isinstance(index, QdrantIndex):
-                        index.drop()
-                index.close()
-                self._index = old
-                _remove_index(folder)
-                raise
-            self.settings = settings
-            self._publish()
-            if old is not None:
-                old.close()
-            _remove_index(self.path / previous)
+
+            self._renew(settings, place, encode, progress=progress)
+
+    def move(self, index_url: str, *, progress: OnProgress = None) -> None:
+        """Copies the vectors to an address in Qdrant, or back to the "folder"; nothing is encoded.
+
+        What is stored as int8 in a folder goes into Qdrant as the float16 nearest to what it stands
+        for. As with `rebuild`, the old index stays until the new one takes its place. Raises
+        StoreError where the old one is damaged or lacks a row.
+        """
+        with self._changing():
             self._recover()
+            old, place = self.index, self._place_of(index_url)
+            with self._in_words():
+                old.verify()
+
+            def copy(sync: Sync) -> None:
+                with self._in_words():
+                    sync.copy_rows(old)
+
+            self._renew(self.settings, place, copy, spec=old.spec, progress=progress)
+
+    def _place_of(self, index_url: str | None) -> dict[str, str] | None:
+        """Where the next index is made: at a place in Qdrant, or None, in the folder."""
+        store = self._store
+        place: dict[str, str] | None = store.fact(QDRANT)
+        if index_url is None or index_url == FOLDER:
+            return place if index_url is None else None
+        Address.parse(index_url)
+        owner = store.fact(OWNER) if place is None else place["owner"]
+        if owner is None:
+            owner = secrets.token_hex(8)
+            with store.transaction():  # what is half made when it dies is ours to make again
+                store.set_fact(OWNER, owner)
+        return {"url": index_url, "owner": owner}
+
+    def _renew(
+        self,
+        settings: CollectionSettings,
+        place: Mapping[str, str] | None,
+        fill: Callable[[Sync], None],
+        *,
+        spec: IndexSpec | None = None,
+        progress: OnProgress,
+    ) -> None:
+        """Makes and fills a new index, which takes the old one's place when it is whole."""
+        store, previous = self._store, self.settings.index  # until a search takes up the new one
+        number = int(previous.rpartition("-")[2]) + 1
+        folder = self.path / f"index-{number:06d}"
+        _remove_index(folder)
+        settings = replace(settings, index=folder.name)
+        index = self._create(settings, place, spec)
+        old, self._index = self._index, index
+        try:
+            sync = self._sync(progress=progress)
+            sync.total = store.counts()[1]
+            fill(sync)
+            index.optimize()
+            with store.transaction():
+                store.set_fact("settings", asdict(settings))
+                store.set_fact(QDRANT, place)
+                store.promote(store.keys(PENDING))
+        except BaseException:
+            with suppress(StoreError):
+                if isinstance(index, QdrantIndex):
+                    index.drop()
+            index.close()
+            self._index = old
+            _remove_index(folder)
+            raise
+        self.settings = settings
+        self._publish()
+        if old is not None:
+            if isinstance(old, QdrantIndex) and not isinstance(index, QdrantIndex):
+                with suppress(StoreError):  # it is of no use any more
+                    old.drop()
+            old.close()
+        _remove_index(self.path / previous)
+        self._recover()
 
     # Asking
 

@@ -21,7 +21,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -90,6 +90,7 @@ class BatchSize:
 
 SHORT_CHUNK = 7  # tokens, [CLS] and </s> among them
 DIGEST = 128  # characters of a file's hash; how it was read comes after them
+COPIED = 1024  # rows that are read and written at once where an index moves
 NAMED = 1000  # rows of one file that are skipped by name, further ones by count
 
 Kind = Literal["added", "updated", "removed", "truncated", "skipped", "note"]
@@ -425,11 +426,7 @@ class Sync:
             else:
                 vectors = _demote_short(self._encoder().encode(batch.texts, **options))
             self._tokens += encoded
-            records = None
-            if self.index.keeps_records:
-                chunks = self.store.chunks(batch.rows, done=False)
-                records = [asdict(chunks[row]) for row in batch.rows]
-            self.index.add(batch.rows, vectors, batch.payloads, records)
+            self._add(batch.rows, vectors, batch.payloads)
             if share is None:
                 self.advance(len(batch.rows))
             else:
@@ -440,15 +437,34 @@ class Sync:
         self.index.flush()
         return list(truncated)
 
+    def copy_rows(self, source: VectorIndex) -> None:
+        """Copies the rows of all recorded documents from another index of the same vectors.
+
+        Raises StoreError where one is missing there.
+        """
+        documents = (self.store.document(key) for key in self.store.keys(DONE))
+        payloads = ((row, _payload(document)) for document, rows, _ in documents for row in rows)
+        while batch := dict(islice(payloads, COPIED)):
+            ids, vectors = source.stored(batch)
+            if len(ids) < len(batch):
+                raise StoreError("the index lacks rows of its documents")
+            self._add(ids, vectors, [batch[id] for id in ids])
+            self.advance(len(ids))
+        self.index.flush()
+
+    def _add(self, rows: list[int], vectors: Embeddings, payloads: list[Payload]) -> None:
+        records = None
+        if self.index.keeps_records:
+            chunks = self.store.chunks(rows, done=False)
+            records = [asdict(chunks[row]) for row in rows]
+        self.index.add(rows, vectors, payloads, records)
+
     def _row_batches(self, keys: Sequence[int]) -> Iterator["_RowBatch"]:
         """The rows of documents in runs of bounded size, whatever the size of a document."""
         batch = _RowBatch()
         for key in keys:
             document, rows, spans = self.store.document(key)
-            payload: Payload = document.metadata
-            if document.language is not None:
-                names = names_of(document.language)
-                payload = {"language": names if len(names) > 1 else names[0], **payload}
+            payload = _payload(document)
             heading = self._chunker.heading(document.title)
             runs = [[span] for span in spans]
             if self._chunking.late:
@@ -470,6 +486,14 @@ class Sync:
                     batch = _RowBatch()
         if batch.rows:
             yield batch
+
+
+def _payload(document: Document) -> Payload:
+    """What filters see of a document's rows."""
+    if document.language is None:
+        return document.metadata
+    names = names_of(document.language)
+    return {"language": names if len(names) > 1 else names[0], **document.metadata}
 
 
 def _demote_short(vectors: Embeddings) -> Embeddings:
