@@ -2,18 +2,18 @@
 
     pip install '.[qdrant]' qdrant-edge-py
     python benchmarks/qdrant_engine.py
-    python benchmarks/qdrant_engine.py --chunks 5000 --only float16 binary
+    python benchmarks/qdrant_engine.py --cache encodings --chunks 10000 --only float16 binary
 
-`qdrant-edge-py` has the shard of a server, without the server: no HTTP, no cluster, one shard. The
-collection is made as `tercet index --index qdrant://...` makes it, or stores its vectors otherwise;
-rows are synthetic (`search.py`), of tercet-small's sizes. The graph is asked at whatever size,
-where a server would scan fewer than 10,000 KB of vectors.
+`qdrant-edge-py` is the engine of a server in one process: one shard, no HTTP, no cluster. The
+collection is as `tercet index --index qdrant://...` makes it, or stores vectors otherwise. Rows are
+synthetic, or from the `--cache` of `search.py`. A graph is asked however small it is, where a
+server would score all rows of less than 10,000 KB one by one.
 """
 
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,45 +21,41 @@ from typing import Any
 import common
 import numpy as np
 from qdrant_client.http import models
-from search import SHARD, K, Source, Topics
+from search import K, Source, encoded, synthetic
 
-from tercet.config import PAPER_WEIGHTS
 from tercet.index import IndexSpec, VectorIndex, create_index
 from tercet.index import qdrant as module
 from tercet.index.qdrant import Address, QdrantIndex
-from tercet.records import IndexHit
 
 sys.path.insert(0, str(common.ROOT / "tools"))
-import qdrant_engine
+import engine_client
 
-Vectors = dict[str, models.VectorParams]
 BINARY = models.BinaryQuantization(binary=models.BinaryQuantizationConfig(always_ram=True))
-SCALAR = models.ScalarQuantization(
+INT8 = models.ScalarQuantization(
     scalar=models.ScalarQuantizationConfig(type=models.ScalarType.INT8, always_ram=True)
 )
+CODES = {"quantization_config": BINARY, "on_disk": True}
+# Of each way to store vectors: changes of IndexSpec, and of the parameters of heads.
+STORED: dict[str, tuple[dict[str, Any], dict[str, dict[str, Any]]]] = {
+    "float16": ({}, {}),
+    "float16, no graph": ({"backend": "exact"}, {}),
+    "int8": ({"dtype": "int8"}, {}),
+    "binary": ({}, {"dense": CODES}),
+    "binary dense and multi": ({}, {"dense": CODES, "multi": CODES}),
+    "int8 dense and multi": ({"dtype": "int8"}, {"multi": {"quantization_config": INT8}}),
+    "float32": ({}, {"dense": {"datatype": None}, "multi": {"datatype": None}}),
+}
 
 
-def changed(**heads: dict[str, Any]) -> Callable[[Vectors], Vectors]:
-    """The vectors of a collection with other settings of some heads."""
-    return lambda vectors: {
-        head: of.model_copy(update=heads.get(head, {})) for head, of in vectors.items()
-    }
+def search_params(**codes: Any) -> models.SearchParams:
+    """How codes of quantised vectors are used."""
+    return models.SearchParams(quantization=models.QuantizationSearchParams(**codes))
 
 
-STORED: dict[str, tuple[dict[str, Any], Callable[[Vectors], Vectors]]] = {
-    "float16": ({}, changed()),
-    "float16, exact": ({"backend": "exact"}, changed()),
-    "int8": ({"dtype": "int8"}, changed()),
-    "binary": ({}, changed(dense={"quantization_config": BINARY, "on_disk": True})),
-    "binary, multi too": (
-        {},
-        changed(
-            dense={"quantization_config": BINARY, "on_disk": True},
-            multi={"quantization_config": BINARY},
-        ),
-    ),
-    "multi int8": ({}, changed(multi={"quantization_config": SCALAR})),
-    "float32": ({}, changed(dense={"datatype": None}, multi={"datatype": None})),
+ASKED = {
+    "as Tercet asks": None,
+    "by the codes alone": search_params(rescore=False),
+    "4 times as many by the codes": search_params(rescore=True, oversampling=4.0),
 }
 
 
@@ -67,130 +63,110 @@ def main() -> None:
     parser = common.parser(__doc__)
     parser.add_argument("--chunks", type=int, default=20_000)
     parser.add_argument("--queries", type=int, default=100)
+    parser.add_argument("--cache", type=Path, help="encodings that search.py made")
+    parser.add_argument("--multi", type=int, default=128, help="synthetic multi-vector size")
     parser.add_argument("--only", nargs="+", choices=list(STORED), default=list(STORED))
+    parser.set_defaults(seed=0, texts=None)
     options = parser.parse_args()
-    topics = Topics(0, multi=128, dense=384)
-    counts = [min(SHARD, options.chunks - first) for first in range(0, options.chunks, SHARD)]
-
-    def shards() -> Any:
-        return (topics.passages(count, number + 1)[0] for number, count in enumerate(counts))
-
-    asked = topics.queries(options.queries, 1_000_000, topics.passages(counts[0], 1)[1])
-    dims = {"dense": topics.dense, "vocabulary": topics.vocabulary, "multi": topics.multi}
-    source = Source(shards, asked, dims, "synthetic", PAPER_WEIGHTS)
-    report = {"chunks": options.chunks, "queries": options.queries, "stored": {}}
-    qdrant_engine.GRAPH["full_scan_threshold"] = 10
-    with tempfile.TemporaryDirectory(prefix="tercet-qdrant-") as scratch:
-        spec = IndexSpec(fingerprint=source.fingerprint, **source.dims)  # type: ignore[arg-type]
-        with create_index(Path(scratch) / "index", spec) as index:
-            fill(index, source)
-            exact = {
-                mode: searched(index, source, mode=mode, candidates=None)[0]
-                for mode in ("dense", "hybrid")
-            }
-            report["folder"] = {
-                "bytes": {head: size // options.chunks for head, size in index.sizes().items()},
-                **asking(index, source, exact),
-            }
-        print(report["folder"], flush=True)
-        for name in options.only:
-            report["stored"][name] = stored(name, spec, source, exact)
-            print(name, report["stored"][name], flush=True)
-    common.save(options.json, report)
+    source = encoded(options) if options.cache else synthetic(options)
+    spec = IndexSpec(fingerprint=source.fingerprint, **source.dims)  # type: ignore[arg-type]
+    engine_client.GRAPH["full_scan_threshold"] = 10
+    with (
+        tempfile.TemporaryDirectory(prefix="tercet-qdrant-") as folder,
+        create_index(Path(folder) / "index", spec) as index,
+    ):
+        seconds = fill(index, source)
+        best = {mode: ask(index, source, mode, None)[0] for mode in ("dense", "hybrid")}
+        bytes = {head: size // len(index) for head, size in index.sizes().items()}
+        report = {"folder": {"seconds": seconds, "bytes": bytes} | both(index, source, best)}
+    show("folder", report["folder"])
+    for name in options.only:
+        report[name] = stored(name, spec, source, best)
+        show(name, report[name])
+    common.save(options.json, {"chunks": options.chunks, **report})
 
 
-def stored(name: str, spec: IndexSpec, source: Source, exact: dict[str, Any]) -> dict[str, Any]:
+def stored(name: str, spec: IndexSpec, source: Source, best: dict[str, Any]) -> dict[str, Any]:
     """The figures of one way to store vectors."""
-    more, change = STORED[name]
-    client = qdrant_engine.EngineClient()
-    make = client.create_collection
-    client.create_collection = lambda name, vectors_config, *of, **kw: make(  # type: ignore[method-assign]
-        name, change(vectors_config), *of, **kw
-    )
+    changes, heads = STORED[name]
+
+    class Client(engine_client.EngineClient):
+        def create_collection(self, name: str, vectors_config: Any, *of: Any, **other: Any) -> bool:
+            changed = {
+                head: params.model_copy(update=heads.get(head, {}))
+                for head, params in vectors_config.items()
+            }
+            return super().create_collection(name, changed, *of, **other)
+
+    client = Client()
     module.connect = lambda address: client
-    index = QdrantIndex.create(Address.parse("qdrant://localhost/passages"), replace(spec, **more))
-    index.publish({})
-    seconds = {"add": fill(index, source)}
-    shard, started = client.shard("passages"), time.perf_counter()
-    shard.optimize()
-    shard.flush()
-    seconds["optimize"] = time.perf_counter() - started
-    legs = {}
-    for label, params in {
-        "as asked": None,
-        "no rescoring": models.SearchParams(
-            quantization=models.QuantizationSearchParams(rescore=False)
-        ),
-    }.items():
-        found, spent = [], []
-        for query in source.queries.to_qdrant():
-            started = time.perf_counter()
-            answer = client.query_points(
-                "passages", query=query["dense"], using="dense", limit=K, params=params
-            )
-            spent.append(time.perf_counter() - started)
-            found.append([point.id for point in answer.points])
-        ids = [[hit.id for hit in hits] for hits in exact["dense"]]
-        legs[label] = {"recall": shared(found, ids), "p50_ms": 1000 * float(np.median(spent))}
-    report = {
-        "seconds": seconds,
-        "bytes": sizes(client.folder / "passages-000001", len(index)),
-        "dense leg": legs,
-        **asking(index, source, exact),
-    }
-    index.close()
-    return report
+    address = Address.parse("qdrant://localhost/passages")
+    with QdrantIndex.create(address, replace(spec, **changes)) as index:
+        index.publish({})
+        seconds, started = fill(index, source), time.perf_counter()
+        client.shard("passages").optimize()
+        client.shard("passages").flush()
+        report: dict[str, Any] = {"seconds": seconds, "optimize": time.perf_counter() - started}
+        report["bytes"] = sizes(client.folder / "passages-000001", len(index))
+        quantised = "dtype" in changes or heads.get("dense") is CODES
+        for label, params in list(ASKED.items())[: None if quantised else 1]:
+            found, spent = [], []
+            for query in source.queries.to_qdrant():
+                started, vector = time.perf_counter(), query["dense"]
+                answer = client.query_points(
+                    "passages", query=vector, using="dense", limit=K, params=params
+                )
+                spent.append(time.perf_counter() - started)
+                found.append({point.id: point.score for point in answer.points})
+            report[f"graph, {label}"] = compared(found, best["dense"], spent)
+        return report | both(index, source, best)
 
 
 def fill(index: VectorIndex, source: Source) -> float:
-    """Seconds to add all rows and make them durable, without making them."""
+    """Seconds to add all rows, without making them; in a folder those of the graph too."""
     spent, first = 0.0, 0
-    for part in source.shards():
+    for part in source.shards(0):
         ids, first = range(first, first + len(part)), first + len(part)
         started = time.perf_counter()
         index.add(ids, part, [{"tenth": id % 10} for id in ids])
         spent += time.perf_counter() - started
     started = time.perf_counter()
-    index.flush()
     index.optimize()
+    index.flush()
     return spent + time.perf_counter() - started
 
 
-def searched(index: VectorIndex, source: Source, **how: Any) -> tuple[list[list[IndexHit]], float]:
-    """The hits of each query, asked alone, and the median of milliseconds."""
-    hits, spent = [], []
+def ask(index: VectorIndex, source: Source, mode: Any, candidates: int | None = 200) -> Any:
+    """The scores by id of the hits of each query, asked alone, and the seconds."""
+    found, spent = [], []
     for row in range(len(source.queries)):
-        started = time.perf_counter()
-        hits += index.search(source.queries[row : row + 1], k=K, weights=source.weights, **how)
+        one, started = source.queries[row : row + 1], time.perf_counter()
+        options: Any = {"k": K, "mode": mode, "weights": source.weights, "candidates": candidates}
+        found.append({hit.id: hit.score for hit in index.search(one, **options)[0]})
         spent.append(time.perf_counter() - started)
-    return hits, 1000 * float(np.median(spent))
+    return found, spent
 
 
-def asking(index: VectorIndex, source: Source, exact: dict[str, Any]) -> dict[str, Any]:
-    """Shares of the exhaustive top ten that are found, how far scores are off, and milliseconds."""
-    report: dict[str, Any] = {}
-    for mode, best in exact.items():
-        hits, median = searched(index, source, mode=mode)
-        scores = {(n, hit.id): hit.score for n, row in enumerate(best) for hit in row}
-        off = [
-            abs(hit.score - scores[n, hit.id])
-            for n, row in enumerate(hits)
-            for hit in row
-            if (n, hit.id) in scores
-        ]
-        same = shared([[hit.id for hit in row] for row in hits], [[h.id for h in r] for r in best])
-        report[mode] = {"recall": same, "off": max(off), "p50_ms": median}
-    report["filter"] = {"p50_ms": searched(index, source, filter={"tenth": 3})[1]}
+def both(index: VectorIndex, source: Source, best: dict[str, Any]) -> dict[str, Any]:
+    """How dense and hybrid search find what exhaustive search finds."""
+    report = {}
+    for mode, hits in best.items():
+        found, spent = ask(index, source, mode)
+        report[mode] = compared(found, hits, spent)
     return report
 
 
-def shared(found: list[list[int]], best: list[list[int]]) -> float:
-    same = sum(len({*one} & {*other}) for one, other in zip(found, best, strict=True))
-    return same / sum(map(len, best))
+def compared(found: Any, best: Any, spent: Sequence[float]) -> dict[str, float]:
+    """The share of the best ids that was found, how far a score is off, median milliseconds."""
+    pairs = list(zip(found, best, strict=True))
+    off = [abs(one[id] - other[id]) for one, other in pairs for id in one.keys() & other.keys()]
+    same = sum(len(one.keys() & other.keys()) for one, other in pairs)
+    share = same / sum(map(len, best))
+    return {"recall": share, "off": max(off, default=0.0), "p50_ms": 1e3 * float(np.median(spent))}
 
 
 def sizes(folder: Path, rows: int) -> dict[str, int]:
-    """Bytes a row of what the shard keeps, by the folders in a segment, and of the log beside."""
+    """Bytes a row that a shard takes on the disk, by folders of its segments, and of its log."""
     out: dict[str, int] = {}
     for path in folder.rglob("*"):
         if path.is_file():
@@ -198,6 +174,13 @@ def sizes(folder: Path, rows: int) -> dict[str, int]:
             part = parts[2] if parts[0] == "segments" and len(parts) > 3 else parts[0]
             out[part] = out.get(part, 0) + path.stat().st_blocks * 512
     return {part: size // rows for part, size in sorted(out.items())}
+
+
+def show(name: str, figures: dict[str, Any]) -> None:
+    print(name)
+    for label, value in figures.items():
+        shown = value if isinstance(value, dict) else {"": value}
+        print(f"  {label:<42}", *(f"{key} {number:.4g} " for key, number in shown.items()))
 
 
 if __name__ == "__main__":

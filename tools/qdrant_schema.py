@@ -172,7 +172,7 @@ def main() -> None:
     parser.add_argument("--engine", action="store_true", help="answers are those of the engine")
     options = parser.parse_args()
     if options.engine:
-        from qdrant_engine import EngineClient
+        from engine_client import EngineClient
 
         global local
         local = EngineClient()
