@@ -32,15 +32,12 @@ from tercet.layout import (
     TYPES,
     BackboneConfig,
     Settings,
-    check_vocabulary,
     fetch,
     fingerprint_of,
     first_line,
     published_shapes,
     published_sizes,
-    read_config,
-    read_settings,
-    read_tokenizer,
+    read_beside,
     weight_files,
     write_tokenizer,
 )
@@ -86,10 +83,7 @@ def read_checkpoint(
     folder.
     """
     folder = fetch(source, revision, download=download)
-    config = read_config(folder / "config.json")
-    tokenizer, tokenizer_file = read_tokenizer(folder)
-    check_vocabulary(tokenizer, config, tokenizer_file)
-    settings = read_settings(folder / SETTINGS)
+    config, tokenizer, settings, tokenizer_file = read_beside(folder)
     files = weight_files(folder)
     trunk = TensorFiles(files, dtype, device)
     trunk.check(config)  # before anything is built

@@ -25,12 +25,9 @@ from tercet.layout import (
     FORMAT,
     SETTINGS,
     Settings,
-    check_vocabulary,
     published_sizes,
-    read_config,
+    read_beside,
     read_object,
-    read_settings,
-    read_tokenizer,
     write_tokenizer,
 )
 from tercet.onnx import Array, GraphRuntime, Int8, OnnxRuntime, Source, m3_graph, read_source
@@ -173,13 +170,7 @@ def load_export(
             )
     if not path.exists():
         raise ModelError(f"{folder} has no {path.name}: export it again")
-    config = read_config(folder / "config.json")
-    tokenizer, file = read_tokenizer(folder)
-    check_vocabulary(tokenizer, config, file)
+    config, tokenizer, settings, _ = read_beside(folder)
     runtime = OnnxRuntime if kind == "onnx" else OpenVinoRuntime
-    return Exported(
-        runtime(path, config, dims, heads, dtype=dtype_of),
-        tokenizer,
-        read_settings(folder / SETTINGS),
-        fingerprint,
-    )
+    made = runtime(path, config, dims, heads, dtype=dtype_of)
+    return Exported(made, tokenizer, settings, fingerprint)

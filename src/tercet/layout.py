@@ -261,6 +261,14 @@ def read_tokenizer(folder: Path) -> tuple[Tokenizer, Path]:
     return Tokenizer.from_file(path), path
 
 
+def read_beside(folder: Path) -> tuple[BackboneConfig, Tokenizer, Settings, Path]:
+    """What stands in a folder beside weights, and the tokenizer's file; raises ModelError."""
+    config = read_config(folder / "config.json")
+    tokenizer, file = read_tokenizer(folder)
+    check_vocabulary(tokenizer, config, file)
+    return config, tokenizer, read_settings(folder / SETTINGS), file
+
+
 def write_tokenizer(folder: Path, tokenizer: Tokenizer, max_length: int) -> None:
     """The tokenizer and its settings, as transformers and tokenizers.js read them."""
     backend = Backend.from_str(tokenizer.backend.to_str())

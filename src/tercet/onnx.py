@@ -23,18 +23,14 @@ from tercet.config import Head, Progress
 from tercet.errors import InputError, ModelError
 from tercet.layout import (
     MULTI,
-    SETTINGS,
     SPARSE,
     TYPES,
     BackboneConfig,
     Settings,
-    check_vocabulary,
     fetch,
     fingerprint_of,
     published_shapes,
-    read_config,
-    read_settings,
-    read_tokenizer,
+    read_beside,
     weight_files,
 )
 from tercet.runtime import CPU_BUDGET, Pass, check_asked, padded_batches
@@ -189,10 +185,7 @@ def read_source(
 ) -> Source:
     """A folder or a hub id; raises ModelError naming the file and what is wrong with it."""
     folder = fetch(source, revision, download=download)
-    config = read_config(folder / "config.json")
-    tokenizer, tokenizer_file = read_tokenizer(folder)
-    check_vocabulary(tokenizer, config, tokenizer_file)
-    settings = read_settings(folder / SETTINGS)
+    config, tokenizer, settings, tokenizer_file = read_beside(folder)
     files = weight_files(folder)
     trunk = StoredArrays(files)
     for name, shape in published_shapes(config):

@@ -1,6 +1,7 @@
 """`tercet export`: a model in the form that other libraries load."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -63,16 +64,24 @@ def sentence_transformers(
     echo(f"{done.bytes / 1e6:,.1f} MB in all; {how}")
 
 
+@dataclass(frozen=True)
+class Graph:
+    """What is written of a model, and what is said of it.
+
+    Options:
+      to DIR: Folder to make.
+      beir FOLDER: Also print nDCG@10 of each head on it, before and after.
+    """
+
+    to: Path
+    int8: bool = False
+    beir: Suite = None
+    revision: Revision = None
+    as_json: Json = False
+
+
 @command()
-def onnx(
-    model: Model = None,
-    *,
-    to: Path,
-    int8: bool = False,
-    beir: Suite = None,
-    revision: Revision = None,
-    as_json: Json = False,
-) -> None:
+def onnx(model: Model = None, *, graph: Graph) -> None:
     """Write a graph for ONNX Runtime.
 
     It takes input_ids and attention_mask, (texts, tokens), and gives dense, token_weights and
@@ -86,23 +95,13 @@ def onnx(
 
     Options:
       model MODEL:
-      to DIR: Folder to make.
       int8: Multiply in int8, with a scale for each token.
-      beir FOLDER: Also print nDCG@10 of each head on it, before and after.
     """
-    _graph(model, to, "onnx", int8, beir, revision, as_json)
+    _write("onnx", model, graph)
 
 
 @command()
-def openvino(
-    model: Model = None,
-    *,
-    to: Path,
-    int8: bool = False,
-    beir: Suite = None,
-    revision: Revision = None,
-    as_json: Json = False,
-) -> None:
+def openvino(model: Model = None, *, graph: Graph) -> None:
     """Write a graph for OpenVINO, the fastest on CPUs with int8.
 
     It takes and gives what that of `tercet export onnx` does. Needs tercet[openvino].
@@ -113,29 +112,20 @@ def openvino(
 
     Options:
       model MODEL:
-      to DIR: Folder to make.
       int8: Store weights in int8, and multiply so with a scale for each part of a token.
-      beir FOLDER: Also print nDCG@10 of each head on it, before and after.
     """
-    _graph(model, to, "openvino", int8, beir, revision, as_json)
+    _write("openvino", model, graph)
 
 
-def _graph(
-    model: str | None,
-    to: Path,
-    kind: str,
-    int8: bool,
-    beir: Path | None,
-    revision: str | None,
-    as_json: bool,
-) -> None:
+def _write(kind: str, model: str | None, graph: Graph) -> None:
     from tercet.encoder import Encoder
     from tercet.evaluate.parity import differences, golden_texts
     from tercet.exports import export as write
 
+    to, beir, revision = graph.to, graph.beir, graph.revision
     if beir is not None:
         _check_suite(beir)
-    write(model, to, kind, int8=int8, revision=revision)
+    write(model, to, kind, int8=graph.int8, revision=revision)
     exact = Encoder.load(model, revision=revision, dtype="float32", device="cpu")
     exported, texts = Encoder.load(to), list(golden_texts().values())
     facts: dict[str, Any] = {
@@ -149,7 +139,7 @@ def _graph(
             name: _quality(encoder, beir)
             for name, encoder in (("before", exact), ("after", exported))
         }
-    if as_json:
+    if graph.as_json:
         emit(facts)
         return
     echo(f"{to}: {facts['bytes'] / 1e6:,.0f} MB, {kind} in {exported.dtype}")
