@@ -9,13 +9,13 @@ writes, any number read: a reader sees the last flush. Knows nothing of texts, d
 import json
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -24,10 +24,18 @@ from tercet.config import Head
 from tercet.embeddings import Embeddings
 from tercet.errors import StoreError
 from tercet.hybrid import highest
-from tercet.index.contract import Choices, Parts, Progress, VectorIndex, check_ids
+from tercet.index.contract import (
+    Asked,
+    Choices,
+    Parts,
+    Payloads,
+    Progress,
+    Records,
+    VectorIndex,
+    check_ids,
+)
 from tercet.index.graph import Graph, GraphOptions, build_graph, verify_graph
 from tercet.index.store import MANIFEST, Floats, Ids, IndexSpec, Positions, Rows, RowStore
-from tercet.records import Value
 from tercet.scores import TORCH, float32, matmul, maxsim_packed, threads
 
 # A graph is asked for dense candidates where it holds so many eligible rows for each one it gives.
@@ -100,12 +108,10 @@ class _Eligible:
 
 
 class Index(VectorIndex):
-    """Rows of dense, sparse and multi-vectors under u64 ids, searched by any of them or all.
+    """Rows in a folder; a process that dies loses only what came after the last flush.
 
-    What `add` and `delete` did is seen by `search` at once and is durable when `flush` returns; a
-    process that dies before that loses only what came after the last flush. Calls from several
-    threads wait for each other. Opened read_only, it writes nothing, sees the last flush of
-    whoever writes, waits for nobody, and threads search side by side.
+    Calls from several threads wait for each other. Opened read_only, it writes nothing, sees the
+    last flush of whoever writes, waits for nobody, and threads search side by side.
     """
 
     def __init__(
@@ -117,10 +123,10 @@ class Index(VectorIndex):
         options: GraphOptions | None = None,
     ) -> None:
         """Use `create_index` or `open_index`."""
-        self.path, self.name, self.spec, self.read_only = path, path.name, spec, read_only
+        super().__init__(path, read_only=read_only)
+        self.path, self.name, self.spec = path, path.name, spec
         self._options = options = options or GraphOptions()
         self._turn = threading.RLock()
-        self._closed, self._pid = False, os.getpid()
         self._changed = False  # since the last flush
         self._store: RowStore | None = None
         if read_only:
@@ -177,13 +183,7 @@ class Index(VectorIndex):
 
     # What callers see.
 
-    def _add(
-        self,
-        ids: Ids,
-        rows: Embeddings,
-        payloads: list[dict[str, Value]],
-        records: Sequence[Mapping[str, Any]] | None,
-    ) -> None:
+    def _add(self, ids: Ids, rows: Embeddings, payloads: Payloads, records: Records) -> None:
         with self._writing() as store:
             if len(ids):
                 store.append(ids, rows, payloads)
@@ -198,30 +198,22 @@ class Index(VectorIndex):
             self._view.passing.clear()
             return removed
 
-    def _scored(
-        self,
-        queries: Embeddings,
-        legs: Sequence[Head],
-        heads: Sequence[Head],
-        count: int | None,
-        choices: Choices,
-    ) -> list[tuple[Ids, Parts]]:
+    def _scored(self, asked: Asked) -> list[tuple[Ids, Parts]]:
         with self._reading() as view:
-            if count is None:
-                positions = [np.flatnonzero(view.rows.matching(choices))] * len(queries)
+            if asked.count is None:
+                every = np.flatnonzero(view.rows.matching(asked.choices))
+                positions = [every] * len(asked.queries)
             else:
-                positions = self._candidates(view, queries, legs, count, choices)
+                positions = self._candidates(view, asked, asked.count)
             return [
-                (view.rows.ids[rows], score_rows(view.rows, queries, number, heads, rows))
-                for number, rows in enumerate(positions)
+                (view.rows.ids[rows], score_rows(view.rows, asked.queries, n, asked.heads, rows))
+                for n, rows in enumerate(positions)
             ]
 
-    def _candidates(
-        self, view: _View, queries: Embeddings, legs: Sequence[Head], count: int, choices: Choices
-    ) -> list[Positions]:
+    def _candidates(self, view: _View, asked: Asked, count: int) -> list[Positions]:
         """For each query the union of the `count` best rows of each leg, in any order."""
         rows, graph, places = view.rows, view.graph, view.places
-        own = view.eligible(choices)
+        queries, legs, own = asked.queries, asked.legs, view.eligible(asked.choices)
         out = []
         for number in range(len(queries)):
             scores = score_rows(rows, queries, number, legs, own.others)
@@ -250,7 +242,6 @@ class Index(VectorIndex):
             return int(view.rows.live.sum())
 
     def stored(self, ids: Iterable[int]) -> tuple[list[int], Embeddings]:
-        """Those of these ids that are there, and what is stored of each, in the same order."""
         checked = check_ids(ids)
         with self._reading() as view:
             rows, heads = view.rows, self.spec.heads
@@ -267,7 +258,6 @@ class Index(VectorIndex):
             )
 
     def ids(self) -> Ids:
-        """The ids of all rows, ascending."""
         with self._reading() as view:
             return np.sort(view.rows.ids[view.rows.live])
 
@@ -350,19 +340,9 @@ class Index(VectorIndex):
     def _writing(self) -> Iterator[RowStore]:
         """The writer, for one caller at a time; raises StoreError where this is a reader."""
         with self._turn:
-            self._check_open()
-            if self._store is None:
-                raise StoreError(f"{self.path} is open for reading alone")
+            self._check_open(writing=True)
+            assert self._store is not None
             yield self._store
-
-    def _check_open(self) -> None:
-        """Raises StoreError after `close`, and in a process that was forked since."""
-        if self._closed:
-            raise StoreError(f"{self.path}: this index was closed; open it again")
-        if self._pid != os.getpid():
-            raise StoreError(
-                f"{self.path} was opened in process {self._pid}, and this is a fork: open it here"
-            )
 
 
 def _stamp(path: Path) -> tuple[int, ...]:

@@ -7,8 +7,10 @@ documents or models.
 
 import math
 import operator
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -38,7 +40,20 @@ LEGS: dict[Mode, tuple[Head, ...]] = {
 Filter = Mapping[str, Scalar | Sequence[Scalar]]
 Choices = dict[str, list[Scalar]]
 Parts = dict[Head, Floats]
+Payloads = list[dict[str, Value]]
+Records = Sequence[Mapping[str, Any]] | None
 Progress = Callable[[int, int], None]  # rows done, of all
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a search scores: the union of the best rows of each leg, under every head."""
+
+    queries: Embeddings
+    legs: tuple[Head, ...]
+    heads: tuple[Head, ...]
+    count: int | None  # rows of a leg; None: all there are
+    choices: Choices
 
 
 class VectorIndex(ABC):
@@ -51,12 +66,27 @@ class VectorIndex(ABC):
     spec: IndexSpec
     keeps_records: ClassVar[bool] = False  # whether what is found can be told by the index alone
 
+    def __init__(self, place: object, *, read_only: bool) -> None:
+        self._place, self.read_only = place, read_only
+        self._closed, self._pid = False, os.getpid()
+
+    def _check_open(self, *, writing: bool = False) -> None:
+        """Raises StoreError after `close`, in a fork, and for a change where it is read-only."""
+        if self._closed:
+            raise StoreError(f"{self._place}: this index was closed; open it again")
+        if self._pid != os.getpid():
+            raise StoreError(
+                f"{self._place} was opened in process {self._pid}, and this is a fork: open it here"
+            )
+        if writing and self.read_only:
+            raise StoreError(f"{self._place} is open for reading alone")
+
     def add(
         self,
         ids: Iterable[int],
         embeddings: Embeddings,
         payloads: Sequence[Payload] | None = None,
-        records: Sequence[Mapping[str, Any]] | None = None,
+        records: Records = None,
     ) -> None:
         """Stores one row per id, replacing a row of that id; all of the batch or nothing of it.
 
@@ -125,32 +155,16 @@ class VectorIndex(ABC):
         count = None if candidates is None else max(k or 1, candidates)
         return [
             _hits(ids, parts, mode, weights, k)
-            for ids, parts in self._scored(used, legs, scored, count, choices)
+            for ids, parts in self._scored(Asked(used, legs, scored, count, choices))
         ]
 
     @abstractmethod
-    def _add(
-        self,
-        ids: Ids,
-        rows: Embeddings,
-        payloads: list[dict[str, Value]],
-        records: Sequence[Mapping[str, Any]] | None,
-    ) -> None:
+    def _add(self, ids: Ids, rows: Embeddings, payloads: Payloads, records: Records) -> None:
         """Stores rows that were checked."""
 
     @abstractmethod
-    def _scored(
-        self,
-        queries: Embeddings,
-        legs: Sequence[Head],
-        heads: Sequence[Head],
-        count: int | None,
-        choices: Choices,
-    ) -> list[tuple[Ids, Parts]]:
-        """For each query ids (n,) and raw scores (n,) a head, those of which there are any.
-
-        The union of the `count` best rows of each leg; None: all rows.
-        """
+    def _scored(self, asked: Asked) -> list[tuple[Ids, Parts]]:
+        """For each query ids (n,) and raw scores (n,) a head, those of which there are any."""
 
     @abstractmethod
     def __len__(self) -> int:

@@ -16,7 +16,7 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
@@ -28,7 +28,7 @@ import scipy.sparse as sp
 from tercet.config import Head
 from tercet.embeddings import Embeddings
 from tercet.errors import InputError, MissingExtraError, StoreError
-from tercet.index.contract import Choices, Parts, Progress, VectorIndex, check_ids
+from tercet.index.contract import Asked, Parts, Payloads, Progress, Records, VectorIndex, check_ids
 from tercet.index.store import Ids, IndexSpec
 from tercet.records import Value
 
@@ -42,9 +42,8 @@ META = "tercet"  # the key of a collection's metadata, and of all that is ours i
 FILTER = "filter"  # the payload field with tokens that filters match
 
 MULTI_NUMBERS = 1 << 20  # a point holds fewer in its multi-vectors (validation.rs of Qdrant 1.19)
-NUMBERS = (
-    1 << 18
-)  # in a request of points, and one point more: 26 of the 32 MB of JSON that a server takes
+# In a request of points, and one point more: 26 of the 32 MB of JSON that a server takes.
+NUMBERS = 1 << 18
 IDS = 1000  # in a request that asks for points
 QUERIES = 32  # in a request
 
@@ -125,9 +124,8 @@ class QdrantIndex(VectorIndex):
         self, address: Address, client: Any, collection: str, *, read_only: bool = False
     ) -> None:
         """Use `create` or `open`."""
-        self.address, self.read_only = address, read_only
-        self._client, self._collection = client, collection
-        self._closed, self._pid = False, os.getpid()
+        super().__init__(address, read_only=read_only)
+        self.address, self._client, self._collection = address, client, collection
         self.facts = self.published()
         self.name: str = self.facts["index"]
         self.owner: str = self.facts["owner"]
@@ -275,13 +273,7 @@ class QdrantIndex(VectorIndex):
         with self._asking(writing=True) as client:
             client.delete_collection(self._collection)
 
-    def _add(
-        self,
-        ids: Ids,
-        rows: Embeddings,
-        payloads: list[dict[str, Value]],
-        records: Sequence[Mapping[str, Any]] | None,
-    ) -> None:
+    def _add(self, ids: Ids, rows: Embeddings, payloads: Payloads, records: Records) -> None:
         sizes = np.zeros(len(rows), dtype=np.int64)
         if rows.offsets is not None and self.spec.multi:
             sizes += np.diff(rows.offsets) * self.spec.multi
@@ -324,20 +316,13 @@ class QdrantIndex(VectorIndex):
 
     # Reading
 
-    def _scored(
-        self,
-        queries: Embeddings,
-        legs: Sequence[Head],
-        heads: Sequence[Head],
-        count: int | None,
-        choices: Choices,
-    ) -> list[tuple[Ids, Parts]]:
-        models, asked = self._models, queries.to_qdrant()
+    def _scored(self, asked: Asked) -> list[tuple[Ids, Parts]]:
+        models, queries, count = self._models, asked.queries.to_qdrant(), asked.count
         matching = self._filter(
             models.FieldCondition(
                 key=FILTER, match=models.MatchAny(any=[_token(key, value) for value in values])
             )
-            for key, values in choices.items()
+            for key, values in asked.choices.items()
         )
         limit, filters = len(self) if count is None else count, [matching] * len(queries)
         unions: list[set[int]] | None = None
@@ -346,29 +331,30 @@ class QdrantIndex(VectorIndex):
             found = self._ask(
                 [
                     self._request(vectors, leg, matching, limit, exact)
-                    for vectors in asked
-                    for leg in legs
+                    for vectors in queries
+                    for leg in asked.legs
                     if leg in vectors
                 ]
             )
-            unions = [set().union(*(next(found) for leg in legs if leg in v)) for v in asked]
+            legs = asked.legs
+            unions = [set().union(*(next(found) for leg in legs if leg in v)) for v in queries]
             filters = [self._filter([models.HasIdCondition(has_id=sorted(u))]) for u in unions]
         answers = self._ask(
             [
                 self._request(
                     vectors, head, filter, limit if unions is None else len(unions[n]), self._exact
                 )
-                for n, (vectors, filter) in enumerate(zip(asked, filters, strict=True))
-                for head in heads
+                for n, (vectors, filter) in enumerate(zip(queries, filters, strict=True))
+                for head in asked.heads
                 if head in vectors and (unions is None or unions[n])
             ]
         )
         out: list[tuple[Ids, Parts]] = []
-        for number, vectors in enumerate(asked):
+        for number, vectors in enumerate(queries):
             if unions is not None and not unions[number]:
                 out.append((np.empty(0, dtype=np.uint64), {}))
                 continue
-            scores = {head: next(answers) for head in heads if head in vectors}
+            scores = {head: next(answers) for head in asked.heads if head in vectors}
             # A row that shares no term has no sparse score; one that was deleted just now has none.
             whole = [rows.keys() for head, rows in scores.items() if head != "sparse"]
             ids = sorted(set.intersection(*map(set, whole)) if whole else scores.get("sparse", ()))
@@ -494,21 +480,10 @@ class QdrantIndex(VectorIndex):
             self._closed = True
             self._client.close()
 
-    def _check_open(self) -> None:
-        if self._closed:
-            raise StoreError(f"{self.address}: this index was closed; open it again")
-        if self._pid != os.getpid():
-            raise StoreError(
-                f"{self.address} was opened in process {self._pid}, and this is a fork: "
-                "open it here"
-            )
-
     @contextmanager
     def _asking(self, *, writing: bool = False) -> Iterator[Any]:
         """The client; what the server refuses is told in words."""
-        self._check_open()
-        if writing and self.read_only:
-            raise StoreError(f"{self.address} is open for reading alone")
+        self._check_open(writing=writing)
         with _in_words(self.address):
             yield self._client
 
