@@ -221,7 +221,8 @@ def test_index_follows_the_files(cli: Cli, docs: Path, tiny_checkpoint: Path) ->
 def test_settings_are_those_asked_for(cli: Cli, docs: Path, tiny_checkpoint: Path) -> None:
     to = docs.parent / "index"
     options: list[object] = ["--heads", "dense,sparse", "--dtype", "int8", "--backend", "exact"]
-    options += ["--chunk", "32", "--overlap", "4", "--late-chunking", "--model", tiny_checkpoint]
+    options += ["--chunk", "32", "--overlap", "4", "--late-chunking", "--multi-pool", "2"]
+    options += ["--model", tiny_checkpoint]
     assert cli("index", docs, "--to", to, *options).code == 0
     settings = cli("info", to, "--json").json["settings"]
     assert settings == {
@@ -231,6 +232,7 @@ def test_settings_are_those_asked_for(cli: Cli, docs: Path, tiny_checkpoint: Pat
         "chunk": 32,
         "overlap": 4,
         "late_chunking": True,
+        "multi_pool": 2,
     }
     refused = cli("index", docs, "--to", to, "--chunk", 64)
     assert refused.code == 1

@@ -323,13 +323,15 @@ class Encoder:
         role: Role = "passage",
         token_budget: int | None = None,
         progress: Progress | None = None,
+        multi_pool: int | None = None,
     ) -> Embeddings:
         """Late chunking: one pass over each text, one row per span of characters [start, end).
 
         The dense vector is the mean of the states of the span's tokens, normalised; the sparse
         weights and multi-vectors are those of its tokens. A span without a token (empty, or behind
         the cut at max_length, and then marked as truncated) has the text's [CLS] state, no weight
-        and the vector of </s>. Source: Günther et al. 2024, arXiv 2409.04701.
+        and the vector of </s>. multi_pool as in `encode`. Source: Günther et al. 2024, arXiv
+        2409.04701.
         """
         heads = check_heads(heads)
         self.check(heads)
@@ -338,7 +340,9 @@ class Encoder:
         truncated = last > limit - 1  # </s> is no token of a span
         first, last = np.minimum(first, limit - 1), np.minimum(last, limit - 1)
         row_of = np.empty(len(tokens), dtype=np.int64)  # of a text in the batch, or -1
-        collector = RowCollector(self.dims, heads, len(last))
+        if multi_pool is not None:
+            check_count("multi_pool", multi_pool)
+        collector = RowCollector(self.dims, heads, len(last), multi_pool)
         others = [head for head in heads if head != "dense"]
         for batch in self.runtime.passes(
             tokens, others, budget=token_budget, states="dense" in heads, progress=progress

@@ -485,9 +485,9 @@ def test_a_closed_collection_says_so(collection: Collection) -> None:
 # With a real model
 
 
-@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize(("late", "pool"), [(False, 1), (True, 1), (False, 3), (True, 3)])
 def test_a_real_model_is_recorded_loaded_again_and_finds_its_own_texts(
-    memory: Path, tiny_checkpoint: Path, backend: Any, late: bool
+    memory: Path, tiny_checkpoint: Path, backend: Any, late: bool, pool: int
 ) -> None:
     encoder = Encoder.load(tiny_checkpoint, dtype="float32")
     places = ["city", "river", "garden", "mountain", "bridge"]
@@ -496,7 +496,7 @@ def test_a_real_model_is_recorded_loaded_again_and_finds_its_own_texts(
         for place in places
     ]
     with Collection.open(
-        memory / "c", encoder, backend=backend, chunk=64, late_chunking=late
+        memory / "c", encoder, backend=backend, chunk=64, late_chunking=late, multi_pool=pool
     ) as collection:
         report = collection.add(documents)
         assert report.truncated == 0
@@ -513,9 +513,11 @@ def test_a_real_model_is_recorded_loaded_again_and_finds_its_own_texts(
         mine = [hit for hit in hits if hit.id == document.id]
         spans = [(hit.span.start, hit.span.end) for hit in mine]
         if late:  # such a document fits in one pass
-            rows = encoder.encode_spans([document.text], [spans])
+            rows = encoder.encode_spans([document.text], [spans], multi_pool=pool)
         else:
-            rows = encoder.encode([document.text[start:end] for start, end in spans])
+            rows = encoder.encode(
+                [document.text[start:end] for start, end in spans], multi_pool=pool
+            )
         for part, name in (
             (dense_scores(query, rows), "dense"),
             (lexical_scores(query, rows), "sparse"),
@@ -525,7 +527,14 @@ def test_a_real_model_is_recorded_loaded_again_and_finds_its_own_texts(
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"dtype": "int8"}, {"heads": ["dense", "sparse"]}, {"late_chunking": True}]
+    "options",
+    [
+        {},
+        {"dtype": "int8"},
+        {"heads": ["dense", "sparse"]},
+        {"late_chunking": True},
+        {"multi_pool": 2},
+    ],
 )
 def test_hits_are_highlighted_from_what_is_stored(
     memory: Path, tiny_checkpoint: Path, options: Any
@@ -552,7 +561,7 @@ def test_hits_are_highlighted_from_what_is_stored(
     assert [replace(hit, sentence=None, marks=()) for hit in hits] == plain
     for hit in hits:
         told = explain(encoder, question, hit.text, hit.title)
-        if options.get("late_chunking") or "heads" in options:  # by shared subwords
+        if options.keys() & {"late_chunking", "multi_pool", "heads"}:  # by shared subwords
             assert (hit.sentence is None) == (not any(s.passage_spans for s in told.shared))
         else:
             assert hit.sentence == told.sentence

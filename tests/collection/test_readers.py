@@ -233,6 +233,7 @@ SETTINGS: list[tuple[str, object]] = [
     *((name, value) for name in ("chunk", "overlap") for value in ("x", None, -5, 1.5)),
     *((name, "x") for name in ("heads", "backend", "dtype")),
     ("late_chunking", "no"),
+    *(("multi_pool", value) for value in (0, "x", None)),
 ]  # fmt: skip
 
 

@@ -58,6 +58,7 @@ def index(
     chunk: int | None = None,
     overlap: int | None = None,
     late_chunking: bool = False,
+    multi_pool: Count | None = None,
     heads: Heads = None,
     dtype: Literal["float16", "int8"] | None = None,
     backend: Literal["graph", "exact"] | None = None,
@@ -70,15 +71,15 @@ def index(
 ) -> int:
     """Index files and folders for search.
 
-    Reads .txt .md .html .jsonl .csv .tsv .eml .ipynb .rtf (also packed as .gz .bz2 .xz .zst), .docx
-    .pptx .xlsx .epub .parquet and .pdf, and text without an extension. On the next run unchanged
-    files are passed over, changed ones replaced, and those gone from the folders removed. A file
-    that cannot be read is named and skipped; the exit code is then 3, or 1 where nothing could be
-    read. How an index is made (--chunk, --overlap, --late-chunking, --heads, --dtype, --backend) is
-    fixed the first time. With --index the vectors are in a Qdrant server or cluster, whose key
-    comes from the environment variable QDRANT_API_KEY: any machine searches them by the address
-    alone, and the folder keeps what changing them needs. Vectors that are there already move to
-    --index, and are not made anew.
+    Reads .txt .md .html .jsonl .csv .tsv .eml .ipynb .rtf (also packed as .gz .bz2 .xz .zst),
+    .docx .pptx .xlsx .epub .parquet and .pdf, and text without an extension. On the next run
+    unchanged files are passed over, changed ones replaced, and those gone from the folders
+    removed. A file that cannot be read is named and skipped; the exit code is then 3, or 1 where
+    nothing could be read. How an index is made (--chunk, --overlap, --late-chunking, --multi-pool,
+    --heads, --dtype, --backend) is fixed the first time. With --index the vectors are in a Qdrant
+    server or cluster, whose key comes from the environment variable QDRANT_API_KEY: any machine
+    searches them by the address alone, and the folder keeps what changing them needs. Vectors that
+    are there already move to --index, and are not made anew.
 
     \b
     Examples:
@@ -98,12 +99,14 @@ def index(
       overlap N: Tokens that neighbours share.  [default: 64, at most an eighth of a chunk]
       late_chunking: Take chunks' vectors from one pass over their document, 8192 tokens at a
           time.
+      multi_pool K: Merge the multi-vectors of a chunk to about one for K tokens.  [default: 1]
       dtype: How vectors are stored.  [default: float16]
       backend: graph: candidates from a graph; exact: every row is scored.  [default: graph]
       index ADDRESS: qdrant://HOST:PORT/NAME or qdrant+https://HOST:PORT/NAME, for a new one on a
           cluster with ?shards=6&replicas=2 behind it; `folder` moves vectors back.
       rebuild: First encode every stored document anew: for a damaged index or another model;
-          --heads, --dtype and --backend may change. Files of PATH are read again, changed or not.
+          --heads, --multi-pool, --dtype and --backend may change. Files of PATH are read again,
+          changed or not.
     """
     from tercet.documents.chunks import Chunking
     from tercet.documents.files import SourceFile, find_files, item_failed
@@ -158,6 +161,7 @@ def index(
             chunk=chunk,
             overlap=overlap,
             late_chunking=late_chunking or None,
+            multi_pool=multi_pool,
             index_url=index,
             progress=progress,
         ) as collection:

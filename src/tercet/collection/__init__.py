@@ -55,7 +55,7 @@ QDRANT = "qdrant"  # the fact that says where vectors are which are not in the f
 OWNER = "owner"  # the fact that says who this folder is in Qdrant, from its first move there
 FOLDER = "folder"  # in place of an address
 INDEX = r"index-\d{6}"  # names of folders
-REMADE = ("backend", "heads", "dtype")  # what may change when the index is made again
+REMADE = ("backend", "heads", "dtype", "multi_pool")  # what may change when the index is made again
 EXACT = 1.0  # what a hybrid score gains with all identifiers of its query: the most of a dense one
 FETCH, MORE = 3, 4  # chunks asked for per document wanted; times that where they do not do
 
@@ -72,6 +72,7 @@ class CollectionSettings:
     chunk: int
     overlap: int
     late_chunking: bool
+    multi_pool: int = 1  # multi-vectors of a chunk are merged to about one for so many
     index: str = "index-000001"  # the folder of its vectors
 
     @property
@@ -162,6 +163,7 @@ class Collection:
         chunk: int | None = None,
         overlap: int | None = None,
         late_chunking: bool | None = None,
+        multi_pool: int | None = None,
         index_url: str | None = None,
         graph: GraphOptions | None = None,
         progress: OnProgress = None,
@@ -171,15 +173,15 @@ class Collection:
         Without an encoder, the model it was made with is loaded when it is first needed. read_only
         searches one that is there, beside whoever changes it; it writes nothing. The options are
         fixed when a collection is made (by default: graph, all heads of the model, float16, 512,
-        64, no late chunking); for one that is there, leave them out. What a killed process left
-        undone is finished first. rebuild encodes all documents anew: for a damaged
-        index, another model, or another backend, heads or dtype. index_url: the vectors are in
-        Qdrant, at an address such as qdrant://localhost:6333/name, which is recorded; those of a
-        folder move there, "folder" moves them back, and another address of the same collection
-        takes the recorded one's place. Instead of a folder such an address opens what is there,
-        read_only. graph says how graphs are made and when. Raises StoreError where the
-        collection is in use, damaged, or another model's, and where create is False and there is
-        none; InputError where an option is not what was recorded.
+        64, no late chunking, every token's vector); for one that is there, leave them out. What a
+        killed process left undone is finished first. rebuild encodes all documents anew: for a
+        damaged index, another model, or another backend, heads, dtype or multi_pool. index_url: the
+        vectors are in Qdrant, at an address such as qdrant://localhost:6333/name, which is
+        recorded; those of a folder move there, "folder" moves them back, and another address of the
+        same collection takes the recorded one's place. Instead of a folder such an address opens
+        what is there, read_only. graph says how graphs are made and when. Raises StoreError where
+        the collection is in use, damaged, or another model's, and where create is False and there
+        is none; InputError where an option is not what was recorded.
         """
         if isinstance(folder, str) and Address.matches(folder):
             if not read_only:
@@ -200,6 +202,7 @@ class Collection:
             "chunk": chunk,
             "overlap": overlap,
             "late_chunking": late_chunking,
+            "multi_pool": None if multi_pool is None else check_count("multi_pool", multi_pool),
         }
         options = {name: value for name, value in options.items() if value is not None}
         if read_only and (options or rebuild or index_url):
@@ -453,6 +456,7 @@ class Collection:
             self.index,
             lambda: self.encoder,
             self.settings.chunking,
+            self.settings.multi_pool,
             batch=self.batch,
             report=report,
             progress=progress,
@@ -724,7 +728,7 @@ class Collection:
                 hit.text,
                 asked,
                 given,
-                aligned=whole and not self.settings.late_chunking,
+                aligned=whole and not (self.settings.late_chunking or self.settings.multi_pool > 1),
             )
             hits[id] = replace(hit, sentence=sentence, marks=marks)
 
@@ -898,6 +902,7 @@ _RECORDED: dict[str, Any] = {
     "chunk": int,
     "overlap": int,
     "late_chunking": bool,
+    "multi_pool": int,
     "index": str,
 }
 
@@ -905,6 +910,8 @@ _RECORDED: dict[str, Any] = {
 def _recorded_settings(store: DocumentStore | PublishedDocuments) -> CollectionSettings:
     """What was recorded last; raises StoreError where it is of no known form."""
     facts = store.fact("settings")
+    if isinstance(facts, dict):
+        facts.setdefault("multi_pool", 1)  # Tercet 0.1 merged none
     wrong = StoreError(f"{store.path}: its settings are of no known form: index the documents anew")
     if not isinstance(facts, dict) or set(facts) != set(_RECORDED):
         raise wrong
@@ -915,6 +922,7 @@ def _recorded_settings(store: DocumentStore | PublishedDocuments) -> CollectionS
         or not re.fullmatch(INDEX, facts["index"])
         or facts["backend"] not in get_args(Backend)
         or facts["dtype"] not in get_args(Dtype)
+        or facts["multi_pool"] < 1
     ):
         raise wrong
     try:

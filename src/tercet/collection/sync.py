@@ -62,6 +62,7 @@ class Encodes(Protocol):
         heads: tuple[Head, ...] = ...,
         role: Role = ...,
         progress: Progress | None = ...,
+        multi_pool: int | None = ...,
     ) -> Embeddings:
         """One row per text."""
 
@@ -72,6 +73,7 @@ class Encodes(Protocol):
         *,
         heads: tuple[Head, ...] = ...,
         progress: Progress | None = ...,
+        multi_pool: int | None = ...,
     ) -> Embeddings:
         """One row per (text, span), from one pass over each text."""
 
@@ -154,6 +156,7 @@ class Sync:
         index: VectorIndex,
         encoder: Callable[[], Encodes],
         chunking: Chunking,
+        multi_pool: int = 1,
         *,
         batch: BatchSize,
         report: OnChange = None,
@@ -161,7 +164,7 @@ class Sync:
     ) -> None:
         """The encoder is asked for only where something is new."""
         self.store, self.index, self.batch, self.result = store, index, batch, AddReport()
-        self._encoder, self._chunking = encoder, chunking
+        self._encoder, self._chunking, self._multi_pool = encoder, chunking, multi_pool
         self._report, self._progress = report, progress
         self.total: int | None = None  # of what progress counts
         self.bytes = 0  # of the texts that were taken
@@ -421,6 +424,8 @@ class Sync:
                 self._show(int(before + size * tokens / max(1, of)), tokens)
 
             options: dict[str, Any] = {"heads": self.index.spec.heads, "progress": show}
+            if self._multi_pool > 1:
+                options["multi_pool"] = self._multi_pool
             if self._chunking.late:
                 vectors = self._encoder().encode_spans(batch.texts, batch.spans, **options)
             else:
