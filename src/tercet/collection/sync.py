@@ -44,7 +44,10 @@ FRESH_NS = 2_000_000_000
 
 
 class Encodes(Protocol):
-    """What a collection needs of an encoder; `tercet.encoder.Encoder` is one."""
+    """What a collection needs of an encoder; `tercet.encoder.Encoder` is one.
+
+    Both ways to encode take `multi_pool` where a collection merges multi-vectors.
+    """
 
     source: str | None
     fingerprint: str
@@ -62,7 +65,6 @@ class Encodes(Protocol):
         heads: tuple[Head, ...] = ...,
         role: Role = ...,
         progress: Progress | None = ...,
-        multi_pool: int | None = ...,
     ) -> Embeddings:
         """One row per text."""
 
@@ -73,7 +75,6 @@ class Encodes(Protocol):
         *,
         heads: tuple[Head, ...] = ...,
         progress: Progress | None = ...,
-        multi_pool: int | None = ...,
     ) -> Embeddings:
         """One row per (text, span), from one pass over each text."""
 
