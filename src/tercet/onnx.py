@@ -33,7 +33,7 @@ from tercet.layout import (
     read_beside,
     weight_files,
 )
-from tercet.runtime import CPU_BUDGET, Pass, check_asked, padded_batches
+from tercet.runtime import PADDED_BUDGET, Pass, check_asked, padded_batches
 from tercet.scores import threads
 from tercet.tokenizer import TokenBatch, Tokenizer
 
@@ -379,7 +379,7 @@ class GraphRuntime(ABC):
     """Runs the graph of a checkpoint on the CPU; what runs graphs is opened by a subclass."""
 
     name, device = "", "cpu"
-    budget = CPU_BUDGET
+    budget = PADDED_BUDGET
 
     def __init__(
         self,

@@ -20,8 +20,9 @@ Rows = npt.NDArray[np.int64]
 Vectors = npt.NDArray[np.float32]
 
 # Texts that are padded together are padded by at most this share.
-PADDING = 0.15
+PADDING = 0.05
 CPU_BUDGET, GPU_BUDGET = 4096, 1 << 16  # tokens of a batch; measured on CPU
+PADDED_BUDGET = 1024  # of one that is padded: on CPU small ones cost less than padding does
 
 
 @dataclass(frozen=True)
