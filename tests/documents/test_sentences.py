@@ -1,10 +1,13 @@
 """Sentences: nothing but white space is lost, and marks of many scripts end them."""
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tercet.documents.sentences import sentences
+from tercet.records import Span
 
 TEXTS = {
     "en": ["The sea rises.", "Why? The moon pulls!", '"It does."', "Then it falls…", "Again."],
@@ -16,6 +19,13 @@ TEXTS = {
     "ar": ["هل تنام النحلة؟", "نعم، تنام ليلا."],
     "ur": ["یہ ایک کتاب ہے۔", "وہ پڑھتا ہے۔"],
     "am": ["ቡና ከኢትዮጵያ ነው።", "ጥሩ ነው።"],
+    "am as typed": ["ቡና ከኢትዮጵያ ነው፡፡", "ጥሩ ነው::", "ነው።"],
+    "hy": ["Սա գիրք է։", "Նա կարդում է:", "Այո։"],
+    "bo": ["བོད་ཡིག་ཡིན།", "དེབ་འདི་ཡག་པོ་འདུག།"],
+    "my": ["ဒါက စာအုပ်ပါ။", "ကောင်းပါတယ်။"],
+    "km": ["នេះជាសៀវភៅ។", "ល្អណាស់។"],
+    "lo": ["ນີ້ແມ່ນປຶ້ມ ສ່ນ.", "ລາວອ່ານ."],
+    "ka": ["ეს წიგნია.", "ის კითხულობს."],
     "lines": ["A short line", "and another one", "- a member 1.", "- a member 2"],
 }
 
@@ -42,6 +52,18 @@ def test_thai_is_cut_at_spaces() -> None:
     text = " ".join([phrase] * 4)
     found = [text[span.start : span.end] for span in sentences(text)]
     assert found == [f"{phrase} {phrase}"] * 2
+
+
+def test_phrases_may_be_left_whole() -> None:
+    text = "ต้มยำกุ้งเป็นแกงรสเปรี้ยวเผ็ดที่มีกลิ่นหอมของสมุนไพร " * 4
+    assert list(sentences(text, phrases=False)) == [Span(0, len(text) - 1)]
+
+
+@pytest.mark.parametrize("run", [".", '."', "\n", "a. ", "་། "])
+def test_long_runs_take_time_in_proportion(run: str) -> None:
+    start = time.process_time()
+    assert sum(span.end - span.start for span in sentences(run * 200_000 + "x"))
+    assert time.process_time() - start < 10
 
 
 @given(st.text(alphabet="aB. !?。।\n\t1-\u0e01\u0301'\"", max_size=80))
