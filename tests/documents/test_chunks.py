@@ -2,15 +2,19 @@
 
 import random
 import time
+from functools import cache
 from itertools import pairwise
 
 import pytest
+import regex
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 
 from tercet.documents.chunks import Chunker, Chunking, places
+from tercet.documents.sentences import sentences
 from tercet.errors import InputError
+from tercet.layout import BUNDLED
 from tercet.records import Document, Section, Span
 
 
@@ -51,7 +55,9 @@ def check(text: str, title: str, cutter: Chunker) -> list[Span]:
         assert cutter.count(heading + piece) + 2 <= cutter.chunking.chunk
         assert not text[covered : span.start].strip()
         if before is not None and before.end > span.start:
-            shared = cutter.count(text[span.start : before.end])
+            # alone what is shared may begin with a token of its own, where no word begins
+            shared = cutter.count(text[span.start : before.end]) - 1
+            shared += text[span.start - 1].isspace()
             assert shared <= cutter.chunking.overlap
         covered = span.end
     assert not text[covered:].strip()
@@ -75,6 +81,116 @@ def test_a_long_title_is_cut_so_that_text_has_room() -> None:
     assert cutter.heading(title) == " ".join(title.split()[:8]) + "\n"
     assert cutter.heading("") == ""
     assert check(prose(30), title, cutter)
+
+
+LANGUAGES = {
+    "en": "Tides rise twice a day. Dr. Weber wrote 3.14 pages on it! Why? “The moon.” ",
+    "de": "Der Igel schläft im Winter. Am 5. Mai wacht er auf. Was frisst er? Käfer. ",
+    "fr": "Le fromage mûrit en cave. Combien de mois ? Au moins quatre ! « C'est long. » ",
+    "tr": "Kahve köpüklü olmalı. Kaç dakika pişer? Üç dakika. ",
+    "vi": "Phở là món ăn sáng. Nước dùng ninh bao lâu? Tám giờ. ",
+    "ru": "Озеро глубокое. Кто его измерил? И. Д. Черский. ",
+    "el": "Το λάδι είναι πικρό. Γιατί\u037e Έχει φαινόλες. ",
+    "hy": "Գիրքը նոր է։ Նա կարդում է։ ",
+    "ka": "წიგნი ახალია. ის კითხულობს. ",
+    "he": "המים מלוחים. כמה? שלושים אחוז! ",
+    "ar": "الجمل يشرب كثيرا. كم لترا؟ مئة لتر. ",
+    "ur": "یہ ایک کتاب ہے۔ وہ پڑھتا ہے۔ ",
+    "am": "ቡና ከኢትዮጵያ ነው። ጥሩ ነው። ",
+    "hi": "मानसून जून में आता है। किसान खुश होते हैं॥ ",
+    "bn": "বই নতুন। সে পড়ে। ",
+    "ta": "புத்தகம் புதியது. அவர் படிக்கிறார். ",
+    "ko": "김치는 발효 음식이다. 며칠 걸리나요? 사흘입니다. ",
+    "zh": "绿茶不发酵。红茶呢？“会！”他说。",
+    "ja": "鶴を折る。「紙は何枚？」一枚だけ。",
+    "my": "ဒါက စာအုပ်ပါ။ ကောင်းပါတယ်။ ",
+    "km": "នេះជាសៀវភៅ។ ល្អណាស់។ ",
+    "bo": "བོད་ཡིག་ཡིན། དེབ་ཡག་པོ་འདུག། ",
+}
+
+
+PIECES = [
+    "3.14",
+    "word, ",
+    "\n",
+    "\n\n",
+    "。",
+    "ﷺ",
+    "👩\u200d👩\u200d👧",
+    "🇩🇪",
+    "e\u0301",
+    "क्ष",
+    "กำ",
+]
+PIECES += ["\u200d", " \u0301", "\U00013000", "x" * 50, " " * 50, "…”", "各"]
+
+
+@cache
+def model() -> Tokenizer:
+    return Tokenizer.from_file(str(BUNDLED / "tokenizer.json"))
+
+
+def whole_clusters(text: str, spans: list[Span]) -> bool:
+    """Whether no span begins or ends inside a grapheme cluster; white space has none."""
+    starts = {match.start() for match in regex.finditer(r"\s|\X", text)} | {len(text)}
+    places = {place for span in spans for place in (span.start, span.end)}
+    return all(place in starts or text[place - 1].isspace() for place in places)
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_sentences_of_many_languages_stay_whole(lang: str) -> None:
+    sample = LANGUAGES[lang]
+    last = [sample[span.end - 3 : span.end] for span in sentences(sample)]
+    assert len(last) > 1
+    for cutter in (Chunker(model(), Chunking(64, 16)), Chunker(model(), Chunking(48, 0))):
+        spans = check(sample * 60, "", cutter)
+        assert len(spans) > 5
+        assert all((sample * 60)[span.end - 3 : span.end] in last for span in spans)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ต้มยำกุ้งเป็นแกงรสเปรี้ยวเผ็ดที่มีกลิ่นหอมของสมุนไพร" * 20,
+        "ນີ້ແມ່ນປຶ້ມທີ່ລາວອ່ານຢູ່ໃນຫ້ອງສະໝຸດຂອງໂຮງຮຽນ" * 20,
+        "नमस्तेकर्मक्षेत्रज्ञानम्" * 40,
+        "漢字仮名交じり文" * 60,
+        "👩‍👩‍👧‍👦👍🏽🇩🇪❤️" * 60,
+        "e\u0301o\u0302\u0301" * 200,
+        "\u1112\u1161\u11ab\u1100\u1173\u11af" * 100,
+        "deadbeef0123" * 200,
+    ],
+)
+def test_texts_without_breaks_are_cut_between_clusters_and_fill_their_chunks(text: str) -> None:
+    cutter = Chunker(model(), Chunking(64, 16))
+    spans = check(text, "", cutter)
+    assert whole_clusters(text, spans)
+    counts = [cutter.count(text[span.start : span.end]) for span in spans[:-1]]
+    assert min(counts) > 40
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    st.lists(
+        st.sampled_from([*LANGUAGES.values(), *PIECES]),
+        max_size=60,
+    ).map("".join),
+    st.sampled_from([(16, 0), (24, 8), (48, 16)]),
+    st.sampled_from(["", "A title"]),
+)
+def test_any_text_is_cut_in_size_between_clusters(
+    text: str, size: tuple[int, int], title: str
+) -> None:
+    cutter = Chunker(model(), Chunking(*size), window=256)
+    if text.strip():
+        assert whole_clusters(text, check(text, title, cutter))
+
+
+def test_what_a_chunk_counts_alone_is_checked() -> None:
+    # "xy" is one token before a "z", two at the end of a chunk
+    tokenizer = Tokenizer(models.WordLevel({"?": 0}, unk_token="?"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("xy(?=z)|."), "isolated")
+    assert len(check("xyz" * 100, "", Chunker(tokenizer, Chunking(17, 0)))) > 12
 
 
 @settings(deadline=None, max_examples=60)
@@ -117,6 +233,8 @@ def test_characters_of_many_tokens_are_read_once(
     tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")  # a character is a token
     cutter = Chunker(tokenizer, Chunking(64, 8), window=1024)
     assert len(check(dense * 2000, "A title", cutter)) > 200
+    # behind what is shared there may be no room for one
+    check(f"abcdefghijklmnop{dense}" * 20, "", Chunker(tokenizer, Chunking(32, 16)))
     monkeypatch.setattr(cutter, "count", None)
     assert len(cutter.spans(dense * 2000)) > 200
 

@@ -6,20 +6,22 @@ Works on characters and a token count; knows nothing of models, vectors or index
 import re
 import unicodedata
 from bisect import bisect
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
-from semantic_text_splitter import TextSplitter
+import numpy as np
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from tercet.config import MAX_LENGTH
+from tercet.documents.sentences import sentences
 from tercet.errors import InputError
 from tercet.records import Document, Section, Span
 
 SPECIAL = 2  # [CLS] and </s>, which every encoded text has
 PREFIX = 32  # tokens that a late pass leaves free for what a model wants before a passage
-DENSE = 2  # characters that one becomes when normalised: no text, but ligatures of whole phrases
 SHORTEST = 16  # tokens; below that a title leaves no room for text
 
 
@@ -28,7 +30,7 @@ class Chunking:
     """How documents are cut."""
 
     chunk: int = 512  # tokens of a chunk, title and special tokens included; 0: no cutting
-    overlap: int = 64  # tokens that neighbours share at most
+    overlap: int = 64  # tokens of the text that neighbours share at most
     late: bool = False  # late chunking: a chunk's vectors come from a pass over its surroundings
 
     def __post_init__(self) -> None:
@@ -54,7 +56,7 @@ class Chunker:
         chunking: Chunking,
         max_length: int = MAX_LENGTH,
         *,
-        window: int = 1 << 15,
+        window: int = 1 << 16,
     ) -> None:
         """max_length is the most tokens that the model reads at once; window as below."""
         if tokenizer.truncation is not None:
@@ -62,9 +64,8 @@ class Chunker:
         self.chunking = chunking
         self._tokenizer = tokenizer
         self._max_length = min(max_length, MAX_LENGTH)
-        # The splitter's time grows with the square of a text without breaks, so it is given windows
-        # of so many characters. The last chunk of one is cut again as the first of the next, so
-        # that windows do not show in the result.
+        # So many characters are tokenised at once. The last chunk of a window is cut again as the
+        # first of the next, so that windows do not show in the result.
         self._window = max(window, 16 * chunking.chunk)
         self._title_room = (chunking.chunk or self._max_length // 4) // 4
 
@@ -101,28 +102,30 @@ class Chunker:
             room -= self.count(self.heading(title))
         if len(stripped) <= 8 * room and self.count(stripped) <= room:
             return [whole]
-        return list(self._windows(text, room))
+        return list(self._cut(text.rstrip(), room))
 
-    def _windows(self, text: str, room: int) -> Iterator[Span]:
-        splitter = TextSplitter.from_callback(self.count, room, self.chunking.overlap)
-        start = 0
+    def _cut(self, text: str, room: int) -> Iterator[Span]:
+        """Spans of at most `room` tokens, each counted alone; a single character may have more."""
+        kinds = borders(text)
+        spare = 0  # tokens that a chunk had alone beyond those that it has within the text
+        start, end = _next_word(text, 0), 0
         while start < len(text):
             stop = min(len(text), start + self._window)
-            by = splitter
-            if len(unicodedata.normalize("NFKC", text[start:stop])) > DENSE * (stop - start):
-                stop = min(stop, start + self._window // 4)
-                by = self._by_characters(text[start:stop], room)
-            chunks = by.chunk_indices(text[start:stop])
-            again = stop < len(text) and len(chunks) > 1
-            for offset, chunk in chunks[: -1 if again else None]:
-                yield Span(start + offset, start + offset + len(chunk))
-            start = start + chunks[-1][0] if again else stop
-
-    def _by_characters(self, text: str, room: int) -> TextSplitter:
-        """A splitter that counts every character as the one of most tokens: one pass does."""
-        offsets = self._tokenizer.encode(text, add_special_tokens=False).offsets
-        most = max(Counter(start for start, _ in offsets).values(), default=1)
-        return TextSplitter(max(1, (room - 1) // most), self.chunking.overlap // most)
+            encoding = self._tokenizer.encode(text[start:stop], add_special_tokens=False)
+            offsets = np.array(encoding.offsets, np.int64).reshape(-1, 2) + start
+            part = _Part(text, kinds, offsets[:, 0], offsets[:, 1], stop)
+            plan = list(part.chunks(start, end, room - spare, self.chunking.overlap))
+            pieces = [text[span.start : span.end] for span in plan]
+            counts = self._tokenizer.encode_batch_fast(pieces, add_special_tokens=False)
+            over = [max(0, len(count) - room) for count in counts]
+            kept = next((n for n in range(len(plan)) if over[n] and len(pieces[n]) > 1), len(plan))
+            if kept < len(plan) and spare < room - 1:
+                spare = min(room - 1, spare + over[kept])
+            else:
+                kept = len(plan) - (stop < len(text) and len(plan) > 1)
+            yield from plan[:kept]
+            end = plan[kept - 1].end if kept else end
+            start = plan[kept].start if kept < len(plan) else _next_word(text, stop)
 
     def passes(self, text: str, title: str, spans: Sequence[Span]) -> list[list[Span]]:
         """For late chunking: runs of neighbouring spans that one pass of the model can hold.
@@ -142,6 +145,108 @@ class Chunker:
             runs[-1].append(span)
             used += tokens
         return runs
+
+
+# Borders, from the best kind to the worst
+
+_PARAGRAPH, _LINE, _SENTENCE, _CLAUSE, _WORD, _TOKEN = range(6)
+# Quarters of its room that a chunk fills at least to end at a border of each kind.
+_FLOORS = (2, 2, 1, 3, 2, 0)
+_PATTERNS = {
+    _CLAUSE: re.compile(r"[,;:،؛፣፤၊](?=\s)|[、，；：](?=.)|\S(?=\n)"),
+    _WORD: re.compile(r"\S(?=\s)"),
+}
+
+
+def borders(text: str, *, phrases: bool = False) -> list[list[int]]:
+    """Where paragraphs, lines and sentences end; a list has all that are in the one before."""
+    kinds: list[list[int]] = [[], [], []]
+    for span, after in pairwise([*sentences(text, phrases=phrases), Span(len(text), len(text))]):
+        breaks = text.count("\n", span.end, after.start)
+        for kind in range(max(_PARAGRAPH, _SENTENCE - breaks), _SENTENCE + 1):
+            kinds[kind].append(span.end)
+    return kinds
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A part of a text, with its borders and where its tokens start and end."""
+
+    text: str
+    kinds: list[list[int]]
+    starts: NDArray[np.int64]
+    ends: NDArray[np.int64]
+    stop: int
+
+    def chunks(self, start: int, end: int, room: int, overlap: int) -> Iterator[Span]:
+        """Chunks from `start` on by the tokens of the part; `end` is that of the chunk before.
+
+        A chunk ends at the last border of the best kind that fills it far enough. The next one
+        starts at the first border of that kind from which they share at most `overlap` tokens.
+        """
+        while start < self.stop:
+            first = int(self.ends.searchsorted(start, "right"))
+            if first + room >= len(self.starts):
+                yield Span(start, start + len(self.text[start : self.stop].rstrip()))
+                return
+            high = int(self.starts[first + room])
+            for kind, quarters in enumerate(_FLOORS):
+                low = max(start, end, int(self.starts[first + quarters * room // 4]))
+                if found := self.within(kind, low, high):
+                    end = found[-1]
+                    break
+            else:
+                if start < end:  # what is shared leaves no room for more
+                    start = _next_word(self.text, end)
+                    continue
+                # a cluster, or one character, of more tokens than there is room for
+                after = [*self.starts[self.starts > start][:1].tolist(), self.stop][0]
+                end = start + len(self.text[start : max(high, after)].rstrip())
+            yield Span(start, end)
+            shared = int(self.starts.searchsorted(end)) - overlap
+            low = max(start, int(self.ends[shared - 1]) - 1 if shared > 0 else 0)
+            same = range(kind, kind + 1 if kind < _CLAUSE else len(_FLOORS)) if overlap else ()
+            found = next(filter(None, (self.within(k, low, end - 1) for k in same)), [end])
+            start = _next_word(self.text, found[0])
+
+    def within(self, kind: int, low: int, high: int) -> Sequence[int]:
+        """The borders of a kind in (low, high], in order."""
+        if kind < _CLAUSE:
+            return self.kinds[kind][bisect(self.kinds[kind], low) : bisect(self.kinds[kind], high)]
+        if kind < _TOKEN:
+            pattern = _PATTERNS[kind]
+            places = [match.end() for match in pattern.finditer(self.text, low, high + 1)]
+        else:
+            tokens = slice(*self.starts.searchsorted([low, high], "right"))
+            places = self.starts[tokens].tolist()
+        return [place for place in places if not _joined(self.text, place)]
+
+
+# Two characters of one grapheme cluster (UAX 29); marks, flags and conjuncts are looked for apart.
+_PAIR = re.compile(
+    "\u200d\\S|[\u1100-\u115f]{2}"
+    "|.[\u0e33\u0eb3\u1160-\u11ff\u200c\u200d\uff9e\uff9f\U0001f3fb-\U0001f3ff\U000e0020-\U000e007f]",
+    re.DOTALL,
+)
+_FLAGS = "".join(map(chr, range(0x1F1E6, 0x1F200)))  # a flag is two of them
+_VIRAMA = 9  # combining class of the sign between the consonants of a conjunct
+
+
+def _joined(text: str, place: int) -> bool:
+    """Whether nothing may be cut there: inside a grapheme cluster, or behind white space."""
+    before, after = text[place - 1], text[place : place + 1]
+    if not after or after.isspace():
+        return False
+    category = unicodedata.category(after)
+    if after in _FLAGS:
+        run = text[max(0, place - 200) : place]
+        return len(run) - len(run.rstrip(_FLAGS)) & 1 == 1
+    return (
+        before.isspace()
+        or category.startswith("M")
+        or (category == "Lo" and unicodedata.combining(before) == _VIRAMA)
+        or _PAIR.match(before + after) is not None
+    )
 
 
 # Where chunks stand

@@ -231,7 +231,7 @@ def cut_corpus(
     corpus = passages.corpus
     tokenizer = hashlib.sha256(encoder.tokenizer.backend.to_str().encode()).hexdigest()
     titles = digest_of(title for _, title, _ in corpus.rows())
-    facts = [2, tokenizer, encoder.max_length, asdict(chunking), passages.digest, titles]
+    facts = [3, tokenizer, encoder.max_length, asdict(chunking), passages.digest, titles]
     path = folder / "chunks" / f"{_key(facts)}.npy"
     chunker = Chunker(encoder.tokenizer.backend, chunking, encoder.max_length)
     # (n, 3): number of the passage, start and end in its text; end -1: the passage as it is
