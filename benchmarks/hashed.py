@@ -10,11 +10,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import numpy.typing as npt
-import scipy.sparse as sp
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from tercet.config import HEADS, MAX_LENGTH, Head, Role, Weights
 from tercet.embeddings import Embeddings
+from tercet.sparse import SparseRows
 
 VOCABULARY, DENSE, MULTI = 1 << 16, 32, 16
 END = 1  # the id of </s>
@@ -117,7 +117,7 @@ class HashedEncoder:
         offsets = np.cumsum([0, *(len(row) for row in full)]).astype(np.int64)
         return Embeddings(
             dense=dense if "dense" in heads else None,
-            sparse=sp.csr_array((weights, terms, borders), shape=(len(rows), VOCABULARY))
+            sparse=SparseRows(weights, terms, borders, (len(rows), VOCABULARY))
             if "sparse" in heads
             else None,
             multi=self._multi[np.concatenate(full)] if "multi" in heads else None,

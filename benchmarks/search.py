@@ -34,6 +34,7 @@ from tercet.config import HEADS, PAPER_WEIGHTS, Weights
 from tercet.embeddings import Embeddings
 from tercet.index import DEFAULT_CANDIDATES, Index, IndexSpec, create_index, open_index
 from tercet.rows import read_rows
+from tercet.sparse import SparseRows
 
 K = 10
 SHARD = 5000  # chunks encoded, or made, and added at once
@@ -246,11 +247,8 @@ class Topics:
         multi = unit(self.tokens[flat] + context + noise)
         weights = self.rarity[flat] * rng.uniform(0.3, 0.6, len(flat)).astype(np.float32)
         weights[weights < 0.15] = 0
-        sparse = sp.csr_array(
-            (weights, flat.astype(np.int32), offsets.copy()), shape=(len(rows), self.vocabulary)
-        )
-        sparse.sum_duplicates()
-        sparse.eliminate_zeros()
+        shape = (len(rows), self.vocabulary)
+        sparse = SparseRows(weights, flat.astype(np.int32), offsets, shape).canonical()
         return Embeddings(
             dense=gist.astype(np.float32),
             sparse=sparse,

@@ -18,7 +18,6 @@ from typing import Any
 
 import common
 import numpy as np
-import scipy.sparse as sp
 
 from tercet.config import HEADS, Head, Mode
 from tercet.embeddings import Embeddings
@@ -77,10 +76,7 @@ def changed(rows: Embeddings, way: Way) -> Embeddings:
         for start, end in zip(sparse.indptr[:-1], sparse.indptr[1:], strict=True):
             best = np.sort(np.argsort(-sparse.data[start:end], kind="stable")[: way.top])
             kept.append(best + start)
-        places = np.concatenate(kept)
-        borders = np.cumsum([0, *map(len, kept)])
-        parts = (sparse.data[places], sparse.indices[places], borders)
-        sparse = sp.csr_array(parts, shape=sparse.shape)
+        sparse = sparse.kept(np.concatenate(kept))
     stored = replace(rows, dense=dense, sparse=sparse, multi=multi, offsets=offsets)
     left_out: dict[str, Any] = {head: None for head in HEADS if head not in way.heads}
     if "multi" in left_out:

@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.cluster.hierarchy import fcluster, ward
 
 from tercet.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from tercet.config import PAPER_WEIGHTS, Weights
 from tercet.embeddings import Embeddings
-from tercet.encoder import Encoder, max_by_id, pool_tokens
+from tercet.encoder import Encoder, max_by_id, pool_tokens, ward_clusters
 from tercet.errors import InputError, ModelError
 from tercet.layout import Settings
 from tercet.model import Inputs, M3Model
@@ -80,7 +81,7 @@ def test_shapes_and_types(encoder: Any, whole: Any) -> None:
     assert whole.dense.shape == (len(TEXTS), 32)
     assert whole.multi.dtype == np.float16
     assert whole.multi.shape[1] == 16
-    assert whole.sparse.dtype == np.float32
+    assert whole.sparse.data.dtype == np.float32
     assert whole.sparse.shape == (len(TEXTS), encoder.tokenizer.vocabulary)
     assert whole.fingerprint == encoder.fingerprint
     np.testing.assert_allclose(np.linalg.norm(whole.dense, axis=1), 1.0, atol=1e-5)
@@ -573,7 +574,7 @@ def test_max_by_id(tokens: list[tuple[int, int, float]], top: int | None) -> Non
     for owner, token, weight in tokens:
         want[owner, token] = max(want[owner, token], weight)
     assert (got.data > 0).all()
-    assert got.has_sorted_indices
+    assert got.to_scipy().has_canonical_format
     if top is None:
         np.testing.assert_array_equal(got.toarray(), want)
         return
@@ -600,6 +601,28 @@ def test_pool_tokens(rows: int, factor: int) -> None:
     np.testing.assert_allclose(np.linalg.norm(pooled, axis=1), 1.0, atol=1e-5)
     if factor == 1:
         np.testing.assert_array_equal(pooled, vectors)
+
+
+@given(
+    st.integers(2, 60),
+    st.integers(1, 30),
+    st.integers(1, 60),
+    st.sampled_from([0.0, 0.1, 2.0]),
+    st.integers(0, 999),
+)
+@settings(max_examples=100, deadline=None)
+def test_clusters_are_those_of_scipy(
+    rows: int, different: int, count: int, noise: float, seed: int
+) -> None:
+    draw = np.random.default_rng(seed)
+    vectors = unit(different, 8, seed)[draw.integers(0, different, rows)]
+    vectors += noise * draw.normal(size=vectors.shape).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    count = min(rows - 1, count)
+    got = ward_clusters(vectors, count)
+    labels = fcluster(ward(vectors), count, criterion="maxclust")
+    _, firsts, which = np.unique(labels, return_index=True, return_inverse=True)
+    np.testing.assert_array_equal(got, firsts[which])
 
 
 def test_pooling_joins_what_is_alike() -> None:

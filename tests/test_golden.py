@@ -351,7 +351,7 @@ def test_encode(tiny_checkpoint: Path) -> None:
             arrays = (some.dense, some.sparse.indices, some.sparse.data, some.multi)
             parts[name] = {
                 "dense": np.round(some.dense[:, :4].astype(float), 4).tolist(),
-                "sparse": np.round(some.sparse.sum(1).astype(float), 3).ravel().tolist(),
+                "sparse": np.round(some.sparse.toarray().sum(1).astype(float), 3).tolist(),
                 "tokens": np.round(some.multi.astype(float).sum(0)[:4], 2).tolist(),
             }
             if HOW:  # the same on this machine alone

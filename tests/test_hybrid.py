@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import scipy.sparse as sp
 
 from tercet.config import Head, Weights
 from tercet.hybrid import (
@@ -23,6 +22,7 @@ from tercet.hybrid import (
     union,
 )
 from tercet.scores import Scores, dense_scores, lexical_scores, maxsim_scores, weighted_sum
+from tercet.sparse import SparseRows
 from tests.index.conftest import make_embeddings
 
 QUERIES, PASSAGES, CANDIDATES = 23, 157, 140  # the last passages are no candidates
@@ -44,9 +44,9 @@ def sparse() -> tuple[Ranker, Scores]:
     passages = make_embeddings(PASSAGES, 2, empty_sparse=(0, 30))
     assert queries.sparse is not None
     assert passages.sparse is not None
-    both = sp.csr_array(sp.vstack([passages.sparse[:40], passages.sparse[20:137]], format="csr"))
+    both = SparseRows.stacked([passages.sparse[:40], passages.sparse[20:137]])
     ranker = SparseRanker(queries.sparse, both, CANDIDATES)
-    return ranker, np.asarray((queries.sparse @ both.T).toarray())
+    return ranker, (queries.sparse.to_scipy() @ both.to_scipy().T).toarray()
 
 
 def multi() -> tuple[Ranker, Scores]:

@@ -1,5 +1,6 @@
 """Without torch: the same numbers from the same files, and the same errors for what is broken."""
 
+import json
 import os
 import shutil
 import struct
@@ -260,22 +261,23 @@ from importlib.machinery import PathFinder
 class Without(PathFinder):
     @classmethod
     def find_spec(cls, name, path=None, target=None):
-        return None if name == "torch" else PathFinder.find_spec(name, path, target)
+        if name in ("torch", "scipy"):
+            return None
+        return PathFinder.find_spec(name, path, target)
 
 sys.meta_path[:] = [Without if finder is PathFinder else finder for finder in sys.meta_path]
-from tercet.cli import main
-main()
 """
+MAIN = "from tercet.cli import main; main()"
 
 
-def test_commands_need_no_torch(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_commands_need_no_extra(tiny_checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "docs").mkdir()
     for number, text in enumerate(("the river and the mountain", "science and history")):
         (tmp_path / "docs" / f"{number}.txt").write_text(text)
 
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: str, script: str = MAIN) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-c", WITHOUT, *arguments],
+            [sys.executable, "-c", WITHOUT + script, *arguments],
             cwd=tmp_path,
             env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
             capture_output=True,
@@ -290,6 +292,15 @@ def test_commands_need_no_torch(tiny_checkpoint: Path, tmp_path: Path) -> None:
     assert "docs/0.txt" in found.stdout, found.stderr
     facts = run("info", model)
     assert "onnxruntime" in facts.stdout, facts.stderr
+    (tmp_path / "texts.txt").write_text("the river and the mountain of science\n" * 3)
+    pooled = run("encode", "texts.txt", "--out", "vectors", "--multi-pool", "2", "--model", model)
+    assert pooled.returncode == 0, pooled.stderr
+    pairs = [{"query": f"river {n}", "pos": [f"the river and mountain {n}"]} for n in range(3)]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, pairs)))
+    measured = run("evaluate", "pairs:pairs.jsonl", "--model", model, "--cache", "cache")
+    assert measured.returncode == 0, measured.stderr
+    started = run(script="import tercet.serve.routes, tercet.mining.miner, tercet.bulk")
+    assert started.returncode == 0, started.stderr
     refused = run("train", "unified", "--rows", "rows.jsonl", "--to", "run")
     assert refused.returncode == 1
     assert refused.stderr == "tercet: torch is not installed: pip install 'tercet[torch]'\n"

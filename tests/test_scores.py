@@ -24,6 +24,7 @@ from tercet.scores import (
     maxsim_scores,
     weighted_sum,
 )
+from tercet.sparse import SparseRows
 from tercet.train.scores import Blocks, lexical, maxsim
 
 VOCABULARY, SIZE = 30, 4
@@ -34,7 +35,7 @@ def make(seed: int, counts: list[int]) -> Any:
     sparse: Any = sp.random_array((len(counts), VOCABULARY), density=0.3, rng=draw, format="csr")
     return Embeddings(
         dense=draw.normal(size=(len(counts), 6)).astype(np.float32),
-        sparse=sp.csr_array(sparse.astype(np.float32)),
+        sparse=SparseRows.of(sparse),
         multi=draw.normal(size=(sum(counts), SIZE)).astype(np.float16),
         offsets=np.concatenate(([0], np.cumsum(counts))).astype(np.int64),
     )
@@ -201,7 +202,7 @@ def test_lexical_scores_and_their_gradient_are_those_of_whole_vectors() -> None:
     torch.testing.assert_close(got, want)
     compare_gradients(got, want, asked[0], given[0])
     stored = [
-        Embeddings(sparse=sp.csr_array(vectors(*text, count).detach().numpy()))
+        Embeddings(sparse=SparseRows.of(sp.csr_array(vectors(*text, count).detach().numpy())))
         for text, count in ((asked, 5), (given, 7))
     ]
     np.testing.assert_allclose(got.detach().numpy(), lexical_scores(*stored), rtol=1e-5)

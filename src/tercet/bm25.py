@@ -4,17 +4,16 @@ It makes matrices, whose product is the score; knows nothing of rows, runs or ra
 """
 
 import re
-from array import array
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from itertools import islice
+from dataclasses import dataclass, field, replace
+from itertools import chain, islice
 from pathlib import Path
 from unicodedata import category, normalize
 
 import numpy as np
-import scipy.sparse as sp
 
 from tercet.errors import InputError
+from tercet.sparse import SparseRows
 from tercet.tokenizer import MARGIN, READ, Tokenizer
 
 K1, B = 0.9, 0.4  # Anserini's, for passages; the M3 paper's BM25 runs have them too
@@ -156,14 +155,14 @@ def words(text: str) -> list[str]:
 class TermIndex:
     """BM25 of P passages: what a term of a query adds to each passage's score."""
 
-    weights: sp.csr_array  # (P, V) float32
+    weights: SparseRows  # (P, V)
     terms: Terms
     longer: int = 0  # passages of which only the first tokens were read
 
-    def queries(self, texts: Iterable[str], *, max_tokens: int | None = None) -> sp.csr_array:
-        """How often each term is in each query, (Q, V) float32, as Lucene counts.
+    def queries(self, texts: Iterable[str], *, max_tokens: int | None = None) -> SparseRows:
+        """How often each term is in each query, (Q, V), as Lucene counts.
 
-        The product with the transposed weights is the score of every pair.
+        Their products with the weights are the scores of every pair.
         """
         return _counts(texts, self.terms, max_tokens, new=False)[0]
 
@@ -177,31 +176,32 @@ def index(texts: Iterable[str], terms: Terms, *, max_tokens: int | None = None) 
     counts, longer = _counts(texts, terms, max_tokens, new=True)
     frequency = np.bincount(counts.indices, minlength=terms.size)
     idf = np.log1p((counts.shape[0] - frequency + 0.5) / (frequency + 0.5)).astype(np.float32)
-    lengths = np.asarray(counts.sum(axis=1, dtype=np.float64))
+    lengths = np.bincount(counts.rows, counts.data, len(counts))
     norms = K1 * (1 - B + B * lengths / (lengths.mean() or 1.0))
-    share = counts.data / (counts.data + np.repeat(norms, np.diff(counts.indptr)))
-    counts.data = (idf[counts.indices] * share).astype(np.float32)
-    return TermIndex(counts, terms, longer)
+    share = counts.data / (counts.data + norms[counts.rows])
+    weights = (idf[counts.indices] * share).astype(np.float32)
+    return TermIndex(replace(counts, data=weights), terms, longer)
 
 
 def _counts(
     texts: Iterable[str], terms: Terms, max_tokens: int | None, *, new: bool, block: int = 4096
-) -> tuple[sp.csr_array, int]:
-    """How often each term is in each text, (N, V) float32, and how many texts were cut."""
+) -> tuple[SparseRows, int]:
+    """How often each term is in each text, (N, V), and how many texts were cut."""
     limit = None if max_tokens is None else max_tokens - SPECIAL
-    flat, ends, longer = array("i"), array("q", [0]), 0
+    parts, longer = [_counted([], terms.size)], 0
     stream = iter(texts)
     while part := list(islice(stream, block)):
         ids, cut = terms.of(part, limit, new=new)
         longer += cut
-        for text in ids:
-            flat.extend(text)
-            ends.append(len(flat))
-    ones = np.ones(len(flat), dtype=np.float32)
-    shape = (len(ends) - 1, terms.size)
-    counts = sp.csr_array((ones, np.array(flat, np.int32), np.array(ends)), shape=shape)
-    counts.sum_duplicates()
-    return counts, longer
+        parts.append(_counted(ids, terms.size))
+    return SparseRows.stacked(parts), longer
+
+
+def _counted(texts: Sequence[Sequence[int]], size: int) -> SparseRows:
+    lengths = [len(text) for text in texts]
+    rows = np.repeat(np.arange(len(texts)), lengths)
+    ids = np.fromiter(chain.from_iterable(texts), np.int32, len(rows))
+    return SparseRows.from_pairs(rows, ids, np.ones(len(rows), np.float32), (len(texts), size))
 
 
 def check_memory(terms: int, what: str) -> None:

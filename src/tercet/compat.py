@@ -18,7 +18,6 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-import scipy.sparse as sp
 import torch
 
 from tercet.config import HEADS, Head, Role, check_count, strings
@@ -30,6 +29,7 @@ from tercet.hybrid import rankers
 from tercet.inference import TorchRuntime
 from tercet.layout import published_sizes
 from tercet.scores import maxsim_packed
+from tercet.sparse import SparseRows
 from tercet.tokenizer import TokenBatch, Tokenizer
 
 Vectors = npt.NDArray[np.float32]
@@ -415,7 +415,7 @@ def _device(devices: Devices | None) -> str | None:
     return f"cuda:{devices}" if isinstance(devices, int) else str(devices)
 
 
-def _lexical_weights(sparse: sp.csr_array, ids: Sequence[Sequence[int]]) -> list[LexicalWeights]:
+def _lexical_weights(sparse: SparseRows, ids: Sequence[Sequence[int]]) -> list[LexicalWeights]:
     """The weight of each text's ids, keyed by id string in their order; 0 for others."""
     out: list[LexicalWeights] = []
     for own, start, end in zip(ids, sparse.indptr[:-1], sparse.indptr[1:], strict=True):

@@ -12,11 +12,11 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-import scipy.sparse as sp
 
 from tercet.config import HEADS, Head
 from tercet.errors import InputError, ModelError, RowError, StoreError
 from tercet.io import GrowingArray, atomic_folder, check_file, json_bytes, read_json, write_json
+from tercet.sparse import SparseRows, packed_positions
 
 FORMAT = 1
 # boundaries of rows, and what they divide
@@ -27,14 +27,15 @@ BOUNDARIES = (("offsets", "multi"), ("sparse_indptr", "sparse_data"))
 class Embeddings:
     """Dense, sparse and multi-vector representations of B texts; a head not asked for is None.
 
-    dense (B, D) float32, unit rows. sparse (B, V) float32 CSR, weights > 0. multi (sum T, M)
-    float16, unit rows, text b owning rows offsets[b]:offsets[b + 1]. lengths (B,) int32 is the
-    number of tokens each text was encoded with, special ones included; truncated (B,) bool marks
-    the texts that were cut to the maximum length. fingerprint names the model.
+    dense (B, D) float32, unit rows. sparse (B, V) float32, weights > 0; a CSR matrix of scipy's is
+    taken too. multi (sum T, M) float16, unit rows, text b owning rows offsets[b]:offsets[b + 1].
+    lengths (B,) int32 is the number of tokens each text was encoded with, special ones included;
+    truncated (B,) bool marks the texts that were cut to the maximum length. fingerprint names the
+    model.
     """
 
     dense: npt.NDArray[np.float32] | None = None
-    sparse: sp.csr_array | None = None
+    sparse: SparseRows | None = None
     multi: npt.NDArray[np.float16] | None = None
     offsets: npt.NDArray[np.int64] | None = None
     lengths: npt.NDArray[np.int32] | None = None
@@ -44,8 +45,8 @@ class Embeddings:
     def __post_init__(self) -> None:
         if (self.multi is None) != (self.offsets is None):
             raise InputError("multi and offsets go together: give both or neither")
-        if self.sparse is not None and not isinstance(self.sparse, sp.csr_array):
-            raise InputError(f"sparse must be a csr_array, not a {type(self.sparse).__name__}")
+        if self.sparse is not None:
+            object.__setattr__(self, "sparse", SparseRows.of(self.sparse))
         arrays = {name: getattr(self, name) for name in _OWN if getattr(self, name) is not None}
         try:
             _check_arrays(arrays)
@@ -242,8 +243,7 @@ class Embeddings:
 
         sparse = offsets = None
         if first.sparse is not None:
-            rows: Any = [item.sparse for item in items]
-            sparse = sp.csr_array(sp.vstack(rows, format="csr"))
+            sparse = SparseRows.stacked([item.sparse for item in items if item.sparse is not None])
         if first.offsets is not None:
             ends: Any = [item.offsets for item in items]
             counts = np.concatenate([np.diff(end) for end in ends])
@@ -261,7 +261,7 @@ class Embeddings:
         if self.sparse is not None:
             arrays["sparse_data"] = self.sparse.data
             arrays["sparse_indices"] = self.sparse.indices
-            arrays["sparse_indptr"] = self.sparse.indptr.astype(np.int64)
+            arrays["sparse_indptr"] = self.sparse.indptr
         return {name: array for name, array in arrays.items() if array is not None}
 
     @staticmethod
@@ -280,8 +280,8 @@ class Embeddings:
             sparse = None
             if "sparse" in facts["heads"]:
                 _check_ids(arrays["sparse_indices"], facts["vocabulary"])
-                parts = tuple(arrays.pop(f"sparse_{n}") for n in ("data", "indices", "indptr"))
-                sparse = sp.csr_array(parts, shape=(facts["texts"], facts["vocabulary"]))
+                parts = {n: arrays.pop(f"sparse_{n}") for n in ("data", "indices", "indptr")}
+                sparse = SparseRows(**parts, shape=(facts["texts"], facts["vocabulary"]))
             loaded = Embeddings(sparse=sparse, fingerprint=facts["fingerprint"], **arrays)
         except (OSError, ArithmeticError, ValueError, LookupError, TypeError, InputError) as error:
             raise StoreError(f"{source} is not a whole folder of embeddings: {error}") from error
@@ -424,12 +424,3 @@ def check_absent(folder: str | Path) -> Path:
     if path.exists():
         raise InputError(f"{path} exists already: remove it or choose another folder")
     return path
-
-
-def packed_positions(
-    starts: npt.NDArray[np.integer], counts: npt.NDArray[np.integer]
-) -> npt.NDArray[np.int64]:
-    """start, start + 1, ... for each start, so many of each, all in one array."""
-    before = np.cumsum(counts) - counts
-    out: npt.NDArray[np.int64] = np.arange(int(counts.sum())) + np.repeat(starts - before, counts)
-    return out

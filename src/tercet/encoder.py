@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import scipy.sparse as sp
 
 from tercet.config import (
     HEADS,
@@ -36,10 +35,11 @@ from tercet.config import (
     check_heads,
     strings,
 )
-from tercet.embeddings import Embeddings, packed_positions
+from tercet.embeddings import Embeddings
 from tercet.errors import InputError, ModelError
 from tercet.layout import BUNDLED, EXPORT_FACTS, Settings
 from tercet.runtime import Ints, Pass, Rows, Runtime, Vectors, check_asked
+from tercet.sparse import SparseRows, packed_positions
 from tercet.tokenizer import SHARD_CHARACTERS, TokenBatch, Tokenizer, text_shards
 
 if TYPE_CHECKING:
@@ -509,7 +509,7 @@ class RowCollector:
         sparse = multi = offsets = None
         if "sparse" in self._heads:
             order = np.argsort(np.concatenate(self._sparse_rows))
-            sparse = sp.csr_array(sp.vstack(self._sparse, format="csr"))[order]
+            sparse = SparseRows.stacked(self._sparse)[order]
         if "multi" in self._heads:
             offsets = np.concatenate(([0], np.cumsum(self._counts)))
             multi = np.empty((int(offsets[-1]), self._dims["multi"]), dtype=self._dtype)
@@ -547,26 +547,22 @@ def chosen_backend(name: str | None) -> str:
 
 def max_by_id(
     owners: Ints, ids: Ints, weights: Vectors, shape: tuple[int, int], *, top: int | None = None
-) -> sp.csr_array:
+) -> SparseRows:
     """(N,) weights of tokens -> (B, V): the largest weight of each id in each text, ids increasing.
 
     owners (N,) is each token's text; shape is (B, V). Weights of 0 and below are left out. With
     top, only so many of the largest weights of a text stay.
     """
     positive = np.flatnonzero(~(weights <= 0))  # nan stays, to be seen
-    keys = owners[positive].astype(np.int64) * shape[1] + ids[positive]
-    order = np.argsort(keys, kind="stable")
-    keys, weights = keys[order], weights[positive[order]]
-    starts = np.flatnonzero(np.concatenate(([True], keys[1:] != keys[:-1]))[: len(keys)])
-    best = np.maximum.reduceat(weights, starts) if len(starts) else weights
-    rows, columns = np.divmod(keys[starts], shape[1])
-    if top is not None:
-        ranked = np.lexsort((-best, rows))
-        rank = np.arange(len(rows)) - np.searchsorted(rows, rows)  # the same with rows[ranked]
-        stay = np.sort(ranked[rank < top])
-        rows, columns, best = rows[stay], columns[stay], best[stay]
-    indptr = np.concatenate(([0], np.cumsum(np.bincount(rows, minlength=shape[0]))))
-    return sp.csr_array((best.astype(np.float32), columns.astype(np.int32), indptr), shape=shape)
+    made = SparseRows.from_pairs(
+        owners[positive], ids[positive], weights[positive], shape, np.maximum
+    )
+    if top is None:
+        return made
+    rows = made.rows
+    ranked = np.lexsort((-made.data, rows))
+    rank = np.arange(made.nnz) - made.indptr[rows]  # the same with rows[ranked]
+    return made.kept(np.sort(ranked[rank < top]))
 
 
 def pool_tokens(vectors: Vectors, factor: int, *, run: int = POOL_RUN) -> Vectors:
@@ -578,21 +574,50 @@ def pool_tokens(vectors: Vectors, factor: int, *, run: int = POOL_RUN) -> Vector
     """
     if factor == 1 or len(vectors) <= 1:
         return vectors
-    from scipy.cluster.hierarchy import fcluster, ward
-
     parts = []
     for start in range(0, len(vectors), run):
         block = vectors[start : start + run]
-        clusters = -(-len(block) // factor)
-        labels = np.zeros(len(block), dtype=np.int32)
-        if clusters > 1:
-            labels = fcluster(ward(block), clusters, criterion="maxclust")
-        _, firsts, cluster_of = np.unique(labels, return_index=True, return_inverse=True)
+        firsts, cluster_of = np.unique(
+            ward_clusters(block, -(-len(block) // factor)), return_inverse=True
+        )
         sums = np.zeros((len(firsts), block.shape[1]), dtype=np.float32)
         np.add.at(sums, cluster_of, block)
-        parts.append(sums[np.argsort(firsts)])
+        parts.append(sums)
     pooled = np.concatenate(parts)
     return unit_rows(pooled)  # opposite ones, which clustering does not join, could cancel out
+
+
+def ward_clusters(vectors: Vectors, count: int) -> Rows:
+    """(T,) the first vector of the cluster of each, in about `count` clusters by Ward's method.
+
+    What lies no further apart than the last two that were joined is joined as well, as by scipy's
+    `fcluster(ward(vectors), count, "maxclust")`. Time and memory grow with T squared.
+    """
+    points = vectors.astype(np.float64)
+    norms = np.einsum("tm,tm->t", points, points)
+    gaps = (norms[:, None] + norms) / 2 - points @ points.T  # what joining two adds to variance
+    np.fill_diagonal(gaps, np.inf)
+    left, highest = len(points), 1e-12  # equal vectors differ by rounding
+    sizes, first = np.ones(left), np.arange(left)
+    near = gaps.argmin(axis=1)
+    least = gaps[first, near]
+    while left > 1:
+        a = int(least.argmin())
+        b, gap = int(near[a]), least[a]
+        if left <= count and gap > highest:
+            break
+        left, highest = left - 1, max(highest, gap)
+        merged = sizes * (gaps[a] + gaps[b] - gap) + sizes[a] * gaps[a] + sizes[b] * gaps[b]
+        sizes[a] += sizes[b]
+        gaps[a] = gaps[:, a] = merged / (sizes + sizes[a])
+        gaps[b] = gaps[:, b] = least[b] = np.inf
+        first[b], near[b] = a, -1
+        stale = np.flatnonzero((near == a) | (near == b))  # nothing came nearer to the others
+        near[stale] = nearest = gaps[stale].argmin(axis=1)
+        least[stale] = gaps[stale, nearest]
+    while (first != first[first]).any():
+        first = first[first]
+    return first
 
 
 def unit_rows(vectors: Vectors) -> Vectors:

@@ -9,12 +9,11 @@ again pair by pair, and equal scores go by place.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise, product
+from itertools import product
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-import scipy.sparse as sp
 
 from tercet.config import HEADS, Head, Weights
 from tercet.embeddings import Embeddings
@@ -27,6 +26,7 @@ from tercet.scores import (
     maxsim_packed,
     maxsim_pairs,
 )
+from tercet.sparse import SparseRows
 
 SLACK = 16  # ranks looked at behind the last, so that rounding moves nothing over the edge
 
@@ -267,8 +267,8 @@ class SparseRanker:
     A passage that shares nothing with a query is no candidate of it.
     """
 
-    queries: sp.csr_array
-    passages: sp.csr_array
+    queries: SparseRows
+    passages: SparseRows
     candidates: int
     blocks: Blocks = CPU_BLOCKS
 
@@ -278,23 +278,23 @@ class SparseRanker:
         parts: list[tuple[Places, Places, Scores]] = [empty]
         for first in range(0, self.candidates, self.blocks.sparse_passages):
             last = min(first + self.blocks.sparse_passages, self.candidates)
-            block = sp.csr_array(self.passages[first:last].T)  # (V, P)
-            for start in range(0, len(queries), self.blocks.queries):
-                scores = sp.csr_array(vectors[start : start + self.blocks.queries] @ block)
-                for row, (begin, end) in enumerate(pairwise(scores.indptr), start):
-                    best = begin + highest(scores.data[begin:end], count)
-                    best = best[scores.data[best] > 0]
-                    places = scores.indices[best].astype(np.int64) + first
-                    parts.append((np.full(len(best), row), places, scores.data[best]))
+            for row, scores in enumerate(self.passages[first:last].products(vectors)):
+                best = highest(scores, count)
+                best = best[scores[best] > 0]
+                parts.append((np.full(len(best), row), best + first, scores[best]))
         rows, places, totals = (np.concatenate(part) for part in zip(*parts, strict=True))
         return Ranked.of(rows, places, totals, len(queries), count)
 
     def score(self, queries: Places, places: Places) -> Scores:
         out = np.empty(len(places), dtype=np.float32)
-        for first in range(0, len(places), self.blocks.pairs):
-            part = slice(first, first + self.blocks.pairs)
-            shared = self.queries[queries[part]].multiply(self.passages[places[part]])
-            out[part] = np.asarray(sp.csr_array(shared).sum(axis=1)).ravel()
+        vector = np.zeros(self.queries.shape[1], dtype=np.float32)
+        for part in np.split(np.arange(len(places)), np.flatnonzero(np.diff(queries)) + 1):
+            query = self.queries[queries[part[:1]]]
+            np.add.at(vector, query.indices, query.data)
+            for first in range(0, len(part), self.blocks.pairs):
+                some = part[first : first + self.blocks.pairs]
+                out[some] = self.passages[places[some]] @ vector
+            vector[query.indices] = 0
         return out
 
 

@@ -1,6 +1,7 @@
 """Scores of queries against passages, computed here for search and evaluation alike.
 
-Takes representations, never texts or models. Sums run in float32. Products run in torch where it is
+Takes representations, never texts or models. Sums run in float32, those
+of sparse weights in float64. Products run in torch where it is
 installed, which a thread can keep to one core, else in NumPy. Those with gradients are in
 `tercet.train.scores`. Shapes: Q queries, P passages, S and T vectors of all queries and of all
 passages, D dense size, V vocabulary, M multi-vector size.
@@ -16,8 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from tercet.config import HEADS, Head, Weights, cores
-from tercet.embeddings import Embeddings, packed_positions
+from tercet.embeddings import Embeddings
 from tercet.errors import InputError
+from tercet.sparse import packed_positions
 
 Scores = npt.NDArray[np.float32]
 Places = npt.NDArray[np.int64]
@@ -55,7 +57,10 @@ def lexical_scores(queries: Embeddings, passages: Embeddings) -> Scores:
     check_same_model(queries, passages)
     if queries.sparse is None or passages.sparse is None:
         raise InputError("lexical scores need sparse vectors on both sides")
-    return np.asarray((queries.sparse @ passages.sparse.T).toarray(), dtype=np.float32)
+    out = np.empty((len(queries), len(passages)), dtype=np.float32)
+    for row, scores in enumerate(passages.sparse.products(queries.sparse)):
+        out[row] = scores
+    return out
 
 
 def maxsim_scores(queries: Embeddings, passages: Embeddings) -> Scores:

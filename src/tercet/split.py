@@ -19,8 +19,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from tercet.errors import InputError
 from tercet.rows import check_row, files_of, numbered_rows, read_rows, stem_of, write_rows
@@ -145,10 +143,8 @@ def group_rows(keys: Keys, offsets: Keys, given: tuple[Keys, Keys] = (_NONE, _NO
         (place[joins] + index(count), (count + len(unique) + which).astype(index))
     )
     del row, place, joins
-    edges = coo_array((np.ones(len(left), dtype=np.int8), (left, right)), shape=(nodes, nodes))
+    part = _components(left, right, nodes)
     del left, right
-    _, part = connected_components(edges, directed=False)
-    del edges
     unset = np.iinfo(np.int64).max
     smallest = np.full(nodes, unset, dtype=np.int64)
     key_part = part[count : count + len(unique)]
@@ -162,6 +158,26 @@ def group_rows(keys: Keys, offsets: Keys, given: tuple[Keys, Keys] = (_NONE, _NO
             content = b"group" + own_ids[number].to_bytes(8, "big", signed=True)
         rows[number] = _hash63(content)
     return rows
+
+
+def _components(left: Index, right: Index, nodes: int) -> Index:
+    """(nodes,) the smallest node that each is joined with, directly or through others.
+
+    1. Both ends of an edge take the smaller of their numbers, and so does the node of that number.
+    2. A node takes its number's number, until that is its own.
+    3. Edges whose ends have one number are done.
+    """
+    part: Index = np.arange(nodes, dtype=left.dtype)
+    while len(left):
+        ends = part[left], part[right]
+        low = np.minimum(*ends)
+        for end in ends:
+            np.minimum.at(part, end, low)  # 1
+        while (part != (further := part[part])).any():
+            part = further  # 2
+        joins = part[left] != part[right]  # 3
+        left, right = left[joins], right[joins]
+    return part
 
 
 class RowKeys:

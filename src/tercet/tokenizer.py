@@ -18,9 +18,9 @@ from tokenizers import Tokenizer as Backend
 from tokenizers.processors import TemplateProcessing
 
 from tercet.config import MAX_LENGTH, check_count, strings
-from tercet.embeddings import packed_positions
 from tercet.errors import ModelError
 from tercet.io import check_file
+from tercet.sparse import packed_positions
 
 CLS, PAD, EOS, UNK, MASK = "<s>", "<pad>", "</s>", "<unk>", "<mask>"
 

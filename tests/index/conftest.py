@@ -13,6 +13,7 @@ import scipy.sparse as sp
 from tercet.embeddings import Embeddings
 from tercet.index import GraphOptions, Index, IndexSpec, VectorIndex, create_index, open_index
 from tercet.index.qdrant import Address, QdrantIndex
+from tercet.sparse import SparseRows
 
 DIMS = {"dense": 16, "vocabulary": 300, "multi": 8}
 MODEL = "model-a"
@@ -67,7 +68,7 @@ def make_embeddings(
             weights[row, terms] = rng.uniform(0.05, 1.0, len(terms))
     facts: dict[str, Any] = {
         "dense": dense.astype(np.float32),
-        "sparse": sp.csr_array(weights),
+        "sparse": SparseRows.of(sp.csr_array(weights)),
         "multi": multi.astype(np.float16),
         "offsets": offsets,
         "fingerprint": MODEL,

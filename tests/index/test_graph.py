@@ -17,13 +17,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-import scipy.sparse as sp
 
 from tercet.embeddings import Embeddings
 from tercet.errors import StoreError
 from tercet.index import Index, base, open_index
 from tercet.index.store import Manifest
 from tercet.scores import dense_scores
+from tercet.sparse import SparseRows
 
 from .conftest import MODEL, SMALL, create, make_embeddings
 
@@ -243,7 +243,7 @@ def test_postings_that_are_left_out_lose_no_candidate(tmp_path: Path) -> None:
     # rounded, so that many rows are equal
     weights = np.round(np.log1p(terms) * rng.uniform(0.05, 0.2, len(terms)), 2) + 0.01
     rows = Embeddings(
-        sparse=sp.csr_array((weights.astype(np.float32), terms, sizes), shape=(3000, 300)),
+        sparse=SparseRows(weights.astype(np.float32), terms.astype(np.int32), sizes, (3000, 300)),
         fingerprint=MODEL,
     )
     with create(tmp_path / "index", "graph", heads=("sparse",), vocabulary=300) as index:

@@ -17,6 +17,7 @@ from tercet.mining import MineConfig
 from tercet.mining.miner import mine, requests
 from tercet.mining.selection import MineReport
 from tercet.rows import read_rows, write_rows
+from tercet.sparse import SparseRows
 from tercet.tokenizer import text_shards
 
 VOCABULARY = 512
@@ -69,7 +70,7 @@ class WordEncoder:
             dense=counts / np.linalg.norm(counts, axis=1, keepdims=True)
             if "dense" in heads
             else None,
-            sparse=sp.csr_array(counts) if "sparse" in heads else None,
+            sparse=SparseRows.of(sp.csr_array(counts)) if "sparse" in heads else None,
             multi=multi if "multi" in heads else None,
             offsets=np.cumsum([0, *map(len, ids)]) if "multi" in heads else None,
         )

@@ -62,8 +62,8 @@ def test_dense_vectors_are_equal(golden: dict[str, np.ndarray], encoded: Embeddi
 
 
 def test_sparse_weights_are_equal(golden: dict[str, np.ndarray], encoded: Embeddings) -> None:
-    ours = encoded.sparse
-    assert ours is not None
+    assert encoded.sparse is not None
+    ours = encoded.sparse.to_scipy()
     parts = (golden["sparse_data"], golden["sparse_indices"], golden["sparse_indptr"])
     theirs = sp.csr_array(parts, shape=ours.shape)
     assert abs(ours - theirs).max() <= SPARSE

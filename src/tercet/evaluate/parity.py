@@ -4,6 +4,7 @@ import numpy as np
 
 from tercet.config import Head
 from tercet.embeddings import Embeddings
+from tercet.sparse import SparseRows
 
 TEXTS = {
     "word": "lighthouse",
@@ -87,9 +88,11 @@ def differences(left: Embeddings, right: Embeddings) -> dict[Head, dict[str, flo
                 "mean cosine": float((a32 * b32).sum(axis=1).mean()),
             }
     if left.sparse is not None and right.sparse is not None:
-        shared = left.sparse.multiply(right.sparse).nnz
+        a, b = left.sparse, right.sparse
+        rows, ids = (np.concatenate((getattr(a, n), getattr(b, n))) for n in ("rows", "indices"))
+        gaps = SparseRows.from_pairs(rows, ids, np.concatenate((a.data, -b.data)), a.shape)
         out["sparse"] = {
-            "largest difference": float(abs(left.sparse - right.sparse).max()),
-            "ids shared": shared / max(1, left.sparse.nnz, right.sparse.nnz),
+            "largest difference": float(np.abs(gaps.data).max(initial=0)),
+            "ids shared": (a.nnz + b.nnz - gaps.nnz) / max(1, a.nnz, b.nnz),
         }
     return out

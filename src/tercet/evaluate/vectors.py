@@ -20,13 +20,14 @@ import numpy.typing as npt
 from tercet.cache import touch
 from tercet.config import MAX_LENGTH, Head, Role
 from tercet.documents.chunks import SPECIAL, Chunker, Chunking
-from tercet.embeddings import Embeddings, EmbeddingsWriter, packed_positions
+from tercet.embeddings import Embeddings, EmbeddingsWriter
 from tercet.encoder import Encoder
 from tercet.errors import InputError, StoreError
 from tercet.evaluate.tasks import Corpus, Rows
 from tercet.io import atomic_write
 from tercet.rows import passage_text
 from tercet.scores import Places, Scores, maxsim_pairs
+from tercet.sparse import packed_positions
 
 BLOCK = 1 << 14  # texts whose vectors are in memory at once, at most
 CHARACTERS = 1 << 21  # of such a block, at most

@@ -261,9 +261,7 @@ def _check_vectors(spec: IndexSpec, embeddings: Embeddings) -> Embeddings:
     if sparse is not None:
         if not bool(np.isfinite(sparse.data).all()) or bool((sparse.data < 0).any()):
             raise InputError("a sparse row holds a weight that is negative or not finite")
-        sparse = sparse.copy()
-        sparse.sum_duplicates()
-        sparse.eliminate_zeros()
+        sparse = sparse.canonical()
     return Embeddings(
         dense=dense, sparse=sparse, multi=multi, offsets=offsets, fingerprint=spec.fingerprint
     )

@@ -30,7 +30,7 @@ from tercet.io import atomic_folder, check_file, inner_path, read_json, write_js
 from tercet.scores import threads
 
 CHECKSUMS = "checksums.json"
-ROUNDING = 1.001  # more than sums of float32 differ by their order
+ROUNDING = 1.001  # more than sums that are rounded to float32 differ
 VERIFY_BELOW = 256 << 20  # bytes that are verified whenever a graph is opened: 0.2 s
 
 
@@ -127,10 +127,10 @@ class Graph:
         bounds = (weights * self._peaks[terms])[there]
         order = np.argsort(-bounds, kind="stable")
         terms, weights = terms[there][order], weights[there][order]
-        left = np.append(np.cumsum(bounds[order][::-1])[::-1], 0) * ROUNDING  # from a term on
-        sums = np.zeros(len(self), dtype=np.float32)
+        left = np.append(np.cumsum(bounds[order][::-1])[::-1], 0)  # from a term on
+        sums = np.zeros(len(self))  # rounded once, as the scores of rows are
         seen = np.empty(0, dtype=np.int32)
-        lowest, done = np.float32(0), 0  # lowest: no more than the score of the last of the best
+        lowest, done = 0.0, 0  # lowest: no more than the score of the last of the best
         while done < len(terms):
             rows, postings = self._postings(int(terms[done]))
             if len(seen) >= count and len(rows) > len(seen) // 4:
@@ -154,18 +154,19 @@ class Graph:
             places = np.minimum(np.searchsorted(rows, seen), len(rows) - 1)
             scores += np.where(rows[places] == seen, weights[term] * postings[places], 0)
             lowest = max(lowest, _last(scores, count))
-        best = highest(scores, count)
-        best = best[scores[best] > 0]
-        return seen[best[np.argsort(-scores[best], kind="stable")][:count]].astype(np.int64)
+        rounded = scores.astype(np.float32)
+        best = highest(rounded, count)
+        best = best[rounded[best] > 0]
+        return seen[best[np.argsort(-rounded[best], kind="stable")][:count]].astype(np.int64)
 
     def _postings(self, term: int) -> tuple[npt.NDArray[np.int32], Floats]:
         span = slice(*self._starts[term : term + 2])
         return self._rows[span], self._weights[span]
 
 
-def _last(scores: Floats, count: int) -> np.float32:
-    """The lowest of the `count` highest scores."""
-    return np.float32(np.partition(scores, -count)[-count])
+def _last(scores: npt.NDArray[np.float64], count: int) -> float:
+    """Less than the lowest of the `count` highest scores, by what may be rounding."""
+    return float(np.partition(scores, -count)[-count]) / ROUNDING
 
 
 def build_graph(
@@ -235,7 +236,7 @@ def _write_postings(folder: Path, store: RowStore, positions: Positions) -> None
     weights = open_memmap(folder / "weights.npy", "w+", np.float32, size)
     filled, first = starts[:-1].copy(), 0
     for block in blocks:
-        postings = store.sparse(block).tocsc()
+        postings = store.sparse(block).transposed()
         lengths = np.diff(postings.indptr)
         targets = np.repeat(filled - postings.indptr[:-1], lengths) + np.arange(postings.nnz)
         rows[targets] = postings.indices + first

@@ -23,7 +23,6 @@ from typing import Any, ClassVar
 from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
-import scipy.sparse as sp
 
 from tercet.config import Head
 from tercet.embeddings import Embeddings
@@ -31,6 +30,7 @@ from tercet.errors import InputError, MissingExtraError, StoreError
 from tercet.index.contract import Asked, Parts, Payloads, Progress, Records, VectorIndex, check_ids
 from tercet.index.store import Ids, IndexSpec
 from tercet.records import Value
+from tercet.sparse import SparseRows
 
 SCHEMES = {"qdrant": "http", "qdrant+https": "https"}
 KEY = "QDRANT_API_KEY"  # the environment variable with the key of the server
@@ -425,13 +425,12 @@ class QdrantIndex(VectorIndex):
             terms = [vector.get("sparse") for vector in vectors]
             indices = [[] if row is None else row.indices for row in terms]
             values = [[] if row is None else row.values for row in terms]
-            parts = (
+            sparse = SparseRows(
                 np.array([v for row in values for v in row], dtype=np.float32),
                 np.array([i for row in indices for i in row], dtype=np.int32),
                 np.cumsum([0, *map(len, indices)]),
-            )
-            sparse = sp.csr_array(parts, shape=(len(points), self.spec.vocabulary or 0))
-            sparse.sort_indices()
+                (len(points), self.spec.vocabulary or 0),
+            ).canonical()
         if "multi" in heads and points:
             tokens = [np.array(vector["multi"], dtype=np.float16) for vector in vectors]
             multi = np.concatenate(tokens)

@@ -34,14 +34,14 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
-import scipy.sparse as sp
 
 from tercet.config import HEADS, Head, check_count, check_heads
-from tercet.embeddings import Embeddings, packed_positions
+from tercet.embeddings import Embeddings
 from tercet.errors import InputError, StoreError
 from tercet.io import GrowingArray, fsync, read_json, write_json
 from tercet.records import Scalar, Value
 from tercet.scores import float32
+from tercet.sparse import SparseRows, packed_positions
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -290,7 +290,7 @@ class Rows:
             return float32(codes)
         return dequantize(codes, self._view("dense_scales.bin")[positions])
 
-    def sparse(self, positions: Positions) -> sp.csr_array:
+    def sparse(self, positions: Positions) -> SparseRows:
         """(n, V)"""
         starts, counts = self._spans("term_ends.bin", positions)
         picked = packed_positions(starts, counts)
@@ -299,8 +299,8 @@ class Rows:
         if len(terms) and not 0 <= int(terms.min()) <= int(terms.max()) < size:
             raise self._damaged("terms.bin")
         borders = np.concatenate(([0], np.cumsum(counts)))
-        parts = (self._view("term_weights.bin")[picked], terms, borders)
-        return sp.csr_array(parts, shape=(len(positions), size))
+        weights = self._view("term_weights.bin")[picked]
+        return SparseRows(weights, terms, borders, (len(positions), size))
 
     def token_counts(self, positions: Positions) -> Positions:
         """(n,)"""

@@ -26,7 +26,7 @@ from tokenizers import normalizers
 from torch import Tensor, nn
 
 from tercet.checkpoint import TensorFiles, check_finite, read_checkpoint, write_checkpoint
-from tercet.embeddings import check_absent, packed_positions
+from tercet.embeddings import check_absent
 from tercet.errors import InputError, ModelError
 from tercet.inference import multiplies_bfloat16, run_batches
 from tercet.io import read_json
@@ -51,6 +51,7 @@ from tercet.model import (
     mean_vectors,
 )
 from tercet.rows import tagged_texts, text_files
+from tercet.sparse import packed_positions
 from tercet.tokenizer import TokenBatch, Tokenizer, failures_in_words, unigram
 from tercet.train.prune_vocab import (
     ALPHA,

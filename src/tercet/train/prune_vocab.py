@@ -18,11 +18,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import scipy.sparse as sp
 import torch
 from tokenizers import Tokenizer as Backend
 
@@ -30,12 +29,15 @@ from tercet.checkpoint import Checkpoint, read_checkpoint, stored_dtypes, write_
 from tercet.config import Head
 from tercet.embeddings import Embeddings, check_absent
 from tercet.encoder import Encoder
-from tercet.errors import InputError, ModelError
+from tercet.errors import InputError, MissingExtraError, ModelError
 from tercet.layout import fetch, weight_files
 from tercet.model import M3Model
 from tercet.rows import tagged_texts, text_files
 from tercet.scores import SCORES
 from tercet.tokenizer import CLS, EOS, MASK, PAD, UNK, Tokenizer
+
+if TYPE_CHECKING:
+    import scipy.sparse as sp
 
 Ids = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.float64]
@@ -70,7 +72,7 @@ JOINING = frozenset(
 
 def token_counts(
     tokenizer: Tokenizer, tagged: Tagged, *, block: int = BLOCK, words: int = WORDS
-) -> Iterator[tuple[list[str], sp.csr_array]]:
+) -> Iterator[tuple[list[str], "sp.csr_array"]]:
     """The languages of the next B texts, and how often each id occurs in each, (B, V) int32.
 
     A text is cut at its spaces where that cannot change its ids, every different word is tokenised
@@ -94,6 +96,16 @@ def token_counts(
         yield languages, counter.counts(texts)
 
 
+def _scipy_sparse() -> Any:
+    try:
+        import scipy.sparse
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            "counting subwords needs scipy: pip install 'tercet[torch]'"
+        ) from error
+    return scipy.sparse
+
+
 class _WordCounter(dict[str, int]):
     """Counts the ids of texts by those of their words, which get numbers and are remembered."""
 
@@ -110,7 +122,7 @@ class _WordCounter(dict[str, int]):
         self._ids = np.zeros(0, dtype=np.int32)  # of all words, one after the other
         self._ends = np.zeros(1, dtype=np.int64)
 
-    def counts(self, texts: Sequence[str]) -> sp.csr_array:
+    def counts(self, texts: Sequence[str]) -> "sp.csr_array":
         """How often each id occurs in each text, (B, V) int32."""
         words, ends = array("i"), array("q", [0])
         for text in texts:
@@ -123,12 +135,15 @@ class _WordCounter(dict[str, int]):
                 words.append(self._number(f" {text}", text))  # no word has a space
             ends.append(len(words))
         self._tokenise()
+        sparse = _scipy_sparse()
         # a row may name a word twice: the product adds them up
         ones = np.ones(max(len(words), len(self._ids)), dtype=np.int32)
         of_texts = (ones[: len(words)], np.array(words, np.int32), np.array(ends, np.int64))
         of_words = (ones[: len(self._ids)], self._ids, self._ends)
-        members = sp.csr_array(of_texts, shape=(len(texts), len(self)))
-        return members @ sp.csr_array(of_words, shape=(len(self), self._tokenizer.vocabulary))
+        members = sparse.csr_array(of_texts, shape=(len(texts), len(self)))
+        columns = self._tokenizer.vocabulary
+        counts: sp.csr_array = members @ sparse.csr_array(of_words, shape=(len(self), columns))
+        return counts
 
     def __missing__(self, word: str) -> int:
         """The number of a new word, -1 where a rule may hold for it together with its spaces."""
@@ -206,17 +221,18 @@ class LanguageCounts(NamedTuple):
     """How often each id occurs in the text of each of L languages: counts (L, V) int64."""
 
     languages: tuple[str, ...]
-    counts: sp.csr_array
+    counts: "sp.csr_array"
 
 
 def count_languages(tokenizer: Tokenizer, tagged: Tagged) -> LanguageCounts:
     """Counts the ids of (language, text) pairs, each occurrence once."""
+    sparse = _scipy_sparse()
     numbers: dict[str, int] = {}
-    counts = sp.csr_array((0, tokenizer.vocabulary), dtype=np.int64)
+    counts = sparse.csr_array((0, tokenizer.vocabulary), dtype=np.int64)
     for languages, block in token_counts(tokenizer, tagged):
         rows = [numbers.setdefault(language, len(numbers)) for language in languages]
         member = (np.ones(len(rows), dtype=np.int64), (rows, np.arange(len(rows))))
-        added = sp.csr_array(member, shape=(len(numbers), len(rows))) @ block
+        added = sparse.csr_array(member, shape=(len(numbers), len(rows))) @ block
         counts.resize(added.shape)
         counts = counts + added
     return LanguageCounts(tuple(numbers), counts)
@@ -259,7 +275,7 @@ def evened(
     rows = np.flatnonzero(tokens >= LEAST)
     if not len(rows):
         return balanced(counted, probabilities, alpha=0.0, prior=prior)
-    shares = sp.csr_array(shares[rows])
+    shares = shares[rows]
     weights = np.ones(len(rows))
     for _ in range(ROUNDS):
         scores = _weighed(shares, weights, probabilities, prior)
@@ -270,14 +286,14 @@ def evened(
     return scores
 
 
-def _shares(counted: LanguageCounts, probabilities: Scores) -> tuple[Scores, sp.csr_array]:
+def _shares(counted: LanguageCounts, probabilities: Scores) -> tuple[Scores, "sp.csr_array"]:
     """(L,) tokens of each language, and (L, V) the share of each id, special tokens left out."""
-    counts = sp.csr_array(counted.counts.multiply(probabilities > 0))
+    counts = counted.counts.multiply(probabilities > 0).tocsr()
     tokens = np.asarray(counts.sum(axis=1), dtype=np.float64).ravel()
-    return tokens, sp.csr_array(counts.multiply(1 / np.maximum(tokens, 1)[:, None]))
+    return tokens, counts.multiply(1 / np.maximum(tokens, 1)[:, None]).tocsr()
 
 
-def _weighed(shares: sp.csr_array, weights: Scores, own: Scores, prior: float) -> Scores:
+def _weighed(shares: "sp.csr_array", weights: Scores, own: Scores, prior: float) -> Scores:
     """The mean of languages' shares (L, V), of which the tokenizer's own are the part `prior`."""
     own = own / own.sum()
     if not weights.any():
@@ -557,7 +573,9 @@ def _compare(
         return values, scores
     for head in after.heads:
         old, new = getattr(before, head), getattr(after, head)
-        values[head] = _largest(old[:, rows] if head == "sparse" else old, new)
+        if head == "sparse":
+            old, new = old.to_scipy()[:, rows], new.to_scipy()
+        values[head] = _largest(old, new)
         scores[head] = _largest(SCORES[head](before, before), SCORES[head](after, after))
     return values, scores
 

@@ -21,12 +21,13 @@ from torch import Tensor
 
 from tercet.checkpoint import Checkpoint, read_checkpoint
 from tercet.config import Head, Role
-from tercet.embeddings import check_absent, packed_positions
+from tercet.embeddings import check_absent
 from tercet.errors import InputError, MissingExtraError
 from tercet.inference import multiplies_bfloat16, run_batches, usable_device
 from tercet.io import atomic_write
 from tercet.layout import fetch, read_tokenizer
 from tercet.rows import numbered_rows, tagged_fields, text_files
+from tercet.sparse import packed_positions
 from tercet.split import text_key
 from tercet.tokenizer import TokenBatch, Tokenizer
 from tercet.train.dataset import Examples, open_arrays, write_arrays
