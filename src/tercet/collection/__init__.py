@@ -24,9 +24,16 @@ from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from numbers import Real
 from pathlib import Path
-from typing import Any, Self, get_args
+from typing import Any, Self
 
 from tercet.collection.published import PublishedDocuments
+from tercet.collection.settings import (
+    INDEX,
+    CollectionSettings,
+    named,
+    new_settings,
+    recorded_settings,
+)
 from tercet.collection.store import DONE, PENDING, Chunk, DocumentStore
 from tercet.collection.sync import (
     AddReport,
@@ -37,9 +44,8 @@ from tercet.collection.sync import (
     Sync,
     sync_files,
 )
-from tercet.config import Head, Mode, Weights, check_count, check_heads, strings
+from tercet.config import Mode, Weights, check_count, check_heads, strings
 from tercet.documents.base import DEFAULT, Reading, clean, plain_values, readable
-from tercet.documents.chunks import Chunking
 from tercet.embeddings import Embeddings
 from tercet.errors import InputError, ModelError, StoreError
 from tercet.explanation import highlight as highlight_hit
@@ -54,45 +60,9 @@ DOCUMENTS = "documents.sqlite"
 QDRANT = "qdrant"  # the fact that says where vectors are which are not in the folder
 OWNER = "owner"  # the fact that says who this folder is in Qdrant, from its first move there
 FOLDER = "folder"  # in place of an address
-INDEX = r"index-\d{6}"  # names of folders
 REMADE = ("backend", "heads", "dtype", "multi_pool")  # what may change when the index is made again
 EXACT = 1.0  # what a hybrid score gains with all identifiers of its query: the most of a dense one
 FETCH, MORE = 3, 4  # chunks asked for per document wanted; times that where they do not do
-
-
-@dataclass(frozen=True)
-class CollectionSettings:
-    """What is recorded when a collection is made."""
-
-    source: str | None  # where its model is loaded from; None: the one that comes with Tercet
-    fingerprint: str  # of that model
-    backend: Backend
-    heads: tuple[Head, ...]
-    dtype: Dtype
-    chunk: int
-    overlap: int
-    late_chunking: bool
-    multi_pool: int = 1  # multi-vectors of a chunk are merged to about one for so many
-    index: str = "index-000001"  # the folder of its vectors
-
-    @property
-    def chunking(self) -> Chunking:
-        return Chunking(self.chunk, self.overlap, self.late_chunking)
-
-    def spec(self, encoder: Encodes) -> IndexSpec:
-        """Of an index of these; raises InputError where the model has no such vectors."""
-        if lacking := [head for head in self.heads if head not in encoder.heads]:
-            raise InputError(
-                f"the model {_named(encoder.source)} has no {lacking[0]} head: store "
-                f"{', '.join(encoder.heads)}"
-            )
-        return IndexSpec(
-            fingerprint=encoder.fingerprint,
-            backend=self.backend,
-            heads=self.heads,
-            dtype=self.dtype,
-            **encoder.dims,
-        )
 
 
 @dataclass(frozen=True)
@@ -135,7 +105,7 @@ class Collection:
             else:
                 self._documents = DocumentStore(place / DOCUMENTS, read_only=True)
             undo.callback(self._documents.close)
-            self.settings = _recorded_settings(self._documents)
+            self.settings = recorded_settings(self._documents)
             self._writable = None if lock is None else DocumentStore(self.path / DOCUMENTS)
             undo.pop_all()
         self._index: VectorIndex | None = None  # that is changed
@@ -211,7 +181,7 @@ class Collection:
         if not (path / DOCUMENTS).exists():
             _check_free(path, create and not read_only)
             encoder = encoder or _load(None)  # what is wrong leaves no empty folder
-            facts = {"settings": asdict(_new_settings(encoder, options)), QDRANT: place}
+            facts = {"settings": asdict(new_settings(encoder, options)), QDRANT: place}
         if read_only:
             return cls(path, None, encoder, graph)._searched(encoder)
         try:
@@ -292,8 +262,8 @@ class Collection:
         settings = self.settings
         if encoder.fingerprint != settings.fingerprint:
             raise StoreError(
-                f"{self.name} holds vectors of another model ({_named(settings.source)}, "
-                f"{settings.fingerprint}) than {_named(encoder.source)} ({encoder.fingerprint}): "
+                f"{self.name} holds vectors of another model ({named(settings.source)}, "
+                f"{settings.fingerprint}) than {named(encoder.source)} ({encoder.fingerprint}): "
                 f"open it with that model, or {_how_to_rebuild(self.name)}"
             )
 
@@ -315,19 +285,19 @@ class Collection:
         """Documents and vectors as they were committed last."""
         self._check_open()
         with self._loading:
-            settings = _recorded_settings(self._documents)
+            settings = recorded_settings(self._documents)
             while self._reader is None or self._reader.name != settings.index:
                 if self._encoder is not None and settings.fingerprint != self._encoder.fingerprint:
                     raise StoreError(
                         f"{self.name} was rebuilt with another model "
-                        f"({_named(settings.source)}): open it again"
+                        f"({named(settings.source)}): open it again"
                     )
                 try:  # another thread may still search the old one, which needs no closing
                     place = self._documents.fact(QDRANT)
                     self._reader = self._open(settings, place, read_only=True)
-                    self.settings, settings = settings, _recorded_settings(self._documents)
+                    self.settings, settings = settings, recorded_settings(self._documents)
                 except StoreError:
-                    before, settings = settings, _recorded_settings(self._documents)
+                    before, settings = settings, recorded_settings(self._documents)
                     if settings.index == before.index:  # else it was rebuilt and removed meanwhile
                         raise
             return self._documents, self._reader
@@ -860,77 +830,11 @@ def _load(source: str | None) -> Encodes:
     return Encoder.load(source, download=False)
 
 
-def _named(source: str | None) -> str:
-    return source or "that comes with Tercet"
-
-
 def _how_to_rebuild(name: str) -> str:
     return (
         f"`tercet index --rebuild --to {name}` or Collection.open({name!r}, rebuild=True) "
         f"encodes its documents anew"
     )
-
-
-def _new_settings(encoder: Encodes, options: dict[str, Any]) -> CollectionSettings:
-    """The settings of a collection that is made now; raises InputError for bad options."""
-    usual = Chunking()
-    chunk = options.get("chunk", min(usual.chunk, encoder.max_length))
-    defaults: dict[str, Any] = {
-        "backend": "graph",
-        "heads": encoder.heads,
-        "dtype": "float16",
-        "chunk": chunk,
-        "overlap": min(usual.overlap, chunk // 8),
-        "late_chunking": usual.late,
-    }
-    settings = CollectionSettings(encoder.source, encoder.fingerprint, **{**defaults, **options})
-    if settings.chunking.chunk > encoder.max_length:
-        raise InputError(
-            f"chunk is {settings.chunk} tokens, the model {_named(encoder.source)} reads "
-            f"{encoder.max_length}: give at most that"
-        )
-    settings.spec(encoder)
-    return settings
-
-
-_RECORDED: dict[str, Any] = {
-    "source": str | None,
-    "fingerprint": str,
-    "backend": str,
-    "heads": list,
-    "dtype": str,
-    "chunk": int,
-    "overlap": int,
-    "late_chunking": bool,
-    "multi_pool": int,
-    "index": str,
-}
-
-
-def _recorded_settings(store: DocumentStore | PublishedDocuments) -> CollectionSettings:
-    """What was recorded last; raises StoreError where it is of no known form."""
-    facts = store.fact("settings")
-    if isinstance(facts, dict):
-        facts.setdefault("multi_pool", 1)  # Tercet 0.1 merged none
-    wrong = StoreError(f"{store.path}: its settings are of no known form: index the documents anew")
-    if not isinstance(facts, dict) or set(facts) != set(_RECORDED):
-        raise wrong
-    if facts["backend"] == "edge":  # of Tercet 0.1
-        facts["backend"] = "graph"
-    if (
-        not all(isinstance(facts[name], kind) for name, kind in _RECORDED.items())
-        or not re.fullmatch(INDEX, facts["index"])
-        or facts["backend"] not in get_args(Backend)
-        or facts["dtype"] not in get_args(Dtype)
-        or facts["multi_pool"] < 1
-    ):
-        raise wrong
-    try:
-        settings = CollectionSettings(**{**facts, "heads": check_heads(facts["heads"])})
-        _ = settings.chunking
-    except InputError as error:
-        raise wrong from error
-    return settings
 
 
 def _remove_index(folder: Path) -> None:
