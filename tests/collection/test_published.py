@@ -78,8 +78,10 @@ def test_the_address_alone_finds_what_the_folder_finds(
         assert info.path == address
         with pytest.raises(InputError, match="the keys are kind, language, year"):
             away.search(["water"], filter={"colour": "red"})
-        with pytest.raises(StoreError, match="documents are listed where the folder is"):
-            list(away.documents())
+        for after in ("", "long"):
+            assert list(away.documents(after=after)) == list(local.documents(after=after))
+        with pytest.raises(StoreError, match="looked up where the folder is"):
+            _ = "river" in away
         with pytest.raises(StoreError, match="read_only"):
             away.add(CORPUS)
         away.verify()
@@ -238,6 +240,10 @@ def test_an_address_is_searched_alone(address: str, memory: Path, encoder: Hashe
     with pytest.raises(InputError, match="is no address of a Qdrant collection"):
         Collection.open(memory / "c", encoder, index_url="qdrant://localhost")
     assert not (memory / "c").exists()
+    for wrong in ("http://localhost:6333/c", Path("http://localhost:6333/c"), Path(address)):
+        for read_only in (True, False):
+            with pytest.raises(InputError, match="cannot be opened: give a folder, or the address"):
+                Collection.open(wrong, encoder, read_only=read_only)
 
 
 def test_commands(
@@ -253,6 +259,12 @@ def test_commands(
     assert "The river carries" in capsys.readouterr().out
     assert run(["info", address]) == 0
     assert "documents  1" in " ".join(capsys.readouterr().out.split(" ")).replace("   ", "  ")
+    assert run(["ls", address]) == 0
+    assert capsys.readouterr().out.startswith(f"{text}\ten\tWater\t")
+    assert run(["explain", "--index", address, *model, "river", "-k", "1"]) == 0
+    assert "water.md" in capsys.readouterr().out
+    assert run(["rm", address, "water.md"]) == 1
+    assert "tercet rm FOLDER ID" in capsys.readouterr().err
     assert run(["index", str(text), "--to", address, *model]) == 2
     assert "--to is a folder" in capsys.readouterr().err
     assert run(["index", str(text), "--to", folder, "--index", "qdrant://x", *model]) == 2

@@ -73,7 +73,7 @@ def explain(
     query: str,
     passage: str | None = None,
     *,
-    index: Path | None = None,
+    index: str | None = None,
     k: Annotated[int, Opt(min=1, flag="-k")] = 3,
     whole: bool = False,
     html: Path | None = None,
@@ -98,7 +98,7 @@ def explain(
     Options:
       query QUERY:
       passage [PASSAGE|FILE]:
-      index DIR: Explain the best hits of this index.
+      index DIR|ADDRESS: Explain the best hits of this index.
       k: Hits of the index to explain.
       whole: Explain all of a file, as far as the model reads, and not its best chunk.
       html FILE: Write a page that shows it in a browser, without a server.
@@ -138,7 +138,7 @@ def explain(
 
 
 def _of_index(
-    folder: Path, query: str, k: int, model: str | None, revision: str | None
+    index: str, query: str, k: int, model: str | None, revision: str | None
 ) -> "Iterator[tuple[Passage, Explanation]]":
     from tercet.collection import Collection
     from tercet.documents.chunks import Chunker
@@ -146,7 +146,7 @@ def _of_index(
     from tercet.explanation import explain as take_apart
 
     given = None if model is None and revision is None else Encoder.load(model, revision=revision)
-    with Collection.open(folder, given, read_only=True) as collection:
+    with Collection.open(index, given, read_only=True) as collection:
         hits = collection.search([query], k=k)[0]
         encoder: Any = collection.encoder
         chunking, weights = collection.settings.chunking, collection.weights

@@ -1,7 +1,6 @@
 """`tercet index`, `search`, `ls`, `rm`, `encode`, `info`: files to an index, questions to it."""
 
 import math
-import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -269,11 +268,6 @@ def search(
             if model is not None or revision is not None:
                 raise click.UsageError("a server has its own model: leave out --model, --revision")
             asked = _server(index, {**options, "filter": filter or {}})
-        elif re.match(r"(?!qdrant(\+https)?:)[A-Za-z][\w+.-]+://", index, re.IGNORECASE):
-            raise InputError(
-                f"{index} cannot be searched: give a folder, or the address of a server as "
-                "http://localhost:8080, or of a collection as qdrant://localhost:6333/name"
-            )
         else:
             from tercet.collection import Collection
 
@@ -426,6 +420,7 @@ def ls(index: str, *, as_json: Json = False) -> None:
     Examples:
       tercet ls my-index
       tercet ls my-index --json > documents.jsonl
+      tercet ls qdrant://localhost:6333/docs
 
     Options:
       index INDEX:
@@ -606,10 +601,8 @@ def info(
       what [MODEL|INDEX]:
       verify: First read every byte of an index, and say what has changed on the disk.
     """
-    from tercet.index.qdrant import Address
-
     folder = Path(what or "")
-    if what and (Address.matches(what) or (folder / "documents.sqlite").exists()):
+    if what and ("://" in what or (folder / "documents.sqlite").exists()):
         facts = _index_facts(what, verify)
     elif what and (folder / "embeddings.json").exists():
         facts = _embeddings_facts(folder)

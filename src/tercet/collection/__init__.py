@@ -157,9 +157,15 @@ class Collection:
             if not read_only:
                 raise InputError(
                     f"{folder} is searched alone (read_only, `tercet serve --read-only`): "
-                    "documents come and go through the folder that it was made from"
+                    "documents come and go through the folder that it was made from, as in "
+                    "`tercet rm FOLDER ID`"
                 )
             return cls(Address.parse(folder), None, encoder, graph)._searched(encoder)
+        if re.match(r"[A-Za-z][\w+.-]+:/", str(folder)):
+            raise InputError(
+                f"{folder} cannot be opened: give a folder, or the address of a collection as "
+                "qdrant://localhost:6333/name"
+            )
         path = Path(folder)
         place: dict[str, str] | None = None
         if index_url not in (None, FOLDER):

@@ -7,6 +7,7 @@ else is in the writer's folder. Knows nothing of vectors, models or files.
 import threading
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from tercet.collection.store import Chunk, Known
@@ -44,15 +45,19 @@ class PublishedDocuments:
         """The chunks of some rows; those that are gone are left out."""
         out = {}
         for row, record in self.index.records(rows).items():
-            try:
+            with self._in_words():
                 record |= {"span": Span(**record["span"]), "headings": tuple(record["headings"])}
                 out[row] = Chunk(**record)
-            except (KeyError, TypeError) as error:
-                raise StoreError(
-                    f"{self.path} holds points of another form ({error!r}): index the documents "
-                    "anew"
-                ) from error
         return out
+
+    @contextmanager
+    def _in_words(self) -> Iterator[None]:
+        try:
+            yield
+        except (KeyError, TypeError) as error:
+            raise StoreError(
+                f"{self.path} holds points of another form ({error!r}): index the documents anew"
+            ) from error
 
     def counts(self) -> tuple[int, int]:
         """(documents, chunks)"""
@@ -67,15 +72,17 @@ class PublishedDocuments:
         return dict(self.fact("languages"))
 
     def documents(self, after: str = "") -> Iterator[Document]:
-        """Raises StoreError: documents are listed by their folder."""
-        raise self._elsewhere()
+        """The documents by their ids, from behind one of them; reads a part of every point."""
+        found: dict[str, Document] = {}
+        for record in self.index.every_record("id", "title", "source", "language", "metadata"):
+            with self._in_words():
+                if record["id"] > after:
+                    found[record["id"]] = Document(text="", **record)
+        return (found[id] for id in sorted(found))
 
     def known(self, id: str) -> Known | None:
-        """Raises StoreError as well."""
-        raise self._elsewhere()
-
-    def _elsewhere(self) -> StoreError:
-        return StoreError(f"{self.path}: documents are listed where the folder is, not by address")
+        """Raises StoreError: one is looked up in its folder."""
+        raise StoreError(f"{self.path}: a document is looked up where the folder is")
 
     def close(self) -> None:
         """Lets go of the connection."""

@@ -444,16 +444,22 @@ class QdrantIndex(VectorIndex):
         )
 
     def ids(self) -> Ids:
-        out: list[int] = []
+        return np.sort(np.array([point.id for point in self._every(False)], dtype=np.uint64))
+
+    def every_record(self, *fields: str) -> Iterator[dict[str, Any]]:
+        """Some fields of the records of all rows."""
+        return (point.payload for point in self._every(list(fields)))
+
+    def _every(self, payload: bool | list[str]) -> Iterator[Any]:
         page: Any = None
         while True:
             with self._asking() as client:
                 points, page = client.scroll(
-                    self._collection, limit=10 * IDS, offset=page, with_payload=False
+                    self._collection, limit=10 * IDS, offset=page, with_payload=payload
                 )
-            out += [point.id for point in points]
+            yield from points
             if page is None:
-                return np.sort(np.array(out, dtype=np.uint64))
+                return
 
     # What the server does by itself
 
