@@ -217,7 +217,8 @@ def test_a_server_that_is_not_there_or_has_no_index_is_a_sentence(
     for scheme in ("ftp", "HTTP+unix", "file", "qdrantx"):
         assert run(["search", "--index", f"{scheme}://host/x", "star"]) == 1
         err = capsys.readouterr().err
-        assert "give a folder, or the address of a server as http://localhost:8080" in err
+        assert "give a folder, or the address of a collection" in err
+        assert "asks servers, too, as http://localhost:8080" in err
         assert f"{scheme}://host/x" in err
     assert run(["search", "--index", url, "--model", "m", "star"]) == 2
     assert "a server has its own model" in capsys.readouterr().err

@@ -164,7 +164,8 @@ class Collection:
         if re.match(r"[A-Za-z][\w+.-]+:/", str(folder)):
             raise InputError(
                 f"{folder} cannot be opened: give a folder, or the address of a collection as "
-                "qdrant://localhost:6333/name"
+                "qdrant://localhost:6333/name; `tercet search` asks servers, too, as "
+                "http://localhost:8080"
             )
         path = Path(folder)
         place: dict[str, str] | None = None
