@@ -21,7 +21,7 @@ RUN python -m pip install --no-cache-dir --index-url https://download.pytorch.or
         "torch==${TORCH}"
 
 # The wheel has the weights: nothing is fetched when the server starts.
-ARG EXTRAS=torch,serve,pdf,office,parquet,encodings,zstd,filter
+ARG EXTRAS=torch,hnsw,serve,pdf,office,parquet,encodings,zstd,filter
 # hadolint ignore=DL3013
 RUN --mount=type=bind,from=build,source=/wheels,target=/wheels \
     set -- /wheels/tercet-*.whl; \

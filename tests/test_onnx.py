@@ -261,7 +261,7 @@ from importlib.machinery import PathFinder
 class Without(PathFinder):
     @classmethod
     def find_spec(cls, name, path=None, target=None):
-        if name in ("torch", "scipy"):
+        if name in ("torch", "scipy", "usearch"):
             return None
         return PathFinder.find_spec(name, path, target)
 

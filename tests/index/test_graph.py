@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tercet.config import MODES
 from tercet.embeddings import Embeddings
 from tercet.errors import StoreError
 from tercet.index import Index, base, open_index
@@ -589,3 +590,40 @@ def test_a_graph_and_onnx_runtime_are_loaded_in_one_process() -> None:
     assert (
         subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0
     )
+
+
+# Without usearch
+
+
+@pytest.mark.parametrize("made", [True, False], ids=["made with it", "made without it"])
+def test_an_index_is_searched_without_usearch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: bool
+) -> None:
+    """The same hits by an exact scan; a graph that is there stays, one that lacks is made later."""
+    rows = make_embeddings(400)
+    how: dict[str, Any] = {"k": 10, "candidates": 20}
+    monkeypatch.setattr("tercet.index.graph.HNSW", made)
+    with graphed(tmp_path / "index") as index:
+        index.add(range(400), rows)
+        index.optimize()
+    folders = list(index.path.glob("graph-*"))
+    assert (folders[0] / "dense.usearch").exists() == made
+    monkeypatch.setattr("tercet.index.graph.HNSW", False)
+    monkeypatch.setattr("tercet.index.graph.ADVISED", 399)
+    with create(tmp_path / "exact", "exact") as exact:
+        exact.add(range(400), rows)
+        for open_as in (reader, open_index):
+            with open_as(tmp_path / "index") as index:
+                assert "tercet[hnsw]" in index.advice
+                index.verify()
+                for mode in MODES:
+                    best = exact.search(QUERIES, mode=mode, **how)
+                    assert index.search(QUERIES, mode=mode, **how) == best
+    assert list(index.path.glob("graph-*")) == folders
+    monkeypatch.undo()
+    with open_index(tmp_path / "index", options=SMALL) as index:
+        index.optimize()
+        assert not index.advice
+        [folder] = index.path.glob("graph-*")
+        assert (folder / "dense.usearch").exists()
+        assert (folder == folders[0]) == made

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
+from importlib.util import find_spec
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -170,6 +171,7 @@ def index(
                     paths, reading=reading, reread=rebuild, report=report, progress=progress
                 )
             documents = len(collection)
+            _advise(collection)
     seconds = time.monotonic() - start
     if as_json:
         facts = {"index": str(to), "documents": documents, **asdict(added)}
@@ -183,6 +185,11 @@ def index(
     if not any(problem.failed for problem in added.skipped):
         return 0
     return SOME_SKIPPED if added.added or added.updated or added.unchanged else 1
+
+
+def _advise(collection: "Collection") -> None:
+    if advice := collection.advice:
+        echo(f"tercet: {collection.name}: {advice}", err=True)
 
 
 def _encoder(model: str | None, revision: str | None) -> "Encoder | None":
@@ -272,6 +279,7 @@ def search(
             from tercet.collection import Collection
 
             collection = Collection.open(index, _encoder(model, revision), read_only=True)
+            _advise(collection)
             asked = _folder(closing.enter_context(collection), {**options, "filter": filter})
         least = asked.least() if auto else None
         terminal = not question and sys.stdin.isatty()
@@ -674,6 +682,9 @@ def _model_facts(source: str | None, revision: str | None) -> dict[str, Any]:
             "tercet": version("tercet"),
             encoder.runtime.name: version(encoder.runtime.name),
             "python": sys.version.split()[0],
+            "usearch": version("usearch")
+            if find_spec("usearch")
+            else "not installed: pip install 'tercet[hnsw]' for large indexes",
         },
     }
 

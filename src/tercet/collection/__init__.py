@@ -768,6 +768,11 @@ class Collection:
             store.languages(),
         )
 
+    @property
+    def advice(self) -> str:
+        """What would make searches faster; empty where nothing is known."""
+        return self._newest()[1].advice
+
     def verify(self) -> None:
         """Reads every byte of texts and vectors; raises StoreError naming what has changed."""
         _, index = self._newest()

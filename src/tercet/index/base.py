@@ -224,7 +224,7 @@ class Index(VectorIndex):
                     union.append(places[graph.sparse(terms, weights, count, own.inside)])
                 if "dense" in legs and queries.dense is not None:
                     size = count * len(graph) // own.count  # so that `count` are eligible, about
-                    if size * EXACT_ABOVE < own.count:
+                    if graph.has_dense and size * EXACT_ABOVE < own.count:
                         near = graph.dense(queries.dense[number], size)
                         near = near[own.inside[near]][:count]
                     else:
@@ -261,6 +261,11 @@ class Index(VectorIndex):
         with self._reading() as view:
             return np.sort(view.rows.ids[view.rows.live])
 
+    @property
+    def advice(self) -> str:
+        with self._reading() as view:
+            return "" if view.graph is None else view.graph.advice
+
     def flush(self) -> None:
         """Makes all that was added and deleted durable (fsync) before it returns."""
         with self._writing() as store:
@@ -272,8 +277,8 @@ class Index(VectorIndex):
         """Builds what makes search fast and drops what was deleted; flushes first and last.
 
         A graph is made where the rows outside it are more than are scored one by one as quickly,
-        and than `growth` of those inside; anew where a quarter of its rows is gone. progress(rows
-        done, of all).
+        and than `growth` of those inside, or where it was made without usearch, which is here now;
+        anew where a quarter of its rows is gone. progress(rows done, of all).
         """
         with self._writing() as store:
             self.flush()
@@ -283,7 +288,8 @@ class Index(VectorIndex):
             worn = view.graph is not None and alive < 0.75 * len(view.graph)
             damaged = store.graph != store.manifest.graph
             least = max(self._options.rows, growth * alive)
-            new = count - alive > least or worn or damaged
+            lacking = view.graph is not None and view.graph.lacks_dense
+            new = count - alive > least or worn or damaged or lacking
             if self.spec.backend == "graph" and new:
                 store.graphs += 1
                 name = f"graph-{store.graphs:06d}" if count > self._options.rows else ""

@@ -178,6 +178,11 @@ class VectorIndex(ABC):
     def ids(self) -> Ids:
         """The ids of all rows, ascending."""
 
+    @property
+    def advice(self) -> str:
+        """What would make its searches faster; empty where nothing is known."""
+        return ""
+
     @abstractmethod
     def flush(self) -> None:
         """Makes all that was added and deleted durable before it returns."""

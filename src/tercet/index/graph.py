@@ -1,18 +1,22 @@
 """Files that find candidates quickly: an HNSW graph over dense vectors, postings of sparse terms.
 
     graph-000001/serials.npy                (n,) u64 ascending: the rows that it was built over
-    graph-000001/dense.usearch              the graph; its keys are serials
+    graph-000001/dense.usearch              the graph, made where usearch is installed; its keys are
+                                            serials
     graph-000001/starts.npy                 (V + 1,) int64: term t has postings starts[t:t + 1]
     graph-000001/rows.npy, weights.npy      int32 places among the serials, float32
     graph-000001/peaks.npy                  (V,) float32, the highest weight of each term
     graph-000001/checksums.json             of all of these
 
 A folder never changes after it has its name, so any number of processes may read it: a larger one
-takes its place. Candidates only: every score that anybody sees is computed from the rows.
+takes its place. Candidates only: every score that anybody sees is computed from the rows. Without
+usearch the postings alone are made and read, and a graph that is there is left as it is.
 """
 
+import logging
 import zlib
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +33,11 @@ from tercet.index.store import Floats, IndexSpec, Positions, RowStore, Serials
 from tercet.io import atomic_folder, check_file, inner_path, read_json, write_json
 from tercet.scores import threads
 
+log = logging.getLogger("tercet")
+
+HNSW = find_spec("usearch") is not None
+DENSE = "dense.usearch"
+ADVISED = 100_000  # rows whose dense vectors take so long to score that a graph is recommended
 CHECKSUMS = "checksums.json"
 ROUNDING = 1.001  # more than sums that are rounded to float32 differ
 VERIFY_BELOW = 256 << 20  # bytes that are verified whenever a graph is opened: 0.2 s
@@ -73,11 +82,20 @@ class Graph:
             self.serials: Serials = _mapped(folder / "serials.npy", np.uint64)
             fits = len(self) > 0 and not bool((self.serials[1:] <= self.serials[:-1]).any())
             self._hnsw: Any = None
-            if spec.dense:
-                check_file(folder / "dense.usearch", StoreError)
-                self._hnsw = _hnsw().restore(str(folder / "dense.usearch"), view=True)
+            self.advice = ""
+            if spec.dense and not HNSW and len(self) > ADVISED:
+                self.advice = (
+                    f"every search scores {len(self):,} dense vectors: pip install 'tercet[hnsw]' "
+                    "and index again for a graph"
+                )
+                log.warning("%s: %s", folder.parent, self.advice)
+            if spec.dense and HNSW and (folder / DENSE).exists():
+                check_file(folder / DENSE, StoreError)
+                self._hnsw = _hnsw().restore(str(folder / DENSE), view=True)
                 fits &= self._hnsw is not None and self._hnsw.ndim == spec.dense
                 fits &= self._hnsw is not None and len(self._hnsw) == len(self)
+            self.has_dense = self._hnsw is not None  # whether it finds dense candidates
+            self.lacks_dense = bool(spec.dense) and HNSW and not self.has_dense
             if spec.vocabulary:
                 self._starts = np.array(_mapped(folder / "starts.npy", np.int64))
                 self._rows = _mapped(folder / "rows.npy", np.int32)
@@ -106,7 +124,7 @@ class Graph:
         keys: Serials = nearest.keys[:count]
         places = np.searchsorted(self.serials, keys)
         if (places == len(self)).any():
-            raise _damaged(self.folder, "dense.usearch names rows that are not there")
+            raise _damaged(self.folder, f"{DENSE} names rows that are not there")
         return places
 
     def sparse(
@@ -186,8 +204,8 @@ def build_graph(
         np.save(scratch / "serials.npy", store.serials[positions])
         if store.spec.vocabulary:
             _write_postings(scratch, store, positions)
-        if store.spec.dense:
-            _write_hnsw(scratch / "dense.usearch", store, positions, options, before, progress)
+        if store.spec.dense and HNSW:
+            _write_hnsw(scratch / DENSE, store, positions, options, before, progress)
         files = sorted(path for path in scratch.iterdir() if path.is_file())
         write_json(scratch / CHECKSUMS, {path.name: _checksum(path) for path in files})
 
@@ -208,8 +226,8 @@ def _write_hnsw(
         expansion_add=options.ef_construction,
         enable_key_lookups=False,
     )
-    if before is not None:
-        graph.load(str(before.folder / "dense.usearch"))
+    if before is not None and before.has_dense:
+        graph.load(str(before.folder / DENSE))
         positions = positions[store.serials[positions] > before.serials[-1]]
     for first in range(0, len(positions), options.at_once):
         some = positions[first : first + options.at_once]
