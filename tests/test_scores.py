@@ -18,6 +18,7 @@ from tercet.errors import InputError
 from tercet.hybrid import rankers
 from tercet.scores import (
     dense_scores,
+    float32,
     lexical_scores,
     maxsim_packed,
     maxsim_pairs,
@@ -71,6 +72,17 @@ def test_vectors_of_two_models_have_no_scores(function: Any) -> None:
     for passages in (other, wider):
         with pytest.raises(InputError):
             function(one, passages)
+
+
+def test_every_float16_is_converted_as_numpy_does() -> None:
+    every = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    finite = every[np.isfinite(every)].reshape(-1, 64)
+    for some in (finite, finite[::2], finite[:0]):
+        np.testing.assert_array_equal(float32(some).view(int), some.astype("f4").view(int))
+    for odd in every[~np.isfinite(every)]:
+        np.testing.assert_equal(
+            float32(np.array([1, odd], np.float16)), np.array([1, odd], np.float16).astype("f4")
+        )
 
 
 def test_each_score_is_its_formula() -> None:
