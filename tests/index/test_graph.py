@@ -609,6 +609,7 @@ def test_an_index_is_searched_without_usearch(
     folders = list(index.path.glob("graph-*"))
     assert (folders[0] / "dense.usearch").exists() == made
     monkeypatch.setattr("tercet.index.graph.HNSW", False)
+    monkeypatch.setitem(sys.modules, "usearch.index", None)
     monkeypatch.setattr("tercet.index.graph.ADVISED", 399)
     with create(tmp_path / "exact", "exact") as exact:
         exact.add(range(400), rows)
