@@ -55,6 +55,49 @@ def test_what_is_under_way_is_finished_where_that_is_told(tmp_path: Path, told: 
     assert finished.exists() == told
 
 
+class Talkative:
+    """Tells a number of things before it answers, and says when it has."""
+
+    facts = "ready"
+
+    def __init__(self, *, tell: Callable[[Any], None], told: str) -> None:
+        self.told = Path(told)
+
+    def handle(self, reply: Reply, method: str, arguments: Any, options: dict[str, Any]) -> None:
+        for number in range(arguments[0]):
+            reply.event(number)
+        reply.done(method)
+        self.told.touch()
+
+    def close(self) -> None:
+        pass
+
+
+def test_what_is_told_waits_until_there_is_room_for_it(tmp_path: Path) -> None:
+    async def run() -> None:
+        process = Process(f"{__name__}:Talkative", {"told": str(tmp_path / "told")})
+        await process.start()
+        room: asyncio.Queue[int] = asyncio.Queue(3)
+        waiting, counts = 0, set()
+
+        async def put(number: int) -> None:
+            nonlocal waiting
+            waiting += 1
+            await room.put(number)
+            counts.add(waiting)
+            waiting -= 1
+
+        call = asyncio.create_task(process.call("talk", 50, on_event=put))
+        while not (tmp_path / "told").exists() or not waiting:
+            await asyncio.sleep(0.01)
+        assert [await room.get() for _ in range(50)] == list(range(50))
+        assert counts == {1}
+        assert await call == "talk"
+        await process.stop()
+
+    asyncio.run(run())
+
+
 def test_a_child_that_waits_to_be_started_again_holds_up_no_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,8 +1,10 @@
 """Each route over HTTP: the shapes that others have published, and our own."""
 
+import asyncio
 import base64
 import gzip
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +12,12 @@ import msgspec
 import numpy as np
 import openai
 import pytest
+from starlette.requests import Request
 
 from tercet.encoder import Encoder
 from tercet.scores import SCORES, weighted_sum
+from tercet.serve import routes, wire
+from tercet.serve.app import Endpoint, encoded
 from tests.serve.conftest import TEXTS, Answer, Running, multipart
 
 PASSAGES = ["the star and the light", "bread and fire", "the river"]
@@ -334,6 +339,81 @@ def test_files_are_read_as_their_kinds(server: Running) -> None:
     for id in ("up.md", "row", "LICENSE", "notes.csv%231", "notes.csv%3A2", "notes.csv%232"):
         server.ask("DELETE", f"/documents/{id}")
     assert data(server.ask("GET", "/info"))["index"]["documents"] == len(TEXTS)
+
+
+def test_a_client_that_does_not_read_holds_no_more_than_its_share(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(routes, "EVENTS", 5)
+    monkeypatch.setattr(routes, "PATIENCE", 0.01)
+
+    async def run() -> list[Any]:
+        events = routes.Events()
+        report: asyncio.Future[dict[str, int]] = asyncio.get_running_loop().create_future()
+        for number in range(20):  # nobody reads
+            await events.put({"number": number})
+            assert events.waiting <= 5
+        report.set_result({"added": 20})
+        return [json.loads(line) async for line in events.lines(report)]
+
+    *kept, note, last = asyncio.run(run())
+    assert kept == [{"number": number} for number in range(5)]
+    assert "15 lines are left out" in note["reason"]
+    assert last == {"kind": "done", "added": 20}
+
+
+def test_a_client_that_reads_slowly_misses_nothing_and_one_that_leaves_holds_up_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(routes, "EVENTS", 2)
+    monkeypatch.setattr(routes, "PATIENCE", 1e6)
+
+    async def run() -> list[Any]:
+        events = routes.Events()
+
+        async def work(count: int) -> dict[str, int]:
+            for number in range(count):
+                await events.put({"number": number})
+            return {"added": count}
+
+        told = [json.loads(line) async for line in events.lines(asyncio.create_task(work(20)))]
+        lines = events.lines(left := asyncio.create_task(work(1000)))
+        await anext(lines)
+        await lines.aclose()
+        assert await asyncio.wait_for(left, 30) == {"added": 1000}
+        return told
+
+    *told, last = asyncio.run(run())
+    assert told == [{"number": number} for number in range(20)]
+    assert last["kind"] == "done"
+
+
+def test_answers_with_vectors_are_made_in_another_thread_to_the_same_bytes() -> None:
+    values = wire.DenseValues(2, "float32", [0.5, -1.0])
+    items = [wire.EncodedItem(None, 3, False, values), wire.EncodedItem("b", 1, True)]
+    answer = wire.EncodeResponse("m", items, wire.TotalTokens(4), {"total_ms": 0.5})
+    threads = []
+
+    async def handler(server: Any) -> Any:
+        def made() -> wire.EncodeResponse:
+            threads.append(threading.current_thread())
+            return answer
+
+        return made
+
+    async def ask(accept: bytes) -> bytes:
+        async def receive() -> Any:  # the client stays
+            await asyncio.Event().wait()
+
+        request = Request({"type": "http", "headers": [(b"accept", accept)]}, receive)
+        endpoint: Any = Endpoint("GET", "/encode", "", handler)
+        return bytes((await endpoint.answer(None, request)).body)
+
+    assert asyncio.run(ask(b"")) == msgspec.json.encode(answer)
+    assert asyncio.run(ask(b"application/msgpack")) == msgspec.msgpack.encode(answer)
+    assert threading.current_thread() not in threads
+    for other in ([[0.5], []], {"a": [1, 2], "b": 3}, [], "text", wire.Removed(1)):
+        assert encoded(other, msgspec.json.encode) == msgspec.json.encode(other)
 
 
 def test_uploads_are_bounded(server: Running) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tercet.collection import Collection
-from tercet.collection.sync import BatchSize
+from tercet.collection.sync import BatchSize, SyncState
 from tercet.encoder import Encoder
 from tercet.errors import ModelError
 from tercet.records import Document
@@ -39,11 +39,11 @@ class Told(Reply):
         """The answer, the changes, and how far the progress came."""
         assert self.answered.wait(30), "no answer"
         changes = [event for event in self.events if event["kind"] != "progress"]
-        return (
-            self.answer,
-            changes,
-            max((e["done"] for e in self.events if e["kind"] == "progress"), default=0),
-        )
+        return self.answer, changes, max(self.progress(), default=0)
+
+    def progress(self) -> list[int]:
+        """How far it was at each step."""
+        return [event["done"] for event in self.events if event["kind"] == "progress"]
 
 
 @pytest.fixture(params=[0, 16], ids=["whole", "chunks"])
@@ -93,13 +93,17 @@ class Held:
 
     def together(self, calls: list[Call]) -> list[Any]:
         """What each is told where all wait for one that comes first; `adds` are theirs alone."""
+        return [reply.all() for reply in self.waiting(calls)]
+
+    def waiting(self, calls: list[Call]) -> list[Told]:
+        """The replies to calls that all wait for one that comes first."""
         self.begun.clear()
         self.gate.clear()
         self.tell(FIRST)
         assert self.begun.wait(30)
         replies, self.adds = [self.tell(call) for call in calls], -1
         self.gate.set()
-        return [reply.all() for reply in replies]
+        return replies
 
     def alone(self, calls: list[Call]) -> list[Any]:
         """What each is told where it is asked when the one before is answered."""
@@ -159,6 +163,27 @@ def test_what_waits_is_added_together_and_told_as_if_alone(
         )
         assert [(hit.id, hit.text) for hit in hits] == [(hit.id, hit.text) for hit in others]
     alone.writer.close()
+
+
+def test_progress_within_a_shared_batch_is_each_calls_own(
+    writer: Held, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = [10, 30, 20]
+    calls = [document(str(size), "a star and" * (size // 10)) for size in sizes]
+    add = writer.collection.add
+
+    def told(documents: Any, *, progress: Any, **options: Any) -> Any:
+        if isinstance(documents, list):  # those that share a batch
+            for done in (4, 10, 25, 40, 41, 60):
+                progress(SyncState(done, 60, 0))
+        return add(documents, progress=None, **options)
+
+    monkeypatch.setattr(writer.collection, "add", told)
+    expected = [[4, 10, 10, 10, 10, 10], [0, 0, 15, 30, 30, 30], [0, 0, 0, 0, 1, 20]]
+    replies = writer.waiting(calls)
+    answers = [reply.all()[0] for reply in replies]
+    assert [reply.progress() for reply in replies] == expected
+    assert [(kind, facts["added"]) for kind, facts in answers] == [("done", 1)] * 3
 
 
 def test_a_batch_is_shared_up_to_its_size(writer: Held) -> None:

@@ -539,7 +539,10 @@ Handler = Callable[..., Awaitable[Any]]
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A route: what it takes, what it gives, who answers."""
+    """A route: what it takes, what it gives, who answers.
+
+    A handler gives the answer, or a function that makes it in another thread.
+    """
 
     method: str
     path: str
@@ -574,9 +577,13 @@ class Endpoint:
                     await handling
         if isinstance(answer, Response):
             return answer
-        if self.tag == "tercet" and _wants(request, MSGPACK):
-            return Response(msgspec.msgpack.encode(answer), media_type=MSGPACK)
-        return Response(msgspec.json.encode(answer), media_type=JSON)
+        packed = self.tag == "tercet" and _wants(request, MSGPACK)
+        encode = msgspec.msgpack.encode if packed else msgspec.json.encode
+        if callable(answer):  # vectors: their numbers would hold up the event loop
+            body = await asyncio.to_thread(lambda: encoded(answer(), encode))
+        else:
+            body = encode(answer)
+        return Response(body, media_type=MSGPACK if packed else JSON)
 
     async def _read(self, server: Server, request: Request) -> Any:
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -587,6 +594,20 @@ class Endpoint:
             )
         body = await read_body(server, request)
         return parse(body, self.takes, packed=packed)
+
+
+def encoded(answer: Any, encode: Callable[[Any], bytes]) -> bytes:
+    """An answer as bytes, row by row: a call for all would keep Python's lock to its end."""
+
+    def parts(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: parts(part) for key, part in value.items()}
+        return [msgspec.Raw(encode(row)) for row in value] if isinstance(value, list) else value
+
+    if isinstance(answer, msgspec.Struct):
+        fields = {name: parts(getattr(answer, name)) for name in answer.__struct_fields__}
+        return encode(msgspec.structs.replace(answer, **fields))
+    return encode(parts(answer))
 
 
 def parse(body: bytes, kind: Any, *, packed: bool = False) -> Any:

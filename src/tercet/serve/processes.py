@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
@@ -33,7 +33,7 @@ RESTART = 1.0  # seconds before a child that died is started again, doubled up t
 LONGEST_RESTART = 60.0
 STOP = 10.0  # seconds that a child is given to end
 
-OnEvent = Callable[[Any], None]
+OnEvent = Callable[[Any], Awaitable[None] | None]  # the next message is read when it is done
 
 
 class Unavailable(Exception):
@@ -101,7 +101,8 @@ class Process:
         while True:
             try:
                 while True:
-                    self._take(*await self._read())
+                    if (taking := self._take(*await self._read())) is not None:
+                        await taking
             except (asyncio.IncompleteReadError, ConnectionError):
                 pass
             assert self._child is not None
@@ -127,21 +128,19 @@ class Process:
             if not future.done():
                 future.set_exception(Unavailable(f"the {self.name} process ended: try again"))
 
-    def _take(self, kind: str, number: int, value: Any) -> None:
+    def _take(self, kind: str, number: int, value: Any) -> Awaitable[None] | None:
         if kind == "event" and not number:
-            if self.on_event is not None:
-                self.on_event(value)
-            return
+            return None if self.on_event is None else self.on_event(value)
         future, on_event = self._calls.get(number, (None, None))
         if future is None or future.done():
-            return  # nobody waits any more
+            return None  # nobody waits any more
         if kind == "event":
-            if on_event is not None:
-                on_event(value)
-        elif kind == "done":
+            return None if on_event is None else on_event(value)
+        if kind == "done":
             future.set_result(value)
         else:
             future.set_exception(_error(value))
+        return None
 
     async def call(
         self, method: str, *arguments: Any, on_event: OnEvent | None = None, **options: Any

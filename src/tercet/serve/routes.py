@@ -1,29 +1,25 @@
 """The routes: each takes a request of `wire`, asks the processes, and gives an answer of `wire`.
 
 One table has them all; the OpenAPI document is made from it. The shapes that others have published
-are thin: each is a few lines over the same calls. Knows nothing of models or files of an index.
+are in `dialects`. Knows nothing of models or files of an index.
 """
 
 import asyncio
-import base64
 import re
 import shutil
 import tempfile
 import time
-import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator
 from dataclasses import asdict, dataclass, field
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
 from importlib.resources import files
-from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
-from msgspec import UNSET, UnsetType
 from python_multipart.exceptions import FormParserError
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException
@@ -31,14 +27,13 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from tercet.config import Head, Role, Weights
+from tercet.config import Head
 from tercet.documents.base import LONGEST
 from tercet.embeddings import Embeddings
 from tercet.errors import InputError
-from tercet.serve import wire
+from tercet.serve import dialects, wire
 from tercet.serve.app import (
     BODY_SECONDS,
-    BYTES_PER_TOKEN,
     NDJSON,
     UPLOADED,
     ClientGone,
@@ -49,6 +44,7 @@ from tercet.serve.app import (
     parse,
     read_body,
 )
+from tercet.serve.dialects import Made, base64_of, pair_scores, read_tokens, weights_of
 
 HEADS: dict[str, Head] = {"dense": "dense", "sparse": "sparse", "multivector": "multi"}
 PAGE_POLICY = (
@@ -62,328 +58,6 @@ TYPES = {
     ".svg": "image/svg+xml",
     ".txt": "text/plain; charset=utf-8",
 }
-
-
-def as_list(given: str | list[Any], name: str = "input") -> Any:
-    """Inputs as a list of texts or of token ids; raises HttpError where they are mixed or empty."""
-    if isinstance(given, str):
-        return [given]
-    rows = [given] if isinstance(given[0], int) else given
-    kinds = {type(row) for row in rows}
-    ids = [token for row in rows if isinstance(row, list) for token in row]
-    if len(kinds) > 1 or [] in rows or not all(type(token) is int for token in ids):
-        raise HttpError(
-            422, "invalid_request", f"{name}: give texts, or lists of token ids, not both or empty"
-        )
-    return rows
-
-
-def base64_of(vector: npt.NDArray[Any], kind: str = "<f4") -> str:
-    """Numbers as base64 of little-endian bytes."""
-    return base64.b64encode(vector.astype(kind).tobytes()).decode()
-
-
-def read_tokens(embeddings: Embeddings) -> int:
-    """Tokens that the model read."""
-    assert embeddings.lengths is not None
-    return int(embeddings.lengths.sum())
-
-
-def dense_of(embeddings: Embeddings) -> npt.NDArray[np.float32]:
-    """The (B, D) dense vectors."""
-    assert embeddings.dense is not None
-    return embeddings.dense
-
-
-def check_dimensions(server: Server, size: int | None) -> int | None:
-    """The size that vectors are cut to, None: whole; raises HttpError for one not trained."""
-    whole = server.model.facts["dims"]["dense"]
-    trained = server.model.facts["sizes"]
-    if size is None or size == whole:
-        return None
-    if size not in trained:
-        sizes = ", ".join(map(str, (*trained, whole)))
-        raise HttpError(
-            422, "dimensions", f"dimensions: the model was trained for {sizes}, not for {size}"
-        )
-    return size
-
-
-def check_right(direction: str | None) -> None:
-    """Raises HttpError where texts should be cut at their beginning."""
-    if direction is not None and direction.lower() != "right":
-        raise HttpError(422, "truncation", "texts are cut at their end: truncate on the right")
-
-
-def role_of(name: str | None) -> Role:
-    """The role that a prompt's name stands for; raises HttpError where there is none."""
-    roles: dict[str | None, Role] = {
-        None: "plain",
-        "": "plain",
-        "query": "query",
-        "passage": "passage",
-        "document": "passage",
-    }
-    if name not in roles:
-        raise HttpError(422, "prompt", f"no prompt {name!r}: choose query or document")
-    return roles[name]
-
-
-async def dense_vectors(
-    server: Server,
-    inputs: Any,
-    *,
-    role: Role,
-    dimensions: int | None = None,
-    truncate: bool = True,
-) -> tuple[npt.NDArray[np.float32], int]:
-    """(B, D) unit vectors, and the tokens that were read."""
-    size = check_dimensions(server, dimensions)
-    embeddings = await server.encode(inputs, ("dense",), role=role, truncate=truncate)
-    vectors = dense_of(embeddings)
-    if size is not None:
-        vectors = vectors[:, :size]
-        vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-    return vectors, read_tokens(embeddings)
-
-
-async def pair_scores(
-    server: Server,
-    query: str,
-    passages: Sequence[str],
-    *,
-    weights: Weights | None = None,
-    truncate: bool = True,
-) -> dict[str, Any]:
-    """Scores of a query with passages: `scores` (the hybrid sum), each head's, `tokens` read."""
-    async with server.admitted([len(text.encode()) for text in (query, *passages)]):
-        parts: dict[str, Any] = await server.model.call(
-            "score", query, list(passages), weights=weights, truncate=truncate
-        )
-        return parts
-
-
-def weights_of(given: wire.WeightsGiven | None) -> Weights | None:
-    """Weights as the library has them."""
-    return None if given is None else Weights(given.dense, given.sparse, given.multi)
-
-
-# OpenAI
-
-
-async def embeddings(server: Server, request: wire.EmbeddingRequest) -> wire.EmbeddingList:
-    vectors, tokens = await dense_vectors(
-        server,
-        as_list(request.input),
-        role=role_of(request.input_type) if request.input_type else "passage",
-        dimensions=request.dimensions,
-        truncate=False,
-    )
-    packed = request.encoding_format == "base64"
-    rows: list[Any] = [base64_of(row) for row in vectors] if packed else vectors.tolist()
-    data = [wire.Embedding(number, row) for number, row in enumerate(rows)]
-    return wire.EmbeddingList(data, server.model_id, wire.Usage(tokens, tokens))
-
-
-async def models(server: Server) -> wire.ModelList:
-    return wire.ModelList([wire.ModelCard(server.model_id)])
-
-
-# Cohere, Jina, vLLM, Ollama
-
-
-def text_of(document: str | wire.RerankDocument) -> str:
-    return document if isinstance(document, str) else document.text
-
-
-async def rerank(server: Server, request: wire.RerankRequest) -> wire.RerankResponse:
-    passages = [text_of(document) for document in request.documents]
-    parts = await pair_scores(server, request.query, passages)
-    scores = parts["scores"]
-    order = sorted(range(len(scores)), key=lambda row: -scores[row])[: request.top_n]
-    shown = request.return_documents
-    results = [
-        wire.RerankResult(row, scores[row], wire.RerankDocument(passages[row]) if shown else UNSET)
-        for row in order
-    ]
-    usage = wire.TotalTokens(parts["tokens"])
-    return wire.RerankResponse(uuid.uuid4().hex, server.model_id, results, usage)
-
-
-def scaled(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.int8]:
-    """Numbers of -1 to 1 as -127 to 127."""
-    return np.clip(np.rint(vectors * 127), -127, 127).astype(np.int8)
-
-
-def as_cohere(vectors: npt.NDArray[np.float32], kind: str) -> list[Any]:
-    """Vectors in one of Cohere's types."""
-    if kind == "float":
-        return list(vectors.tolist())
-    if kind == "base64":
-        return [base64_of(row) for row in vectors]
-    if kind == "int8":
-        return list(scaled(vectors).tolist())
-    if kind == "uint8":
-        return list((scaled(vectors).astype(np.int16) + 128).tolist())
-    bits = np.packbits(vectors > 0, axis=1)  # a bit a number, the first one highest
-    return list((bits if kind == "ubinary" else (bits ^ 128).view(np.int8)).tolist())
-
-
-async def cohere_embed(
-    server: Server, request: wire.CohereEmbedRequest
-) -> wire.CohereEmbedResponse:
-    if request.truncate == "START":
-        check_right("left")
-    vectors, tokens = await dense_vectors(
-        server,
-        request.texts,
-        role="query" if request.input_type == "search_query" else "passage",
-        dimensions=request.output_dimension,
-        truncate=request.truncate == "END",
-    )
-    return wire.CohereEmbedResponse(
-        uuid.uuid4().hex,
-        {kind: as_cohere(vectors, kind) for kind in request.embedding_types or ["float"]},
-        request.texts,
-        {"api_version": {"version": "2"}, "billed_units": {"input_tokens": tokens}},
-    )
-
-
-async def score_pairs(server: Server, request: wire.ScoreRequest) -> wire.ScoreList:
-    left = request.queries if request.text_1 is UNSET else request.text_1
-    right = request.documents if request.text_2 is UNSET else request.text_2
-    if isinstance(left, UnsetType) or isinstance(right, UnsetType):
-        raise HttpError(422, "invalid_request", "give queries and documents (or text_1 and text_2)")
-    lefts, rights = as_list(left), as_list(right)
-    if len(lefts) == 1:
-        parts = await pair_scores(server, lefts[0], rights)
-        scores, tokens = parts["scores"], parts["tokens"]
-    elif len(lefts) != len(rights):
-        raise HttpError(
-            422,
-            "invalid_request",
-            f"{len(lefts)} queries, {len(rights)} documents: give one query, or as many",
-        )
-    else:
-        async with server.admitted([len(text.encode()) for text in (*lefts, *rights)]):
-            pairs = zip(lefts, rights, strict=True)
-            calls = [server.model.call("score", left, [right]) for left, right in pairs]
-            several = await asyncio.gather(*calls)
-        scores = [parts["scores"][0] for parts in several]
-        tokens = sum(parts["tokens"] for parts in several)
-    data = [wire.PairScore(row, score) for row, score in enumerate(scores)]
-    usage = wire.Usage(tokens, tokens)
-    return wire.ScoreList(uuid.uuid4().hex, int(time.time()), server.model_id, data, usage)
-
-
-async def ollama_embed(server: Server, request: wire.OllamaRequest) -> wire.OllamaResponse:
-    start = time.perf_counter_ns()
-    inputs = as_list(request.input) if request.input else []
-    vectors: list[list[float]] = []
-    tokens = 0
-    if inputs:
-        rows, tokens = await dense_vectors(
-            server,
-            inputs,
-            role="plain",
-            dimensions=request.dimensions,
-            truncate=request.truncate is not False,
-        )
-        vectors = rows.tolist()
-    return wire.OllamaResponse(
-        request.model or server.model_id, vectors, time.perf_counter_ns() - start, 0, tokens
-    )
-
-
-# text-embeddings-inference
-
-
-async def tei_embed(server: Server, request: wire.EmbedRequest) -> list[list[float]]:
-    check_right(request.truncation_direction)
-    if request.normalize is False:
-        raise HttpError(422, "normalize", "the model's vectors are unit vectors: normalize them")
-    vectors, _ = await dense_vectors(
-        server,
-        as_list(request.inputs),
-        role=role_of(request.prompt_name),
-        dimensions=request.dimensions,
-        truncate=bool(request.truncate),
-    )
-    return list(vectors.tolist())
-
-
-async def _tei_rows(server: Server, request: wire.EmbedRequest, head: Head) -> Embeddings:
-    check_right(request.truncation_direction)
-    return await server.encode(
-        as_list(request.inputs),
-        (head,),
-        role=role_of(request.prompt_name),
-        truncate=bool(request.truncate),
-    )
-
-
-async def tei_sparse(server: Server, request: wire.EmbedRequest) -> list[list[wire.SparseValue]]:
-    rows = (await _tei_rows(server, request, "sparse")).sparse
-    assert rows is not None
-    ends = rows.indptr
-    return [
-        [
-            wire.SparseValue(index, value)
-            for index, value in zip(
-                rows.indices[first:last].tolist(), rows.data[first:last].tolist(), strict=True
-            )
-        ]
-        for first, last in pairwise(ends.tolist())
-    ]
-
-
-async def tei_all(server: Server, request: wire.EmbedRequest) -> list[list[list[float]]]:
-    rows = await _tei_rows(server, request, "multi")
-    return [rows.tokens(row).tolist() for row in range(len(rows))]
-
-
-async def tei_rerank(server: Server, request: wire.TeiRerankRequest) -> Any:
-    check_right(request.truncation_direction)
-    if not isinstance(request.documents, UnsetType):  # Jina's request at the same path
-        return await rerank(
-            server, wire.RerankRequest(request.query, request.documents, top_n=request.top_n)
-        )
-    if isinstance(request.texts, UnsetType):
-        raise HttpError(422, "invalid_request", "give texts")
-    parts = await pair_scores(server, request.query, request.texts, truncate=bool(request.truncate))
-    scores = parts["scores"]
-    order = sorted(range(len(scores)), key=lambda row: -scores[row])
-    shown = request.return_text
-    return [wire.TeiRank(row, scores[row], request.texts[row] if shown else UNSET) for row in order]
-
-
-async def similarity(server: Server, request: wire.SimilarityRequest) -> list[float]:
-    how = request.parameters or wire.SimilarityParameters()
-    check_right(how.truncation_direction)
-    vectors, _ = await dense_vectors(
-        server,
-        [request.inputs.source_sentence, *request.inputs.sentences],
-        role=role_of(how.prompt_name),
-        truncate=bool(how.truncate),
-    )
-    return list((vectors[1:] @ vectors[0]).tolist())
-
-
-async def tokenize(server: Server, request: wire.TokenizeRequest) -> list[list[wire.Token]]:
-    role_of(request.prompt_name)
-    texts = as_list(request.inputs)
-    async with server.admitted([len(text.encode()) for text in texts]):
-        rows = await server.model.call("tokenize", request.add_special_tokens is not False, texts)
-    return [[wire.Token(*token) for token in tokens] for tokens in rows]
-
-
-async def decode(server: Server, request: wire.DecodeRequest) -> list[str]:
-    rows = as_list(request.ids)
-    async with server.admitted([BYTES_PER_TOKEN * len(row) for row in rows]):
-        texts: list[str] = await server.model.call(
-            "decode", request.skip_special_tokens is not False, rows
-        )
-        return texts
 
 
 # Our own
@@ -465,10 +139,9 @@ def quantized(
     return np.rint(rows / scales[:, None]).astype(np.int8), scales
 
 
-async def encode(server: Server, request: wire.EncodeRequest) -> wire.EncodeResponse:
+async def encode(server: Server, request: wire.EncodeRequest) -> Made[wire.EncodeResponse]:
     start = time.perf_counter()
     params = request.params
-    kind, packed = params.output_dtype, params.encoding == "base64"
     heads = tuple(HEADS[name] for name in dict.fromkeys(params.output_types))
     rows = await server.encode(
         [item.text for item in request.items],
@@ -477,6 +150,15 @@ async def encode(server: Server, request: wire.EncodeRequest) -> wire.EncodeResp
         max_length=params.max_length,
         truncate=params.truncate,
     )
+    return lambda: encode_response(server, request, rows, start)
+
+
+def encode_response(
+    server: Server, request: wire.EncodeRequest, rows: Embeddings, start: float
+) -> wire.EncodeResponse:
+    """The answer to a request that came at `start`."""
+    params = request.params
+    kind, packed = params.output_dtype, params.encoding == "base64"
     assert rows.lengths is not None
     assert rows.truncated is not None
     items = []
@@ -575,16 +257,14 @@ async def list_documents(server: Server, request: Request) -> Response:
 async def add_documents(server: Server, request: Request) -> Response:
     server.writable()
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    events: asyncio.Queue[Any] | None = None
-    if NDJSON in request.headers.get("accept", ""):
-        events = asyncio.Queue()
-    on_event = None if events is None else events.put_nowait
+    events = Events() if NDJSON in request.headers.get("accept", "") else None
+    on_event = None if events is None else events.put
     if kind == "multipart/form-data":
         upload = await _receive(server, request)
         try:
             work = server.change("add_files", upload.files, on_event=on_event)
         except HttpError:
-            upload.remove()
+            await upload.remove()
             raise
         work.add_done_callback(lambda _: upload.remove())
     elif kind == "application/json":
@@ -599,21 +279,68 @@ async def add_documents(server: Server, request: Request) -> Response:
             "send application/json, or files as multipart/form-data",
         )
     if events is not None:
-        return StreamingResponse(_told(work, events), media_type=NDJSON)
+        return StreamingResponse(events.lines(work), media_type=NDJSON)
     report = await asyncio.shield(work)
     answer = msgspec.convert(report, wire.DocumentsReport)
     return Response(msgspec.json.encode(answer), media_type="application/json")
 
 
-async def _told(work: asyncio.Task[Any], events: asyncio.Queue[Any]) -> AsyncIterator[bytes]:
-    """What is told of documents as they are indexed, a JSON line each, the report last."""
-    work.add_done_callback(lambda _: events.put_nowait(None))
-    while (event := await events.get()) is not None:
-        yield msgspec.json.encode(event) + b"\n"
-    try:
-        yield msgspec.json.encode({"kind": "done", **work.result()}) + b"\n"
-    except Exception as error:  # noqa: BLE001 - the answer has begun: told in its last line
-        yield msgspec.json.encode({"kind": "error", "message": str(error)}) + b"\n"
+EVENTS = 256  # of a change that wait for a client
+PATIENCE = 10.0  # seconds that a client may hold a change up
+
+
+class Events:
+    """What is told of a change while it is made, for one client, at most EVENTS at once.
+
+    A client that reads slowly holds the change up, for PATIENCE seconds in all; from then on events
+    for which there is no room are left out, and it is told how many.
+    """
+
+    def __init__(self) -> None:
+        self._queue: asyncio.Queue[Any] = asyncio.Queue(EVENTS)
+        self._patience = PATIENCE
+        self._left_out = 0
+
+    @property
+    def waiting(self) -> int:
+        """Events that are held for the client."""
+        return self._queue.qsize()
+
+    async def put(self, event: Any) -> None:
+        """Keeps an event until it is read; waits for room."""
+        if not self._queue.full():
+            self._queue.put_nowait(event)
+            return
+        start = time.monotonic()
+        try:
+            async with asyncio.timeout(self._patience):
+                await self._queue.put(event)
+        except TimeoutError:
+            self._left_out += 1
+        self._patience = max(0.0, self._patience - (time.monotonic() - start))
+
+    async def lines(self, work: asyncio.Future[Any]) -> AsyncGenerator[bytes, None]:
+        """A JSON line for each event, the report last."""
+        ending = asyncio.create_task(self._end(work))
+        try:
+            while (event := await self._queue.get()) is not None:
+                yield msgspec.json.encode(event) + b"\n"
+            if self._left_out:
+                reason = f"the client reads too slowly: {self._left_out} lines are left out"
+                yield msgspec.json.encode({"kind": "note", "id": "", "reason": reason}) + b"\n"
+            try:
+                yield msgspec.json.encode({"kind": "done", **work.result()}) + b"\n"
+            except Exception as error:  # noqa: BLE001 - the answer has begun: told in its last line
+                yield msgspec.json.encode({"kind": "error", "message": str(error)}) + b"\n"
+        finally:  # nobody reads any more
+            ending.cancel()
+            self._patience = 0.0
+            while not self._queue.empty():
+                self._queue.get_nowait()
+
+    async def _end(self, work: asyncio.Future[Any]) -> None:
+        await asyncio.wait({work})
+        await self._queue.put(None)
 
 
 @dataclass
@@ -625,9 +352,11 @@ class _Upload:
     files: list[tuple[str, str]] = field(default_factory=list)
     size: int = 0
 
-    def remove(self) -> None:
+    def remove(self) -> asyncio.Future[None]:
+        """Begins to remove them; the future is done when they are gone."""
         self.server.uploaded -= self.size
-        shutil.rmtree(self.folder, ignore_errors=True)
+        loop = asyncio.get_running_loop()
+        return loop.run_in_executor(None, partial(shutil.rmtree, self.folder, ignore_errors=True))
 
 
 async def _receive(server: Server, request: Request) -> _Upload:
@@ -666,14 +395,12 @@ async def _receive(server: Server, request: Request) -> _Upload:
                 names.add(name)
                 kind = "".join(Path(name).suffixes[-2:])[-20:]  # and how it is packed
                 path = Path(upload.folder) / f"{len(upload.files):06d}{kind}"
-                with path.open("wb") as file:
-                    while piece := await part.read(1 << 20):
-                        file.write(piece)
+                await asyncio.to_thread(_store, part.file, path)
                 upload.files.append((str(path), name))
         if not upload.files:
             raise HttpError(422, "invalid_request", "no file in the form: send parts with a name")
     except BaseException as error:
-        upload.remove()
+        await upload.remove()
         if isinstance(error, TimeoutError):
             raise HttpError(408, "too_slow", "the body does not come") from error
         if isinstance(error, MultiPartException | FormParserError):
@@ -683,6 +410,12 @@ async def _receive(server: Server, request: Request) -> _Upload:
             raise ClientGone from error
         raise
     return upload
+
+
+def _store(file: BinaryIO, path: Path) -> None:
+    file.seek(0)
+    with path.open("wb") as copy:
+        shutil.copyfileobj(file, copy, 1 << 20)
 
 
 def upload_name(name: str) -> str:
@@ -759,17 +492,17 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     _post(
         "/v1/embeddings",
         "Dense vectors, as OpenAI's",
-        embeddings,
+        dialects.embeddings,
         wire.EmbeddingRequest,
         wire.EmbeddingList,
         tag="OpenAI",
     ),
-    _post("/v1/rerank", "As Jina's", rerank, wire.RerankRequest, _RANKS, tag=_COHERE),
-    _post("/v2/rerank", "As Cohere's", rerank, wire.RerankRequest, _RANKS, tag=_COHERE),
+    _post("/v1/rerank", "As Jina's", dialects.rerank, wire.RerankRequest, _RANKS, tag=_COHERE),
+    _post("/v2/rerank", "As Cohere's", dialects.rerank, wire.RerankRequest, _RANKS, tag=_COHERE),
     _post(
         "/v2/embed",
         "As Cohere's",
-        cohere_embed,
+        dialects.cohere_embed,
         wire.CohereEmbedRequest,
         wire.CohereEmbedResponse,
         tag=_COHERE,
@@ -777,7 +510,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     _post(
         "/v1/score",
         "Scores of pairs, as vLLM's",
-        score_pairs,
+        dialects.score_pairs,
         wire.ScoreRequest,
         wire.ScoreList,
         tag="vLLM",
@@ -785,30 +518,38 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     _post(
         "/api/embed",
         "As Ollama's",
-        ollama_embed,
+        dialects.ollama_embed,
         wire.OllamaRequest,
         wire.OllamaResponse,
         tag="Ollama",
     ),
-    _tei("/embed", "Dense vectors", tei_embed, _EMBED, list[list[float]]),
-    _tei("/embed_sparse", "Weights of tokens", tei_sparse, _EMBED, list[list[wire.SparseValue]]),
-    _tei("/embed_all", "A vector for each token", tei_all, _EMBED, list[list[list[float]]]),
+    _tei("/embed", "Dense vectors", dialects.tei_embed, _EMBED, list[list[float]]),
+    _tei(
+        "/embed_sparse",
+        "Weights of tokens",
+        dialects.tei_sparse,
+        _EMBED,
+        list[list[wire.SparseValue]],
+    ),
+    _tei(
+        "/embed_all", "A vector for each token", dialects.tei_all, _EMBED, list[list[list[float]]]
+    ),
     _tei(
         "/rerank",
         "Texts by their hybrid score",
-        tei_rerank,
+        dialects.tei_rerank,
         wire.TeiRerankRequest,
         list[wire.TeiRank] | _RANKS,
     ),
     _tei(
         "/similarity",
         "Cosines of a sentence with others",
-        similarity,
+        dialects.similarity,
         wire.SimilarityRequest,
         list[float],
     ),
-    _tei("/tokenize", "Tokens", tokenize, wire.TokenizeRequest, list[list[wire.Token]]),
-    _tei("/decode", "Texts of token ids", decode, wire.DecodeRequest, list[str]),
+    _tei("/tokenize", "Tokens", dialects.tokenize, wire.TokenizeRequest, list[list[wire.Token]]),
+    _tei("/decode", "Texts of token ids", dialects.decode, wire.DecodeRequest, list[str]),
     _post(
         "/encode",
         "Any of the three representations",
@@ -855,7 +596,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         gives=wire.Removed,
         raw=True,
     ),
-    _get("/v1/models", "The model", models, gives=wire.ModelList, tag="OpenAI"),
+    _get("/v1/models", "The model", dialects.models, gives=wire.ModelList, tag="OpenAI"),
     _get("/info", "What is served", info, gives=dict[str, Any]),
     _get("/health", "Whether the server lives", health, gives=dict[str, str], open=True),
     _get("/ready", "Whether it can answer", ready, gives=dict[str, str], open=True),
