@@ -18,10 +18,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tercet.config import MODES
+from tercet.config import HEADS, MODES, Head
 from tercet.embeddings import Embeddings
 from tercet.errors import StoreError
 from tercet.index import Index, base, open_index
+from tercet.index.contract import LEGS
 from tercet.index.store import Manifest
 from tercet.scores import dense_scores
 from tercet.sparse import SparseRows
@@ -131,6 +132,27 @@ def test_a_graph_grows_and_is_made_anew_when_worn(tmp_path: Path) -> None:
         index.optimize()
         assert not list(index.path.glob("graph-*"))
         assert full(index) == exhaustive(index)
+
+
+@pytest.mark.parametrize("heads", [("dense",), ("sparse",), HEADS])
+def test_a_graph_grows_over_rows_that_are_gone(tmp_path: Path, heads: tuple[Head, ...]) -> None:
+    rows = make_embeddings(900, seed=4)
+    with graphed(tmp_path / "index", heads=heads) as index:
+        for start, few in ((0, 0), (300, 5), (600, 50)):  # the 50 are compacted
+            index.delete(range(few))
+            index.add(range(250, 250 + few), rows[:few])  # in place of others
+            index.add(range(start, start + 300), rows[start : start + 300])
+            index.optimize()
+            with reader(index.path) as beside:
+                for mode in (*heads, "hybrid"):
+                    assert full(beside, mode=mode) == exhaustive(index, mode=mode)
+                for leg in set(LEGS["hybrid"]) & set(heads):
+                    best = beside.search(QUERIES, k=10, candidates=None, mode=leg)
+                    found = beside.search(QUERIES, k=10, candidates=10, mode=leg)
+                    pairs = zip(found, best, strict=True)
+                    same = [len({h.id for h in a} & {h.id for h in b}) for a, b in pairs]
+                    assert sum(same) > 0.6 * 10 * len(QUERIES)
+        assert [p.name for p in index.path.glob("graph-*")] == ["graph-000003"]
 
 
 # Readers beside a writer
@@ -582,6 +604,22 @@ def test_an_index_of_0_1_is_read_and_gets_what_it_lacks(tmp_path: Path) -> None:
         shutil.rmtree(old.path / "engine")
         old.verify()
         assert json.loads((old.path / "manifest.json").read_text())["crc"]
+
+
+def test_a_graph_without_the_highest_weights_is_searched(tmp_path: Path) -> None:
+    with graphed(tmp_path / "index") as index:
+        index.add(range(400), make_embeddings(400, seed=4))
+        index.optimize()
+        folder = index.path / "graph-000001"
+    (folder / "peaks.npy").unlink()
+    sums = json.loads((folder / "checksums.json").read_text())
+    del sums["peaks.npy"]
+    (folder / "checksums.json").write_text(json.dumps(sums))
+    with reader(index.path) as opened:
+        for k in (1, 5, 20):
+            best = opened.search(QUERIES, k=k, mode="sparse", candidates=None)
+            assert opened.search(QUERIES, k=k, mode="sparse", candidates=k) == best
+        assert best[0]
 
 
 def test_a_graph_and_onnx_runtime_are_loaded_in_one_process() -> None:

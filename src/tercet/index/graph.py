@@ -5,7 +5,8 @@
                                             serials
     graph-000001/starts.npy                 (V + 1,) int64: term t has postings starts[t:t + 1]
     graph-000001/rows.npy, weights.npy      int32 places among the serials, float32
-    graph-000001/peaks.npy                  (V,) float32, the highest weight of each term
+    graph-000001/peaks.npy                  (V,) float32, the highest weight of each term; older
+                                            graphs lack it
     graph-000001/checksums.json             of all of these
 
 A folder never changes after it has its name, so any number of processes may read it: a larger one
@@ -100,11 +101,14 @@ class Graph:
                 self._starts = np.array(_mapped(folder / "starts.npy", np.int64))
                 self._rows = _mapped(folder / "rows.npy", np.int32)
                 self._weights = _mapped(folder / "weights.npy", np.float32)
-                self._peaks = np.array(_mapped(folder / "peaks.npy", np.float32))
-                fits &= len(self._peaks) == spec.vocabulary
                 fits &= len(self._starts) == spec.vocabulary + 1
                 fits &= len(self._rows) == len(self._weights)
                 fits &= borders_fit(self._starts, len(self._rows))
+                if fits and "peaks.npy" not in files:
+                    self._peaks = _peaks(self._starts, self._weights)
+                elif fits:
+                    self._peaks = np.array(_mapped(folder / "peaks.npy", np.float32))
+                    fits &= len(self._peaks) == spec.vocabulary
             if not fits:
                 raise ValueError("its files do not fit together")
         except (OSError, ValueError, RuntimeError) as error:
@@ -182,6 +186,15 @@ class Graph:
         return self._rows[span], self._weights[span]
 
 
+def _peaks(starts: npt.NDArray[np.int64], weights: Floats) -> Floats:
+    """(V,) the highest weight of each term; 0 of one without postings."""
+    out = np.zeros(len(starts) - 1, dtype=np.float32)
+    used = starts[1:] > starts[:-1]
+    if used.any():
+        out[used] = np.maximum.reduceat(weights, starts[:-1][used])
+    return out
+
+
 def _last(scores: npt.NDArray[np.float64], count: int) -> float:
     """Less than the lowest of the `count` highest scores, by what may be rounding."""
     return float(np.partition(scores, -count)[-count]) / ROUNDING
@@ -196,14 +209,17 @@ def build_graph(
 ) -> None:
     """Writes a graph over all living rows to a folder that does not exist yet.
 
-    Rows that `before` has are taken over from it, the dead ones too. Waits for nobody and keeps
-    nobody waiting: the graph is made outside the interpreter's lock.
+    Nodes that `before` has are taken over from it, those of dead rows too. Waits for nobody and
+    keeps nobody waiting: the graph is made outside the interpreter's lock.
     """
     positions = np.flatnonzero(store.live)
+    serials = living = store.serials[positions]
+    if before is not None and before.has_dense:  # its nodes stay, so that their keys do, too
+        serials = np.union1d(before.serials, living)
     with atomic_folder(folder) as scratch:
-        np.save(scratch / "serials.npy", store.serials[positions])
+        np.save(scratch / "serials.npy", serials)
         if store.spec.vocabulary:
-            _write_postings(scratch, store, positions)
+            _write_postings(scratch, store, positions, np.searchsorted(serials, living))
         if store.spec.dense and HNSW:
             _write_hnsw(scratch / DENSE, store, positions, options, before, progress)
         files = sorted(path for path in scratch.iterdir() if path.is_file())
@@ -237,8 +253,11 @@ def _write_hnsw(
     graph.save(str(path))
 
 
-def _write_postings(folder: Path, store: RowStore, positions: Positions) -> None:
-    """Counts the postings of every term, then writes them block by block, rows ascending."""
+def _write_postings(folder: Path, store: RowStore, positions: Positions, places: Positions) -> None:
+    """Counts the postings of every term, then writes them block by block, rows ascending.
+
+    places (n,) are those of the positions among the serials.
+    """
     blocks = np.array_split(positions, max(1, len(positions) // 16_384))
     counts = np.zeros(store.spec.vocabulary or 0, dtype=np.int64)
     peaks = np.zeros(len(counts), dtype=np.float32)
@@ -257,7 +276,7 @@ def _write_postings(folder: Path, store: RowStore, positions: Positions) -> None
         postings = store.sparse(block).transposed()
         lengths = np.diff(postings.indptr)
         targets = np.repeat(filled - postings.indptr[:-1], lengths) + np.arange(postings.nnz)
-        rows[targets] = postings.indices + first
+        rows[targets] = places[postings.indices + first]
         weights[targets] = postings.data
         filled += lengths
         first += len(block)
