@@ -381,6 +381,9 @@ def test_options_are_fixed_when_it_is_made(memory: Path, encoder: HashedEncoder)
     wrong_options: list[dict[str, Any]] = [
         {"chunk": 3},
         {"chunk": 8193},
+        *({name: value} for name in ("chunk", "overlap") for value in (-1, 64.0, "x")),
+        *({"late_chunking": value} for value in (0, "no")),
+        *({"multi_pool": value} for value in (0, 1.5, "x")),
         {"heads": ["multi"]},
         {"heads": ["x"]},
         {"backend": "x"},

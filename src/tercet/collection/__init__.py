@@ -179,9 +179,14 @@ class Collection:
             "chunk": chunk,
             "overlap": overlap,
             "late_chunking": late_chunking,
-            "multi_pool": None if multi_pool is None else check_count("multi_pool", multi_pool),
+            "multi_pool": multi_pool,
         }
         options = {name: value for name, value in options.items() if value is not None}
+        for name, least in (("chunk", 0), ("overlap", 0), ("multi_pool", 1)):
+            if name in options:
+                options[name] = check_count(name, options[name], least)
+        if not isinstance(late_chunking, bool | None):
+            raise InputError(f"late_chunking is True or False, got {late_chunking!r:.40}")
         if read_only and (options or rebuild or index_url):
             raise InputError("read_only changes nothing: leave out rebuild and the options")
         facts: dict[str, Any] = {}
