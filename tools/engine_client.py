@@ -56,6 +56,8 @@ class EngineClient:
         return bool(made)
 
     def delete_collection(self, name: str) -> bool:
+        if name not in self._shards:
+            return False
         self._shards.pop(name).close()
         shutil.rmtree(self.folder / name)
         return bool(self._names.delete_collection(name))

@@ -149,12 +149,19 @@ def test_an_index_moves_there_and_back_without_a_model(
             assert plain(after) == plain(before)
             for one, two in zip(chain(*before), chain(*after), strict=True):
                 assert two.score == pytest.approx(one.score, abs=2e-3)
-    with Collection.open(memory / "c", index_url="folder") as back:
+    other = f"{address}-other"
+    with Collection.open(memory / "c") as back:
+        back.move(address)
+        back.move(other)
+        assert list(map(plain, answers(other))) == list(map(plain, want))
+        with pytest.raises(StoreError, match="there is no such collection"):
+            answers(address)
+        back.move("folder")
         assert not isinstance(back.index, QdrantIndex)
-    assert [path.name for path in (memory / "c").glob("index-*")] == ["index-000003"]
+    assert [path.name for path in (memory / "c").glob("index-*")] == ["index-000005"]
     assert list(map(plain, answers(memory / "c"))) == list(map(plain, want))
     with pytest.raises(StoreError, match="there is no such collection"):
-        answers(address)
+        answers(other)
 
 
 def test_a_move_that_fails_changes_nothing_and_is_tried_again(

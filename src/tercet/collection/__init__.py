@@ -599,8 +599,10 @@ class Collection:
         self.settings = settings
         self._publish()
         if old is not None:
-            if isinstance(old, QdrantIndex) and not isinstance(index, QdrantIndex):
-                with suppress(StoreError):  # it is of no use any more
+            if isinstance(old, QdrantIndex):
+                with suppress(
+                    StoreError
+                ):  # of no use any more, and gone if the address is the same
                     old.drop()
             old.close()
         _remove_index(self.path / previous)
