@@ -257,8 +257,13 @@ def test_threads_search_while_rows_come_and_go(tmp_path: Path) -> None:
     assert not failed, failed[0]
 
 
-def test_postings_that_are_left_out_lose_no_candidate(tmp_path: Path) -> None:
+@pytest.mark.parametrize("look_up", [0, 64])
+def test_postings_that_are_left_out_lose_no_candidate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, look_up: int
+) -> None:
     """Common words of little weight beside rare ones: MaxScore skips the former's postings."""
+    monkeypatch.setattr("tercet.index.graph.ROWS_AT_ONCE", 250)
+    monkeypatch.setattr("tercet.index.graph.LOOK_UP", look_up)
     rng = np.random.default_rng(8)
     ranks = [np.unique((300 ** rng.random(40)).astype(int)) - 1 for _ in range(3000)]
     sizes = np.cumsum([0, *map(len, ranks)])

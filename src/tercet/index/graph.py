@@ -16,6 +16,7 @@ usearch the postings alone are made and read, and a graph that is there is left 
 
 import logging
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -41,6 +42,8 @@ DENSE = "dense.usearch"
 ADVISED = 100_000  # rows whose dense vectors take so long to score that a graph is recommended
 CHECKSUMS = "checksums.json"
 ROUNDING = 1.001  # more than sums that are rounded to float32 differ
+LOOK_UP = 64  # postings that are added up in the time of looking one row up
+ROWS_AT_ONCE = 1 << 17  # their sums stay in a core's cache
 VERIFY_BELOW = 256 << 20  # bytes that are verified whenever a graph is opened: 0.2 s
 
 
@@ -141,49 +144,62 @@ class Graph:
         """Places of the `count` highest sums over terms shared with a query, highest first.
 
         Exact; of equals the first. terms and weights (T,) are the query's, allowed (n,) what may
-        be given. Terms come by the most that each can add (MaxScore, Turtle and Flood 1995): once
-        those left cannot lift a row among the best by themselves, rows seen so far are looked up
-        in their postings, which are the long ones.
+        be given. Rows come block by block, terms by the most that each can add (MaxScore, Turtle
+        and Flood 1995): terms that cannot lift a row among the best of the blocks before are
+        looked up for the rows that the others lift near to these.
         """
         there = self._starts[terms + 1] > self._starts[terms]
         bounds = (weights * self._peaks[terms])[there]
         order = np.argsort(-bounds, kind="stable")
-        terms, weights = terms[there][order], weights[there][order]
-        left = np.append(np.cumsum(bounds[order][::-1])[::-1], 0)  # from a term on
-        sums = np.zeros(len(self))  # rounded once, as the scores of rows are
-        seen = np.empty(0, dtype=np.int32)
-        lowest, done = 0.0, 0  # lowest: no more than the score of the last of the best
-        while done < len(terms):
-            rows, postings = self._postings(int(terms[done]))
-            if len(seen) >= count and len(rows) > len(seen) // 4:
-                lowest = _last(sums[seen], count)
-                if left[done] < lowest:
-                    break
-            if rows.view(np.uint32).max() >= len(self):  # a negative one is very large
-                raise _damaged(self.folder, "rows.npy names rows that are not there")
-            if not (inside := allowed[rows]).all():
-                rows, postings = rows[inside], postings[inside]
-            before, added = sums[rows], weights[done] * postings
-            sums[rows] = before + added
-            seen = np.concatenate((seen, rows[(before == 0) & (added > 0)]))
-            done += 1
-        seen.sort()
-        scores = sums[seen]
-        for term in range(done, len(terms)):
-            likely = scores + left[term] >= lowest
-            seen, scores = seen[likely], scores[likely]
-            rows, postings = self._postings(int(terms[term]))
-            places = np.minimum(np.searchsorted(rows, seen), len(rows) - 1)
-            scores += np.where(rows[places] == seen, weights[term] * postings[places], 0)
-            lowest = max(lowest, _last(scores, count))
-        rounded = scores.astype(np.float32)
-        best = highest(rounded, count)
-        best = best[rounded[best] > 0]
-        return seen[best[np.argsort(-rounded[best], kind="stable")][:count]].astype(np.int64)
+        left = np.append(np.cumsum(bounds[order][::-1])[::-1], 0)  # the most from a term on
+        lists = [slice(*self._starts[term : term + 2]) for term in terms[there][order]]
+        weights = weights[there][order]
+        edges = np.append(np.arange(0, len(self), ROWS_AT_ONCE), len(self))
+        cuts = [span.start + np.searchsorted(self._rows[span], edges) for span in lists]
+        for cut, span in zip(cuts, lists, strict=True):
+            cut[0], cut[-1] = span.start, span.stop  # whatever the rows say
+        places, scores = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32)
+        lowest = 0.0  # a score that is not among the best
+        for block, first in enumerate(edges[:-1].tolist()):
+            size = int(edges[block + 1]) - first
+            parts = [slice(*cut[block : block + 2]) for cut in cuts]
+            needed = int((left >= lowest).sum()) if lowest else len(parts)
+            sums = self._sums(parts[:needed], weights, first, size)
+            near = np.flatnonzero(sums > max(lowest - left[needed], 0))
+            others = sum(part.stop - part.start for part in parts[needed:])
+            if LOOK_UP * len(near) > others > 0:  # as quickly added up
+                sums += self._sums(parts[needed:], weights[needed:], first, size)
+                needed = len(parts)
+                near = np.flatnonzero(sums > lowest)
+            near = near[allowed[first + near]]
+            total = sums[near]
+            near += first
+            for part, weight in zip(parts[needed:], weights[needed:], strict=True):
+                if part.start < part.stop:
+                    rows = self._rows[part]
+                    found = np.minimum(np.searchsorted(rows, near), len(rows) - 1)
+                    more = weight * self._weights[part][found]
+                    total += np.where(rows[found] == near, more, 0)
+            places = np.concatenate((places, near))
+            scores = np.concatenate((scores, total.astype(np.float32)))
+            if len(places) > count:
+                best = highest(scores, count)
+                best = np.sort(best[np.argsort(-scores[best], kind="stable")[:count]])
+                places, scores = places[best], scores[best]
+                lowest = float(scores.min()) / ROUNDING
+        return places[np.argsort(-scores, kind="stable")][:count]
 
-    def _postings(self, term: int) -> tuple[npt.NDArray[np.int32], Floats]:
-        span = slice(*self._starts[term : term + 2])
-        return self._rows[span], self._weights[span]
+    def _sums(
+        self, parts: Sequence[slice], weights: Floats, first: int, size: int
+    ) -> npt.NDArray[np.float64]:
+        """(size,) of a block of rows the weighted sums over parts of the postings."""
+        rows = np.concatenate([np.empty(0, np.int64), *(self._rows[part] for part in parts)])
+        rows -= first
+        if rows.view(np.uint64).max(initial=0) >= size:  # a negative one is very large
+            raise _damaged(self.folder, "rows.npy names rows that are not there")
+        products = [self._weights[p] * weight for p, weight in zip(parts, weights, strict=False)]
+        sums = np.bincount(rows, np.concatenate([weights[:0], *products]), size)
+        return sums.astype(np.float64, copy=False)
 
 
 def _peaks(starts: npt.NDArray[np.int64], weights: Floats) -> Floats:
@@ -193,11 +209,6 @@ def _peaks(starts: npt.NDArray[np.int64], weights: Floats) -> Floats:
     if used.any():
         out[used] = np.maximum.reduceat(weights, starts[:-1][used])
     return out
-
-
-def _last(scores: npt.NDArray[np.float64], count: int) -> float:
-    """Less than the lowest of the `count` highest scores, by what may be rounding."""
-    return float(np.partition(scores, -count)[-count]) / ROUNDING
 
 
 def build_graph(
