@@ -24,6 +24,7 @@ from tercet.config import MODES, Weights
 from tercet.encoder import Encoder
 from tercet.errors import InputError, ModelError, StoreError
 from tercet.explanation import explain
+from tercet.index import GraphOptions
 from tercet.records import Document, Span
 from tercet.scores import dense_scores, lexical_scores, maxsim_scores
 
@@ -400,6 +401,19 @@ def test_options_are_fixed_when_it_is_made(memory: Path, encoder: HashedEncoder)
         assert collection.settings.overlap == 8
     with pytest.raises(InputError, match="chunk = 64, not 128"):
         Collection.open(path, encoder, chunk=128)
+
+
+def test_usearch_that_was_installed_since_is_used_by_the_next_call(
+    memory: Path, encoder: HashedEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    documents = [Document(str(n), f"Text {n}") for n in range(30)]
+    for there in (False, True):
+        monkeypatch.setattr("tercet.index.graph.HNSW", there)
+        with Collection.open(memory / "c", encoder, graph=GraphOptions(rows=10)) as collection:
+            assert collection.add(documents).unchanged == (30 if there else 0)
+        graphs = [path.name for path in (memory / "c").rglob("graph-*")]
+        assert graphs == [f"graph-{1 + there:06d}"]
+        assert bool(list((memory / "c").rglob("dense.usearch"))) == there
 
 
 def test_another_models_vectors_are_refused_until_rebuilt(

@@ -488,8 +488,8 @@ class Collection:
             else:
                 sync_files(sync, list(checked), reading, reread=reread)
             result = sync.result
+            self.index.optimize()  # where nothing is new as well: usearch may be
             if result.added or result.updated or result.removed:
-                self.index.optimize()
                 self._publish()
             return result
 
