@@ -202,6 +202,12 @@ def test_any_text_is_covered_in_order(text: str, overlap: int) -> None:
     check(text, "", chunker(16, overlap))
 
 
+def test_no_chunk_ends_inside_white_space() -> None:
+    tokenizer = words()
+    tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")  # a character is a token
+    check(("x" * 14 + " " * 10) * 3 + "x" * 30, "", Chunker(tokenizer, Chunking(16, 8)))
+
+
 def test_short_and_whole_documents_are_one_span() -> None:
     assert chunker().spans("  short text \n") == [Span(2, 12)]
     assert chunker(0).spans(" " + prose(500)) == [Span(1, len(prose(500).strip()) + 1)]

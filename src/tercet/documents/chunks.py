@@ -235,15 +235,14 @@ _VIRAMA = 9  # combining class of the sign between the consonants of a conjunct
 def _joined(text: str, place: int) -> bool:
     """Whether nothing may be cut there: inside a grapheme cluster, or behind white space."""
     before, after = text[place - 1], text[place : place + 1]
-    if not after or after.isspace():
-        return False
+    if not after or before.isspace() or after.isspace():
+        return before.isspace()
     category = unicodedata.category(after)
     if after in _FLAGS:
         run = text[max(0, place - 200) : place]
         return len(run) - len(run.rstrip(_FLAGS)) & 1 == 1
     return (
-        before.isspace()
-        or category.startswith("M")
+        category.startswith("M")
         or (category == "Lo" and unicodedata.combining(before) == _VIRAMA)
         or _PAIR.match(before + after) is not None
     )

@@ -42,7 +42,7 @@ from tercet.scores import TORCH, float32, matmul, maxsim_packed, threads
 EXACT_ABOVE = 10
 ROWS_AT_ONCE = 4096  # of dense and sparse: a few MB
 TOKENS_AT_ONCE = 1 << 12  # of multi: a float32 copy of them stays in a core's cache
-FILTERS = 16  # whose rows are kept, a byte or two for each row
+FILTERS = 16  # whose rows are kept: a byte for each of the graph, 8 for each other that passes
 ROWS_PER_TASK = 64  # fewer are not worth a second thread
 
 T = TypeVar("T")
