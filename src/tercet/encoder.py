@@ -591,7 +591,7 @@ def ward_clusters(vectors: Vectors, count: int) -> Rows:
     """(T,) the first vector of the cluster of each, in about `count` clusters by Ward's method.
 
     What lies no further apart than the last two that were joined is joined as well, as by scipy's
-    `fcluster(ward(vectors), count, "maxclust")`. Time and memory grow with T squared.
+    `fcluster(ward(vectors), count, "maxclust")`, but for ties. Time and memory grow with T squared.
     """
     points = vectors.astype(np.float64)
     norms = np.einsum("tm,tm->t", points, points)

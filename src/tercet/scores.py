@@ -1,10 +1,9 @@
 """Scores of queries against passages, computed here for search and evaluation alike.
 
-Takes representations, never texts or models. Sums run in float32, those
-of sparse weights in float64. Products run in torch where it is
-installed, which a thread can keep to one core, else in NumPy. Those with gradients are in
-`tercet.train.scores`. Shapes: Q queries, P passages, S and T vectors of all queries and of all
-passages, D dense size, V vocabulary, M multi-vector size.
+Takes representations, never texts or models. Sums run in float32, those of sparse weights in
+float64. Products run in torch where it is installed, which a thread can keep to one core, else in
+NumPy. Those with gradients are in `tercet.train.scores`. Shapes: Q queries, P passages, S and T
+vectors of all queries and of all passages, D dense size, V vocabulary, M multi-vector size.
 """
 
 import os

@@ -164,6 +164,19 @@ def test_an_index_moves_there_and_back_without_a_model(
         answers(other)
 
 
+def test_what_a_move_back_could_not_remove_is_still_ones_own(
+    memory: Path, encoder: HashedEncoder, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Collection.open(memory / "c", encoder, index_url=address) as collection:
+        collection.add(CORPUS)
+        want = plain(collection.search(QUESTIONS))
+        with monkeypatch.context() as patch:
+            patch.setattr(QdrantIndex, "drop", lambda _: None)
+            collection.move("folder")
+        collection.move(address)
+        assert plain(collection.search(QUESTIONS)) == want
+
+
 def test_a_move_that_fails_changes_nothing_and_is_tried_again(
     memory: Path, encoder: HashedEncoder, address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

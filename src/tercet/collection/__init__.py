@@ -194,6 +194,7 @@ class Collection:
             _check_free(path, create and not read_only)
             encoder = encoder or _load(None)  # what is wrong leaves no empty folder
             facts = {"settings": asdict(new_settings(encoder, options)), QDRANT: place}
+            facts |= {OWNER: place["owner"]} if place else {}
         if read_only:
             return cls(path, None, encoder, graph)._searched(encoder)
         try:
@@ -212,9 +213,10 @@ class Collection:
             for name, value in options.items():
                 recorded = getattr(collection.settings, name)
                 if value != recorded and not (rebuild and name in REMADE):
+                    way = "rebuild it with that" if name in REMADE else "make another collection"
                     raise InputError(
                         f"{path} was made with {name} = {recorded!r}, not {value!r}: leave the "
-                        f"option out, or make another collection"
+                        f"option out, or {way}"
                     )
             collection.settings = replace(collection.settings, **options)
             recorded = collection._store.fact(QDRANT)
@@ -600,9 +602,7 @@ class Collection:
         self._publish()
         if old is not None:
             if isinstance(old, QdrantIndex):
-                with suppress(
-                    StoreError
-                ):  # of no use any more, and gone if the address is the same
+                with suppress(StoreError):  # gone already where the address is the same
                     old.drop()
             old.close()
         _remove_index(self.path / previous)
