@@ -22,6 +22,7 @@ from tercet.records import Document, Section, Span
 
 SPECIAL = 2  # [CLS] and </s>, which every encoded text has
 PREFIX = 32  # tokens that a late pass leaves free for what a model wants before a passage
+FLAGS = 2000  # in a row; of more than half as many flags one may be cut in two
 SHORTEST = 16  # tokens; below that a title leaves no room for text
 
 
@@ -162,6 +163,8 @@ def borders(text: str, *, phrases: bool = False) -> list[list[int]]:
     """Where paragraphs, lines and sentences end; a list has all that are in the one before."""
     kinds: list[list[int]] = [[], [], []]
     for span, after in pairwise([*sentences(text, phrases=phrases), Span(len(text), len(text))]):
+        if _joined(text, span.end):
+            continue
         breaks = text.count("\n", span.end, after.start)
         for kind in range(max(_PARAGRAPH, _SENTENCE - breaks), _SENTENCE + 1):
             kinds[kind].append(span.end)
@@ -239,7 +242,7 @@ def _joined(text: str, place: int) -> bool:
         return before.isspace()
     category = unicodedata.category(after)
     if after in _FLAGS:
-        run = text[max(0, place - 200) : place]
+        run = text[max(0, place - FLAGS) : place]
         return len(run) - len(run.rstrip(_FLAGS)) & 1 == 1
     return (
         category.startswith("M")

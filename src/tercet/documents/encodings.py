@@ -7,7 +7,6 @@ import codecs
 import re
 import unicodedata
 from contextlib import suppress
-from functools import cache
 
 # https://encoding.spec.whatwg.org/#names-and-labels: Python's codec, then the labels of the web. A
 # label of a smaller set stands for the larger one that pages under it are really in.
@@ -169,14 +168,6 @@ def detect(raw: bytes, start: int = 0) -> str | None:
         return "cp1254"  # else its letters become those of Iceland
     names = (best.encoding, *best.could_be_from_charset)
     return "cp1252" if "cp1252" in names else str(best.encoding)  # the same text
-
-
-@cache
-def has_detector() -> bool:
-    """Whether `detect` can detect."""
-    from importlib.util import find_spec
-
-    return find_spec("charset_normalizer") is not None
 
 
 def _as_browsers(error: UnicodeError) -> tuple[str, int]:
